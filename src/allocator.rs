@@ -1,0 +1,416 @@
+//! The public face: an allocator for one device, usable from any thread.
+
+use std::sync::Arc;
+
+use crate::bitmap::{Bitmap, OutOfMemory, Verification};
+use crate::core::{Core, Native};
+use crate::error::{AllocError, ConfigError, FreeError, MarkError, RangeError, on_device};
+use crate::extent::{Extent, Extents};
+use crate::free_extents::FreeExtents;
+use crate::geometry::Geometry;
+use crate::handle::Handle;
+use crate::lanes::Lanes;
+use crate::local;
+use crate::request::Request;
+use crate::shard::Shards;
+use crate::stats::Stats;
+use crate::sync::Counter;
+use crate::word::Word;
+
+/// The most blocks one allocator can hold: 2^36, which is 256 TiB of 4 KiB blocks (less where a
+/// pointer has fewer bits than that takes). Its bitmap takes 8 GiB.
+pub const MAX_BLOCKS: u64 = if usize::BITS >= 64 { 1 << 36 } else { 1 << 31 };
+
+/// Shards per hardware thread that a device is cut into if it is large enough.
+const SHARDS_PER_THREAD: usize = 4;
+
+static ALLOCATORS: Counter = Counter::new(0);
+
+/// Says which blocks of a device are free, hands out extents to many threads at once, and takes
+/// them back.
+///
+/// A clone is another name for the same allocator. All operations take `&self`, hold no lock, and
+/// may be called from any thread; [`Allocator::handle`] gives a thread or reactor core a faster way
+/// to the same blocks.
+///
+/// # What other threads see
+///
+/// - *Ownership.* A block belongs to at most one caller at any time.
+/// - *A finished free is there for everybody*: an allocation that begins after it returned does not
+///   fail for want of those blocks, unless somebody else took them.
+/// - *"No" is true*: there was a moment during the call at which no fitting run existed. Blocks that
+///   another thread is claiming at that moment, for a longer run which it then fails to get, count
+///   as allocated.
+/// - *Lock-freedom*: a thread that stops anywhere, even for ever, delays nobody. At worst the block
+///   it was about to hand out stays allocated.
+///
+/// # Memory
+///
+/// One bit per block, and one byte of summary per 256 blocks beside it: 32 MiB and 1 MiB for 1 TiB
+/// of 4 KiB blocks; see [`Allocator::memory`].
+///
+/// ```
+/// use freemap::{Allocator, Extent};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let allocator = Allocator::new(1_000_000)?;
+/// let extent = allocator.allocate(100)?;
+/// assert_eq!(allocator.free_blocks(), 999_900);
+/// allocator.free(extent)?;
+/// assert_eq!(
+///     allocator.free(extent),
+///     Err(freemap::FreeError::DoubleFree { block: extent.start })
+/// );
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Allocator {
+    core: Arc<Core>,
+}
+
+/// Bytes that an allocator occupies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Memory {
+    /// The bitmap: one bit per block, rounded up to whole cache lines.
+    pub bitmap: usize,
+    /// Everything beside it: summary, counters, the structure itself.
+    pub search: usize,
+}
+
+/// Settings of a new [`Allocator`].
+///
+/// ```
+/// # fn main() -> Result<(), freemap::ConfigError> {
+/// let allocator = freemap::Allocator::builder(1 << 24).block_size(8192).shards(32).build()?;
+/// assert!(allocator.shards() >= 32);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Builder {
+    blocks: u64,
+    block_size: u32,
+    shards: Option<usize>,
+}
+
+impl Builder {
+    /// Bytes per block, a power of two from 512 to 1 MiB; 4096 by default. The allocator counts in
+    /// blocks and only remembers this.
+    #[must_use]
+    pub fn block_size(mut self, bytes: u32) -> Self {
+        self.block_size = bytes;
+        self
+    }
+
+    /// At least this many shards, where the device is large enough (a shard has 32768 blocks or
+    /// more). By default four per hardware thread. More shards mean that more handles can work
+    /// without meeting, and that a search in vain takes longer.
+    #[must_use]
+    pub fn shards(mut self, count: usize) -> Self {
+        self.shards = Some(count);
+        self
+    }
+
+    /// An allocator with all blocks free. O(blocks): the bitmap is written once.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn build(self) -> Result<Allocator, ConfigError> {
+        self.build_from_words(|_| <Native as Geometry>::FULL)
+    }
+
+    /// An allocator with all blocks allocated, for those who go on with
+    /// [`mark_free`](Allocator::mark_free). O(blocks): the bitmap is written once.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn build_allocated(self) -> Result<Allocator, ConfigError> {
+        self.build_from_words(|_| <Native as Geometry>::Word::ZERO)
+    }
+
+    /// An allocator whose state is `allocated`: bit i % 64 of word i / 64 is block i, 1 = allocated.
+    /// Bits beyond the last block are ignored. O(blocks), on all threads of the rayon pool that the
+    /// caller is in.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn build_from_bitmap(self, allocated: &[u64]) -> Result<Allocator, ConfigError> {
+        let expected = self.blocks.div_ceil(64);
+        if allocated.len() as u64 != expected {
+            let (blocks, found) = (self.blocks, allocated.len() as u64);
+            return Err(ConfigError::BitmapLength { blocks, expected, found });
+        }
+        let width = <Native as Geometry>::WORD_BLOCKS;
+        self.build_from_words(|index| {
+            let bit = index as u64 * u64::from(width);
+            let word = allocated.get((bit / 64) as usize).copied().unwrap_or(u64::MAX);
+            !(word >> (bit % 64)) as <Native as Geometry>::Word
+        })
+    }
+
+    fn build_from_words(
+        self,
+        free: impl Fn(usize) -> <Native as Geometry>::Word + Sync,
+    ) -> Result<Allocator, ConfigError> {
+        let Self { blocks, block_size, shards } = self;
+        if blocks == 0 {
+            return Err(ConfigError::NoBlocks);
+        }
+        if blocks > MAX_BLOCKS {
+            return Err(ConfigError::TooManyBlocks { blocks, max: MAX_BLOCKS });
+        }
+        if !block_size.is_power_of_two() || !(512..=1 << 20).contains(&block_size) {
+            return Err(ConfigError::BlockSize { bytes: block_size });
+        }
+        let wanted = shards.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(1, |n| n.get()) * SHARDS_PER_THREAD
+        });
+        let shards = Shards::new::<Native>(blocks, wanted);
+        let bitmap = Bitmap::from_words(blocks, shards.height(), free)
+            .map_err(|OutOfMemory { bytes }| ConfigError::OutOfMemory { bytes: bytes as u64 })?;
+        let free_at_start = bitmap.count_free();
+        Ok(Allocator {
+            core: Arc::new(Core {
+                bitmap,
+                shards,
+                lanes: Lanes::new(),
+                block_size,
+                free_at_start,
+                handles: Counter::new(0),
+                id: ALLOCATORS.fetch_add(1),
+            }),
+        })
+    }
+}
+
+impl Allocator {
+    /// An allocator for `blocks` blocks of 4 KiB, all free. O(blocks): the bitmap is written once.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn new(blocks: u64) -> Result<Self, ConfigError> {
+        Self::builder(blocks).build()
+    }
+
+    /// Settings for an allocator of `blocks` blocks, from 1 to [`MAX_BLOCKS`].
+    pub fn builder(blocks: u64) -> Builder {
+        Builder { blocks, block_size: 4096, shards: None }
+    }
+
+    /// An allocator whose state is `allocated`: bit i % 64 of word i / 64 is block i, 1 = allocated.
+    /// See [`Builder::build_from_bitmap`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), freemap::ConfigError> {
+    /// let allocator = freemap::Allocator::from_bitmap(100, &[u64::MAX, 0b0101])?;
+    /// assert_eq!(allocator.next_free(0), Some(65));
+    /// assert_eq!(allocator.free_blocks(), 34);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn from_bitmap(blocks: u64, allocated: &[u64]) -> Result<Self, ConfigError> {
+        Self::builder(blocks).build_from_bitmap(allocated)
+    }
+
+    /// A way to allocate for one thread or reactor core, faster than the allocator itself. Handles
+    /// start in different shards.
+    pub fn handle(&self) -> Handle {
+        Handle::new(self.core.clone())
+    }
+
+    /// Allocates `len` adjacent blocks. See [`Allocator::allocate_with`].
+    ///
+    /// # Errors
+    /// See [`AllocError`]; nothing is allocated then.
+    #[inline]
+    pub fn allocate(&self, len: u64) -> Result<Extent, AllocError> {
+        local::with_cursor(&self.core, |cursor| self.core.allocate(cursor, len))
+    }
+
+    /// Allocates what `request` asks for, exactly as many blocks as it says (unless it is
+    /// [`partial`](Request::partial)). Up to four extents are returned without touching the heap.
+    ///
+    /// O(levels of the summary) where an aligned run of the rounded-up order is free. Otherwise
+    /// leaves are searched until a run is found. A search that found nothing is remembered by
+    /// the handle (or thread): until a run that could matter is freed, the same request and longer
+    /// ones are refused at once.
+    ///
+    /// # Errors
+    /// See [`AllocError`]; nothing is allocated then.
+    pub fn allocate_with(&self, request: &Request) -> Result<Extents, AllocError> {
+        let mut extents = Extents::new();
+        local::with_cursor(&self.core, |cursor| {
+            self.core.allocate_into(cursor, request, &mut extents)
+        })?;
+        Ok(extents)
+    }
+
+    /// As [`Allocator::allocate_with`], appending the extents to a buffer of the caller's.
+    ///
+    /// # Errors
+    /// See [`AllocError`]; nothing is allocated and the buffer is as it was then.
+    pub fn allocate_into(
+        &self,
+        request: &Request,
+        extents: &mut Vec<Extent>,
+    ) -> Result<(), AllocError> {
+        local::with_cursor(&self.core, |cursor| self.core.allocate_into(cursor, request, extents))
+    }
+
+    /// Frees `extent`: part of an allocation, or several neighbouring ones at once.
+    ///
+    /// Other threads see the blocks of one bitmap word (64 blocks) become free together, words in
+    /// ascending order. O(len / 64), and the summary's levels for each leaf of 512 blocks.
+    ///
+    /// # Errors
+    /// See [`FreeError`]: nothing is changed then, but for the race that [`FreeError::Torn`] names.
+    #[inline]
+    pub fn free(&self, extent: Extent) -> Result<(), FreeError> {
+        local::with_cursor(&self.core, |cursor| self.core.free(cursor.lane, extent))
+    }
+
+    /// Takes exactly `extent` out of the free space: for loading a state, or for ranges that the
+    /// engine keeps to itself. Safe while others allocate.
+    ///
+    /// # Errors
+    /// See [`MarkError`]; nothing is changed then.
+    pub fn mark_allocated(&self, extent: Extent) -> Result<(), MarkError> {
+        let (start, len) = on_device(extent, self.blocks())?;
+        match self.core.bitmap.claim(start, len) {
+            Ok(()) => {
+                local::with_cursor(&self.core, |cursor| {
+                    self.core.lanes.allocated(cursor.lane, len);
+                });
+                Ok(())
+            }
+            Err(conflict) => Err(MarkError::AlreadyAllocated { block: conflict.block }),
+        }
+    }
+
+    /// Puts `extent` into the free space. The same as [`Allocator::free`], under the name that goes
+    /// with [`Allocator::mark_allocated`] at load time.
+    ///
+    /// # Errors
+    /// See [`FreeError`].
+    pub fn mark_free(&self, extent: Extent) -> Result<(), FreeError> {
+        self.free(extent)
+    }
+
+    /// Whether every block of `extent` is free. O(len / 64); read word by word, so a mixture of
+    /// moments while others allocate and free.
+    ///
+    /// # Errors
+    /// [`RangeError`] if the extent is empty or not on the device.
+    pub fn is_free(&self, extent: Extent) -> Result<bool, RangeError> {
+        self.core.is_free(extent)
+    }
+
+    /// Whether every block of `extent` is allocated. O(len / 64); read word by word, so a mixture
+    /// of moments while others allocate and free.
+    ///
+    /// # Errors
+    /// [`RangeError`] if the extent is empty or not on the device.
+    pub fn is_allocated(&self, extent: Extent) -> Result<bool, RangeError> {
+        self.core.is_allocated(extent)
+    }
+
+    /// The first free block at or after `from`; `None` if there is none, or `from` is not on the
+    /// device. Allocated stretches are skipped by the summary. A block that is free during the
+    /// whole call is never missed.
+    pub fn next_free(&self, from: u64) -> Option<u64> {
+        self.core.bitmap.next_free(from)
+    }
+
+    /// The maximal free extents in ascending order. Stops nobody: see [`FreeExtents`].
+    pub fn free_extents(&self) -> FreeExtents<'_> {
+        self.free_extents_from(0)
+    }
+
+    /// The maximal free extents at or after `block`, in ascending order; an extent that begins
+    /// before `block` is cut there. To go on later, begin at [`FreeExtents::position`].
+    pub fn free_extents_from(&self, block: u64) -> FreeExtents<'_> {
+        FreeExtents::new(&self.core.bitmap, block)
+    }
+
+    /// The state as [`Allocator::from_bitmap`] takes it: bit i % 64 of word i / 64 is block i,
+    /// 1 = allocated; bits beyond the last block are 0. O(blocks); word by word, so a mixture of
+    /// moments while others allocate and free.
+    ///
+    /// # Errors
+    /// [`ConfigError::OutOfMemory`] if the process has no memory for it.
+    pub fn to_bitmap(&self) -> Result<Vec<u64>, ConfigError> {
+        let words = self.blocks().div_ceil(64) as usize;
+        let mut allocated = Vec::new();
+        allocated
+            .try_reserve_exact(words)
+            .map_err(|_| ConfigError::OutOfMemory { bytes: words as u64 * 8 })?;
+        allocated.resize(words, 0u64);
+        let width = u64::from(<Native as Geometry>::WORD_BLOCKS);
+        self.core.bitmap.for_each_word(|index, free| {
+            let block = index as u64 * width;
+            let on_device = self.blocks().saturating_sub(block).min(width) as u32;
+            if on_device > 0 {
+                let taken = !free & <Native as Geometry>::Word::span(0, on_device);
+                allocated[(block / 64) as usize] |= u64::from(taken) << (block % 64);
+            }
+        });
+        Ok(allocated)
+    }
+
+    /// Blocks of the device.
+    pub fn blocks(&self) -> u64 {
+        self.core.bitmap.blocks()
+    }
+
+    /// Bytes per block.
+    pub fn block_size(&self) -> u32 {
+        self.core.block_size
+    }
+
+    /// Free blocks. Summed from the counters of the handles: O(1), exact while nothing else runs,
+    /// and close to it while something does.
+    pub fn free_blocks(&self) -> u64 {
+        self.core.free_blocks()
+    }
+
+    /// Free space by run length, counted in the bitmap. O(blocks), on all threads of the rayon pool
+    /// that the caller is in; a mixture of moments while others allocate and free.
+    pub fn stats(&self) -> Stats {
+        Stats::of(&self.core.bitmap)
+    }
+
+    /// Compares every level of the index with the one below. Meaningful while nothing else runs;
+    /// harmless at any time. O(blocks).
+    pub fn verify(&self) -> Verification {
+        self.core.bitmap.verify()
+    }
+
+    /// Number of shards.
+    pub fn shards(&self) -> usize {
+        self.core.shards.count()
+    }
+
+    /// Blocks in each shard but the last.
+    pub fn shard_blocks(&self) -> u64 {
+        (self.core.shards.shard_leaves() * <Native as Geometry>::LEAF_BLOCKS) as u64
+    }
+
+    /// Bytes that the allocator occupies.
+    pub fn memory(&self) -> Memory {
+        let Core { bitmap, lanes, .. } = &*self.core;
+        let search = bitmap.summary_bytes() + lanes.bytes() + size_of::<Core>();
+        Memory { bitmap: bitmap.leaf_bytes(), search }
+    }
+}
+
+#[cfg(test)]
+impl Allocator {
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+}

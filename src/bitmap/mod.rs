@@ -1,0 +1,306 @@
+//! Layer 4: leaves and summary together.
+//!
+//! - this file: the structure, claims and releases of given ranges;
+//! - `publish`: how the summary follows the leaves;
+//! - `search`: finding a run to claim;
+//! - `runs`: reading runs;
+//! - `build`: construction in parallel;
+//! - `verify`: comparing every level with the one below.
+//!
+//! Invariants, cited by number everywhere (ARCHITECTURE.md has the proofs in outline):
+//! 1. *Ownership.* A bit goes 1 -> 0 only by a compare-exchange that saw it 1, and 0 -> 1 only by
+//!    its owner.
+//! 2. *No hidden space.* A free run whose releases have all returned is visible on every level, as
+//!    an order bit or as a guard bit.
+//! 3. *Stale positives* are legal; whoever meets one repairs it.
+//! 4. *Truthful failure.* "Nothing" is answered only if at some moment of the call there was no
+//!    fitting run; a claim that is rolled back counts as an allocation and a release.
+//! 5. *Lock-freedom.* A loop repeats only because another operation succeeded.
+
+mod build;
+mod publish;
+mod runs;
+mod search;
+mod verify;
+
+pub use build::OutOfMemory;
+pub use search::{Pack, Search, order_above};
+pub use verify::{Difference, Verification};
+
+use crate::geometry::Geometry;
+use crate::leaf::Leaf;
+use crate::mutant::{Mutant, mutated};
+use crate::summary::Summary;
+use crate::sync::{AtomicWord, Site};
+use crate::watch::Watch;
+use crate::word::Word;
+
+/// The free-space index of one device.
+#[derive(Debug)]
+pub struct Bitmap<G: Geometry> {
+    leaves: Vec<Leaf<G>>,
+    summary: Summary<G>,
+    watch: Watch,
+    blocks: u64,
+}
+
+/// Why a range could not be released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReleaseError {
+    /// This block is free already; nothing was changed.
+    Free {
+        /// The first such block of the range.
+        block: u64,
+    },
+    /// Another thread released this block while we were at it; what lies before it in the range
+    /// was released by us.
+    Torn {
+        /// The first block not released by us.
+        block: u64,
+    },
+}
+
+/// A range was not entirely free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The first block found allocated.
+    pub block: u64,
+}
+
+/// Part of a range within one word.
+#[derive(Clone, Copy)]
+struct Piece<W> {
+    /// Index of the word in the whole bitmap.
+    word: usize,
+    mask: W,
+}
+
+impl<G: Geometry> Bitmap<G> {
+    /// Number of blocks.
+    #[inline(always)]
+    pub fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// Bytes of the leaves: the bitmap itself.
+    pub fn leaf_bytes(&self) -> usize {
+        self.leaves.len() * size_of::<Leaf<G>>()
+    }
+
+    /// Bytes of the search structures beside the leaves.
+    pub fn summary_bytes(&self) -> usize {
+        self.summary.bytes() + size_of::<Self>()
+    }
+
+    /// Number of free blocks, counted. O(bitmap).
+    pub fn count_free(&self) -> u64 {
+        self.leaves.iter().map(|leaf| u64::from(leaf.count_free())).sum()
+    }
+
+    #[inline(always)]
+    fn word(&self, index: usize) -> &AtomicWord<G::Word> {
+        &self.leaves[index / G::LEAF_WORDS].words()[index % G::LEAF_WORDS]
+    }
+
+    /// The words that `start..start + len` meets, in ascending order.
+    #[inline]
+    fn pieces(start: u64, len: u64) -> impl Iterator<Item = Piece<G::Word>> + Clone {
+        let width = u64::from(G::WORD_BLOCKS);
+        let end = start + len;
+        let words = start / width..end.div_ceil(width);
+        words.map(move |word| {
+            let from = start.max(word * width);
+            let to = end.min((word + 1) * width);
+            let mask = G::Word::span((from % width) as u32, (to - from) as u32);
+            Piece { word: word as usize, mask }
+        })
+    }
+
+    /// The first block of `piece` that `bits` holds.
+    fn first_block(piece: Piece<G::Word>, bits: G::Word) -> u64 {
+        debug_assert!(bits & piece.mask != G::Word::ZERO);
+        let place = (bits & piece.mask).trailing_zeros();
+        piece.word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place)
+    }
+
+    /// Claims exactly `start..start + len`, or nothing. The range must lie on the device.
+    ///
+    /// Words are claimed in ascending order, so of all who hold part of something the one who got
+    /// furthest is stopped only by a finished allocation or by one still further (invariant 5).
+    /// O(len / word width) compare-exchanges.
+    pub fn claim(&self, start: u64, len: u64) -> Result<(), Conflict> {
+        debug_assert!(len > 0 && start + len <= self.blocks);
+        let pieces = Self::pieces(start, len);
+        if !mutated(Mutant::NoPrecheckRollbackAll) {
+            for piece in pieces.clone() {
+                let free = self.word(piece.word).load(Site::LeafLook);
+                if !free.has_all(piece.mask) {
+                    return Err(Conflict { block: Self::first_block(piece, !free) });
+                }
+            }
+        }
+        let mut before = G::Word::ZERO;
+        let mut words = 0;
+        for piece in pieces {
+            match self.claim_piece(piece) {
+                Ok(free) => before = free,
+                Err(free) => {
+                    let conflict = Conflict { block: Self::first_block(piece, !free) };
+                    return self.roll_back(start, len, piece, conflict);
+                }
+            }
+            words += 1;
+        }
+        if words == 1 {
+            let width = u64::from(G::WORD_BLOCKS);
+            let mask = G::Word::span((start % width) as u32, len as u32);
+            self.claimed_in_word((start / width) as usize, before, mask);
+        } else {
+            self.claimed(start, len);
+        }
+        Ok(())
+    }
+
+    /// Takes the blocks of `piece`; answers with the word before, or with the word that lacks some.
+    #[inline]
+    fn claim_piece(&self, piece: Piece<G::Word>) -> Result<G::Word, G::Word> {
+        let word = self.word(piece.word);
+        let mut free = word.load(Site::LeafLook);
+        loop {
+            if !free.has_all(piece.mask) {
+                return Err(free);
+            }
+            match self.take(word, free, free & !piece.mask) {
+                Ok(before) => return Ok(before),
+                Err(now) => free = now,
+            }
+        }
+    }
+
+    /// The one place where free blocks become somebody's (invariant 1).
+    #[inline(always)]
+    fn take(
+        &self,
+        word: &AtomicWord<G::Word>,
+        free: G::Word,
+        left: G::Word,
+    ) -> Result<G::Word, G::Word> {
+        if mutated(Mutant::NonAtomicClaim) {
+            word.store(left, Site::LeafClaim);
+            return Ok(free);
+        }
+        word.compare_exchange(free, left, Site::LeafClaim)
+    }
+
+    /// Gives back the words of `start..` below `failed`, which this thread had claimed.
+    #[cold]
+    fn roll_back(
+        &self,
+        start: u64,
+        len: u64,
+        failed: Piece<G::Word>,
+        conflict: Conflict,
+    ) -> Result<(), Conflict> {
+        if mutated(Mutant::OkAfterFailedClaim) {
+            return Ok(());
+        }
+        let held = (failed.word as u64 * u64::from(G::WORD_BLOCKS)).saturating_sub(start);
+        if held == 0 || mutated(Mutant::NoRollback) {
+            return Err(conflict);
+        }
+        let several_leaves = start / G::LEAF_BLOCKS as u64 != (start + len - 1) / G::LEAF_BLOCKS as u64;
+        let forget = usize::from(several_leaves && mutated(Mutant::RunRollbackPartial));
+        for piece in Self::pieces(start, held).skip(forget) {
+            self.word(piece.word).fetch_or(piece.mask, Site::LeafReleaseFull);
+        }
+        if !(mutated(Mutant::RollbackNoEnsure)
+            || (several_leaves && mutated(Mutant::RunRollbackNoEnsure)))
+        {
+            self.publish(start, held);
+        }
+        if !mutated(Mutant::RollbackNoEvent) {
+            self.tell_watchers(start, held);
+        }
+        Err(conflict)
+    }
+
+    /// Gives back `start..start + len`, which must lie on the device: all of it, or nothing if one
+    /// of its blocks is free already (or, in the one race that cannot be undone, a part: `Torn`).
+    ///
+    /// O(len / word width) compare-exchanges, then the publication of each leaf.
+    #[inline]
+    pub fn release(&self, start: u64, len: u64) -> Result<(), ReleaseError> {
+        debug_assert!(len > 0 && start + len <= self.blocks);
+        let width = u64::from(G::WORD_BLOCKS);
+        if mutated(Mutant::SetBeforeLeaf) {
+            self.summary.ensure(1, (start / G::LEAF_BLOCKS as u64) as usize, 1);
+        }
+        if mutated(Mutant::WatchReadBeforeLeaf) || mutated(Mutant::EventBeforeEnsure) {
+            self.tell_watchers(start, len);
+        }
+        if start % width + len <= width {
+            let mask = G::Word::span((start % width) as u32, len as u32);
+            let piece = Piece { word: (start / width) as usize, mask };
+            let free = self
+                .release_piece(piece)
+                .map_err(|free| ReleaseError::Free { block: Self::first_block(piece, free) })?;
+            self.publish_word(piece.word, mask, free);
+        } else {
+            self.release_words(start, len)?;
+        }
+        self.tell_watchers_of_release(start, len);
+        Ok(())
+    }
+
+    fn release_words(&self, start: u64, len: u64) -> Result<(), ReleaseError> {
+        if !mutated(Mutant::FreeNoVerifyPass) {
+            for piece in Self::pieces(start, len) {
+                let free = self.word(piece.word).load(Site::LeafLook);
+                if free & piece.mask != G::Word::ZERO {
+                    return Err(ReleaseError::Free { block: Self::first_block(piece, free) });
+                }
+            }
+        }
+        for piece in Self::pieces(start, len) {
+            if let Err(free) = self.release_piece(piece) {
+                let block = Self::first_block(piece, free);
+                let word_start = piece.word as u64 * u64::from(G::WORD_BLOCKS);
+                if word_start <= start {
+                    return Err(ReleaseError::Free { block });
+                }
+                // Blocks of this word that come before the one in conflict are still ours, but
+                // they are not released either: report where we stopped.
+                let released = word_start - start;
+                self.publish(start, released);
+                self.tell_watchers_of_release(start, released);
+                return Err(ReleaseError::Torn { block: word_start });
+            }
+        }
+        self.publish(start, len);
+        Ok(())
+    }
+
+    /// Sets the bits of `piece`; answers with the word as we left it, or with what was there if
+    /// one of the bits was set already.
+    #[inline(always)]
+    fn release_piece(&self, piece: Piece<G::Word>) -> Result<G::Word, G::Word> {
+        let word = self.word(piece.word);
+        if mutated(Mutant::FreeFetchOr) {
+            let free = word.fetch_or(piece.mask, Site::LeafRelease);
+            return if free & piece.mask == G::Word::ZERO { Ok(free | piece.mask) } else { Err(free) };
+        }
+        let mut free = word.load(Site::LeafLook);
+        loop {
+            if free & piece.mask != G::Word::ZERO && !mutated(Mutant::FreeNoCheckInCas) {
+                return Err(free);
+            }
+            let left = free | piece.mask;
+            let site = if left == G::FULL { Site::LeafReleaseFull } else { Site::LeafRelease };
+            match word.compare_exchange(free, left, site) {
+                Ok(_) if mutated(Mutant::SetFromOldWord) => return Ok(free),
+                Ok(_) => return Ok(left),
+                Err(now) => free = now,
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Reading runs of free blocks: word by word near by, by the summary over distances.
+//!
+//! Nothing here stops anybody, so an answer that spans words may be a mixture of moments. What was
+//! free (or allocated) throughout the call is always reported as such.
+
+use super::Bitmap;
+use crate::geometry::Geometry;
+use crate::summary::{Found, Look};
+use crate::sync::Site;
+use crate::word::Word;
+
+impl<G: Geometry> Bitmap<G> {
+    /// Whether all of `start..start + len` is free.
+    pub fn is_free(&self, start: u64, len: u64) -> bool {
+        self.run_end(start, start + len) == start + len
+    }
+
+    /// Whether all of `start..start + len` is allocated.
+    pub fn is_allocated(&self, start: u64, len: u64) -> bool {
+        Self::pieces(start, len).all(|piece| {
+            self.word(piece.word).load(Site::LeafLook) & piece.mask == G::Word::ZERO
+        })
+    }
+
+    /// The first allocated block of `from..to`, or `to`.
+    #[inline]
+    pub fn run_end(&self, from: u64, to: u64) -> u64 {
+        for piece in Self::pieces(from, to.saturating_sub(from)) {
+            let taken = !self.word(piece.word).load(Site::LeafLook) & piece.mask;
+            if taken != G::Word::ZERO {
+                return Self::first_block(piece, taken);
+            }
+        }
+        to
+    }
+
+    /// The start of the run of free blocks that ends before `to`, looking no lower than `floor`;
+    /// `to` itself if the block before it is allocated.
+    #[inline]
+    pub(super) fn run_start(&self, to: u64, floor: u64) -> u64 {
+        let width = u64::from(G::WORD_BLOCKS);
+        let mut to = to;
+        while to > floor {
+            let word = (to - 1) / width;
+            let from = floor.max(word * width);
+            let mask = G::Word::span((from % width) as u32, (to - from) as u32);
+            let taken = !self.word(word as usize).load(Site::LeafLook) & mask;
+            if taken != G::Word::ZERO {
+                let highest = G::Word::BITS - 1 - taken.leading_zeros();
+                return word * width + u64::from(highest) + 1;
+            }
+            to = from;
+        }
+        floor
+    }
+
+    /// The first free block of `from..to` by the words alone, or `to`.
+    #[inline]
+    pub fn free_in(&self, from: u64, to: u64) -> u64 {
+        for piece in Self::pieces(from, to.saturating_sub(from)) {
+            let free = self.word(piece.word).load(Site::LeafLook) & piece.mask;
+            if free != G::Word::ZERO {
+                return Self::first_block(piece, free);
+            }
+        }
+        to
+    }
+
+    /// The first free block at or after `from`. Skips allocated stretches by the summary:
+    /// O(levels) for each leaf looked into.
+    pub fn next_free(&self, from: u64) -> Option<u64> {
+        if from >= self.blocks {
+            return None;
+        }
+        let leaf_blocks = G::LEAF_BLOCKS as u64;
+        let mut from = from;
+        loop {
+            let leaf = from / leaf_blocks;
+            let end = ((leaf + 1) * leaf_blocks).min(self.blocks);
+            let free = self.free_in(from, end);
+            if free < end {
+                return Some(free);
+            }
+            let next = self.next_leaf(0, leaf as usize + 1)?;
+            from = next as u64 * leaf_blocks;
+        }
+    }
+
+    /// The first leaf at or after `from` that may have a run of `order`.
+    fn next_leaf(&self, order: u32, from: usize) -> Option<usize> {
+        let mut from = from;
+        while from < self.leaves.len() {
+            let nodes = self.summary.level(1).len();
+            match self.summary.find(order, from / G::FANOUT, nodes, Look::Thorough) {
+                Found::Nothing => return None,
+                Found::Stale { level, child } => {
+                    from = self.summary.after_subtree(level, child) * G::FANOUT;
+                }
+                Found::Node(node) => {
+                    from = from.max(node * G::FANOUT);
+                    let word = self.summary.level(1)[node].may_have(order);
+                    let right = word & (G::Word::MAX << (from % G::FANOUT) as u32);
+                    if right != G::Word::ZERO {
+                        return Some(node * G::FANOUT + right.trailing_zeros() as usize);
+                    }
+                    from = (node + 1) * G::FANOUT;
+                }
+            }
+        }
+        None
+    }
+
+    /// Calls `visit` with word index and word for all words of the device, 1 = free.
+    pub fn for_each_word(&self, mut visit: impl FnMut(usize, G::Word)) {
+        for (leaf, words) in self.leaves.iter().enumerate() {
+            for (word, value) in words.words().iter().enumerate() {
+                visit(leaf * G::LEAF_WORDS + word, value.load(Site::LeafLook));
+            }
+        }
+    }
+}

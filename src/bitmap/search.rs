@@ -1,0 +1,367 @@
+//! Finding free space and claiming it.
+//!
+//! Two searches stand beside each other. The *aligned* one descends the summary to a leaf that has
+//! an aligned run of the rounded-up order; it is quick, and it may fail although an unaligned run
+//! would fit. The *exact* one visits every leaf that can hold part of a fitting run, widens what it
+//! finds to both sides, and is the only one that may answer "no".
+
+use std::ops::Range;
+
+use super::Bitmap;
+use crate::geometry::Geometry;
+use crate::summary::{Found, Look};
+use crate::sync::Site;
+use crate::watch::Ticket;
+use crate::word::Word;
+
+/// Which leaves of a level-1 node a search prefers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pack {
+    /// The first.
+    First,
+    /// The first that has no run of the next order, if the node at hand has such a one.
+    Tight,
+    /// Only those that have no run of the next order.
+    OnlyTight,
+}
+
+/// What the exact search looks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Search<F> {
+    /// The shortest run worth looking at, in blocks; at least 1.
+    pub least: u64,
+    /// The most blocks that `take` will ever use.
+    pub most: u64,
+    /// What the start must be a multiple of; at least 1.
+    pub align: u64,
+    /// How much to take of an aligned run of this length; 0 to pass it by.
+    pub take: F,
+}
+
+/// What to do after a leaf was looked into.
+enum Visit<T> {
+    Done(T),
+    /// Go on with the first leaf at or after this one.
+    From(usize),
+}
+
+/// The smallest order whose aligned run holds `len` blocks.
+#[inline(always)]
+pub fn order_above(len: u64) -> u32 {
+    len.next_power_of_two().trailing_zeros()
+}
+
+/// The largest order of which every run of `len` blocks, however it lies, contains an aligned run:
+/// 2^(j+1) - 1 blocks always contain an aligned run of 2^j.
+pub fn order_within(len: u64) -> u32 {
+    (len + 1).ilog2() - 1
+}
+
+impl<G: Geometry> Bitmap<G> {
+    /// Number of leaves.
+    #[inline(always)]
+    pub fn leaf_count(&self) -> usize {
+        self.leaves.len()
+    }
+
+    /// Claims one block of word `word`, or nothing if it has none: the shortest way there is.
+    #[inline]
+    pub fn claim_one_in(&self, word: usize) -> Option<u64> {
+        let atomic = self.word(word);
+        let mut free = atomic.load(Site::LeafLook);
+        while free != G::Word::ZERO {
+            let place = free.trailing_zeros();
+            match self.take(atomic, free, free & !G::Word::bit(place)) {
+                Ok(_) => {
+                    self.claimed_one(word, free, place);
+                    return Some(word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place));
+                }
+                Err(now) => free = now,
+            }
+        }
+        None
+    }
+
+    /// Claims the first `len` blocks of an aligned run of `order` (no wider than a word) in word
+    /// `word`, at or after place `from`.
+    #[inline]
+    pub fn claim_in_word(&self, word: usize, order: u32, len: u32, from: u32) -> Option<u64> {
+        let atomic = self.word(word);
+        let mut free = atomic.load(Site::LeafLook);
+        loop {
+            let place = (free & (G::Word::MAX << from)).first_aligned(order)?;
+            let mask = G::Word::span(place, len);
+            match self.take(atomic, free, free & !mask) {
+                Ok(_) => {
+                    self.claimed_in_word(word, free, mask);
+                    return Some(word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place));
+                }
+                Err(now) => free = now,
+            }
+        }
+    }
+
+    /// Claims `len` blocks at the start of an aligned run of `order` in `leaf`, at or after block
+    /// `from`.
+    #[inline]
+    fn claim_in_leaf(&self, leaf: usize, order: u32, len: u64, from: u64) -> Option<u64> {
+        let first_word = leaf * G::LEAF_WORDS;
+        if order <= G::WORD_ORDER {
+            let width = u64::from(G::WORD_BLOCKS);
+            return (first_word..first_word + G::LEAF_WORDS).find_map(|word| {
+                let start = word as u64 * width;
+                match from {
+                    _ if from >= start + width => None,
+                    _ if order == 0 && from <= start => self.claim_one_in(word),
+                    _ => {
+                        let place = from.saturating_sub(start) as u32;
+                        self.claim_in_word(word, order, len as u32, place)
+                    }
+                }
+            });
+        }
+        let first_block = (leaf * G::LEAF_BLOCKS) as u64;
+        (0..G::LEAF_BLOCKS as u64 >> order)
+            .map(|group| first_block + (group << order))
+            .filter(|&start| start >= from)
+            .find(|&start| {
+                // The whole group must be free, as the summary says, or the leaf is no place for
+                // this order.
+                self.is_free(start, 1 << order) && self.claim(start, len).is_ok()
+            })
+    }
+
+    /// Claims `len` blocks at the start of an aligned run of `order` in one of `leaves`, at or
+    /// after block `from`. One pass over the candidates: O(levels) for each.
+    pub fn claim_aligned(
+        &self,
+        order: u32,
+        len: u64,
+        from: u64,
+        leaves: Range<usize>,
+        pack: Pack,
+    ) -> Option<u64> {
+        self.visit_leaves(order, leaves, Look::Quick, pack, |leaf| {
+            match self.claim_in_leaf(leaf, order, len, from) {
+                Some(start) => Visit::Done(start),
+                None => Visit::From(leaf + 1),
+            }
+        })
+    }
+
+    /// Claims part of a run around an aligned run of `order`, as `search` wants it. One attempt in
+    /// each candidate leaf.
+    pub fn claim_around<F: Fn(u64) -> u64>(
+        &self,
+        order: u32,
+        leaves: Range<usize>,
+        pack: Pack,
+        search: &Search<F>,
+    ) -> Option<(u64, u64)> {
+        self.visit_leaves(order, leaves, Look::Quick, pack, |leaf| {
+            let Some(inside) = self.first_group(leaf, order) else {
+                return Visit::From(leaf + 1);
+            };
+            let end = self.run_end(inside, self.blocks.min(inside.saturating_add(search.most)));
+            let start = self.run_start(inside, end.saturating_sub(search.most));
+            match self.claim_of_run(start, end, search) {
+                Some(Ok(extent)) => Visit::Done(extent),
+                _ => Visit::From(leaf + 1),
+            }
+        })
+    }
+
+    fn first_group(&self, leaf: usize, order: u32) -> Option<u64> {
+        let first_block = (leaf * G::LEAF_BLOCKS) as u64;
+        if order > G::WORD_ORDER {
+            return (0..G::LEAF_BLOCKS as u64 >> order)
+                .map(|group| first_block + (group << order))
+                .find(|&start| self.is_free(start, 1 << order));
+        }
+        self.leaves[leaf].words().iter().enumerate().find_map(|(i, word)| {
+            let place = word.load(Site::LeafLook).first_aligned(order)?;
+            Some(first_block + (i as u64) * u64::from(G::WORD_BLOCKS) + u64::from(place))
+        })
+    }
+
+    /// Claims what `search` wants of the run `start..end`; `None` if it does not want any, the
+    /// block that was in the way if somebody else was quicker.
+    fn claim_of_run<F: Fn(u64) -> u64>(
+        &self,
+        start: u64,
+        end: u64,
+        search: &Search<F>,
+    ) -> Option<Result<(u64, u64), u64>> {
+        let start = start.checked_next_multiple_of(search.align)?;
+        let run = end.checked_sub(start)?;
+        let len = if run < search.least { 0 } else { (search.take)(run) };
+        (len > 0).then(|| match self.claim(start, len) {
+            Ok(()) => Ok((start, len)),
+            Err(conflict) => Err(conflict.block),
+        })
+    }
+
+    /// The exact search: claims a part of a run as `search` wants it, beginning at block `from` and
+    /// wrapping round. "No" is truthful (invariant 4), and stays true until the watch is lifted:
+    /// see [`Bitmap::still_none`].
+    ///
+    /// Repeats only if a run that could matter was completed meanwhile (invariant 5). O(leaves that
+    /// carry the order which every fitting run contains).
+    pub fn claim_exact<F: Fn(u64) -> u64>(
+        &self,
+        from: u64,
+        search: &Search<F>,
+    ) -> Result<(u64, u64), Ticket> {
+        loop {
+            let ticket = self.watch.register(search.least);
+            if let Some(extent) = self.claim_quick(from, search) {
+                return Ok(extent);
+            }
+            if self.watch.undisturbed(ticket) {
+                return Err(ticket);
+            }
+        }
+    }
+
+    /// One pass of the exact search that does not register, for those who expect to find something.
+    pub fn claim_quick<F: Fn(u64) -> u64>(
+        &self,
+        from: u64,
+        search: &Search<F>,
+    ) -> Option<(u64, u64)> {
+        let first = (from / G::LEAF_BLOCKS as u64) as usize;
+        self.claim_in_runs(first..self.leaves.len(), from, search)
+            .or_else(|| self.claim_in_runs(0..first + 1, 0, search))
+    }
+
+    /// Registers for runs of `len` blocks: [`Bitmap::still_none`] says whether one was completed
+    /// since.
+    pub fn expect_runs_of(&self, len: u64) -> Ticket {
+        self.watch.register(len)
+    }
+
+    /// Whether the "no" that came with `ticket` still holds. O(1).
+    pub fn still_none(&self, ticket: Ticket) -> bool {
+        self.watch.undisturbed(ticket)
+    }
+
+    /// One pass over the runs that touch `leaves` and start no lower than `floor`.
+    fn claim_in_runs<F: Fn(u64) -> u64>(
+        &self,
+        leaves: Range<usize>,
+        floor: u64,
+        search: &Search<F>,
+    ) -> Option<(u64, u64)> {
+        let order = order_within(search.least).min(G::MAX_ORDER);
+        let leaf_blocks = G::LEAF_BLOCKS as u64;
+        let reach = search.least.saturating_add(search.align - 1);
+        self.visit_leaves(order, leaves, Look::Thorough, Pack::First, |leaf| {
+            let leaf_start = leaf as u64 * leaf_blocks;
+            let leaf_end = (leaf_start + leaf_blocks).min(self.blocks);
+            let lowest = floor.max(leaf_start.saturating_sub(reach));
+            let mut at = if lowest < leaf_start {
+                self.run_start(leaf_start, lowest)
+            } else {
+                lowest
+            };
+            while at < leaf_end {
+                let start = self.free_in(at, leaf_end);
+                if start == leaf_end {
+                    break;
+                }
+                let most = search.most.saturating_add(search.align - 1);
+                let end = self.run_end(start, self.blocks.min(start.saturating_add(most)));
+                at = match self.claim_of_run(start, end, search) {
+                    Some(Ok(extent)) => return Visit::Done(extent),
+                    // A run that was free all the time cannot contain the block in the way, and
+                    // cannot end before it either: it would have fitted there.
+                    Some(Err(block)) => block + 1,
+                    None => end,
+                };
+                debug_assert!(at > start);
+            }
+            Visit::From((at / leaf_blocks) as usize)
+        })
+    }
+
+    /// Visits the leaves of the range that may have a run of `order`, ascending from node to node,
+    /// until `visit` is done. Repairs the stale positives it meets (invariant 3).
+    fn visit_leaves<T>(
+        &self,
+        order: u32,
+        leaves: Range<usize>,
+        look: Look,
+        pack: Pack,
+        mut visit: impl FnMut(usize) -> Visit<T>,
+    ) -> Option<T> {
+        let fanout = G::FANOUT;
+        let mut next = leaves.start;
+        let last_node = leaves.end.div_ceil(fanout);
+        while next < leaves.end {
+            match self.summary.find(order, next / fanout, last_node, look) {
+                Found::Nothing => return None,
+                Found::Stale { level, child } => {
+                    self.repair(level, child, order);
+                    next = self.summary.after_subtree(level, child) * fanout;
+                }
+                Found::Node(node) => {
+                    let first = node * fanout;
+                    let mut todo = self.candidates(order, node, next.max(first), &leaves, look);
+                    let tight = self.tight(order, node, todo, pack);
+                    if pack == Pack::OnlyTight {
+                        todo = tight;
+                    }
+                    next = first + fanout;
+                    while todo != G::Word::ZERO {
+                        let preferred = todo & tight;
+                        let pick = if preferred != G::Word::ZERO { preferred } else { todo };
+                        let child = pick.trailing_zeros();
+                        todo &= !G::Word::bit(child);
+                        let leaf = first + child as usize;
+                        let resume = match visit(leaf) {
+                            Visit::Done(taken) => return Some(taken),
+                            Visit::From(resume) => resume,
+                        };
+                        if !self.leaves[leaf].has_order(order, Site::LeafLook) {
+                            self.repair(1, leaf, order);
+                        }
+                        if resume >= first + fanout {
+                            next = next.max(resume);
+                            break;
+                        }
+                        todo &= G::Word::MAX << (resume - first) as u32;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// The children of `node` at or after leaf `from` and below the end of `leaves`.
+    #[inline(always)]
+    fn candidates(
+        &self,
+        order: u32,
+        node: usize,
+        from: usize,
+        leaves: &Range<usize>,
+        look: Look,
+    ) -> G::Word {
+        let first = node * G::FANOUT;
+        let until = (leaves.end - first).min(G::FANOUT);
+        let from = from - first;
+        if from >= until {
+            return G::Word::ZERO;
+        }
+        let wanted = G::Word::span(from as u32, (until - from) as u32);
+        look.read(&self.summary.level(1)[node], order) & wanted
+    }
+
+    #[inline(always)]
+    fn tight(&self, order: u32, node: usize, candidates: G::Word, pack: Pack) -> G::Word {
+        if pack == Pack::First || order == G::MAX_ORDER {
+            return candidates;
+        }
+        candidates & !self.summary.level(1)[node].has(order + 1).load(Site::HasLook)
+    }
+}

@@ -1,0 +1,423 @@
+//! Layer 5: where requests become claims. One `Core` is shared by an allocator and its handles; a
+//! `Cursor` is what each of them keeps for itself.
+
+use std::ops::Range;
+
+use crate::bitmap::ReleaseError;
+use crate::bitmap::{Bitmap, Pack, Search, order_above};
+use crate::error::{AllocError, FreeError, RangeError, RequestError, on_device};
+use crate::extent::{Extent, ExtentList};
+use crate::geometry::Geometry;
+use crate::lanes::{LaneId, Lanes};
+use crate::plan::plan;
+use crate::request::Request;
+use crate::shard::Shards;
+use crate::sync::Counter;
+use crate::watch::Ticket;
+
+/// The geometry of this machine.
+#[cfg(target_has_atomic = "64")]
+pub type Native = crate::geometry::Wide;
+/// The geometry of this machine.
+#[cfg(not(target_has_atomic = "64"))]
+pub type Native = crate::geometry::Narrow;
+
+const WORD_BLOCKS: u64 = Native::WORD_BLOCKS as u64;
+const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
+
+#[derive(Debug)]
+pub struct Core {
+    pub bitmap: Bitmap<Native>,
+    pub shards: Shards,
+    pub lanes: Lanes,
+    pub block_size: u32,
+    /// Free blocks at construction: the lanes count from there.
+    pub free_at_start: u64,
+    /// Handles made so far, which says where the next one starts.
+    pub handles: Counter,
+    /// Tells allocators of one process apart.
+    pub id: u64,
+}
+
+/// Where one handle allocates: hints and memories, all of which may be lost at any time.
+#[derive(Clone, Copy, Debug)]
+pub struct Cursor {
+    /// The word of the bitmap that the last allocation came from.
+    word: usize,
+    pub lane: LaneId,
+    nothing: Option<Nothing>,
+}
+
+/// An exact search that found nothing: no run of `least` blocks at a multiple of `align` until the
+/// watch is lifted.
+#[derive(Clone, Copy, Debug)]
+struct Nothing {
+    ticket: Ticket,
+    least: u64,
+    align: u64,
+}
+
+impl Core {
+    /// A cursor for a new handle, in a shard of its own while there are enough.
+    pub fn cursor(&self, lane: impl FnOnce(u64) -> LaneId) -> Cursor {
+        let n = self.handles.fetch_add(1);
+        Cursor { word: self.shards.home(n) * Native::LEAF_WORDS, lane: lane(n), nothing: None }
+    }
+
+    /// Free blocks: exact while nothing runs, and never more than the device has.
+    pub fn free_blocks(&self) -> u64 {
+        let free = self.free_at_start.wrapping_add(self.lanes.sum());
+        // Lanes are read one after another: a block freed through a lane read late and allocated
+        // through one read early counts as two.
+        if free > u64::MAX / 2 { 0 } else { free.min(self.bitmap.blocks()) }
+    }
+
+    /// `len` blocks in one extent.
+    #[inline]
+    pub fn allocate(&self, cursor: &mut Cursor, len: u64) -> Result<Extent, AllocError> {
+        if len == 1 {
+            if let Some(start) = self.bitmap.claim_one_in(cursor.word) {
+                self.lanes.allocated(cursor.lane, 1);
+                return Ok(Extent { start, len });
+            }
+        }
+        let request = Request::new(len);
+        request.validate(self.bitmap.blocks())?;
+        self.contiguous(cursor, &request)
+    }
+
+    /// Appends the extents of `request` to `list`.
+    #[inline]
+    pub fn allocate_into(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+        list: &mut impl ExtentList,
+    ) -> Result<(), AllocError> {
+        request.validate(self.bitmap.blocks())?;
+        if request.scattered {
+            return self.scattered(cursor, request, list);
+        }
+        let extent = self.contiguous(cursor, request)?;
+        if !list.append(extent) {
+            self.give_back(extent);
+            self.lanes.freed(cursor.lane, extent.len);
+            return Err(AllocError::OutOfMemory);
+        }
+        Ok(())
+    }
+
+    /// Gives `extent` back, or says why not.
+    #[inline]
+    pub fn free(&self, lane: LaneId, extent: Extent) -> Result<(), FreeError> {
+        let (start, len) = on_device(extent, self.bitmap.blocks())?;
+        match self.bitmap.release(start, len) {
+            Ok(()) => {
+                self.lanes.freed(lane, len);
+                Ok(())
+            }
+            Err(ReleaseError::Free { block }) => Err(FreeError::DoubleFree { block }),
+            Err(ReleaseError::Torn { block }) => {
+                let released = Extent::new(start, block - start);
+                self.lanes.freed(lane, released.len);
+                Err(FreeError::Torn { released })
+            }
+        }
+    }
+
+    fn contiguous(&self, cursor: &mut Cursor, request: &Request) -> Result<Extent, AllocError> {
+        let &Request { len, align, near, .. } = request;
+        if self.known_to_fail(cursor, len, align) {
+            return Err(self.failure(len, align));
+        }
+        let from = near.unwrap_or(cursor.word as u64 * WORD_BLOCKS);
+        let mut taken = self.aligned(cursor, request, from);
+        if taken.is_none() {
+            let search = Search { least: len, most: len, align, take: |_| len };
+            if len > LEAF_BLOCKS {
+                taken = self.bitmap.claim_quick(from, &search);
+            }
+            if taken.is_none() {
+                match self.bitmap.claim_exact(from, &search) {
+                    Ok(found) => taken = Some(found),
+                    Err(ticket) => self.remember(cursor, Nothing { ticket, least: len, align }),
+                }
+            }
+        }
+        let (start, len) = taken.ok_or_else(|| self.failure(len, align))?;
+        if near.is_none() {
+            cursor.word = ((start + len - 1) / WORD_BLOCKS) as usize;
+        }
+        self.lanes.allocated(cursor.lane, len);
+        Ok(Extent { start, len })
+    }
+
+    /// The quick way: the beginning of an aligned run of the rounded-up order.
+    #[inline]
+    fn aligned(&self, cursor: &Cursor, request: &Request, from: u64) -> Option<(u64, u64)> {
+        let &Request { len, align, near, best_fit, .. } = request;
+        if len > LEAF_BLOCKS || align > LEAF_BLOCKS || !align.is_power_of_two() {
+            return None;
+        }
+        let order = order_above(len.max(align));
+        let claimed = |start| (start, len);
+        if near.is_none() && !best_fit && order <= Native::WORD_ORDER {
+            let hinted = self.bitmap.claim_in_word(cursor.word, order, len as u32, 0);
+            if hinted.is_some() {
+                return hinted.map(claimed);
+            }
+        }
+        if best_fit {
+            return (order..=Native::MAX_ORDER).find_map(|class| {
+                let search = Search { least: len, most: len, align, take: |_| len };
+                self.search_order(request, from).into_iter().find_map(|leaves| {
+                    self.bitmap.claim_around(class, leaves, Pack::OnlyTight, &search)
+                })
+            });
+        }
+        let floor = near.unwrap_or(0);
+        let mut parts = self.search_order(request, from).into_iter();
+        // Only the first part holds blocks below `near` that come last in the order.
+        let first = parts.next()?;
+        self.bitmap
+            .claim_aligned(order, len, floor, first, Pack::Tight)
+            .or_else(|| {
+                parts.find_map(|leaves| {
+                    self.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight)
+                })
+            })
+            .map(claimed)
+    }
+
+    /// The leaves in the order in which `request` should look at them, beginning at block `from`.
+    #[inline]
+    fn search_order(&self, request: &Request, from: u64) -> [Range<usize>; 4] {
+        let leaf = (from / LEAF_BLOCKS) as usize;
+        if request.near.is_some() {
+            let end = self.bitmap.leaf_count();
+            return [leaf..end, 0..(leaf + 1).min(end), 0..0, 0..0];
+        }
+        self.shards.search_order(leaf)
+    }
+
+    fn known_to_fail(&self, cursor: &Cursor, least: u64, align: u64) -> bool {
+        cursor.nothing.is_some_and(|nothing| {
+            least >= nothing.least
+                && align % nothing.align == 0
+                && self.bitmap.still_none(nothing.ticket)
+        })
+    }
+
+    /// Keeps the stronger of two memories: the one about shorter runs.
+    fn remember(&self, cursor: &mut Cursor, new: Nothing) {
+        let weaker = cursor.nothing.is_some_and(|old| {
+            old.least <= new.least && old.align == 1 && self.bitmap.still_none(old.ticket)
+        });
+        if !weaker {
+            cursor.nothing = Some(new);
+        }
+    }
+
+    fn failure(&self, requested: u64, align: u64) -> AllocError {
+        // One block fits wherever it is free: do not let the counters contradict the search.
+        let free = if (requested, align) == (1, 1) { 0 } else { self.free_blocks() };
+        if free < requested {
+            AllocError::NoSpace { requested, free }
+        } else {
+            AllocError::NoContiguous { requested, free }
+        }
+    }
+
+    fn scattered(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+        list: &mut impl ExtentList,
+    ) -> Result<(), AllocError> {
+        let before = list.extents().len();
+        let mut left = request.len;
+        let mut order = u32::MAX;
+        while let Some(extent) = self.piece(cursor, request, left, &mut order) {
+            if request.near.is_none() {
+                cursor.word = ((extent.start + extent.len - 1) / WORD_BLOCKS) as usize;
+            }
+            if !add(list, before, extent, request.max_extent) {
+                self.give_back(extent);
+                self.give_back_from(list, before);
+                return Err(AllocError::OutOfMemory);
+            }
+            left -= extent.len;
+        }
+        let enough = left == 0 || (request.partial && left < request.len);
+        if !enough {
+            self.give_back_from(list, before);
+            if request.min_extent == 1 || request.partial {
+                return Err(self.failure(request.len, request.align));
+            }
+            self.planned(request, list)?;
+            left = 0;
+        }
+        self.lanes.allocated(cursor.lane, request.len - left);
+        Ok(())
+    }
+
+    /// The next extent of a scattered request that still wants `left` blocks: of the largest order
+    /// to be had, which `order` carries from one extent to the next.
+    fn piece(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+        left: u64,
+        order: &mut u32,
+    ) -> Option<Extent> {
+        let &Request { min_extent: least, max_extent, align, near, .. } = request;
+        let most = left.min(max_extent);
+        if most < least || self.known_to_fail(cursor, least, align) {
+            return None;
+        }
+        let from = near.unwrap_or(cursor.word as u64 * WORD_BLOCKS);
+        let search = Search { least, most, align, take: |run| share(request, left, run) };
+        let extent = |(start, len)| Extent { start, len };
+        let whole = order_above(most).min(Native::MAX_ORDER);
+        if *order == u32::MAX && share(request, left, most) == most {
+            let one = Request { len: most, scattered: false, ..*request };
+            if let Some(taken) = self.aligned(cursor, &one, from) {
+                return Some(extent(taken));
+            }
+        }
+        *order = whole.min(*order);
+        while 1 << *order >= least {
+            let taken = self
+                .search_order(request, from)
+                .into_iter()
+                .find_map(|leaves| self.bitmap.claim_around(*order, leaves, Pack::Tight, &search));
+            if let Some(taken) = taken {
+                return Some(extent(taken));
+            }
+            if *order == 0 {
+                break;
+            }
+            *order -= 1;
+        }
+        match self.bitmap.claim_exact(from, &search) {
+            Ok(taken) => Some(extent(taken)),
+            Err(ticket) => {
+                // Only if every run is welcome does "nothing to take" mean "no such run".
+                if share(request, left, least) > 0 {
+                    self.remember(cursor, Nothing { ticket, least, align });
+                }
+                None
+            }
+        }
+    }
+
+    /// The last resort of a scattered request with a lower bound on its extents: lists all runs,
+    /// chooses, and claims the choice; from the beginning if somebody was quicker.
+    #[cold]
+    fn planned(&self, request: &Request, list: &mut impl ExtentList) -> Result<(), AllocError> {
+        let &Request { len, min_extent: min, max_extent: max, align, .. } = request;
+        let before = list.extents().len();
+        let per_run = if align == 1 { u64::MAX } else { 1 };
+        loop {
+            let ticket = self.bitmap.expect_runs_of(min);
+            let mut runs = Vec::new();
+            let mut lens = Vec::new();
+            let mut from = 0;
+            while let Some(start) = self.bitmap.next_free(from) {
+                let end = self.bitmap.run_end(start, self.bitmap.blocks());
+                let aligned = start.next_multiple_of(align);
+                if aligned < end && end - aligned >= min {
+                    if runs.try_reserve(1).is_err() || lens.try_reserve(1).is_err() {
+                        return Err(AllocError::OutOfMemory);
+                    }
+                    runs.push(aligned);
+                    lens.push(end - aligned);
+                }
+                from = end + 1;
+            }
+            let Some(cuts) = plan(&lens, len, min, max, per_run) else {
+                if self.bitmap.still_none(ticket) {
+                    return Err(self.failure(len, align));
+                }
+                continue;
+            };
+            let mut extents = cuts.iter().flat_map(|cut| {
+                let (each, more) = (cut.blocks / cut.pieces, cut.blocks % cut.pieces);
+                let mut start = runs[cut.run];
+                (0..cut.pieces).map(move |piece| {
+                    let extent = Extent::new(start, each + u64::from(piece < more));
+                    start += extent.len;
+                    extent
+                })
+            });
+            let mut memory = true;
+            let claimed = extents.all(|extent| {
+                let claimed = self.bitmap.claim(extent.start, extent.len).is_ok();
+                if claimed && !list.append(extent) {
+                    self.give_back(extent);
+                    memory = false;
+                }
+                claimed && memory
+            });
+            if claimed {
+                return Ok(());
+            }
+            self.give_back_from(list, before);
+            if !memory {
+                return Err(AllocError::OutOfMemory);
+            }
+        }
+    }
+
+    /// Undoes a claim of this thread that nobody was told about.
+    fn give_back(&self, extent: Extent) {
+        let released = self.bitmap.release(extent.start, extent.len);
+        debug_assert_eq!(released, Ok(()), "blocks we own cannot be free");
+    }
+
+    fn give_back_from(&self, list: &mut impl ExtentList, before: usize) {
+        for &extent in &list.extents()[before..] {
+            self.give_back(extent);
+        }
+        list.cut(before);
+    }
+
+    /// Free blocks of `extent`, checked to be on the device, all free?
+    pub fn is_free(&self, extent: Extent) -> Result<bool, RangeError> {
+        let (start, len) = on_device(extent, self.bitmap.blocks())?;
+        Ok(self.bitmap.is_free(start, len))
+    }
+
+    pub fn is_allocated(&self, extent: Extent) -> Result<bool, RangeError> {
+        let (start, len) = on_device(extent, self.bitmap.blocks())?;
+        Ok(self.bitmap.is_allocated(start, len))
+    }
+}
+
+/// How much a scattered request that wants `left` blocks takes of a run, so that extents within its
+/// bounds can make up the rest; 0 if there is no such length.
+fn share(request: &Request, left: u64, run: u64) -> u64 {
+    let most = run.min(request.max_extent).min(left);
+    let rest = left - most;
+    let take = if request.partial || request.divisible(rest) {
+        most
+    } else {
+        // The next larger rest that can be made up: as many of the shortest extents.
+        left.saturating_sub(rest.div_ceil(request.max_extent) * request.min_extent)
+    };
+    if take >= request.min_extent { take } else { 0 }
+}
+
+/// Appends `extent`, or lengthens the last extent behind `before` by it if they are neighbours.
+fn add(list: &mut impl ExtentList, before: usize, extent: Extent, max: u64) -> bool {
+    if let Some(last) = list.extents()[before..].last_mut()
+        && last.start + last.len == extent.start
+        && last.len + extent.len <= max
+    {
+        last.len += extent.len;
+        return true;
+    }
+    list.append(extent)
+}
+
+const _: () = assert!(size_of::<RequestError>() <= 32);

@@ -1,0 +1,196 @@
+//! Everything that can go wrong, as values. An error changes nothing, with the one exception that
+//! [`FreeError::Torn`] describes.
+
+use thiserror::Error;
+
+use crate::extent::Extent;
+
+/// An allocator could not be built.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The device has no blocks.
+    #[error("a device of 0 blocks cannot be allocated from")]
+    NoBlocks,
+    /// The device has more blocks than the index can address.
+    #[error("{blocks} blocks are more than the {max} that an allocator can hold")]
+    TooManyBlocks {
+        /// Blocks asked for.
+        blocks: u64,
+        /// The limit: [`MAX_BLOCKS`](crate::MAX_BLOCKS), less where addresses are shorter.
+        max: u64,
+    },
+    /// The block size is not a power of two from 512 bytes to 1 MiB.
+    #[error("block size {bytes} is not a power of two from 512 to 1048576 bytes")]
+    BlockSize {
+        /// Bytes asked for.
+        bytes: u32,
+    },
+    /// A bitmap does not have one bit per block.
+    #[error("the bitmap of {blocks} blocks must have {expected} words, not {found}")]
+    BitmapLength {
+        /// Blocks of the device.
+        blocks: u64,
+        /// Words that hold so many bits.
+        expected: u64,
+        /// Words given.
+        found: u64,
+    },
+    /// The process could not have the memory.
+    #[error("no memory for {bytes} bytes of the index")]
+    OutOfMemory {
+        /// Bytes asked for.
+        bytes: u64,
+    },
+}
+
+/// An allocation could not be made. Nothing was allocated.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AllocError {
+    /// Fewer blocks are free than asked for. Told apart from `NoContiguous` by counters that are
+    /// read one after another: exact while nothing else runs.
+    #[error("{requested} blocks requested, {free} free")]
+    NoSpace {
+        /// Blocks asked for.
+        requested: u64,
+        /// Blocks free at about this moment.
+        free: u64,
+    },
+    /// Enough blocks are free, but no run (or, for a scattered request, no set of runs) of them
+    /// fits the request.
+    #[error("no fitting run for {requested} blocks among {free} free ones")]
+    NoContiguous {
+        /// Blocks asked for.
+        requested: u64,
+        /// Blocks free at about this moment.
+        free: u64,
+    },
+    /// The request could not be met by any state of this device.
+    #[error("invalid request: {0}")]
+    InvalidRequest(#[from] RequestError),
+    /// The process has no memory for the list of extents.
+    #[error("no memory for the list of extents")]
+    OutOfMemory,
+}
+
+/// What is wrong with a request.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// Zero blocks.
+    #[error("zero blocks")]
+    ZeroLength,
+    /// More blocks than the device has.
+    #[error("{len} blocks, but the device has {blocks}")]
+    TooLong {
+        /// Blocks asked for.
+        len: u64,
+        /// Blocks of the device.
+        blocks: u64,
+    },
+    /// `min_extent` is zero, or larger than `max_extent`.
+    #[error("extents of at least {min} and at most {max} blocks")]
+    ExtentBounds {
+        /// The shortest extent allowed.
+        min: u64,
+        /// The longest extent allowed.
+        max: u64,
+    },
+    /// No number of extents within the bounds sums to the length.
+    #[error("{len} blocks cannot be cut into extents of {min} to {max} blocks")]
+    Indivisible {
+        /// Blocks asked for.
+        len: u64,
+        /// The shortest extent allowed.
+        min: u64,
+        /// The longest extent allowed.
+        max: u64,
+    },
+    /// `near` lies outside the device.
+    #[error("near block {block}, but the device has {blocks} blocks")]
+    NearOutside {
+        /// The block.
+        block: u64,
+        /// Blocks of the device.
+        blocks: u64,
+    },
+    /// The alignment is zero or larger than the device.
+    #[error("alignment {align} on a device of {blocks} blocks")]
+    Align {
+        /// The alignment in blocks.
+        align: u64,
+        /// Blocks of the device.
+        blocks: u64,
+    },
+}
+
+/// An extent is not a non-empty range of the device's blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RangeError {
+    /// The extent has no blocks.
+    #[error("the extent at block {start} is empty")]
+    Empty {
+        /// Where it starts.
+        start: u64,
+    },
+    /// The extent reaches beyond the device.
+    #[error("block {block} is outside the device of {blocks} blocks")]
+    OutOfRange {
+        /// The first block of the extent that is not on the device.
+        block: u64,
+        /// Blocks of the device.
+        blocks: u64,
+    },
+}
+
+/// An extent could not be freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum FreeError {
+    /// This block of the extent is free already. Nothing was changed.
+    ///
+    /// One bit per block cannot tell a stale free of a block that somebody else allocated since
+    /// from a rightful one; such a free succeeds.
+    #[error("block {block} is free already")]
+    DoubleFree {
+        /// The first such block.
+        block: u64,
+    },
+    /// The extent is not a non-empty range of the device's blocks. Nothing was changed.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+    /// Another thread freed an overlapping extent at the same moment. Every block was freed once:
+    /// `released` by this call, the block behind it by the other.
+    #[error("freed {released} only: its next word of blocks was freed by another thread meanwhile")]
+    Torn {
+        /// What this call freed: the beginning of the extent.
+        released: Extent,
+    },
+}
+
+/// An extent could not be marked as allocated. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum MarkError {
+    /// This block of the extent is allocated already.
+    #[error("block {block} is allocated already")]
+    AlreadyAllocated {
+        /// The first such block.
+        block: u64,
+    },
+    /// The extent is not a non-empty range of the device's blocks.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+}
+
+/// The extent as a range that is known to lie on a device of `blocks` blocks.
+#[inline(always)]
+pub(crate) fn on_device(extent: Extent, blocks: u64) -> Result<(u64, u64), RangeError> {
+    match extent.start.checked_add(extent.len) {
+        Some(end) if end <= blocks && extent.len > 0 => Ok((extent.start, extent.len)),
+        _ if extent.len == 0 => Err(RangeError::Empty { start: extent.start }),
+        _ => Err(RangeError::OutOfRange { block: extent.start.max(blocks), blocks }),
+    }
+}

@@ -1,0 +1,94 @@
+//! The sizes of the index as a type, so that the model checker runs the same code on tiny words.
+
+use std::fmt::Debug;
+
+use crate::sync::AtomicWord;
+use crate::word::Word;
+
+/// A fixed array of atomic words.
+pub trait WordArray<W: Word>: Send + Sync + Debug + 'static {
+    /// Number of words.
+    const LEN: usize;
+    /// An array whose word `i` holds `value(i)`.
+    fn from_fn(value: impl FnMut(usize) -> W) -> Self;
+    /// The words.
+    fn words(&self) -> &[AtomicWord<W>];
+}
+
+impl<W: Word, const N: usize> WordArray<W> for [AtomicWord<W>; N] {
+    const LEN: usize = N;
+
+    #[inline(always)]
+    fn from_fn(mut value: impl FnMut(usize) -> W) -> Self {
+        std::array::from_fn(|index| AtomicWord::new(value(index)))
+    }
+
+    #[inline(always)]
+    fn words(&self) -> &[AtomicWord<W>] {
+        self
+    }
+}
+
+/// Word width, words per leaf and fan-out of an index. All sizes are powers of two.
+pub trait Geometry: Send + Sync + Debug + 'static {
+    /// The integer that a bitmap or summary word is.
+    type Word: Word;
+    /// The words of one leaf.
+    type LeafWords: WordArray<Self::Word>;
+    /// The words of one summary node, one per order.
+    type NodeWords: WordArray<Self::Word>;
+    /// Blocks per word: the width of the word, less only in models.
+    const WORD_BLOCKS: u32;
+    /// Children per summary node, at most the width of the word.
+    const FANOUT: usize;
+
+    /// A word with every block free.
+    const FULL: Self::Word;
+
+    /// Words per leaf.
+    const LEAF_WORDS: usize = <Self::LeafWords as WordArray<Self::Word>>::LEN;
+    /// Blocks per leaf.
+    const LEAF_BLOCKS: usize = Self::WORD_BLOCKS as usize * Self::LEAF_WORDS;
+    /// The order of an entirely free word; larger ones span words.
+    const WORD_ORDER: u32 = Self::WORD_BLOCKS.ilog2();
+    /// The order of an entirely free leaf: the largest one in the summary.
+    const MAX_ORDER: u32 = Self::LEAF_BLOCKS.ilog2();
+    /// Holds if the sizes fit each other; evaluated wherever an index is built.
+    const CONSISTENT: () = {
+        assert!(Self::WORD_BLOCKS.is_power_of_two() && Self::LEAF_WORDS.is_power_of_two());
+        assert!(Self::WORD_BLOCKS <= <Self::Word as Word>::BITS);
+        assert!(Self::FANOUT >= 1 && Self::FANOUT <= <Self::Word as Word>::BITS as usize);
+        assert!(
+            <Self::NodeWords as WordArray<Self::Word>>::LEN == Self::MAX_ORDER as usize + 1,
+            "a node has one word per order"
+        );
+        assert!(Self::LEAF_WORDS <= 32, "leaf::orders keeps one bit per word in a u32");
+    };
+}
+
+/// 64-bit words, eight to a leaf, 64 children to a node: the geometry of a 64-bit machine.
+#[derive(Debug)]
+pub struct Wide;
+
+impl Geometry for Wide {
+    type Word = u64;
+    type LeafWords = [AtomicWord<u64>; 8];
+    type NodeWords = [AtomicWord<u64>; 10];
+    const WORD_BLOCKS: u32 = 64;
+    const FANOUT: usize = 64;
+    const FULL: u64 = u64::MAX;
+}
+
+/// 32-bit words, sixteen to a leaf, 32 children to a node: for machines without 64-bit atomics in
+/// one instruction, and a second width that keeps the code honest.
+#[derive(Debug)]
+pub struct Narrow;
+
+impl Geometry for Narrow {
+    type Word = u32;
+    type LeafWords = [AtomicWord<u32>; 16];
+    type NodeWords = [AtomicWord<u32>; 10];
+    const WORD_BLOCKS: u32 = 32;
+    const FANOUT: usize = 32;
+    const FULL: u32 = u32::MAX;
+}

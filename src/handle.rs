@@ -1,0 +1,94 @@
+//! What one thread or reactor core allocates through.
+
+use std::sync::Arc;
+
+use crate::core::{Core, Cursor};
+use crate::error::{AllocError, FreeError};
+use crate::extent::{Extent, Extents};
+use crate::request::Request;
+
+/// A way to an [`Allocator`](crate::Allocator) for one thread or reactor core: a place to allocate
+/// at, a counter of its own, and the memory of what was not to be had.
+///
+/// Handles are cheap, start in different shards, and move on when theirs has nothing that fits. A
+/// handle may be dropped or leaked at any time: no block is lost with it, since it holds none. Up to
+/// 64 handles of an allocator count without a locked instruction; those beyond share counters.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let allocator = freemap::Allocator::new(1 << 20)?;
+/// std::thread::scope(|scope| {
+///     for _ in 0..4 {
+///         let mut handle = allocator.handle();
+///         scope.spawn(move || {
+///             let extent = handle.allocate(8).expect("there is room");
+///             handle.free(extent).expect("it is ours");
+///         });
+///     }
+/// });
+/// assert_eq!(allocator.free_blocks(), 1 << 20);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Handle {
+    core: Arc<Core>,
+    cursor: Cursor,
+}
+
+impl Handle {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        let cursor = core.cursor(|_| core.lanes.acquire());
+        Self { core, cursor }
+    }
+
+    /// Allocates `len` adjacent blocks.
+    ///
+    /// # Errors
+    /// See [`AllocError`]; nothing is allocated then.
+    #[inline]
+    pub fn allocate(&mut self, len: u64) -> Result<Extent, AllocError> {
+        self.core.allocate(&mut self.cursor, len)
+    }
+
+    /// Allocates what `request` asks for: see
+    /// [`Allocator::allocate_with`](crate::Allocator::allocate_with).
+    ///
+    /// # Errors
+    /// See [`AllocError`]; nothing is allocated then.
+    #[inline]
+    pub fn allocate_with(&mut self, request: &Request) -> Result<Extents, AllocError> {
+        let mut extents = Extents::new();
+        self.core.allocate_into(&mut self.cursor, request, &mut extents)?;
+        Ok(extents)
+    }
+
+    /// As [`Handle::allocate_with`], appending the extents to a buffer of the caller's.
+    ///
+    /// # Errors
+    /// See [`AllocError`]; nothing is allocated and the buffer is as it was then.
+    #[inline]
+    pub fn allocate_into(
+        &mut self,
+        request: &Request,
+        extents: &mut Vec<Extent>,
+    ) -> Result<(), AllocError> {
+        self.core.allocate_into(&mut self.cursor, request, extents)
+    }
+
+    /// Frees `extent`, through whichever handle it was allocated: see
+    /// [`Allocator::free`](crate::Allocator::free).
+    ///
+    /// # Errors
+    /// See [`FreeError`]: nothing is changed then, but for the race that [`FreeError::Torn`] names.
+    #[inline]
+    pub fn free(&mut self, extent: Extent) -> Result<(), FreeError> {
+        self.core.free(self.cursor.lane, extent)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.core.lanes.release(self.cursor.lane);
+    }
+}

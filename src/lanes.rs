@@ -1,0 +1,100 @@
+//! Counting without a shared counter: every handle has a lane of its own, and the number of free
+//! blocks is the sum over the lanes.
+
+use crossbeam_utils::CachePadded;
+
+use crate::sync::{Claim, Counter};
+
+/// Lanes of one allocator. Handles beyond this many share.
+const LANES: usize = 64;
+
+#[derive(Debug, Default)]
+struct Lane {
+    /// Blocks freed minus blocks allocated through this lane, wrapping.
+    freed: Counter,
+    owned: Claim,
+}
+
+/// The lanes of one allocator.
+#[derive(Debug)]
+pub struct Lanes(Vec<CachePadded<Lane>>);
+
+/// The lane that a handle counts in.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneId {
+    index: usize,
+    exclusive: bool,
+}
+
+impl Lanes {
+    /// Lanes that sum to zero.
+    pub fn new() -> Self {
+        Self((0..LANES).map(|_| CachePadded::default()).collect())
+    }
+
+    /// A lane for one handle alone, or a shared one if all are taken. Must be given back by
+    /// [`Lanes::release`]; if it never is, it stays taken and what it counted stays counted.
+    pub fn acquire(&self) -> LaneId {
+        match self.0.iter().position(|lane| lane.owned.acquire()) {
+            Some(index) => LaneId { index, exclusive: true },
+            None => self.shared(0),
+        }
+    }
+
+    /// A lane that others may count in too.
+    pub fn shared(&self, seed: usize) -> LaneId {
+        LaneId { index: seed % LANES, exclusive: false }
+    }
+
+    /// Gives a lane back.
+    pub fn release(&self, lane: LaneId) {
+        if lane.exclusive {
+            self.0[lane.index].owned.release();
+        }
+    }
+
+    /// Counts `blocks` as freed.
+    #[inline(always)]
+    pub fn freed(&self, lane: LaneId, blocks: u64) {
+        let Lane { freed, owned: _ } = &*self.0[lane.index];
+        if lane.exclusive { freed.add_as_owner(blocks) } else { freed.add(blocks) }
+    }
+
+    /// Counts `blocks` as allocated.
+    #[inline(always)]
+    pub fn allocated(&self, lane: LaneId, blocks: u64) {
+        self.freed(lane, blocks.wrapping_neg());
+    }
+
+    /// Bytes that the lanes take.
+    pub fn bytes(&self) -> usize {
+        self.0.len() * size_of::<CachePadded<Lane>>()
+    }
+
+    /// Blocks freed minus blocks allocated, wrapping. O(lanes); exact while nothing else runs.
+    pub fn sum(&self) -> u64 {
+        self.0.iter().fold(0, |sum, lane| sum.wrapping_add(lane.freed.get()))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_are_exclusive_until_they_run_out_and_come_back() {
+        let lanes = Lanes::new();
+        let held: Vec<LaneId> = (0..LANES).map(|_| lanes.acquire()).collect();
+        assert!(held.iter().all(|lane| lane.exclusive));
+        let beyond = lanes.acquire();
+        assert!(!beyond.exclusive);
+        for &lane in held.iter().chain([&beyond]) {
+            lanes.freed(lane, 3);
+            lanes.allocated(lane, 1);
+        }
+        lanes.release(beyond);
+        lanes.release(held[7]);
+        assert_eq!(lanes.acquire().index, 7);
+        assert_eq!(lanes.sum(), 2 * (LANES as u64 + 1));
+    }
+}

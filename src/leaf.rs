@@ -1,0 +1,83 @@
+//! Layer 2: a leaf is one cache line of the bitmap, and the only truth about its blocks.
+
+use crate::geometry::{Geometry, WordArray};
+use crate::sync::{AtomicWord, Site};
+use crate::word::{OrderSet, Word};
+
+/// 512 blocks in one cache line (in the geometries that ship).
+#[derive(Debug)]
+#[repr(align(64))]
+pub struct Leaf<G: Geometry> {
+    words: G::LeafWords,
+}
+
+impl<G: Geometry> Leaf<G> {
+    /// A leaf whose word `i` is `value(i)`, 1 = free.
+    #[inline]
+    pub fn from_fn(value: impl FnMut(usize) -> G::Word) -> Self {
+        Self { words: G::LeafWords::from_fn(value) }
+    }
+
+    /// The words, lowest blocks first.
+    #[inline(always)]
+    pub fn words(&self) -> &[AtomicWord<G::Word>] {
+        self.words.words()
+    }
+
+    /// Which words are entirely free: bit i is word i.
+    #[inline]
+    fn full_words(&self, site: Site) -> u32 {
+        self.words()
+            .iter()
+            .enumerate()
+            .fold(0, |full, (i, word)| full | u32::from(word.load(site) == G::FULL) << i)
+    }
+
+    /// Whether the leaf holds an aligned run of `order`. One pass over the words, up to the first
+    /// hit.
+    #[inline]
+    pub fn has_order(&self, order: u32, site: Site) -> bool {
+        if order <= G::WORD_ORDER {
+            self.words().iter().any(|word| word.load(site).has_order(order))
+        } else {
+            self.full_words(site).has_order(order - G::WORD_ORDER)
+        }
+    }
+
+    /// The orders of all aligned runs in the leaf. One pass over the words.
+    #[inline]
+    pub fn orders(&self, site: Site) -> OrderSet {
+        let mut orders = 0;
+        let mut full = 0u32;
+        for (i, word) in self.words().iter().enumerate() {
+            let word = word.load(site);
+            full |= u32::from(word == G::FULL) << i;
+            orders |= word.orders();
+        }
+        orders | full.orders() << G::WORD_ORDER
+    }
+
+    /// The orders wider than a word whose aligned groups touch the words `first..=last` and are
+    /// entirely free.
+    #[inline]
+    pub fn orders_over_words(&self, first: usize, last: usize, site: Site) -> OrderSet {
+        let full = self.full_words(site);
+        let mut orders = 0;
+        for order in 1..=G::MAX_ORDER - G::WORD_ORDER {
+            let runs = full.aligned_runs(order);
+            let group = |word: usize| (word >> order << order) as u32;
+            let touched = u32::span(group(first), group(last) - group(first) + (1 << order));
+            if runs & touched == 0 {
+                break;
+            }
+            orders |= 1 << (order + G::WORD_ORDER);
+        }
+        orders
+    }
+
+    /// Number of free blocks.
+    #[inline]
+    pub fn count_free(&self) -> u32 {
+        self.words().iter().map(|word| word.load(Site::LeafLook).count_ones()).sum()
+    }
+}

@@ -1,0 +1,85 @@
+//! A lock-free concurrent block allocator for storage engines.
+//!
+//! freemap says which blocks of a device are free, hands out extents to many threads at once, and
+//! takes them back. It keeps one bit per block and, above the bits, for every order (aligned runs of
+//! 1, 2, 4, ... 512 blocks) a tree that reduces 64 bits to one, so that finding, taking and giving
+//! back cost the same on an empty device and on one that is 99.9 % full.
+//!
+//! ```
+//! use freemap::{Allocator, Request};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let allocator = Allocator::new(256 << 20)?; // 1 TiB of 4 KiB blocks
+//! let mut handle = allocator.handle(); // one per thread or core
+//!
+//! let journal = handle.allocate(1024)?; // one extent of 4 MiB
+//! let object = handle.allocate_with(&Request::new(300).scattered().min_extent(4))?;
+//!
+//! handle.free(journal)?;
+//! for extent in &object {
+//!     handle.free(*extent)?;
+//! }
+//! assert_eq!(allocator.free_blocks(), allocator.blocks());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is promised
+//!
+//! - A block belongs to at most one caller; no block outside the device is ever handed out.
+//! - A request fails only if at some moment during the call nothing fitted it. Contiguous requests
+//!   find any run that fits, aligned or not, across all inner borders.
+//! - No operation waits for another thread: no locks, no spinning, no heap allocation for up to
+//!   four extents. A thread that is stopped anywhere stops nobody.
+//! - Bad input is an error value that says what and where, and changes nothing.
+//!
+//! The protocol behind the first three is model-checked: see ARCHITECTURE.md in the repository.
+//!
+//! # What is not
+//!
+//! - Nothing here is durable yet: the caller keeps [`Allocator::to_bitmap`] or its own records, and
+//!   starts from [`Allocator::from_bitmap`].
+//! - With one bit per block, a stale free of blocks that were allocated again since cannot be told
+//!   from a rightful one.
+//! - Blocks that another thread holds for a moment, on the way to a longer run that it does not
+//!   get, are allocated for that moment.
+//!
+//! # Memory
+//!
+//! 32 MiB of bitmap and 1 MiB of search structures per TiB of 4 KiB blocks; no allocation after
+//! construction but for lists of more than four extents.
+
+mod allocator;
+mod core;
+mod error;
+mod extent;
+mod free_extents;
+mod handle;
+mod lanes;
+mod local;
+mod plan;
+mod request;
+mod shard;
+mod stats;
+
+// The index is public for the model checker alone.
+macro_rules! index_modules {
+    ($($(#[$meta:meta])* $name:ident),* $(,)?) => {$(
+        #[cfg(not(loom))]
+        $(#[$meta])*
+        mod $name;
+        #[cfg(loom)]
+        #[doc(hidden)]
+        pub mod $name;
+    )*};
+}
+index_modules!(bitmap, geometry, leaf, mutant, summary, sync, watch, word);
+
+pub use allocator::{Allocator, Builder, MAX_BLOCKS, Memory};
+pub use bitmap::{Difference, Verification};
+pub use error::{AllocError, ConfigError, FreeError, MarkError, RangeError, RequestError};
+pub use extent::{Extent, Extents};
+pub use free_extents::FreeExtents;
+pub use handle::Handle;
+pub use request::Request;
+pub use stats::Stats;

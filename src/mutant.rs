@@ -1,0 +1,142 @@
+//! Faults that the model checker can switch on, one at a time, to show that the scenarios would
+//! notice each protocol step being dropped, reordered or weakened.
+//!
+//! In an ordinary build [`mutated`] is the constant `false` and every switch folds away. Under
+//! `--cfg loom` the runner in `loom-tests` selects one mutant for the whole process.
+
+macro_rules! mutants {
+    ($($(#[doc = $doc:expr])* $name:ident,)*) => {
+        /// A deliberate fault at one step of the index protocol.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[cfg_attr(not(loom), expect(dead_code, reason = "selected only by the model checker"))]
+        #[repr(u8)]
+        pub enum Mutant { $($(#[doc = $doc])* $name,)* }
+
+        #[cfg(loom)]
+        impl Mutant {
+            /// Every mutant with its name.
+            pub const ALL: &'static [(Mutant, &'static str)] =
+                &[$((Mutant::$name, stringify!($name)),)*];
+        }
+    };
+}
+
+mutants! {
+    /// A summary bit is cleared without looking at the child again.
+    DropRecheck,
+    /// The second look happens before the clear.
+    RecheckBeforeClear,
+    /// No second look above level 1.
+    DropUpRecheck,
+    /// A restored bit is not carried to the levels above.
+    RestoreNoEnsureUp,
+    /// The guard is released before the wrong clear is undone.
+    ReleaseGuardBeforeRestore,
+    /// A second clearer goes on although the guard is taken.
+    GuardNotExclusive,
+    /// Clearing without any guard.
+    NoGuard,
+    /// The second look above level 1 reads the child's order word only.
+    UpIgnoresGuard,
+    /// A restored bit does not disturb the watch.
+    RestoreNoEvent,
+    /// The guard is released after the restore, before the levels above and the watch.
+    GuardReleasedBeforeEnsureUp,
+    /// The second look reads the child's guard before its order word.
+    ReadGuardThenHas,
+    /// The summary is published before the leaf changes.
+    SetBeforeLeaf,
+    /// Publishing stops at level 1.
+    NoPropagateUp,
+    /// Publishing stops at the first bit found set.
+    StopAtFirstSetBit,
+    /// Publishing is left out when the leaf already had such a run.
+    EnsureOnlyOnTransition,
+    /// Only the order of the freed range itself is published.
+    EnsureOnlyOwnOrder,
+    /// Orders wider than a word are never derived from the sibling words.
+    NoSiblingLook,
+    /// Publishing is computed from the word as it was before the release.
+    SetFromOldWord,
+    /// A claim is a load and a store.
+    NonAtomicClaim,
+    /// A claim that failed half way is reported as won.
+    OkAfterFailedClaim,
+    /// A claim that failed half way keeps its words.
+    NoRollback,
+    /// Words given back by a failed claim are not published.
+    RollbackNoEnsure,
+    /// Words given back by a failed claim do not disturb the watch.
+    RollbackNoEvent,
+    /// CONTROL, must survive: claims of several words start without looking at all words first.
+    NoPrecheckRollbackAll,
+    /// Release by fetch_or.
+    FreeFetchOr,
+    /// A release of several words does not look at all of them first.
+    FreeNoVerifyPass,
+    /// The release loop does not look for bits that are free already.
+    FreeNoCheckInCas,
+    /// "No" is answered without looking at the watch again.
+    NoEventValidation,
+    /// A release disturbs the watch before it publishes.
+    EventBeforeEnsure,
+    /// A release never disturbs the watch.
+    NoEventOnFree,
+    /// "No" is answered from the order words alone.
+    SearchIgnoresGuard,
+    /// A release measures only the blocks it gave back, not the run they completed.
+    EventWrongOrder,
+    /// A rollback over several leaves is not published.
+    RunRollbackNoEnsure,
+    /// A rollback over several leaves forgets its first word.
+    RunRollbackPartial,
+    /// Every access is AcqRel.
+    WeakAll,
+    /// AcqRel from the release in the leaf to the look at the summary.
+    WeakSetterAfterLeaf,
+    /// AcqRel from the clear to the second look.
+    WeakClearer,
+    /// AcqRel between the looks at two summary levels.
+    WeakSetterBetweenLevels,
+    /// AcqRel from the release in the leaf to the look at the sibling words.
+    WeakSibling,
+    /// Every access is Relaxed.
+    RelaxedAll,
+    /// The watch is read again before the search, not registered before it.
+    WatchAfterSearch,
+    /// A disturbed watch keeps its version.
+    LiftKeepsVersion,
+    /// A release looks at the watch before its blocks are in the leaf.
+    WatchReadBeforeLeaf,
+    /// AcqRel from the last step of a release to the look at the watch.
+    WeakWatch,
+}
+
+/// Whether `mutant` is switched on in this process.
+#[cfg(not(loom))]
+#[inline(always)]
+pub const fn mutated(_: Mutant) -> bool {
+    false
+}
+
+#[cfg(loom)]
+mod selected {
+    use super::Mutant;
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    // A plain std atomic: the selection is fixed before the model starts and is no part of it.
+    static SELECTED: AtomicU8 = AtomicU8::new(u8::MAX);
+
+    /// Switches `mutant` on for the rest of the process.
+    pub fn select(mutant: Mutant) {
+        SELECTED.store(mutant as u8, Ordering::Relaxed);
+    }
+
+    /// Whether `mutant` is switched on in this process.
+    pub fn mutated(mutant: Mutant) -> bool {
+        SELECTED.load(Ordering::Relaxed) == mutant as u8
+    }
+}
+
+#[cfg(loom)]
+pub use selected::{mutated, select};

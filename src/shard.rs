@@ -1,0 +1,110 @@
+//! Layer 5: the device cut into shards, contiguous ranges of leaves under one top node of the
+//! summary each. Handles start in different shards and spill to others when theirs has nothing.
+
+use std::ops::Range;
+
+use crate::geometry::Geometry;
+
+/// How the device is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shards {
+    leaf_count: usize,
+    /// Leaves per shard, the last shard excepted.
+    shard_leaves: usize,
+    height: usize,
+}
+
+impl Shards {
+    /// The largest shards of which there are still `wanted`, if the device has so many: a shard is
+    /// the subtree of a top node, so the fewest shards also means the fewest levels to publish to
+    /// from above.
+    pub fn new<G: Geometry>(blocks: u64, wanted: usize) -> Self {
+        let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
+        let (mut shard_leaves, mut height) = (G::FANOUT, 1);
+        while let Some(larger) = shard_leaves.checked_mul(G::FANOUT) {
+            if leaf_count.div_ceil(larger) < wanted.max(1) || leaf_count <= shard_leaves {
+                break;
+            }
+            (shard_leaves, height) = (larger, height + 1);
+        }
+        Self { leaf_count, shard_leaves, height }
+    }
+
+    /// Levels of the summary.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Number of shards.
+    pub fn count(&self) -> usize {
+        self.leaf_count.div_ceil(self.shard_leaves)
+    }
+
+    /// Leaves in each shard but the last.
+    pub fn shard_leaves(&self) -> usize {
+        self.shard_leaves
+    }
+
+    /// The first leaf of the shard in which the `n`-th handle starts: the shards are dealt out by
+    /// halving what is between those already dealt (a van der Corput sequence), so that any number
+    /// of handles lie far apart.
+    pub fn home(&self, n: u64) -> usize {
+        let shard = (u128::from(n.reverse_bits()) * self.count() as u128 >> 64) as usize;
+        shard * self.shard_leaves
+    }
+
+    /// All leaves, in the order in which a search that begins at `leaf` goes through them: the rest
+    /// of the shard, its beginning, then the shards behind and before it.
+    #[inline]
+    pub fn search_order(&self, leaf: usize) -> [Range<usize>; 4] {
+        let start = leaf / self.shard_leaves * self.shard_leaves;
+        let end = (start + self.shard_leaves).min(self.leaf_count);
+        [leaf..end, start..leaf, end..self.leaf_count, 0..start]
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::geometry::{Narrow, Wide};
+
+    #[test]
+    fn shards_follow_from_the_device() {
+        // (blocks, wanted) -> (height, shards)
+        let cases = [
+            (1, 8, 1, 1),
+            (1 << 15, 8, 1, 1),
+            (1 << 24, 8, 2, 8),
+            (1 << 24, 64, 1, 512),
+            (1 << 28, 8, 2, 128),
+            (1 << 36, 8, 4, 8),
+            (1 << 36, 64, 3, 512),
+        ];
+        for (blocks, wanted, height, count) in cases {
+            let shards = Shards::new::<Wide>(blocks, wanted);
+            assert_eq!((shards.height(), shards.count()), (height, count), "{blocks} {wanted}");
+        }
+        assert_eq!(Shards::new::<Narrow>(1 << 20, 4).count(), 64);
+    }
+
+    #[test]
+    fn search_order_covers_every_leaf_once() {
+        let shards = Shards::new::<Wide>((1 << 22) + 5000, 4);
+        for leaf in [0, 1, 63, 64, 4095, 4096, 8191, 8201] {
+            let mut leaves: Vec<usize> = shards.search_order(leaf).into_iter().flatten().collect();
+            leaves.sort_unstable();
+            assert_eq!(leaves, (0..shards.leaf_count).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn homes_are_spread() {
+        let shards = Shards::new::<Wide>(1 << 24, 8);
+        let mut homes: Vec<usize> = (0..8).map(|n| shards.home(n)).collect();
+        assert_eq!(homes[..4], [0, 4 * 4096, 2 * 4096, 6 * 4096]);
+        homes.sort_unstable();
+        homes.dedup();
+        assert_eq!(homes.len(), 8);
+        assert!((0..1000).all(|n| shards.home(n) < 1 << 15));
+    }
+}

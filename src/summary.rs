@@ -1,0 +1,234 @@
+//! Layer 3: the tree over the leaves. For each order a node has one word, whose bit i says "child i
+//! may have a free run of this order", and for all orders together one guard word, whose bit i says
+//! "somebody is in the middle of clearing a bit of child i".
+
+use std::collections::TryReserveError;
+
+use crate::geometry::{Geometry, WordArray};
+use crate::mutant::{Mutant, mutated};
+use crate::sync::{AtomicWord, Site};
+use crate::word::{OrderSet, Word};
+
+/// One node: 11 words in two cache lines (in the geometries that ship).
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub struct Node<G: Geometry> {
+    guard: AtomicWord<G::Word>,
+    has: G::NodeWords,
+}
+
+impl<G: Geometry> Node<G> {
+    /// A node whose word for order k is `has(k)`, guarded by nobody.
+    #[inline]
+    pub fn from_fn(mut has: impl FnMut(u32) -> G::Word) -> Self {
+        Self {
+            guard: AtomicWord::new(G::Word::ZERO),
+            has: G::NodeWords::from_fn(|order| has(order as u32)),
+        }
+    }
+
+    /// The children that may have a run of `order`.
+    #[inline(always)]
+    pub fn has(&self, order: u32) -> &AtomicWord<G::Word> {
+        &self.has.words()[order as usize]
+    }
+
+    /// The children that somebody is clearing a bit of.
+    #[inline(always)]
+    pub fn guard(&self) -> &AtomicWord<G::Word> {
+        &self.guard
+    }
+
+    /// The children that a searcher for `order` must not pass by: read the order's word first and
+    /// the guard second, or a restore in between is missed [mutant: ReadGuardThenHas].
+    #[inline(always)]
+    pub fn may_have(&self, order: u32) -> G::Word {
+        if mutated(Mutant::ReadGuardThenHas) {
+            let guard = self.guard.load(Site::GuardLook);
+            return self.has(order).load(Site::HasLook) | guard;
+        }
+        let has = self.has(order).load(Site::HasLook);
+        has | self.guard.load(Site::GuardLook)
+    }
+}
+
+/// How a search reads the summary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// By order words alone: quick, and good enough to find something.
+    Quick,
+    /// By order and guard words: what an answer of "nothing there" needs.
+    Thorough,
+}
+
+impl Look {
+    #[inline(always)]
+    pub fn read<G: Geometry>(self, node: &Node<G>, order: u32) -> G::Word {
+        match self {
+            Look::Thorough if !mutated(Mutant::SearchIgnoresGuard) => node.may_have(order),
+            _ => node.has(order).load(Site::HasLook),
+        }
+    }
+}
+
+/// The levels of nodes; level 1 is over the leaves, the top level is searched linearly.
+#[derive(Debug)]
+pub struct Summary<G: Geometry> {
+    levels: Vec<Vec<Node<G>>>,
+}
+
+/// What a search of the summary came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A level-1 node that may have children of the order.
+    Node(usize),
+    /// A stale positive: a node of this level promised something that its child has not.
+    Stale {
+        /// The level of the node that promised; one more than there are if it was the list of top
+        /// nodes itself that changed under the search.
+        level: usize,
+        /// Index of the child among all children of that level.
+        child: usize,
+    },
+    /// Nothing in the range.
+    Nothing,
+}
+
+impl<G: Geometry> Summary<G> {
+    /// Builds the upper levels over `level_one` by plain writes.
+    pub fn new(level_one: Vec<Node<G>>, height: usize) -> Result<Self, TryReserveError> {
+        let mut levels = Vec::new();
+        levels.try_reserve_exact(height)?;
+        levels.push(level_one);
+        while levels.len() < height {
+            let below = &levels[levels.len() - 1];
+            let mut level = Vec::new();
+            level.try_reserve_exact(below.len().div_ceil(G::FANOUT))?;
+            level.extend(below.chunks(G::FANOUT).map(|children| {
+                Node::from_fn(|order| {
+                    children.iter().enumerate().fold(G::Word::ZERO, |word, (i, child)| {
+                        let live = child.has(order).load(Site::HasLook) != G::Word::ZERO;
+                        if live { word | G::Word::bit(i as u32) } else { word }
+                    })
+                })
+            }));
+            levels.push(level);
+        }
+        Ok(Self { levels })
+    }
+
+    /// Number of levels.
+    #[inline(always)]
+    pub fn height(&self) -> usize {
+        self.levels.len()
+    }
+
+    /// The nodes of `level`, counted from 1.
+    #[inline(always)]
+    pub fn level(&self, level: usize) -> &[Node<G>] {
+        &self.levels[level - 1]
+    }
+
+    /// The node of `level` that `child` hangs from, and the child's bit in it.
+    #[inline(always)]
+    pub fn parent(&self, level: usize, child: usize) -> (&Node<G>, G::Word) {
+        (&self.levels[level - 1][child / G::FANOUT], G::Word::bit((child % G::FANOUT) as u32))
+    }
+
+    /// Makes sure that every level from `level` to the top says that `child` may have `orders`.
+    /// Bottom-up, and never stopping at a bit that is set: whoever set it may not have reached the
+    /// levels above yet [mutant: StopAtFirstSetBit; scenarios S6, S15, S15b]. O(orders x levels)
+    /// reads; writes only on 0 -> 1.
+    #[inline]
+    pub fn ensure(&self, level: usize, child: usize, orders: OrderSet) {
+        let mut child = child;
+        for level in level..=self.height() {
+            let (node, bit) = self.parent(level, child);
+            let mut rest = orders;
+            let mut all_set = true;
+            while rest != 0 {
+                let has = node.has(rest.trailing_zeros());
+                // The read pairs with the clear in `Bitmap::repair`: it must not be satisfied
+                // before the release in the leaf is visible [mutant: WeakSetterAfterLeaf], nor
+                // before the read one level below [mutant: WeakSetterBetweenLevels].
+                if has.load(Site::HasEnsure) & bit == G::Word::ZERO {
+                    has.fetch_or(bit, Site::HasSet);
+                    all_set = false;
+                }
+                rest &= rest - 1;
+            }
+            if mutated(Mutant::NoPropagateUp) || (mutated(Mutant::StopAtFirstSetBit) && all_set) {
+                return;
+            }
+            child /= G::FANOUT;
+        }
+    }
+
+    /// The first level-1 node in `from..to` that may have a child of `order`. Stops at the first
+    /// stale positive, for the caller to repair. O(levels), and O(nodes of the top level) at most.
+    #[inline]
+    pub fn find(&self, order: u32, from: usize, to: usize, look: Look) -> Found {
+        if from >= to {
+            return Found::Nothing;
+        }
+        if look.read(&self.levels[0][from], order) != G::Word::ZERO {
+            return Found::Node(from);
+        }
+        self.find_after(order, from, to, look)
+    }
+
+    fn find_after(&self, order: u32, from: usize, to: usize, look: Look) -> Found {
+        // Climb from `from` until a node has a candidate to the right of where we came from.
+        let mut level = 1;
+        let mut index = from;
+        let (mut level_at, mut child) = loop {
+            if level == self.height() {
+                let top = &self.levels[level - 1];
+                let hit = (index + 1..top.len())
+                    .find(|&i| look.read(&top[i], order) != G::Word::ZERO);
+                match hit {
+                    Some(hit) => break (level, hit),
+                    None => return Found::Nothing,
+                }
+            }
+            let (place, parent) = (index % G::FANOUT, index / G::FANOUT);
+            let word = look.read(&self.levels[level][parent], order);
+            let right = if place + 1 < G::FANOUT {
+                word & (G::Word::MAX << (place as u32 + 1))
+            } else {
+                G::Word::ZERO
+            };
+            if right != G::Word::ZERO {
+                break (level, parent * G::FANOUT + right.trailing_zeros() as usize);
+            }
+            index = parent;
+            level += 1;
+        };
+        // Descend along the lowest candidates.
+        while level_at > 1 {
+            let word = look.read(&self.levels[level_at - 1][child], order);
+            if word == G::Word::ZERO {
+                return Found::Stale { level: level_at + 1, child };
+            }
+            child = child * G::FANOUT + word.trailing_zeros() as usize;
+            level_at -= 1;
+        }
+        if child >= to {
+            Found::Nothing
+        } else if look.read(&self.levels[0][child], order) != G::Word::ZERO {
+            Found::Node(child)
+        } else {
+            Found::Stale { level: 2, child }
+        }
+    }
+
+    /// The first level-1 node behind the subtree of `child`, a node one level below `level`.
+    pub fn after_subtree(&self, level: usize, child: usize) -> usize {
+        (2..level).fold(child + 1, |next, _| next * G::FANOUT)
+    }
+
+    /// Bytes that the nodes take.
+    pub fn bytes(&self) -> usize {
+        self.levels.iter().map(|level| level.len() * size_of::<Node<G>>()).sum()
+    }
+}

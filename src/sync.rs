@@ -1,0 +1,262 @@
+//! The one place that chooses atomics and names memory orderings.
+//!
+//! Every protocol access is `SeqCst`, loads and failed CASes included, so that the proofs in
+//! ARCHITECTURE.md may reason in interleavings. Loom treats `SeqCst` accesses as `AcqRel` but does
+//! model `fence(SeqCst)`, so under `--cfg loom` each access is an `AcqRel` access followed by that
+//! fence; the fence is what a [`Site`] lets a mutant take away.
+
+use crate::word::Word;
+
+/// Where in the protocol an access stands. `docs/ordering.md` lists what each one pairs with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Site {
+    /// Reading leaf words to search, claim or verify.
+    LeafLook,
+    /// Taking blocks in a leaf word.
+    LeafClaim,
+    /// Giving blocks back in a leaf word that does not become entirely free.
+    LeafRelease,
+    /// Giving blocks back in a leaf word that becomes entirely free: sibling words are read next.
+    LeafReleaseFull,
+    /// Reading the sibling words after a release.
+    Sibling,
+    /// Reading a summary bit in order to set it if it is clear.
+    HasEnsure,
+    /// Setting a summary bit.
+    HasSet,
+    /// Reading a summary word to search.
+    HasLook,
+    /// Clearing a summary bit.
+    HasClear,
+    /// Reading a guard word.
+    GuardLook,
+    /// Taking or releasing a guard bit.
+    GuardChange,
+    /// Reading the watch.
+    WatchLook,
+    /// Changing the watch.
+    WatchChange,
+}
+
+/// An atomic word of the index.
+#[derive(Debug)]
+pub struct AtomicWord<W: Word>(W::Raw);
+
+impl<W: Word> AtomicWord<W> {
+    /// A new atomic that holds `value`.
+    pub fn new(value: W) -> Self {
+        Self(W::Raw::new(value))
+    }
+
+    /// Reads the word.
+    #[inline(always)]
+    pub fn load(&self, site: Site) -> W {
+        self.0.load(site)
+    }
+
+    /// Replaces `current` by `new`, or answers with what is there instead.
+    #[inline(always)]
+    pub fn compare_exchange(&self, current: W, new: W, site: Site) -> Result<W, W> {
+        self.0.compare_exchange(current, new, site)
+    }
+
+    /// Sets the bits of `bits` and returns the word before.
+    #[inline(always)]
+    pub fn fetch_or(&self, bits: W, site: Site) -> W {
+        self.0.fetch_or(bits, site)
+    }
+
+    /// Keeps only the bits of `bits` and returns the word before.
+    #[inline(always)]
+    pub fn fetch_and(&self, bits: W, site: Site) -> W {
+        self.0.fetch_and(bits, site)
+    }
+
+    /// Overwrites the word: only a fault to be modelled does this after construction.
+    #[inline(always)]
+    pub fn store(&self, value: W, site: Site) {
+        self.0.store(value, site);
+    }
+}
+
+/// What [`AtomicWord`] needs of the atomic type behind it.
+pub trait RawAtomic<W>: Send + Sync + std::fmt::Debug {
+    /// See [`AtomicWord::new`].
+    fn new(value: W) -> Self;
+    /// See [`AtomicWord::load`].
+    fn load(&self, site: Site) -> W;
+    /// See [`AtomicWord::store`].
+    fn store(&self, value: W, site: Site);
+    /// See [`AtomicWord::compare_exchange`].
+    fn compare_exchange(&self, current: W, new: W, site: Site) -> Result<W, W>;
+    /// See [`AtomicWord::fetch_or`].
+    fn fetch_or(&self, bits: W, site: Site) -> W;
+    /// See [`AtomicWord::fetch_and`].
+    fn fetch_and(&self, bits: W, site: Site) -> W;
+}
+
+#[cfg(not(loom))]
+pub use std::sync::atomic::{AtomicU32 as RawU32, AtomicU64 as RawU64};
+#[cfg(loom)]
+pub use loom::sync::atomic::{AtomicU32 as RawU32, AtomicU64 as RawU64};
+
+#[cfg(not(loom))]
+mod access {
+    use super::Site;
+    use std::sync::atomic::Ordering;
+
+    #[inline(always)]
+    pub const fn load(_: Site) -> Ordering {
+        Ordering::SeqCst
+    }
+    #[inline(always)]
+    pub const fn store(_: Site) -> Ordering {
+        Ordering::SeqCst
+    }
+    #[inline(always)]
+    pub const fn change(_: Site) -> Ordering {
+        Ordering::SeqCst
+    }
+    #[inline(always)]
+    pub const fn after(_: Site) {}
+}
+
+#[cfg(loom)]
+mod access {
+    use super::Site;
+    use crate::mutant::{Mutant, mutated};
+    use loom::sync::atomic::{Ordering, fence};
+
+    pub fn load(_: Site) -> Ordering {
+        if mutated(Mutant::RelaxedAll) { Ordering::Relaxed } else { Ordering::Acquire }
+    }
+    pub fn store(_: Site) -> Ordering {
+        if mutated(Mutant::RelaxedAll) { Ordering::Relaxed } else { Ordering::Release }
+    }
+    pub fn change(_: Site) -> Ordering {
+        if mutated(Mutant::RelaxedAll) { Ordering::Relaxed } else { Ordering::AcqRel }
+    }
+    pub fn after(site: Site) {
+        let weak = mutated(Mutant::WeakAll)
+            || mutated(Mutant::RelaxedAll)
+            || match site {
+                Site::LeafRelease | Site::Sibling => {
+                    mutated(Mutant::WeakSetterAfterLeaf) || mutated(Mutant::WeakWatch)
+                }
+                Site::LeafReleaseFull => {
+                    mutated(Mutant::WeakSetterAfterLeaf)
+                        || mutated(Mutant::WeakSibling)
+                        || mutated(Mutant::WeakWatch)
+                }
+                Site::HasEnsure => {
+                    mutated(Mutant::WeakSetterBetweenLevels) || mutated(Mutant::WeakWatch)
+                }
+                Site::HasSet => mutated(Mutant::WeakWatch),
+                Site::HasClear => mutated(Mutant::WeakClearer),
+                _ => false,
+            };
+        if !weak {
+            fence(Ordering::SeqCst);
+        }
+    }
+}
+
+macro_rules! raw_atomic {
+    ($word:ty, $raw:ty) => {
+        impl RawAtomic<$word> for $raw {
+            fn new(value: $word) -> Self {
+                <$raw>::new(value)
+            }
+            #[inline(always)]
+            fn load(&self, site: Site) -> $word {
+                let value = <$raw>::load(self, access::load(site));
+                access::after(site);
+                value
+            }
+            #[inline(always)]
+            fn store(&self, value: $word, site: Site) {
+                <$raw>::store(self, value, access::store(site));
+                access::after(site);
+            }
+            #[inline(always)]
+            fn compare_exchange(
+                &self,
+                current: $word,
+                new: $word,
+                site: Site,
+            ) -> Result<$word, $word> {
+                let (won, lost) = (access::change(site), access::load(site));
+                let result = <$raw>::compare_exchange(self, current, new, won, lost);
+                access::after(site);
+                result
+            }
+            #[inline(always)]
+            fn fetch_or(&self, bits: $word, site: Site) -> $word {
+                let before = <$raw>::fetch_or(self, bits, access::change(site));
+                access::after(site);
+                before
+            }
+            #[inline(always)]
+            fn fetch_and(&self, bits: $word, site: Site) -> $word {
+                let before = <$raw>::fetch_and(self, bits, access::change(site));
+                access::after(site);
+                before
+            }
+        }
+    };
+}
+
+raw_atomic!(u32, RawU32);
+raw_atomic!(u64, RawU64);
+
+/// A statistic: never part of the protocol, so relaxed, and no business of the model checker.
+#[derive(Debug, Default)]
+pub struct Counter(std::sync::atomic::AtomicU64);
+
+impl Counter {
+    /// A counter that starts at `value`.
+    pub const fn new(value: u64) -> Self {
+        Self(std::sync::atomic::AtomicU64::new(value))
+    }
+
+    /// Adds `value`, wrapping, and returns what was there before.
+    #[inline(always)]
+    pub fn fetch_add(&self, value: u64) -> u64 {
+        self.0.fetch_add(value, std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Adds `value`, wrapping, whoever else does.
+    #[inline(always)]
+    pub fn add(&self, value: u64) {
+        self.fetch_add(value);
+    }
+
+    /// Adds `value`, wrapping, as the only writer: two plain moves instead of a locked one.
+    #[inline(always)]
+    pub fn add_as_owner(&self, value: u64) {
+        self.0.store(self.get().wrapping_add(value), std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// The value.
+    #[inline(always)]
+    pub fn get(&self) -> u64 {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+/// Something that has at most one owner at a time. What the owner did happens before what the next
+/// one does.
+#[derive(Debug, Default)]
+pub struct Claim(std::sync::atomic::AtomicBool);
+
+impl Claim {
+    /// Whether the caller is the owner now.
+    pub fn acquire(&self) -> bool {
+        !self.0.swap(true, std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Ends the caller's ownership.
+    pub fn release(&self) {
+        self.0.store(false, std::sync::atomic::Ordering::Release);
+    }
+}

@@ -1,0 +1,280 @@
+//! Layer 1: pure functions on one word of the bitmap, generic in its width.
+//!
+//! A set bit is a free block. An *aligned run of order k* is a group of 2^k set bits that starts
+//! at a multiple of 2^k.
+
+use std::fmt::{Binary, Debug};
+use std::ops::{BitAnd, BitAndAssign, BitOr, BitOrAssign, Not, Shl, Shr};
+
+use crate::sync::{RawAtomic, RawU32, RawU64};
+
+/// A set of orders: bit k is order k.
+pub type OrderSet = u32;
+
+/// An unsigned integer used as 32 or 64 adjacent blocks.
+pub trait Word:
+    Copy
+    + Eq
+    + Debug
+    + Binary
+    + Send
+    + Sync
+    + Not<Output = Self>
+    + BitAnd<Output = Self>
+    + BitOr<Output = Self>
+    + BitAndAssign
+    + BitOrAssign
+    + Shl<u32, Output = Self>
+    + Shr<u32, Output = Self>
+    + 'static
+{
+    /// The atomic type behind [`AtomicWord`](crate::sync::AtomicWord).
+    type Raw: RawAtomic<Self>;
+    /// Width in bits.
+    const BITS: u32;
+    /// No bit set.
+    const ZERO: Self;
+    /// Bit 0 set.
+    const ONE: Self;
+    /// All bits set.
+    const MAX: Self;
+    /// `STARTS[k]` has a bit at every multiple of 2^k.
+    const STARTS: &'static [Self];
+
+    /// Number of set bits.
+    fn count_ones(self) -> u32;
+    /// Index of the lowest set bit, or the width.
+    fn trailing_zeros(self) -> u32;
+    /// Number of unset bits above the highest set one.
+    fn leading_zeros(self) -> u32;
+
+    /// `len` set bits from bit `from` up; `from + len` must not exceed the width.
+    #[inline(always)]
+    fn span(from: u32, len: u32) -> Self {
+        debug_assert!(from + len <= Self::BITS);
+        if len == 0 { Self::ZERO } else { (Self::MAX >> (Self::BITS - len)) << from }
+    }
+
+    /// Bit `index` alone.
+    #[inline(always)]
+    fn bit(index: u32) -> Self {
+        Self::ONE << index
+    }
+
+    /// Whether all bits of `mask` are set.
+    #[inline(always)]
+    fn has_all(self, mask: Self) -> bool {
+        self & mask == mask
+    }
+
+    /// The first bit of every aligned run of `order`; O(order).
+    #[inline(always)]
+    fn aligned_runs(self, order: u32) -> Self {
+        let mut runs = self;
+        for step in 0..order {
+            runs &= runs >> (1 << step);
+        }
+        runs & Self::STARTS[order as usize]
+    }
+
+    /// Whether there is an aligned run of `order`.
+    #[inline(always)]
+    fn has_order(self, order: u32) -> bool {
+        self.aligned_runs(order) != Self::ZERO
+    }
+
+    /// The lowest aligned run of `order`.
+    #[inline(always)]
+    fn first_aligned(self, order: u32) -> Option<u32> {
+        let runs = self.aligned_runs(order);
+        (runs != Self::ZERO).then(|| runs.trailing_zeros())
+    }
+
+    /// The orders of all aligned runs.
+    #[inline]
+    fn orders(self) -> OrderSet {
+        let mut runs = self;
+        let mut set = 0;
+        for (order, &starts) in Self::STARTS.iter().enumerate() {
+            if order > 0 {
+                runs &= runs >> (1 << (order - 1));
+            }
+            if runs & starts == Self::ZERO {
+                break;
+            }
+            set |= 1 << order;
+        }
+        set
+    }
+
+    /// The largest order whose aligned group around bit `index` is entirely set, or `None` if that
+    /// bit is not.
+    #[inline]
+    fn order_around(self, index: u32) -> Option<u32> {
+        let mut found = None;
+        for order in 0..Self::STARTS.len() as u32 {
+            let group = Self::span(index & !((1 << order) - 1), 1 << order);
+            if !self.has_all(group) {
+                break;
+            }
+            found = Some(order);
+        }
+        found
+    }
+
+    /// The start of the shortest maximal run of at least `len` set bits, and the lowest of equals:
+    /// best fit within the word. O(number of runs).
+    #[inline]
+    fn best_fit(self, len: u32) -> Option<u32> {
+        let mut rest = self;
+        let mut best: Option<(u32, u32)> = None;
+        while rest != Self::ZERO {
+            let start = rest.trailing_zeros();
+            let run = (!(rest >> start)).trailing_zeros().min(Self::BITS - start);
+            if run >= len && best.is_none_or(|(shortest, _)| run < shortest) {
+                best = Some((run, start));
+            }
+            rest &= !Self::span(start, run);
+        }
+        best.map(|(_, start)| start)
+    }
+}
+
+/// The multiples of 2^k below 64, for k = 0..=6.
+const STARTS_64: [u64; 7] = starts();
+
+const fn starts() -> [u64; 7] {
+    let mut table = [1; 7];
+    let mut order = 0;
+    while order < 6 {
+        table[order] = u64::MAX / ((1 << (1 << order)) - 1);
+        order += 1;
+    }
+    table
+}
+
+/// The multiples of 2^k below 32, for k = 0..=5.
+const STARTS_32: [u32; 6] = {
+    let mut table = [0; 6];
+    let mut order = 0;
+    while order < 6 {
+        table[order] = STARTS_64[order] as u32;
+        order += 1;
+    }
+    table
+};
+
+macro_rules! word {
+    ($word:ty, $raw:ty, $starts:expr) => {
+        impl Word for $word {
+            type Raw = $raw;
+            const BITS: u32 = <$word>::BITS;
+            const ZERO: Self = 0;
+            const ONE: Self = 1;
+            const MAX: Self = <$word>::MAX;
+            const STARTS: &'static [Self] = &$starts;
+
+            #[inline(always)]
+            fn count_ones(self) -> u32 {
+                <$word>::count_ones(self)
+            }
+            #[inline(always)]
+            fn trailing_zeros(self) -> u32 {
+                <$word>::trailing_zeros(self)
+            }
+            #[inline(always)]
+            fn leading_zeros(self) -> u32 {
+                <$word>::leading_zeros(self)
+            }
+        }
+    };
+}
+
+word!(u32, RawU32, STARTS_32);
+word!(u64, RawU64, STARTS_64);
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn samples<W: Word>() -> Vec<W> {
+        let mut words = vec![W::ZERO, W::MAX];
+        // Every pattern of 12 bits, at both ends and across the middle of the word.
+        for pattern in 0..1u32 << 12 {
+            let word =
+                (0..12).fold(W::ZERO, |w, i| if pattern >> i & 1 == 1 { w | W::bit(i) } else { w });
+            words.extend([word, word << (W::BITS - 12), word << (W::BITS / 2 - 6), !word]);
+        }
+        words
+    }
+
+    fn bit_at<W: Word>(word: W, index: u32) -> bool {
+        word & W::bit(index) != W::ZERO
+    }
+
+    fn agrees_with_counting_bits<W: Word>() {
+        for word in samples::<W>() {
+            for order in 0..W::STARTS.len() as u32 {
+                let size = 1 << order;
+                let naive = (0..W::BITS)
+                    .step_by(size as usize)
+                    .find(|&start| (start..start + size).all(|i| bit_at(word, i)));
+                assert_eq!(word.first_aligned(order), naive, "{word:b} order {order}");
+                assert_eq!(word.has_order(order), naive.is_some());
+                assert_eq!(word.orders() >> order & 1 == 1, naive.is_some());
+            }
+            for index in (0..W::BITS).step_by(5) {
+                let naive = (0..W::STARTS.len() as u32)
+                    .take_while(|&order| {
+                        let start = index >> order << order;
+                        (start..start + (1 << order)).all(|i| bit_at(word, i))
+                    })
+                    .last();
+                assert_eq!(word.order_around(index), naive, "{word:b} at {index}");
+            }
+        }
+    }
+
+    fn best_fit_is_the_shortest_run<W: Word>() {
+        for word in samples::<W>() {
+            let mut runs = Vec::new();
+            let mut index = 0;
+            while index < W::BITS {
+                let len = (index..W::BITS).take_while(|&i| bit_at(word, i)).count() as u32;
+                if len > 0 {
+                    runs.push((len, index));
+                }
+                index += len + 1;
+            }
+            for len in 1..=W::BITS {
+                let naive = runs.iter().filter(|run| run.0 >= len).min().map(|run| run.1);
+                assert_eq!(word.best_fit(len), naive, "{word:b} len {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn aligned_runs_agree_with_counting_bits_in_both_widths() {
+        agrees_with_counting_bits::<u32>();
+        agrees_with_counting_bits::<u64>();
+    }
+
+    #[test]
+    fn best_fit_is_the_shortest_run_in_both_widths() {
+        best_fit_is_the_shortest_run::<u32>();
+        best_fit_is_the_shortest_run::<u64>();
+    }
+
+    #[test]
+    fn spans_cover_exactly_their_bits() {
+        for from in 0..64 {
+            for len in 0..=64 - from {
+                let span = u64::span(from, len);
+                assert_eq!(span.count_ones(), len);
+                assert!(len == 0 || span.trailing_zeros() == from);
+            }
+        }
+        assert_eq!(u32::span(0, 32), u32::MAX);
+        assert_eq!(u32::span(31, 1), 1 << 31);
+    }
+}
