@@ -216,6 +216,13 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
+    /// Lets the summary promise what the leaf may not have, as a model's starting state.
+    #[cfg(loom)]
+    pub fn promise(&self, level: usize, child: usize, order: u32) {
+        let (node, bit) = self.summary.parent(level, child);
+        node.has(order).fetch_or(bit, Site::HasSet);
+    }
+
     /// Undoes a clear that turned out wrong; the guard goes last [mutants:
     /// ReleaseGuardBeforeRestore, GuardReleasedBeforeEnsureUp]. Whoever looked for `order` in the
     /// meantime may have passed by and has to look again [mutant: RestoreNoEvent].

@@ -230,8 +230,11 @@ impl<G: Geometry> Bitmap<G> {
         search: &Search<F>,
     ) -> Option<(u64, u64)> {
         let first = (from / G::LEAF_BLOCKS as u64) as usize;
-        self.claim_in_runs(first..self.leaves.len(), from, search)
-            .or_else(|| self.claim_in_runs(0..first + 1, 0, search))
+        let found = self.claim_in_runs(first..self.leaves.len(), from, search);
+        if found.is_some() || from == 0 {
+            return found;
+        }
+        self.claim_in_runs(0..first + 1, 0, search)
     }
 
     /// Registers for runs of `len` blocks: [`Bitmap::still_none`] says whether one was completed

@@ -1,0 +1,150 @@
+//! One function per scenario. Each builds a small index, lets two or three threads at it, and
+//! checks at the join what must hold: no block owned twice, allocated + free = all, a summary
+//! without faults, and whatever the scenario itself promises.
+
+use freemap::bitmap::{Bitmap, Pack, ReleaseError, Search, order_above};
+use freemap::geometry::Geometry;
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool, Ordering};
+use loom::thread;
+
+use crate::geometries::{Bit, Four, Pair, Split, Whole};
+
+/// A scenario as the runner sees it.
+pub struct Scenario {
+    pub id: &'static str,
+    pub about: &'static str,
+    /// Preemption bound; `None` explores every interleaving.
+    pub bound: Option<usize>,
+    pub run: fn(),
+}
+
+macro_rules! scenarios {
+    ($($id:ident ($bound:expr) $about:literal;)*) => {
+        pub const ALL: &[Scenario] = &[$(Scenario {
+            id: stringify!($id),
+            about: $about,
+            bound: $bound,
+            run: runs::$id,
+        },)*];
+    };
+}
+
+scenarios! {
+    s0 (None) "two claims in one word";
+    s1 (None) "free against claim of the last run";
+    s1u (None) "the same over two levels";
+    s1x (None) "the same in different leaves under one upper bit";
+    s2 (None) "two frees complete an aligned group across words";
+    s2w (None) "two frees complete an aligned group within a word";
+    s3 (None) "two-word claim against one-block claim, rollback";
+    s3b (Some(5)) "nested claims of several words";
+    s3c (Some(5)) "claim of several words against free and claim";
+    s4 (None) "double free of one block";
+    s4p (None) "double free, overlapping masks";
+    s4m (None) "double free of one run of several words";
+    s4q (None) "double free, the other long finished";
+    s5 (None) "a free block moves: some block is always free";
+    s5b (Some(4)) "a free pair moves: some pair is always free";
+    s6 (Some(5)) "finished free beside a free in flight in the same leaf";
+    s7 (None) "clear window: own free, then own claim";
+    s7u (Some(5)) "the same over two levels";
+    s7x (Some(5)) "the same across leaves";
+    s8 (Some(3)) "claimer at level 1, repair at level 2, finished free";
+    s8b (Some(4)) "repairs at two levels of stale positives, free, claim";
+    s8c (Some(4)) "repairs at two levels of stale positives, free";
+    s9 (Some(3)) "two claimers of one leaf, free, claim";
+    s9b (Some(4)) "two repairs of one leaf, free, claim";
+    s11 (Some(3)) "a rollback moves space past a searcher";
+    s12 (Some(3)) "three frees complete a leaf";
+    s13 (None) "two-leaf run against claim";
+    s13b (Some(4)) "a free completes a two-leaf run";
+    s13c (Some(5)) "overlapping unaligned runs: somebody wins";
+    s15 (Some(3)) "second freer leans on the first freer's bit, with a claimer";
+    s15b (Some(4)) "second freer leans on the first freer's bit, with a repair";
+    r2 (Some(4)) "free over two leaves against a claim of the run";
+    p1 (Some(4)) "claims at the end of a partial last leaf";
+    w1 (None) "a remembered no is lifted by a finished free";
+    w2 (Some(4)) "a lift for one searcher is not lost to another";
+}
+
+/// An index of `blocks` blocks of which those in `free` are free.
+fn index<G: Geometry>(blocks: u64, height: usize, free: &[u64]) -> Arc<Bitmap<G>>
+where
+    G::Word: From<u32>,
+{
+    let words = |word: usize| {
+        let first = word as u64 * u64::from(G::WORD_BLOCKS);
+        let on = free
+            .iter()
+            .filter(|&&block| (first..first + u64::from(G::WORD_BLOCKS)).contains(&block));
+        G::Word::from(on.fold(0u32, |bits, block| bits | 1 << (block - first)))
+    };
+    match Bitmap::from_words(blocks, height, words) {
+        Ok(index) => Arc::new(index),
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+/// What an allocation is: the aligned search, then the exact one.
+fn allocate<G: Geometry>(index: &Bitmap<G>, len: u64) -> Option<u64> {
+    let order = order_above(len);
+    let quick = (order <= G::MAX_ORDER)
+        .then(|| index.claim_aligned(order, len, 0, 0..index.leaf_count(), Pack::First))
+        .flatten();
+    quick.or_else(|| exact(index, len).ok())
+}
+
+fn exact<G: Geometry>(index: &Bitmap<G>, len: u64) -> Result<u64, freemap::watch::Ticket> {
+    let search = Search { least: len, most: len, align: 1, take: |_| len };
+    index.claim_exact(0, &search).map(|(start, _)| start)
+}
+
+fn free<G: Geometry>(index: &Bitmap<G>, start: u64, len: u64) {
+    assert_eq!(index.release(start, len), Ok(()), "a rightful free failed");
+}
+
+/// Runs `work` on a thread of the model.
+fn spawn<G: Geometry, T: 'static>(
+    index: &Arc<Bitmap<G>>,
+    work: impl FnOnce(&Bitmap<G>) -> T + 'static,
+) -> thread::JoinHandle<T> {
+    let index = index.clone();
+    thread::spawn(move || work(&index))
+}
+
+fn join<T>(handle: thread::JoinHandle<T>) -> T {
+    match handle.join() {
+        Ok(value) => value,
+        Err(_) => panic!("a thread of the model panicked"),
+    }
+}
+
+/// The oracle at the join: `owned` are the extents that somebody holds, each block once.
+fn settle<G: Geometry>(index: &Bitmap<G>, owned: &[(u64, u64)]) {
+    let mut holders = vec![0; index.blocks() as usize];
+    for &(start, len) in owned {
+        for block in start..start + len {
+            holders[block as usize] += 1;
+            assert_eq!(holders[block as usize], 1, "block {block} is owned twice");
+            assert!(index.is_allocated(block, 1), "block {block} is owned and free");
+        }
+    }
+    let held = owned.iter().map(|&(_, len)| len).sum::<u64>();
+    assert_eq!(index.count_free() + held, index.blocks(), "blocks were lost");
+    let found = index.verify();
+    assert!(found.is_clean(), "{:?}", found.differences);
+}
+
+fn some(claimed: Option<u64>) -> u64 {
+    match claimed {
+        Some(start) => start,
+        None => panic!("nothing found although something fitting was free all the time"),
+    }
+}
+
+fn held(claimed: Option<u64>, len: u64) -> Vec<(u64, u64)> {
+    claimed.map(|start| (start, len)).into_iter().collect()
+}
+
+mod runs;

@@ -1,0 +1,385 @@
+//! The scenarios themselves, in the order of the table.
+
+use super::*;
+
+pub fn s0() {
+    let index = index::<Pair>(2, 1, &[0, 1]);
+    let other = spawn(&index, |index| allocate(index, 1));
+    let mine = some(allocate(&index, 1));
+    let theirs = some(join(other));
+    settle(&index, &[(mine, 1), (theirs, 1)]);
+}
+
+fn free_against_claim<G: Geometry<Word = u64>>(height: usize) {
+    let index = index::<G>(2, height, &[0]);
+    let other = spawn(&index, |index| free(index, 1, 1));
+    let mine = some(allocate(&index, 1));
+    join(other);
+    settle(&index, &[(mine, 1)]);
+    let left = some(allocate(&index, 1));
+    settle(&index, &[(mine, 1), (left, 1)]);
+}
+
+pub fn s1() {
+    free_against_claim::<Pair>(1);
+}
+
+pub fn s1u() {
+    free_against_claim::<Pair>(2);
+}
+
+pub fn s1x() {
+    free_against_claim::<Bit>(2);
+}
+
+fn frees_complete_a_group<G: Geometry<Word = u64>>() {
+    let index = index::<G>(2, 1, &[]);
+    let other = spawn(&index, |index| free(index, 0, 1));
+    free(&index, 1, 1);
+    join(other);
+    settle(&index, &[]);
+    let both = allocate(&index, 2);
+    assert_eq!(both, Some(0), "the completed pair is not to be had");
+}
+
+pub fn s2() {
+    frees_complete_a_group::<Split>();
+}
+
+pub fn s2w() {
+    frees_complete_a_group::<Pair>();
+}
+
+pub fn s3() {
+    let index = index::<Split>(2, 1, &[0, 1]);
+    let other = spawn(&index, |index| allocate(index, 2));
+    let mine = held(allocate(&index, 1), 1);
+    let theirs = held(join(other), 2);
+    assert!(!mine.is_empty() || !theirs.is_empty(), "nobody won");
+    settle(&index, &[mine, theirs].concat());
+}
+
+pub fn s3b() {
+    let index = index::<Four>(4, 1, &[0, 1, 2, 3]);
+    let other = spawn(&index, |index| allocate(index, 4));
+    let mine = held(allocate(&index, 2), 2);
+    let theirs = held(join(other), 4);
+    assert!(!mine.is_empty() || !theirs.is_empty(), "nobody won");
+    settle(&index, &[mine, theirs].concat());
+}
+
+pub fn s3c() {
+    let index = index::<Split>(2, 1, &[0]);
+    let other = spawn(&index, |index| {
+        free(index, 1, 1);
+        allocate(index, 1)
+    });
+    let mine = held(allocate(&index, 2), 2);
+    let theirs = held(join(other), 1);
+    settle(&index, &[mine, theirs].concat());
+}
+
+/// Two releases of which exactly one may win, and the loser must have changed nothing.
+fn one_wins<G: Geometry<Word = u64>>(mine: (u64, u64), theirs: (u64, u64)) {
+    let index = index::<G>(2, 1, &[]);
+    let other = spawn(&index, move |index| index.release(theirs.0, theirs.1));
+    let (first, second) = (index.release(mine.0, mine.1), join(other));
+    assert!(first.is_ok() != second.is_ok(), "{first:?} and {second:?}");
+    let lost = if first.is_ok() { second } else { first };
+    assert!(matches!(lost, Err(ReleaseError::Free { .. })), "{lost:?}");
+    let freed = if first.is_ok() { mine } else { theirs };
+    let rest: Vec<_> = (0..2)
+        .filter(|block| !(freed.0..freed.0 + freed.1).contains(block))
+        .map(|b| (b, 1))
+        .collect();
+    settle(&index, &rest);
+}
+
+pub fn s4() {
+    one_wins::<Pair>((0, 1), (0, 1));
+}
+
+pub fn s4p() {
+    one_wins::<Pair>((0, 2), (1, 1));
+}
+
+pub fn s4m() {
+    one_wins::<Split>((0, 2), (0, 2));
+}
+
+pub fn s4q() {
+    let index = index::<Split>(2, 1, &[1]);
+    assert_eq!(index.release(0, 2), Err(ReleaseError::Free { block: 1 }));
+    settle(&index, &[(0, 1)]);
+    let whole = self::index::<Pair>(2, 1, &[1]);
+    assert_eq!(whole.release(0, 2), Err(ReleaseError::Free { block: 1 }));
+    settle(&whole, &[(0, 1)]);
+}
+
+pub fn s5() {
+    let index = index::<Bit>(2, 1, &[0]);
+    let other = spawn(&index, |index| {
+        free(index, 1, 1);
+        index.claim(0, 1).is_ok()
+    });
+    let mine = (some(allocate(&index, 1)), 1);
+    let moved = join(other).then_some((0, 1));
+    settle(&index, &[Some(mine), moved].into_iter().flatten().collect::<Vec<_>>());
+}
+
+pub fn s5b() {
+    let index = index::<Pair>(4, 1, &[0, 1, 2]);
+    let other = spawn(&index, |index| {
+        free(index, 3, 1);
+        index.claim(0, 2).is_ok()
+    });
+    let mine = (some(allocate(&index, 2)), 2);
+    let moved = join(other).then_some((0, 2));
+    settle(&index, &[Some(mine), moved].into_iter().flatten().collect::<Vec<_>>());
+}
+
+pub fn s6() {
+    let index = index::<Pair>(2, 2, &[]);
+    let other = spawn(&index, |index| free(index, 0, 1));
+    free(&index, 1, 1);
+    let mine = some(allocate(&index, 1));
+    join(other);
+    settle(&index, &[(mine, 1)]);
+}
+
+fn clear_window<G: Geometry<Word = u64>>(height: usize) {
+    let index = index::<G>(2, height, &[0]);
+    let other = spawn(&index, |index| allocate(index, 1));
+    free(&index, 1, 1);
+    let mine = some(allocate(&index, 1));
+    let theirs = some(join(other));
+    settle(&index, &[(mine, 1), (theirs, 1)]);
+}
+
+pub fn s7() {
+    clear_window::<Pair>(1);
+}
+
+pub fn s7u() {
+    clear_window::<Pair>(2);
+}
+
+pub fn s7x() {
+    clear_window::<Bit>(2);
+}
+
+pub fn s8() {
+    let index = index::<Pair>(2, 2, &[0]);
+    let claimer = spawn(&index, |index| allocate(index, 1));
+    let repairer = spawn(&index, |index| index.repair(2, 0, 0));
+    free(&index, 1, 1);
+    let mine = some(allocate(&index, 1));
+    join(repairer);
+    let theirs = some(join(claimer));
+    settle(&index, &[(mine, 1), (theirs, 1)]);
+}
+
+/// One leaf of one block, allocated, under stale positives at two levels.
+fn promised() -> Arc<Bitmap<Bit>> {
+    let index = index::<Bit>(1, 2, &[]);
+    index.promise(1, 0, 0);
+    index.promise(2, 0, 0);
+    index
+}
+
+pub fn s8b() {
+    let index = promised();
+    let low = spawn(&index, |index| index.repair(1, 0, 0));
+    let high = spawn(&index, |index| index.repair(2, 0, 0));
+    free(&index, 0, 1);
+    let mine = some(allocate(&index, 1));
+    join(low);
+    join(high);
+    settle(&index, &[(mine, 1)]);
+}
+
+pub fn s8c() {
+    let index = promised();
+    let low = spawn(&index, |index| index.repair(1, 0, 0));
+    let high = spawn(&index, |index| index.repair(2, 0, 0));
+    free(&index, 0, 1);
+    join(low);
+    join(high);
+    settle(&index, &[]);
+    some(allocate(&index, 1));
+}
+
+pub fn s9() {
+    let index = index::<Whole>(3, 1, &[0, 1]);
+    let first = spawn(&index, |index| allocate(index, 1));
+    let second = spawn(&index, |index| allocate(index, 1));
+    free(&index, 2, 1);
+    let mine = some(allocate(&index, 1));
+    let (first, second) = (some(join(first)), some(join(second)));
+    settle(&index, &[(mine, 1), (first, 1), (second, 1)]);
+}
+
+pub fn s9b() {
+    let index = index::<Bit>(1, 1, &[]);
+    index.promise(1, 0, 0);
+    let first = spawn(&index, |index| index.repair(1, 0, 0));
+    let second = spawn(&index, |index| index.repair(1, 0, 0));
+    free(&index, 0, 1);
+    let mine = some(allocate(&index, 1));
+    join(first);
+    join(second);
+    settle(&index, &[(mine, 1)]);
+}
+
+/// Blocks 0, 1 and 2 are free. One thread claims 0 and 1 together and gives 0 back because another
+/// has taken 1; that other takes 2 only when it knows that 0 is back. So something is always free.
+pub fn s11() {
+    let index = index::<Bit>(3, 1, &[0, 1, 2]);
+    let given_back = Arc::new(AtomicBool::new(false));
+    let flag = given_back.clone();
+    let long = spawn(&index, move |index| {
+        let won = index.claim(0, 2).is_ok();
+        if !won {
+            flag.store(true, Ordering::Release);
+        }
+        won
+    });
+    let taker = spawn(&index, move |index| {
+        let one = index.claim(1, 1).is_ok();
+        let two = one && given_back.load(Ordering::Acquire) && index.claim(2, 1).is_ok();
+        (one, two)
+    });
+    let mine = exact(&index, 1).ok();
+    let (long, (one, two)) = (join(long), join(taker));
+    let mut owned = vec![(some(mine), 1)];
+    owned.extend(long.then_some((0, 2)));
+    owned.extend(one.then_some((1, 1)));
+    owned.extend(two.then_some((2, 1)));
+    settle(&index, &owned);
+}
+
+pub fn s12() {
+    let index = index::<Four>(4, 1, &[3]);
+    let first = spawn(&index, |index| free(index, 0, 1));
+    let second = spawn(&index, |index| free(index, 1, 1));
+    free(&index, 2, 1);
+    join(first);
+    join(second);
+    settle(&index, &[]);
+    let all = allocate(&index, 4);
+    assert_eq!(all, Some(0), "the completed leaf is not to be had");
+}
+
+pub fn s13() {
+    let index = index::<Bit>(2, 1, &[0, 1]);
+    let other = spawn(&index, |index| index.claim(0, 2).is_ok());
+    let mine = held(allocate(&index, 1), 1);
+    let theirs = if join(other) { vec![(0, 2)] } else { vec![] };
+    assert!(!mine.is_empty() || !theirs.is_empty(), "nobody won");
+    settle(&index, &[mine, theirs].concat());
+}
+
+pub fn s13b() {
+    let index = index::<Bit>(2, 1, &[0]);
+    let other = spawn(&index, |index| free(index, 1, 1));
+    let mine = allocate(&index, 2);
+    join(other);
+    settle(&index, &held(mine, 2));
+    let mine = mine.or_else(|| allocate(&index, 2));
+    assert_eq!(mine, Some(0), "the completed run is not to be had");
+}
+
+pub fn s13c() {
+    let index = index::<Bit>(3, 1, &[0, 1, 2]);
+    let other = spawn(&index, |index| index.claim(0, 2).is_ok());
+    let mine = index.claim(1, 2).is_ok();
+    let theirs = join(other);
+    assert!(mine != theirs, "exactly one of two overlapping claims wins");
+    settle(&index, &[if mine { (1, 2) } else { (0, 2) }]);
+    let rest = if mine { 0 } else { 2 };
+    assert_eq!(allocate(&index, 1), Some(rest));
+}
+
+pub fn s15() {
+    let index = index::<Whole>(3, 2, &[2]);
+    let freer = spawn(&index, |index| free(index, 0, 1));
+    let claimer = spawn(&index, |index| allocate(index, 1));
+    free(&index, 1, 1);
+    let mine = some(allocate(&index, 1));
+    join(freer);
+    let theirs = some(join(claimer));
+    settle(&index, &[(mine, 1), (theirs, 1)]);
+}
+
+pub fn s15b() {
+    let index = index::<Pair>(2, 2, &[]);
+    index.promise(2, 0, 0);
+    let freer = spawn(&index, |index| free(index, 0, 1));
+    let repairer = spawn(&index, |index| index.repair(2, 0, 0));
+    free(&index, 1, 1);
+    let mine = some(allocate(&index, 1));
+    join(freer);
+    join(repairer);
+    settle(&index, &[(mine, 1)]);
+}
+
+pub fn r2() {
+    let index = index::<Pair>(4, 1, &[0, 3]);
+    let other = spawn(&index, |index| free(index, 1, 2));
+    let mine = allocate(&index, 4);
+    join(other);
+    settle(&index, &held(mine, 4));
+    let mine = mine.or_else(|| allocate(&index, 4));
+    assert_eq!(mine, Some(0), "the run over both leaves is not to be had");
+}
+
+pub fn p1() {
+    let index = index::<Pair>(3, 1, &[0, 2]);
+    let other = spawn(&index, |index| {
+        free(index, 1, 1);
+        allocate(index, 2)
+    });
+    let mine = held(allocate(&index, 1), 1);
+    let theirs = held(join(other), 2);
+    assert!(!mine.is_empty(), "of three blocks at most two were taken by the other");
+    settle(&index, &[mine, theirs].concat());
+}
+
+pub fn w1() {
+    let index = index::<Bit>(1, 1, &[]);
+    let freed = Arc::new(AtomicBool::new(false));
+    let flag = freed.clone();
+    let other = spawn(&index, move |index| {
+        free(index, 0, 1);
+        flag.store(true, Ordering::Release);
+    });
+    if let Err(ticket) = exact(&index, 1)
+        && freed.load(Ordering::Acquire)
+    {
+        assert!(!index.still_none(ticket), "a finished free did not lift the watch");
+    }
+    join(other);
+}
+
+/// Two frees, each of which lifts the watch for whoever registered; no searcher may come away with a
+/// "no" that outlives a free which it did not see.
+pub fn w2() {
+    let index = index::<Bit>(2, 1, &[]);
+    let freed = Arc::new(AtomicBool::new(false));
+    let flag = freed.clone();
+    let first = spawn(&index, |index| free(index, 0, 1));
+    let second = spawn(&index, move |index| {
+        free(index, 1, 1);
+        flag.store(true, Ordering::Release);
+    });
+    if let Err(ticket) = exact(&index, 2)
+        && freed.load(Ordering::Acquire)
+        && index.is_free(0, 1)
+    {
+        join(first);
+        assert!(!index.still_none(ticket), "a finished free did not lift the watch");
+    } else {
+        join(first);
+    }
+    join(second);
+}
