@@ -141,11 +141,11 @@ impl<G: Geometry> Summary<G> {
     /// reads; writes only on 0 -> 1.
     #[inline]
     pub fn ensure(&self, level: usize, child: usize, orders: OrderSet) {
-        let mut child = child;
+        let (mut child, mut orders) = (child, orders);
         for level in level..=self.height() {
             let (node, bit) = self.parent(level, child);
             let mut rest = orders;
-            let mut all_set = true;
+            let mut unset = 0;
             while rest != 0 {
                 let has = node.has(rest.trailing_zeros());
                 // The read pairs with the clear in `Bitmap::repair`: it must not be satisfied
@@ -153,12 +153,15 @@ impl<G: Geometry> Summary<G> {
                 // before the read one level below [mutant: WeakSetterBetweenLevels].
                 if has.load(Site::HasEnsure) & bit == G::Word::ZERO {
                     has.fetch_or(bit, Site::HasSet);
-                    all_set = false;
+                    unset |= rest & rest.wrapping_neg();
                 }
                 rest &= rest - 1;
             }
-            if mutated(Mutant::NoPropagateUp) || (mutated(Mutant::StopAtFirstSetBit) && all_set) {
+            if mutated(Mutant::NoPropagateUp) {
                 return;
+            }
+            if mutated(Mutant::StopAtFirstSetBit) {
+                orders = unset;
             }
             child /= G::FANOUT;
         }

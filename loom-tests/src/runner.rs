@@ -31,6 +31,7 @@ pub fn main() -> ExitCode {
         [] => run_all(),
         ["scenarios"] => summary(run_scenarios(), 0),
         ["mutants"] => summary(0, run_mutants()),
+
         ["one", id, mutant, seconds] => run_one(id, mutant, seconds),
         _ => {
             eprintln!("usage: loom-tests [scenarios | mutants | one SCENARIO MUTANT|- SECONDS]");
@@ -187,7 +188,9 @@ fn order_for(mutant: Mutant) -> Vec<&'static Scenario> {
         RestoreNoEnsureUp => &["s8c", "s8b", "s15b"],
         GuardNotExclusive => &["s9b", "s8b"],
         UpIgnoresGuard => &["s8b", "s8c"],
-        ReadGuardThenHas | RestoreNoEvent | GuardReleasedBeforeEnsureUp => &["s9b", "s8b", "s7"],
+        ReadGuardThenHas => &["s7e", "s8b"],
+        RestoreNoEvent | GuardReleasedBeforeEnsureUp => &["s9b", "s8b", "s7"],
+        SetBeforeLeaf => &["s1"],
         SearchIgnoresGuard | NoGuard | ReleaseGuardBeforeRestore => &["s7", "s9b"],
         DropUpRecheck | NoPropagateUp => &["s1u", "s1x", "s8c"],
         StopAtFirstSetBit | EnsureOnlyOnTransition => &["s6", "s15b"],

@@ -233,7 +233,8 @@ impl<G: Geometry> Bitmap<G> {
         debug_assert!(len > 0 && start + len <= self.blocks);
         let width = u64::from(G::WORD_BLOCKS);
         if mutated(Mutant::SetBeforeLeaf) {
-            self.summary.ensure(1, (start / G::LEAF_BLOCKS as u64) as usize, 1);
+let leaf = (start / G::LEAF_BLOCKS as u64) as usize;
+            self.summary.ensure(1, leaf, (2 << G::MAX_ORDER) - 1);
         }
         if mutated(Mutant::WatchReadBeforeLeaf) || mutated(Mutant::EventBeforeEnsure) {
             self.tell_watchers(start, len);

@@ -65,6 +65,9 @@ impl<G: Geometry> Bitmap<G> {
     #[inline(always)]
     fn publish_orders(&self, leaf: usize, orders: OrderSet, own: u32, others: G::Word) {
         let mut orders = orders;
+        if mutated(Mutant::SetBeforeLeaf) {
+            return;
+        }
         if mutated(Mutant::EnsureOnlyOwnOrder) {
             orders &= 1 << own;
         }

@@ -257,7 +257,8 @@ impl<G: Geometry> Bitmap<G> {
     ) -> Option<(u64, u64)> {
         let order = order_within(search.least).min(G::MAX_ORDER);
         let leaf_blocks = G::LEAF_BLOCKS as u64;
-        let reach = search.least.saturating_add(search.align - 1);
+        // A fitting run that has a group of `order` in a leaf begins at most this far before it.
+        let reach = search.least - 1;
         self.visit_leaves(order, leaves, Look::Thorough, Pack::First, |leaf| {
             let leaf_start = leaf as u64 * leaf_blocks;
             let leaf_end = (leaf_start + leaf_blocks).min(self.blocks);

@@ -10,8 +10,8 @@ pub fn s0() {
     settle(&index, &[(mine, 1), (theirs, 1)]);
 }
 
-fn free_against_claim<G: Geometry<Word = u64>>(height: usize) {
-    let index = index::<G>(2, height, &[0]);
+pub fn s1() {
+    let index = index::<Pair>(2, 1, &[0]);
     let other = spawn(&index, |index| free(index, 1, 1));
     let mine = some(allocate(&index, 1));
     join(other);
@@ -20,16 +20,22 @@ fn free_against_claim<G: Geometry<Word = u64>>(height: usize) {
     settle(&index, &[(mine, 1), (left, 1)]);
 }
 
-pub fn s1() {
-    free_against_claim::<Pair>(1);
+fn free_against_claim_far<G: Geometry<Word = u64>>() {
+    let (index, base) = far::<G>(2, &[0]);
+    let other = spawn(&index, move |index| free(index, base + 1, 1));
+    let mine = some(allocate(&index, 1));
+    join(other);
+    settle(&index, &[(0, base), (mine, 1)]);
+    let left = some(allocate(&index, 1));
+    settle(&index, &[(0, base), (mine, 1), (left, 1)]);
 }
 
 pub fn s1u() {
-    free_against_claim::<Pair>(2);
+    free_against_claim_far::<Pair>();
 }
 
 pub fn s1x() {
-    free_against_claim::<Bit>(2);
+    free_against_claim_far::<Bit>();
 }
 
 fn frees_complete_a_group<G: Geometry<Word = u64>>() {
@@ -139,73 +145,86 @@ pub fn s5b() {
 }
 
 pub fn s6() {
-    let index = index::<Pair>(2, 2, &[]);
-    let other = spawn(&index, |index| free(index, 0, 1));
-    free(&index, 1, 1);
+    let (index, base) = far::<Pair>(2, &[]);
+    let other = spawn(&index, move |index| free(index, base, 1));
+    free(&index, base + 1, 1);
     let mine = some(allocate(&index, 1));
     join(other);
-    settle(&index, &[(mine, 1)]);
+    settle(&index, &[(0, base), (mine, 1)]);
 }
 
-fn clear_window<G: Geometry<Word = u64>>(height: usize) {
-    let index = index::<G>(2, height, &[0]);
+fn clear_window(claim: fn(&Bitmap<Pair>, u64) -> Option<u64>) {
+    let index = index::<Pair>(2, 1, &[0]);
     let other = spawn(&index, |index| allocate(index, 1));
     free(&index, 1, 1);
-    let mine = some(allocate(&index, 1));
+    let mine = some(claim(&index, 1));
     let theirs = some(join(other));
     settle(&index, &[(mine, 1), (theirs, 1)]);
 }
 
+fn clear_window_far<G: Geometry<Word = u64>>() {
+    let (index, base) = far::<G>(2, &[0]);
+    let other = spawn(&index, |index| allocate(index, 1));
+    free(&index, base + 1, 1);
+    let mine = some(allocate(&index, 1));
+    let theirs = some(join(other));
+    settle(&index, &[(0, base), (mine, 1), (theirs, 1)]);
+}
+
 pub fn s7() {
-    clear_window::<Pair>(1);
+    clear_window(allocate);
+}
+
+pub fn s7e() {
+    clear_window(|index, len| exact(index, len).ok());
 }
 
 pub fn s7u() {
-    clear_window::<Pair>(2);
+    clear_window_far::<Pair>();
 }
 
 pub fn s7x() {
-    clear_window::<Bit>(2);
+    clear_window_far::<Bit>();
 }
 
 pub fn s8() {
-    let index = index::<Pair>(2, 2, &[0]);
+    let (index, base) = far::<Pair>(2, &[0]);
     let claimer = spawn(&index, |index| allocate(index, 1));
-    let repairer = spawn(&index, |index| index.repair(2, 0, 0));
-    free(&index, 1, 1);
+    let repairer = spawn(&index, |index| index.repair(2, 1, 0));
+    free(&index, base + 1, 1);
     let mine = some(allocate(&index, 1));
     join(repairer);
     let theirs = some(join(claimer));
-    settle(&index, &[(mine, 1), (theirs, 1)]);
+    settle(&index, &[(0, base), (mine, 1), (theirs, 1)]);
 }
 
 /// One leaf of one block, allocated, under stale positives at two levels.
-fn promised() -> Arc<Bitmap<Bit>> {
-    let index = index::<Bit>(1, 2, &[]);
-    index.promise(1, 0, 0);
-    index.promise(2, 0, 0);
-    index
+fn promised() -> (Arc<Bitmap<Bit>>, u64) {
+    let (index, base) = far::<Bit>(1, &[]);
+    index.promise(1, 2, 0);
+    index.promise(2, 1, 0);
+    (index, base)
 }
 
 pub fn s8b() {
-    let index = promised();
-    let low = spawn(&index, |index| index.repair(1, 0, 0));
-    let high = spawn(&index, |index| index.repair(2, 0, 0));
-    free(&index, 0, 1);
+    let (index, base) = promised();
+    let low = spawn(&index, |index| index.repair(1, 2, 0));
+    let high = spawn(&index, |index| index.repair(2, 1, 0));
+    free(&index, base, 1);
     let mine = some(allocate(&index, 1));
     join(low);
     join(high);
-    settle(&index, &[(mine, 1)]);
+    settle(&index, &[(0, base), (mine, 1)]);
 }
 
 pub fn s8c() {
-    let index = promised();
-    let low = spawn(&index, |index| index.repair(1, 0, 0));
-    let high = spawn(&index, |index| index.repair(2, 0, 0));
-    free(&index, 0, 1);
+    let (index, base) = promised();
+    let low = spawn(&index, |index| index.repair(1, 2, 0));
+    let high = spawn(&index, |index| index.repair(2, 1, 0));
+    free(&index, base, 1);
     join(low);
     join(high);
-    settle(&index, &[]);
+    settle(&index, &[(0, base)]);
     some(allocate(&index, 1));
 }
 
@@ -237,21 +256,18 @@ pub fn s11() {
     let index = index::<Bit>(3, 1, &[0, 1, 2]);
     let given_back = Arc::new(AtomicBool::new(false));
     let flag = given_back.clone();
-    let long = spawn(&index, move |index| {
-        let won = index.claim(0, 2).is_ok();
-        if !won {
-            flag.store(true, Ordering::Release);
-        }
-        won
-    });
+    let searcher = spawn(&index, |index| exact(index, 1).ok());
     let taker = spawn(&index, move |index| {
         let one = index.claim(1, 1).is_ok();
-        let two = one && given_back.load(Ordering::Acquire) && index.claim(2, 1).is_ok();
+        let two = one && flag.load(Ordering::Acquire) && index.claim(2, 1).is_ok();
         (one, two)
     });
-    let mine = exact(&index, 1).ok();
-    let (long, (one, two)) = (join(long), join(taker));
-    let mut owned = vec![(some(mine), 1)];
+    let long = index.claim(0, 2).is_ok();
+    if !long {
+        given_back.store(true, Ordering::Release);
+    }
+    let (one, two) = join(taker);
+    let mut owned = vec![(some(join(searcher)), 1)];
     owned.extend(long.then_some((0, 2)));
     owned.extend(one.then_some((1, 1)));
     owned.extend(two.then_some((2, 1)));
@@ -301,26 +317,28 @@ pub fn s13c() {
 }
 
 pub fn s15() {
-    let index = index::<Whole>(3, 2, &[2]);
-    let freer = spawn(&index, |index| free(index, 0, 1));
+    let (index, base) = far::<Whole>(3, &[2]);
+    let freer = spawn(&index, move |index| free(index, base, 1));
     let claimer = spawn(&index, |index| allocate(index, 1));
-    free(&index, 1, 1);
+    free(&index, base + 1, 1);
     let mine = some(allocate(&index, 1));
     join(freer);
     let theirs = some(join(claimer));
-    settle(&index, &[(mine, 1), (theirs, 1)]);
+    settle(&index, &[(0, base), (mine, 1), (theirs, 1)]);
 }
 
+/// The two freed blocks are no neighbours, so that nothing but reads happens between the second
+/// freer's looks at level 1 and level 2.
 pub fn s15b() {
-    let index = index::<Pair>(2, 2, &[]);
-    index.promise(2, 0, 0);
-    let freer = spawn(&index, |index| free(index, 0, 1));
-    let repairer = spawn(&index, |index| index.repair(2, 0, 0));
-    free(&index, 1, 1);
+    let (index, base) = far::<Whole>(3, &[]);
+    index.promise(2, 1, 0);
+    let freer = spawn(&index, move |index| free(index, base, 1));
+    let repairer = spawn(&index, |index| index.repair(2, 1, 0));
+    free(&index, base + 2, 1);
     let mine = some(allocate(&index, 1));
     join(freer);
     join(repairer);
-    settle(&index, &[(mine, 1)]);
+    settle(&index, &[(0, base), (base + 1, 1), (mine, 1)]);
 }
 
 pub fn r2() {
