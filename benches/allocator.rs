@@ -271,7 +271,8 @@ fn criterion_groups(criterion: &mut Criterion) {
     let mut rng = rng();
     let mut held = Vec::new();
     while allocator.free_blocks() > BLOCKS / 10 {
-        held.push(handle.allocate(rng.random_range(1..=128)).expect("room"));
+        let request = Request::new(rng.random_range(1..=128)).scattered();
+        handle.allocate_into(&request, &mut held).expect("room");
     }
     group.bench_function("1 to 128 blocks", |bencher| {
         bencher.iter(|| {

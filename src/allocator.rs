@@ -407,10 +407,3 @@ impl Allocator {
         Memory { bitmap: bitmap.leaf_bytes(), search }
     }
 }
-
-#[cfg(test)]
-impl Allocator {
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
-    }
-}

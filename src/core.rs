@@ -76,7 +76,13 @@ impl Core {
     #[inline]
     pub fn allocate(&self, cursor: &mut Cursor, len: u64) -> Result<Extent, AllocError> {
         if len == 1 {
-            if let Some(start) = self.bitmap.claim_one_in(cursor.word) {
+            let leaf = cursor.word / Native::LEAF_WORDS;
+            let claimed = self.bitmap.claim_one_in(cursor.word).or_else(|| {
+                let [shard, ..] = self.shards.search_order(leaf);
+                self.bitmap.claim_aligned(0, 1, 0, shard, Pack::Tight)
+            });
+            if let Some(start) = claimed {
+                cursor.word = (start / WORD_BLOCKS) as usize;
                 self.lanes.allocated(cursor.lane, 1);
                 return Ok(Extent { start, len });
             }

@@ -82,6 +82,10 @@ impl Geometry for Wide {
 /// 32-bit words, sixteen to a leaf, 32 children to a node: for machines without 64-bit atomics in
 /// one instruction, and a second width that keeps the code honest.
 #[derive(Debug)]
+#[cfg_attr(
+    all(target_has_atomic = "64", not(test)),
+    expect(dead_code, reason = "used where it is the native one, and tested everywhere")
+)]
 pub struct Narrow;
 
 impl Geometry for Narrow {

@@ -122,21 +122,21 @@ pub trait Word:
         found
     }
 
-    /// The start of the shortest maximal run of at least `len` set bits, and the lowest of equals:
-    /// best fit within the word. O(number of runs).
+    /// The places from which `len` set bits follow, where those beyond the lowest `width` bits
+    /// count as set: where a run of `len` may begin, as far as this word can tell. O(log len).
     #[inline]
-    fn best_fit(self, len: u32) -> Option<u32> {
-        let mut rest = self;
-        let mut best: Option<(u32, u32)> = None;
-        while rest != Self::ZERO {
-            let start = rest.trailing_zeros();
-            let run = (!(rest >> start)).trailing_zeros().min(Self::BITS - start);
-            if run >= len && best.is_none_or(|(shortest, _)| run < shortest) {
-                best = Some((run, start));
-            }
-            rest &= !Self::span(start, run);
+    fn run_starts(self, len: u64, width: u32) -> Self {
+        let inside = Self::span(0, width);
+        let outside = !inside;
+        let mut starts = self | outside;
+        // `starts` marks runs of `known`; two of them overlapping make a longer one.
+        let (mut known, len) = (1, len.min(u64::from(width)) as u32);
+        while known < len {
+            let step = known.min(len - known);
+            starts &= starts >> step | !(Self::MAX >> step);
+            known += step;
         }
-        best.map(|(_, start)| start)
+        starts & inside
     }
 }
 
@@ -235,20 +235,16 @@ mod tests {
         }
     }
 
-    fn best_fit_is_the_shortest_run<W: Word>() {
+    fn run_starts_agree_with_counting_bits_at<W: Word>(width: u32) {
         for word in samples::<W>() {
-            let mut runs = Vec::new();
-            let mut index = 0;
-            while index < W::BITS {
-                let len = (index..W::BITS).take_while(|&i| bit_at(word, i)).count() as u32;
-                if len > 0 {
-                    runs.push((len, index));
+            let word = word & W::span(0, width);
+            for len in [1, 2, 3, 5, 8, 31, 32, 33, 63, 64, 100] {
+                let starts = word.run_starts(len, width);
+                for place in 0..width {
+                    let naive = (place..width.min(place + len as u32)).all(|i| bit_at(word, i));
+                    assert_eq!(bit_at(starts, place), naive, "{word:b} len {len} at {place}");
                 }
-                index += len + 1;
-            }
-            for len in 1..=W::BITS {
-                let naive = runs.iter().filter(|run| run.0 >= len).min().map(|run| run.1);
-                assert_eq!(word.best_fit(len), naive, "{word:b} len {len}");
+                assert_eq!(starts & !W::span(0, width), W::ZERO);
             }
         }
     }
@@ -260,9 +256,10 @@ mod tests {
     }
 
     #[test]
-    fn best_fit_is_the_shortest_run_in_both_widths() {
-        best_fit_is_the_shortest_run::<u32>();
-        best_fit_is_the_shortest_run::<u64>();
+    fn run_starts_agree_with_counting_bits() {
+        run_starts_agree_with_counting_bits_at::<u32>(32);
+        run_starts_agree_with_counting_bits_at::<u64>(64);
+        run_starts_agree_with_counting_bits_at::<u64>(4);
     }
 
     #[test]

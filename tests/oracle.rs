@@ -339,7 +339,7 @@ fn scripts() -> impl Strategy<Value = (u64, Vec<bool>, Vec<Step>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn every_answer_is_one_that_the_oracle_allows((blocks, pattern, script) in scripts()) {

@@ -21,6 +21,8 @@ mod build;
 mod publish;
 mod runs;
 mod search;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod verify;
 
 pub use build::OutOfMemory;

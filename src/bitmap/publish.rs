@@ -22,12 +22,17 @@ impl<G: Geometry> Bitmap<G> {
     #[inline]
     pub(super) fn publish_word(&self, word: usize, mask: G::Word, left: G::Word) {
         let leaf = word / G::LEAF_WORDS;
+        let place = mask.trailing_zeros();
         let mut orders = 0;
-        for order in 0..=G::WORD_ORDER {
-            if !completes(left, mask, order) {
-                break;
+        if mask == G::Word::bit(place) {
+            orders = left.order_around(place).map_or(0, |order| (2 << order) - 1);
+        } else {
+            for order in 0..=G::WORD_ORDER {
+                if !completes(left, mask, order) {
+                    break;
+                }
+                orders |= 1 << order;
             }
-            orders |= 1 << order;
         }
         if left == G::FULL && !mutated(Mutant::NoSiblingLook) {
             let word = word % G::LEAF_WORDS;
@@ -120,21 +125,13 @@ impl<G: Geometry> Bitmap<G> {
     #[inline]
     pub(super) fn claimed_one(&self, word: usize, free: G::Word, place: u32) {
         let left = free & !G::Word::bit(place);
-        // Groups of an order around the block were lost only if they were entirely free; most
-        // often that holds for order 0 alone.
-        let mut order = 0;
-        while left.has_order(order) {
-            order += 1;
-            if order > G::WORD_ORDER {
-                return;
-            }
-            let group = G::Word::span(place >> order << order, 1 << order);
-            if !free.has_all(group) {
-                return;
-            }
+        // Only groups around the block that were entirely free can be lost, and while one of the
+        // largest order among them is left in the word, so is one of every smaller order.
+        let largest = free.order_around(place).unwrap_or(0);
+        if !left.has_order(largest) {
+            let lost = free.orders() & !left.orders();
+            self.repair_lost(word / G::LEAF_WORDS, lost, free == G::FULL);
         }
-        let lost = (free.orders() & !left.orders()) >> order << order;
-        self.repair_lost(word / G::LEAF_WORDS, lost, free == G::FULL);
     }
 
     /// After a claim of `mask` in a word that held `free`.

@@ -66,6 +66,20 @@ impl<G: Geometry> Bitmap<G> {
         to
     }
 
+    /// The first block of `from..to` at which a run of `len` may begin, as far as its word alone can
+    /// tell, or `to`.
+    #[inline]
+    pub(super) fn run_start_in(&self, from: u64, to: u64, len: u64) -> u64 {
+        for piece in Self::pieces(from, to.saturating_sub(from)) {
+            let free = self.word(piece.word).load(Site::LeafLook);
+            let starts = free.run_starts(len, G::WORD_BLOCKS) & piece.mask;
+            if starts != G::Word::ZERO {
+                return Self::first_block(piece, starts);
+            }
+        }
+        to
+    }
+
     /// The first free block at or after `from`. Skips allocated stretches by the summary:
     /// O(levels) for each leaf looked into.
     pub fn next_free(&self, from: u64) -> Option<u64> {

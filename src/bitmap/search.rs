@@ -269,7 +269,7 @@ impl<G: Geometry> Bitmap<G> {
                 lowest
             };
             while at < leaf_end {
-                let start = self.free_in(at, leaf_end);
+                let start = self.run_start_in(at, leaf_end, search.least);
                 if start == leaf_end {
                     break;
                 }
@@ -280,9 +280,9 @@ impl<G: Geometry> Bitmap<G> {
                     // A run that was free all the time cannot contain the block in the way, and
                     // cannot end before it either: it would have fitted there.
                     Some(Err(block)) => block + 1,
-                    None => end,
+                    // The block at `start` may have been taken since it was found.
+                    None => end.max(start + 1),
                 };
-                debug_assert!(at > start);
             }
             Visit::From((at / leaf_blocks) as usize)
         })
