@@ -39,18 +39,18 @@ scenarios! {
     s2w (None) "two frees complete an aligned group within a word";
     s3 (None) "two-word claim against one-block claim, rollback";
     s3b (Some(5)) "nested claims of several words";
-    s3c (None) "claim of several words against free and claim";
+    s3c (Some(5)) "claim of several words against free and claim";
     s4 (None) "double free of one block";
     s4p (None) "double free, overlapping masks";
     s4m (None) "double free of one run of several words";
     s4q (None) "double free, the other long finished";
     s5 (None) "a free block moves: some block is always free";
-    s5b (None) "a free pair moves: some pair is always free";
+    s5b (Some(5)) "a free pair moves: some pair is always free";
     s6 (None) "finished free beside a free in flight in the same leaf";
     s7 (None) "clear window: own free, then own claim";
     s7e (None) "the same by the exact search alone";
-    s7u (None) "the same over two levels";
-    s7x (None) "the same across leaves";
+    s7u (Some(5)) "the same over two levels";
+    s7x (Some(5)) "the same across leaves";
     s8 (Some(4)) "claimer at level 1, repair at level 2, finished free";
     s8b (Some(4)) "repairs at two levels of stale positives, free, claim";
     s8c (Some(4)) "repairs at two levels of stale positives, free";
@@ -64,7 +64,7 @@ scenarios! {
     s15 (Some(4)) "second freer leans on the first freer's bit, with a claimer";
     s15b (Some(4)) "second freer leans on the first freer's bit, with a repair";
     r2 (None) "free over two leaves against a claim of the run";
-    p1 (None) "claims at the end of a partial last leaf";
+    p1 (Some(5)) "claims at the end of a partial last leaf";
     w1 (None) "a remembered no is lifted by a finished free";
     w2 (Some(4)) "a lift for one searcher is not lost to another";
 }
