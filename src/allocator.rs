@@ -146,7 +146,7 @@ impl Builder {
         self.build_from_words(|index| {
             let bit = index as u64 * u64::from(width);
             let word = allocated.get((bit / 64) as usize).copied().unwrap_or(u64::MAX);
-            !(word >> (bit % 64)) as <Native as Geometry>::Word
+            <Native as Geometry>::Word::from_u64(!(word >> (bit % 64)))
         })
     }
 
@@ -356,7 +356,7 @@ impl Allocator {
             let on_device = self.blocks().saturating_sub(block).min(width) as u32;
             if on_device > 0 {
                 let taken = !free & <Native as Geometry>::Word::span(0, on_device);
-                allocated[(block / 64) as usize] |= u64::from(taken) << (block % 64);
+                allocated[(block / 64) as usize] |= taken.to_u64() << (block % 64);
             }
         });
         Ok(allocated)

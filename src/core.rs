@@ -209,7 +209,7 @@ impl Core {
     fn known_to_fail(&self, cursor: &Cursor, least: u64, align: u64) -> bool {
         cursor.nothing.is_some_and(|nothing| {
             least >= nothing.least
-                && align % nothing.align == 0
+                && align.is_multiple_of(nothing.align)
                 && self.bitmap.still_none(nothing.ticket)
         })
     }

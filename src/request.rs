@@ -131,7 +131,8 @@ impl Request {
             return Err(RequestError::NearOutside { block, blocks });
         }
         let divisible = if self.scattered { self.divisible(len) } else { min <= len && len <= max };
-        if !divisible && !(self.scattered && self.partial && len >= min) {
+        let some = self.scattered && self.partial && len >= min;
+        if !(divisible || some) {
             return Err(RequestError::Indivisible { len, min, max });
         }
         Ok(())

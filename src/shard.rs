@@ -49,7 +49,7 @@ impl Shards {
     /// halving what is between those already dealt (a van der Corput sequence), so that any number
     /// of handles lie far apart.
     pub fn home(&self, n: u64) -> usize {
-        let shard = (u128::from(n.reverse_bits()) * self.count() as u128 >> 64) as usize;
+        let shard = ((u128::from(n.reverse_bits()) * self.count() as u128) >> 64) as usize;
         shard * self.shard_leaves
     }
 

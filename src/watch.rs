@@ -27,11 +27,14 @@ const THRESHOLD_MASK: u64 = (1 << THRESHOLD_BITS) - 1;
 /// Nobody waits for anything.
 const NOTHING: u64 = THRESHOLD_MASK;
 
-impl Watch {
+impl Default for Watch {
     /// A watch on nothing.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self(CachePadded::new(AtomicWord::new(NOTHING)))
     }
+}
+
+impl Watch {
 
     /// Announces a search for runs of `len` blocks. Retried only after another thread's
     /// registration or lift.
@@ -125,7 +128,7 @@ mod tests {
 
     #[test]
     fn only_a_lift_disturbs() {
-        let watch = Watch::new();
+        let watch = Watch::default();
         assert_eq!(watch.awaited(), None);
         let first = watch.register(100);
         let second = watch.register(7);

@@ -41,6 +41,10 @@ pub trait Word:
     /// `STARTS[k]` has a bit at every multiple of 2^k.
     const STARTS: &'static [Self];
 
+    /// The word as the low bits of a `u64`.
+    fn to_u64(self) -> u64;
+    /// The low bits of `bits`.
+    fn from_u64(bits: u64) -> Self;
     /// Number of set bits.
     fn count_ones(self) -> u32;
     /// Index of the lowest set bit, or the width.
@@ -174,6 +178,15 @@ macro_rules! word {
             const MAX: Self = <$word>::MAX;
             const STARTS: &'static [Self] = &$starts;
 
+            #[inline(always)]
+            fn to_u64(self) -> u64 {
+                self.into()
+            }
+            #[inline(always)]
+            #[allow(clippy::unnecessary_cast, reason = "one of the widths is 64 bits")]
+            fn from_u64(bits: u64) -> Self {
+                bits as $word
+            }
             #[inline(always)]
             fn count_ones(self) -> u32 {
                 <$word>::count_ones(self)

@@ -209,7 +209,7 @@ fn order_for(mutant: Mutant) -> Vec<&'static Scenario> {
         _ => &[],
     };
     let named = |id: &&str| ALL.iter().find(|scenario| scenario.id == *id);
-    let mut order: Vec<&Scenario> = first.iter().filter_map(|id| named(id)).collect();
+    let mut order: Vec<&Scenario> = first.iter().filter_map(named).collect();
     order.extend(ALL.iter().filter(|scenario| !first.contains(&scenario.id)));
     order
 }

@@ -44,7 +44,7 @@ impl<G: Geometry> Bitmap<G> {
         each(node_count, &mut nodes, |node| level_one(&leaves[node * G::FANOUT..]));
         let summary =
             Summary::new(nodes, height).map_err(|_| OutOfMemory { bytes: node_count / 2 })?;
-        Ok(Self { leaves, summary, watch: Watch::new(), blocks })
+        Ok(Self { leaves, summary, watch: Watch::default(), blocks })
     }
 }
 
