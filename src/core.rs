@@ -73,15 +73,24 @@ impl Core {
     }
 
     /// `len` blocks in one extent.
-    #[inline]
+    #[inline(always)]
     pub fn allocate(&self, cursor: &mut Cursor, len: u64) -> Result<Extent, AllocError> {
+        if len == 1
+            && let Some(start) = self.bitmap.claim_one_in(cursor.word)
+        {
+            self.lanes.allocated(cursor.lane, 1);
+            return Ok(Extent { start, len });
+        }
+        self.allocate_elsewhere(cursor, len)
+    }
+
+    /// The same when the word at hand has nothing.
+    #[inline(never)]
+    fn allocate_elsewhere(&self, cursor: &mut Cursor, len: u64) -> Result<Extent, AllocError> {
         if len == 1 {
             let leaf = cursor.word / Native::LEAF_WORDS;
-            let claimed = self.bitmap.claim_one_in(cursor.word).or_else(|| {
-                let [shard, ..] = self.shards.search_order(leaf);
-                self.bitmap.claim_aligned(0, 1, 0, shard, Pack::Tight)
-            });
-            if let Some(start) = claimed {
+            let [shard, ..] = self.shards.search_order(leaf);
+            if let Some(start) = self.bitmap.claim_aligned(0, 1, 0, shard, Pack::Tight) {
                 cursor.word = (start / WORD_BLOCKS) as usize;
                 self.lanes.allocated(cursor.lane, 1);
                 return Ok(Extent { start, len });

@@ -121,17 +121,28 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// After a claim of one block `place` of a word that held `free`: repairs what the leaf lost.
-    #[inline]
-    pub(super) fn claimed_one(&self, word: usize, free: G::Word, place: u32) {
-        let left = free & !G::Word::bit(place);
-        // Only groups around the block that were entirely free can be lost, and while one of the
-        // largest order among them is left in the word, so is one of every smaller order.
-        let largest = free.order_around(place).unwrap_or(0);
-        if !left.has_order(largest) {
-            let lost = free.orders() & !left.orders();
-            self.repair_lost(word / G::LEAF_WORDS, lost, free == G::FULL);
+    /// After a claim of `place`, the lowest free block of a word that held `free`: repairs what the
+    /// leaf lost.
+    #[inline(always)]
+    pub(super) fn claimed_lowest(&self, word: usize, free: G::Word, place: u32) {
+        // The blocks below are taken, so the groups that were lost, if any, begin at `place`. While
+        // one of the largest order among them is left in the word, nothing was lost; most often it
+        // lies right behind.
+        let run = (!(free >> place)).trailing_zeros().min(G::WORD_BLOCKS - place);
+        let largest = run.ilog2().min(place.trailing_zeros());
+        if run >= 2 << largest {
+            return;
         }
+        let left = free & !G::Word::bit(place);
+        if !left.has_order(largest) {
+            self.repair_word(word, free, left);
+        }
+    }
+
+    #[inline(never)]
+    fn repair_word(&self, word: usize, free: G::Word, left: G::Word) {
+        let lost = free.orders() & !left.orders();
+        self.repair_lost(word / G::LEAF_WORDS, lost, free == G::FULL);
     }
 
     /// After a claim of `mask` in a word that held `free`.
@@ -143,7 +154,7 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    #[inline]
+    #[inline(never)]
     fn repair_lost(&self, leaf: usize, lost: OrderSet, was_full: bool) {
         let mut rest = lost;
         if was_full {

@@ -64,8 +64,9 @@ impl<G: Geometry> Bitmap<G> {
         self.leaves.len()
     }
 
-    /// Claims one block of word `word`, or nothing if it has none: the shortest way there is.
-    #[inline]
+    /// Claims the lowest free block of word `word`, or nothing if it has none: the shortest way
+    /// there is.
+    #[inline(always)]
     pub fn claim_one_in(&self, word: usize) -> Option<u64> {
         let atomic = self.word(word);
         let mut free = atomic.load(Site::LeafLook);
@@ -73,7 +74,7 @@ impl<G: Geometry> Bitmap<G> {
             let place = free.trailing_zeros();
             match self.take(atomic, free, free & !G::Word::bit(place)) {
                 Ok(_) => {
-                    self.claimed_one(word, free, place);
+                    self.claimed_lowest(word, free, place);
                     return Some(word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place));
                 }
                 Err(now) => free = now,
