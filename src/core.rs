@@ -123,7 +123,7 @@ impl Core {
     }
 
     /// Gives `extent` back, or says why not.
-    #[inline]
+    #[inline(always)]
     pub fn free(&self, lane: LaneId, extent: Extent) -> Result<(), FreeError> {
         let (start, len) = on_device(extent, self.bitmap.blocks())?;
         match self.bitmap.release(start, len) {

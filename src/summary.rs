@@ -139,7 +139,7 @@ impl<G: Geometry> Summary<G> {
     /// Bottom-up, and never stopping at a bit that is set: whoever set it may not have reached the
     /// levels above yet [mutant: StopAtFirstSetBit; scenarios S6, S15, S15b]. O(orders x levels)
     /// reads; writes only on 0 -> 1.
-    #[inline]
+    #[inline(always)]
     pub fn ensure(&self, level: usize, child: usize, orders: OrderSet) {
         let (mut child, mut orders) = (child, orders);
         for level in level..=self.height() {

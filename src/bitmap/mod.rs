@@ -230,7 +230,7 @@ impl<G: Geometry> Bitmap<G> {
     /// of its blocks is free already (or, in the one race that cannot be undone, a part: `Torn`).
     ///
     /// O(len / word width) compare-exchanges, then the publication of each leaf.
-    #[inline]
+    #[inline(always)]
     pub fn release(&self, start: u64, len: u64) -> Result<(), ReleaseError> {
         debug_assert!(len > 0 && start + len <= self.blocks);
         let width = u64::from(G::WORD_BLOCKS);
@@ -255,6 +255,7 @@ let leaf = (start / G::LEAF_BLOCKS as u64) as usize;
         Ok(())
     }
 
+    #[inline(never)]
     fn release_words(&self, start: u64, len: u64) -> Result<(), ReleaseError> {
         if !mutated(Mutant::FreeNoVerifyPass) {
             for piece in Self::pieces(start, len) {

@@ -19,7 +19,7 @@ impl<G: Geometry> Bitmap<G> {
     /// release left it. A word that is not entirely free cannot belong to a run wider than a word,
     /// so the sibling words are read only if it is: whoever makes the last of them full sees all
     /// the others [mutant: WeakSibling; scenarios S2, S12].
-    #[inline]
+    #[inline(always)]
     pub(super) fn publish_word(&self, word: usize, mask: G::Word, left: G::Word) {
         let leaf = word / G::LEAF_WORDS;
         let place = mask.trailing_zeros();
