@@ -338,6 +338,16 @@ fn scripts() -> impl Strategy<Value = (u64, Vec<bool>, Vec<Step>)> {
     })
 }
 
+/// A run that fits, and a block of it to begin at. Lengths of 2^(k+1) - 1 and a little more are those
+/// that may contain no more than one aligned group of 2^k.
+fn inside_a_run() -> impl Strategy<Value = (u64, Extent, u64)> {
+    let len = prop_oneof![7..16u64, 255..511u64, 1023..5000u64];
+    (len, 0..3000u64, 0..9u64).prop_flat_map(|(len, start, more)| {
+        let run = Extent::new(start, len + more);
+        (Just(len), Just(run), start..start + run.len)
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..Default::default() })]
 
@@ -354,6 +364,25 @@ proptest! {
         for step in script {
             world.run(step);
         }
+        world.check();
+    }
+
+    #[test]
+    fn a_search_that_begins_inside_the_only_run_finds_it(
+        (len, run, from) in inside_a_run(),
+        hinted in any::<bool>(),
+    ) {
+        const BLOCKS: u64 = 16_384;
+        let allocator = Allocator::builder(BLOCKS).build_allocated().unwrap();
+        let oracle = Oracle(vec![false; BLOCKS as usize]);
+        let mut world = World { allocator, oracle, held: Vec::new() };
+        // Where this thread allocated last is where it will begin.
+        world.free_any(Extent::new(from, 1));
+        world.run(Step::Allocate { len: 1 });
+        world.free_any(Extent::new(run.start, from - run.start));
+        world.free_any(Extent::new(from, run.start + run.len - from));
+        let near = hinted.then_some(from);
+        world.run(Step::With { len, align: 1, near, best_fit: false });
         world.check();
     }
 }

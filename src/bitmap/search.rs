@@ -230,12 +230,16 @@ impl<G: Geometry> Bitmap<G> {
         from: u64,
         search: &Search<F>,
     ) -> Option<(u64, u64)> {
-        let first = (from / G::LEAF_BLOCKS as u64) as usize;
+        let leaf_blocks = G::LEAF_BLOCKS as u64;
+        let first = (from / leaf_blocks) as usize;
         let found = self.claim_in_runs(first..self.leaves.len(), from, search);
         if found.is_some() || from == 0 {
             return found;
         }
-        self.claim_in_runs(0..first + 1, 0, search)
+        // A run that starts below `from` was cut there, and the group by which the summary knows
+        // it may lie behind `from`, in any leaf that the shortest run from `from - 1` on reaches.
+        let last = ((from - 1 + search.least - 1) / leaf_blocks) as usize;
+        self.claim_in_runs(0..self.leaves.len().min(last + 1), 0, search)
     }
 
     /// Registers for runs of `len` blocks: [`Bitmap::still_none`] says whether one was completed
