@@ -1,6 +1,8 @@
 //! One test for each fault that was found after the tests beside this one had passed. Each opens
 //! with the story of the fault.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use freemap::{Allocator, Extent, Request};
 
 /// A device of which only `free` is free.
@@ -40,4 +42,49 @@ fn a_run_around_the_last_allocation_is_found_through_a_later_leaf() {
         allocator.mark_free(Extent::new(449, run.start + run.len - 449)).unwrap();
         assert_eq!(handle.allocate(run.len), Ok(run));
     }
+}
+
+/// Claims and frees `extent` over and over while `work` runs on this thread. A claim that comes too
+/// late because `work` has the blocks is no matter.
+fn while_flickering(allocator: &Allocator, extent: Extent, work: impl FnOnce()) {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                if allocator.mark_allocated(extent).is_ok() {
+                    allocator.mark_free(extent).unwrap();
+                }
+            }
+        });
+        // Also if `work` panics, or the test would hang instead of failing.
+        let _stop = Stop(&stop);
+        work();
+    });
+}
+
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The search looks into the first leaf of a node, follows a run down into the node before, and loses
+/// it there because somebody claims its beginning. It then went on from where it stood, which was
+/// before the node it was in: an overflow where those are checked, and where not, the rest of the
+/// node was left out and a request refused although another run there had been free all along.
+#[test]
+fn a_run_that_vanishes_across_a_node_border_hides_nothing_behind_it() {
+    let border = 64 * 512;
+    let other = Extent::new(border + 1000, 3);
+    let allocator = only(2 * border, &[Extent::new(border - 1, 3), other]);
+    let mut handle = allocator.handle();
+    while_flickering(&allocator, Extent::new(border - 1, 1), || {
+        for _ in 0..300_000 {
+            let extents = handle.allocate_with(&Request::new(3).near(0)).unwrap();
+            handle.free(extents[0]).unwrap();
+        }
+    });
+    assert!(allocator.verify().is_clean());
 }

@@ -61,6 +61,7 @@ scenarios! {
     s13 (None) "two-leaf run against claim";
     s13b (None) "a free completes a two-leaf run";
     s13c (None) "overlapping unaligned runs: somebody wins";
+    s13d (None) "a run across two nodes loses its beginning, another stays";
     s15 (Some(4)) "second freer leans on the first freer's bit, with a claimer";
     s15b (Some(4)) "second freer leans on the first freer's bit, with a repair";
     r2 (None) "free over two leaves against a claim of the run";

@@ -41,7 +41,7 @@ pub struct Search<F> {
 /// What to do after a leaf was looked into.
 enum Visit<T> {
     Done(T),
-    /// Go on with the first leaf at or after this one.
+    /// Go on with the first leaf at or after this one, which lies behind the one looked into.
     From(usize),
 }
 
@@ -289,7 +289,8 @@ impl<G: Geometry> Bitmap<G> {
                     None => end.max(start + 1),
                 };
             }
-            Visit::From((at / leaf_blocks) as usize)
+            // A run that began before this leaf and is gone by now leaves `at` behind.
+            Visit::From((leaf + 1).max((at / leaf_blocks) as usize))
         })
     }
 
@@ -329,7 +330,7 @@ impl<G: Geometry> Bitmap<G> {
                         let leaf = first + child as usize;
                         let resume = match visit(leaf) {
                             Visit::Done(taken) => return Some(taken),
-                            Visit::From(resume) => resume,
+                            Visit::From(resume) => resume.max(leaf + 1),
                         };
                         if !self.leaves[leaf].has_order(order, Site::LeafLook) {
                             self.repair(1, leaf, order);

@@ -316,6 +316,18 @@ pub fn s13c() {
     assert_eq!(allocate(&index, 1), Some(rest));
 }
 
+/// Blocks 7 to 9 lie across the border of two nodes, and only the second node shows them. If block
+/// 7 is gone by the time they are measured, the search has to go on behind the leaf it is in, not
+/// behind block 7.
+pub fn s13d() {
+    let index = index::<Whole>(16, 1, &[7, 8, 9, 12, 13, 14]);
+    let other = spawn(&index, |index| index.claim(7, 1).is_ok());
+    let mine = some(exact(&index, 3).ok());
+    let theirs = if join(other) { vec![(7, 1)] } else { vec![] };
+    let rest = [(0, 7), (10, 2), (15, 1), (mine, 3)];
+    settle(&index, &[&rest[..], &theirs].concat());
+}
+
 pub fn s15() {
     let (index, base) = far::<Whole>(3, &[2]);
     let freer = spawn(&index, move |index| free(index, base, 1));
