@@ -88,3 +88,23 @@ fn a_run_that_vanishes_across_a_node_border_hides_nothing_behind_it() {
     });
     assert!(allocator.verify().is_clean());
 }
+
+/// A request that would take more of a run than it must found 700 free blocks, and the last of them
+/// gone when it came to claim them. It went on behind that block, as if nothing before it could be
+/// enough, and answered "no" although 699 free blocks would have done.
+#[test]
+fn a_run_that_becomes_shorter_is_still_taken_if_it_is_long_enough() {
+    let run = Extent::new(0, 700);
+    // At least 600 blocks in one extent: too many for the quick ways, which would find them first.
+    let request = Request::new(run.len).scattered().partial().min_extent(600).near(0);
+    let allocator = only(4096, &[run]);
+    let mut handle = allocator.handle();
+    while_flickering(&allocator, Extent::new(run.len - 1, 1), || {
+        for _ in 0..200_000 {
+            for extent in handle.allocate_with(&request).unwrap() {
+                handle.free(extent).unwrap();
+            }
+        }
+    });
+    assert!(allocator.verify().is_clean());
+}

@@ -62,6 +62,8 @@ scenarios! {
     s13b (None) "a free completes a two-leaf run";
     s13c (None) "overlapping unaligned runs: somebody wins";
     s13d (None) "a run across two nodes loses its beginning, another stays";
+    s13e (None) "a run loses its end, and the rest of it is enough";
+    s13f (None) "the same word by word, twice";
     s15 (Some(4)) "second freer leans on the first freer's bit, with a claimer";
     s15b (Some(4)) "second freer leans on the first freer's bit, with a repair";
     r2 (None) "free over two leaves against a claim of the run";

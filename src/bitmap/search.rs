@@ -279,15 +279,17 @@ impl<G: Geometry> Bitmap<G> {
                     break;
                 }
                 let most = search.most.saturating_add(search.align - 1);
-                let end = self.run_end(start, self.blocks.min(start.saturating_add(most)));
-                at = match self.claim_of_run(start, end, search) {
-                    Some(Ok(extent)) => return Visit::Done(extent),
-                    // A run that was free all the time cannot contain the block in the way, and
-                    // cannot end before it either: it would have fitted there.
-                    Some(Err(block)) => block + 1,
-                    // The block at `start` may have been taken since it was found.
-                    None => end.max(start + 1),
-                };
+                let mut end = self.run_end(start, self.blocks.min(start.saturating_add(most)));
+                // If a block is in the way, what lies before it may still be enough, and was
+                // perhaps free all the time. The end falls each time, so this ends.
+                while let Some(claimed) = self.claim_of_run(start, end, search) {
+                    match claimed {
+                        Ok(extent) => return Visit::Done(extent),
+                        Err(block) => end = block,
+                    }
+                }
+                // The block at `start` may have been taken since it was found.
+                at = end.max(start + 1);
             }
             // A run that began before this leaf and is gone by now leaves `at` behind.
             Visit::From((leaf + 1).max((at / leaf_blocks) as usize))

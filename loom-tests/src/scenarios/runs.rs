@@ -328,6 +328,34 @@ pub fn s13d() {
     settle(&index, &[&rest[..], &theirs].concat());
 }
 
+/// The exact search for as much as is to be had of a run, and for `least` blocks at any rate.
+fn as_much_as_possible<G: Geometry>(index: &Bitmap<G>, least: u64) -> (u64, u64) {
+    let search = Search { least, most: index.blocks(), align: 1, take: |run| run };
+    match index.claim_exact(0, &search) {
+        Ok(extent) => extent,
+        Err(_) => panic!("nothing found although something fitting was free all the time"),
+    }
+}
+
+/// The run shrinks between being measured and being claimed.
+pub fn s13e() {
+    let index = index::<Whole>(4, 1, &[0, 1, 2]);
+    let other = spawn(&index, |index| index.claim(2, 1).is_ok());
+    let mine = as_much_as_possible(&index, 2);
+    let theirs = if join(other) { vec![(2, 1)] } else { vec![] };
+    settle(&index, &[&[mine, (3, 1)][..], &theirs].concat());
+}
+
+/// The same where a claim that fails half way is rolled back, and the run shrinks twice.
+pub fn s13f() {
+    let index = index::<Bit>(3, 1, &[0, 1, 2]);
+    let other = spawn(&index, |index| [2, 1].map(|block| index.claim(block, 1).is_ok()));
+    let mine = as_much_as_possible(&index, 1);
+    let theirs = [2, 1].into_iter().zip(join(other)).filter(|&(_, won)| won);
+    let owned: Vec<_> = theirs.map(|(block, _)| (block, 1)).chain([mine]).collect();
+    settle(&index, &owned);
+}
+
 pub fn s15() {
     let (index, base) = far::<Whole>(3, &[2]);
     let freer = spawn(&index, move |index| free(index, base, 1));
