@@ -8,10 +8,14 @@ use crate::sync::{Claim, Counter};
 /// Lanes of one allocator. Handles beyond this many share.
 const LANES: usize = 64;
 
+/// Two counters, because an owner adds by a load and a store, which would undo whatever another adds
+/// in between. Each is blocks freed minus blocks allocated, wrapping.
 #[derive(Debug, Default)]
 struct Lane {
-    /// Blocks freed minus blocks allocated through this lane, wrapping.
-    freed: Counter,
+    /// Written by the owner of the lane alone.
+    by_owner: Counter,
+    /// Added to by all who share the lane, whether it has an owner or not.
+    by_sharers: Counter,
     owned: Claim,
 }
 
@@ -41,7 +45,7 @@ impl Lanes {
         }
     }
 
-    /// A lane that others may count in too.
+    /// A lane that others may count in too, its owner among them.
     pub fn shared(&self, seed: usize) -> LaneId {
         LaneId { index: seed % LANES, exclusive: false }
     }
@@ -56,8 +60,8 @@ impl Lanes {
     /// Counts `blocks` as freed.
     #[inline(always)]
     pub fn freed(&self, lane: LaneId, blocks: u64) {
-        let Lane { freed, owned: _ } = &*self.0[lane.index];
-        if lane.exclusive { freed.add_as_owner(blocks) } else { freed.add(blocks) }
+        let Lane { by_owner, by_sharers, owned: _ } = &*self.0[lane.index];
+        if lane.exclusive { by_owner.add_as_owner(blocks) } else { by_sharers.add(blocks) }
     }
 
     /// Counts `blocks` as allocated.
@@ -73,7 +77,9 @@ impl Lanes {
 
     /// Blocks freed minus blocks allocated, wrapping. O(lanes); exact while nothing else runs.
     pub fn sum(&self) -> u64 {
-        self.0.iter().fold(0, |sum, lane| sum.wrapping_add(lane.freed.get()))
+        self.0.iter().fold(0, |sum, lane| {
+            sum.wrapping_add(lane.by_owner.get()).wrapping_add(lane.by_sharers.get())
+        })
     }
 }
 

@@ -1,9 +1,10 @@
 //! One test for each fault that was found after the tests beside this one had passed. Each opens
 //! with the story of the fault.
 
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use freemap::{Allocator, Extent, Request};
+use freemap::{Allocator, Extent, Handle, Request};
 
 /// A device of which only `free` is free.
 fn only(blocks: u64, free: &[Extent]) -> Allocator {
@@ -107,4 +108,56 @@ fn a_run_that_becomes_shorter_is_still_taken_if_it_is_long_enough() {
         }
     });
     assert!(allocator.verify().is_clean());
+}
+
+/// Allocates by `exchange(None)` and changes one block for another by `exchange(Some(..))`; answers
+/// with the number of blocks held in the end.
+fn churn(begin: &Barrier, mut exchange: impl FnMut(Option<Extent>) -> Extent) -> u64 {
+    let mut held: Vec<Extent> = (0..2000).map(|_| exchange(None)).collect();
+    begin.wait();
+    for round in 0..200_000 {
+        let pick = round % held.len();
+        held[pick] = exchange(Some(held[pick]));
+    }
+    held.len() as u64
+}
+
+fn churn_by(begin: &Barrier, handle: &mut Handle) -> u64 {
+    churn(begin, |old| {
+        old.into_iter().for_each(|extent| handle.free(extent).unwrap());
+        handle.allocate(1).unwrap()
+    })
+}
+
+fn churn_without_handle(begin: &Barrier, allocator: &Allocator) -> u64 {
+    churn(begin, |old| {
+        old.into_iter().for_each(|extent| allocator.free(extent).unwrap());
+        allocator.allocate(1).unwrap()
+    })
+}
+
+/// Threads that allocate without a handle counted in the lanes that handles own, and so did handles
+/// beyond the 64th. An owner counts without a locked instruction, so what the others added at that
+/// moment was lost, and the number of free blocks was wrong from then on.
+#[test]
+fn nothing_is_lost_that_is_counted_in_a_lane_of_another() {
+    const BLOCKS: u64 = 1 << 20;
+    // Two at a time, so that they run at the same moment on the smallest machine.
+    let begin = &Barrier::new(2);
+    for _ in 0..10 {
+        let allocator = &Allocator::new(BLOCKS).unwrap();
+        // The 65th handle shares the lane of the first, the thread that comes next that of the
+        // second.
+        let mut handles: Vec<_> = (0..65).map(|_| allocator.handle()).collect();
+        let [first, second, .., last] = &mut handles[..] else { unreachable!() };
+        let held: u64 = std::thread::scope(|scope| {
+            let sharer = scope.spawn(|| churn_by(begin, last));
+            churn_by(begin, first) + sharer.join().unwrap()
+        }) + std::thread::scope(|scope| {
+            let sharer = scope.spawn(|| churn_without_handle(begin, allocator));
+            churn_by(begin, second) + sharer.join().unwrap()
+        });
+        assert_eq!(allocator.stats().free_blocks, BLOCKS - held);
+        assert_eq!(allocator.free_blocks(), BLOCKS - held);
+    }
 }
