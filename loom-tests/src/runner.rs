@@ -187,7 +187,7 @@ fn order_for(mutant: Mutant) -> Vec<&'static Scenario> {
     let first: &[&str] = match mutant {
         RestoreNoEnsureUp => &["s8c", "s8b", "s15b"],
         GuardNotExclusive => &["s9b", "s8b"],
-        UpIgnoresGuard => &["s8b", "s8c"],
+        UpIgnoresGuard => &["s8d", "s8b", "s8c"],
         ReadGuardThenHas => &["s7e", "s8b"],
         RestoreNoEvent | GuardReleasedBeforeEnsureUp => &["s9b", "s8b", "s7"],
         SetBeforeLeaf => &["s1"],

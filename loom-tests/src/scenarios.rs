@@ -54,6 +54,7 @@ scenarios! {
     s8 (Some(4)) "claimer at level 1, repair at level 2, finished free";
     s8b (Some(4)) "repairs at two levels of stale positives, free, claim";
     s8c (Some(4)) "repairs at two levels of stale positives, free";
+    s8d (Some(4)) "repairs at two levels of a stale positive above, free, claim";
     s9 (Some(4)) "two claimers of one leaf, free, claim";
     s9b (Some(4)) "two repairs of one leaf, free, claim";
     s11 (Some(4)) "a rollback moves space past a searcher";

@@ -192,6 +192,12 @@ impl<G: Geometry> Bitmap<G> {
             if node.has(order).load(Site::HasLook) & bit == G::Word::ZERO {
                 return;
             }
+            // A child that is live needs no repair. Neither does one that only its own guard makes
+            // live: the clear would have to be undone and the watch lifted, by everybody who comes
+            // by, until the guard's holder moves on. What is left is a stale positive (invariant 3).
+            if level > 1 && self.summary.level(level - 1)[child].may_have(order) != G::Word::ZERO {
+                return;
+            }
             // From here until the guard is released, a searcher that does not see the order bit
             // sees the guard (invariant 2) [mutants: NoGuard, GuardNotExclusive].
             if !mutated(Mutant::NoGuard) {
@@ -220,9 +226,6 @@ impl<G: Geometry> Bitmap<G> {
                 return;
             }
             release();
-            if node.may_have(order) != G::Word::ZERO {
-                return;
-            }
             (level, child) = (level + 1, child / G::FANOUT);
         }
     }

@@ -6,6 +6,7 @@ use rand_pcg::Pcg64Mcg;
 use super::{Bitmap, ReleaseError, Search, order_above};
 use crate::bitmap::Pack;
 use crate::geometry::{Geometry, Narrow, Wide};
+use crate::sync::Site;
 use crate::word::Word;
 
 fn agrees_with_a_vector<G: Geometry>(blocks: u64, height: usize, seed: u64) {
@@ -73,4 +74,29 @@ fn both_widths_agree_with_a_vector() {
         agrees_with_a_vector::<Wide>(blocks, height, seed as u64);
         agrees_with_a_vector::<Narrow>(blocks, height, seed as u64);
     }
+}
+
+/// A thread stopped in the middle of a repair, holding the guard of a leaf, under a stale positive one
+/// level up. Everybody who came by cleared that bit, took the guard for a sign of life, restored the
+/// bit and lifted the watch, although nothing had been freed: what was remembered was forgotten, and
+/// searches in vain began again, for as long as the thread stood there.
+#[test]
+fn a_guard_alone_does_not_lift_the_watch() {
+    let index = Bitmap::<Wide>::from_words(40_000, 2, |_| 0).unwrap();
+    let (leaf, node) = (70, 1);
+    let (lower, held) = index.summary.parent(1, leaf);
+    let (upper, stale) = index.summary.parent(2, node);
+    lower.guard().fetch_or(held, Site::GuardChange);
+    upper.has(0).fetch_or(stale, Site::HasSet);
+    let ticket = index.expect_runs_of(1);
+    for _ in 0..3 {
+        let found = index.claim_aligned(0, 1, 0, 0..index.leaf_count(), Pack::First);
+        assert_eq!(found, None);
+        assert!(index.still_none(ticket), "the watch was lifted although nothing was freed");
+    }
+    // Stale positives are for whoever comes by once nobody is in the way.
+    lower.guard().fetch_and(!held, Site::GuardChange);
+    assert_eq!(index.claim_aligned(0, 1, 0, 0..index.leaf_count(), Pack::First), None);
+    assert!(index.still_none(ticket));
+    assert_eq!(index.verify().differences, []);
 }

@@ -206,8 +206,7 @@ fn promised() -> (Arc<Bitmap<Bit>>, u64) {
     (index, base)
 }
 
-pub fn s8b() {
-    let (index, base) = promised();
+fn repairs_free_and_claim((index, base): (Arc<Bitmap<Bit>>, u64)) {
     let low = spawn(&index, |index| index.repair(1, 2, 0));
     let high = spawn(&index, |index| index.repair(2, 1, 0));
     free(&index, base, 1);
@@ -215,6 +214,10 @@ pub fn s8b() {
     join(low);
     join(high);
     settle(&index, &[(0, base), (mine, 1)]);
+}
+
+pub fn s8b() {
+    repairs_free_and_claim(promised());
 }
 
 pub fn s8c() {
@@ -226,6 +229,13 @@ pub fn s8c() {
     join(high);
     settle(&index, &[(0, base)]);
     some(allocate(&index, 1));
+}
+
+/// The upper repair begins at once, and meets the lower one's guard at its second look only.
+pub fn s8d() {
+    let (index, base) = far::<Bit>(1, &[]);
+    index.promise(2, 1, 0);
+    repairs_free_and_claim((index, base));
 }
 
 pub fn s9() {
