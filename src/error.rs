@@ -161,9 +161,14 @@ pub enum FreeError {
     /// The extent is not a non-empty range of the device's blocks. Nothing was changed.
     #[error(transparent)]
     Range(#[from] RangeError),
-    /// Another thread freed an overlapping extent at the same moment. Every block was freed once:
-    /// `released` by this call, the block behind it by the other.
-    #[error("freed {released} only: its next word of blocks was freed by another thread meanwhile")]
+    /// Another thread freed an overlapping extent at the same moment. `released` was freed by this
+    /// call, which did not touch the rest. Somewhere in the next word (64 blocks) behind `released`
+    /// is a block that the other thread freed, but those before that block may still be the
+    /// caller's. Free the rest again to learn which block it is: the answer is then an exact
+    /// [`DoubleFree`](Self::DoubleFree) (unless that block was allocated again meanwhile).
+    #[error(
+        "freed {released} only: a block in the next word was freed by another thread meanwhile"
+    )]
     Torn {
         /// What this call freed: the beginning of the extent.
         released: Extent,

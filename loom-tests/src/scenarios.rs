@@ -44,6 +44,7 @@ scenarios! {
     s4p (None) "double free, overlapping masks";
     s4m (None) "double free of one run of several words";
     s4q (None) "double free, the other long finished";
+    s4t (None) "double free that tears: freeing the rest again names the block";
     s5 (None) "a free block moves: some block is always free";
     s5b (Some(5)) "a free pair moves: some pair is always free";
     s6 (None) "finished free beside a free in flight in the same leaf";

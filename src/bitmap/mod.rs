@@ -54,8 +54,10 @@ pub enum ReleaseError {
         /// The first such block of the range.
         block: u64,
     },
-    /// Another thread released this block while we were at it; what lies before it in the range
-    /// was released by us.
+    /// Another thread released a block of the range while we were at it. What lies before `block` was
+    /// released by us, the rest not touched. `block` itself may still be ours: it is where the word
+    /// in conflict begins, and the block released by the other is any of that word. A second release
+    /// of the rest tells which, by `Free`.
     Torn {
         /// The first block not released by us.
         block: u64,
@@ -273,7 +275,7 @@ let leaf = (start / G::LEAF_BLOCKS as u64) as usize;
                     return Err(ReleaseError::Free { block });
                 }
                 // Blocks of this word that come before the one in conflict are still ours, but
-                // they are not released either: report where we stopped.
+                // they are not released either: report where we stopped [scenario: S4t].
                 let released = word_start - start;
                 self.publish(start, released);
                 self.tell_watchers_of_release(start, released);

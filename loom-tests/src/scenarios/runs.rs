@@ -122,6 +122,29 @@ pub fn s4q() {
     settle(&whole, &[(0, 1)]);
 }
 
+/// A release that is told where it stopped finds out by a second one which block the other has freed,
+/// and that the block where it stopped is still its own.
+pub fn s4t() {
+    let index = index::<Pair>(4, 1, &[]);
+    let other = spawn(&index, |index| index.release(3, 1));
+    let owned = match index.release(0, 4) {
+        Ok(()) => vec![],
+        Err(ReleaseError::Free { block }) => {
+            assert_eq!(block, 3);
+            vec![(0, 3)]
+        }
+        Err(ReleaseError::Torn { block }) => {
+            assert_eq!(block, 2);
+            assert_eq!(index.release(2, 2), Err(ReleaseError::Free { block: 3 }));
+            free(&index, 2, 1);
+            vec![]
+        }
+    };
+    let theirs = join(other);
+    assert!(theirs.is_ok() || (owned.is_empty() && theirs == Err(ReleaseError::Free { block: 3 })));
+    settle(&index, &owned);
+}
+
 pub fn s5() {
     let index = index::<Bit>(2, 1, &[0]);
     let other = spawn(&index, |index| {
