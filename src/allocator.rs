@@ -4,17 +4,20 @@ use std::sync::Arc;
 
 use crate::bitmap::{Bitmap, OutOfMemory, Verification};
 use crate::core::{Core, Native};
-use crate::error::{AllocError, ConfigError, FreeError, MarkError, RangeError, on_device};
+use crate::error::{AllocError, ConfigError, FreeError, MarkError, RangeError};
 use crate::extent::{Extent, Extents};
 use crate::free_extents::FreeExtents;
 use crate::geometry::Geometry;
+use crate::guard::ReadGuard;
 use crate::handle::Handle;
 use crate::lanes::Lanes;
 use crate::local;
+use crate::quarantine::Quarantine;
 use crate::request::Request;
 use crate::shard::Shards;
 use crate::stats::Stats;
 use crate::sync::Counter;
+use crate::transaction::Transaction;
 use crate::word::Word;
 
 /// The most blocks one allocator can hold: 2^36, which is 256 TiB of 4 KiB blocks (less where a
@@ -164,9 +167,8 @@ impl Builder {
         if !block_size.is_power_of_two() || !(512..=1 << 20).contains(&block_size) {
             return Err(ConfigError::BlockSize { bytes: block_size });
         }
-        let wanted = shards.unwrap_or_else(|| {
-            std::thread::available_parallelism().map_or(1, |n| n.get()) * SHARDS_PER_THREAD
-        });
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let wanted = shards.unwrap_or(threads * SHARDS_PER_THREAD);
         let shards = Shards::new::<Native>(blocks, wanted);
         let bitmap = Bitmap::from_words(blocks, shards.height(), free)
             .map_err(|OutOfMemory { bytes }| ConfigError::OutOfMemory { bytes: bytes as u64 })?;
@@ -176,6 +178,8 @@ impl Builder {
                 bitmap,
                 shards,
                 lanes: Lanes::new(),
+                quarantine: Quarantine::new(2 * threads.min(32)),
+                conflicts: Counter::new(0),
                 block_size,
                 free_at_start,
                 handles: Counter::new(0),
@@ -221,6 +225,37 @@ impl Allocator {
     /// start in different shards.
     pub fn handle(&self) -> Handle {
         Handle::new(self.core.clone())
+    }
+
+    /// A transaction: allocations and frees that become durable together. O(1).
+    pub fn begin(&self) -> Transaction<'static> {
+        Transaction::new(self.core.clone(), None)
+    }
+
+    /// Until the guard is dropped, no extent is reused that was freed by a transaction from now on.
+    /// See [`ReadGuard`].
+    #[inline]
+    pub fn pin(&self) -> ReadGuard<'_> {
+        ReadGuard::borrowed(&self.core)
+    }
+
+    /// The same without borrowing the allocator: for tasks that outlive the caller. Costs two more
+    /// locked instructions, on a counter that all threads share.
+    pub fn pin_owned(&self) -> ReadGuard<'static> {
+        ReadGuard::shared(self.core.clone())
+    }
+
+    /// Blocks whose free is durable and which wait for older [`ReadGuard`]s. Exact while nothing
+    /// else runs.
+    pub fn quarantined_blocks(&self) -> u64 {
+        self.core.quarantine.blocks()
+    }
+
+    /// Lets out of the quarantine whatever the guards allow, and says how many blocks that was.
+    /// Commits do this bit by bit, and allocations before they answer that nothing fits; an engine
+    /// that stops committing may call it to see its free space whole.
+    pub fn collect(&self) -> u64 {
+        local::with_lane(&self.core, |lane| self.core.collect(lane))
     }
 
     /// Allocates `len` adjacent blocks. See [`Allocator::allocate_with`].
@@ -280,16 +315,7 @@ impl Allocator {
     /// # Errors
     /// See [`MarkError`]; nothing is changed then.
     pub fn mark_allocated(&self, extent: Extent) -> Result<(), MarkError> {
-        let (start, len) = on_device(extent, self.blocks())?;
-        match self.core.bitmap.claim(start, len) {
-            Ok(()) => {
-                local::with_cursor(&self.core, |cursor| {
-                    self.core.lanes.allocated(cursor.lane, len);
-                });
-                Ok(())
-            }
-            Err(conflict) => Err(MarkError::AlreadyAllocated { block: conflict.block }),
-        }
+        local::with_lane(&self.core, |lane| self.core.mark_allocated(lane, extent))
     }
 
     /// Puts `extent` into the free space. The same as [`Allocator::free`], under the name that goes
@@ -362,6 +388,11 @@ impl Allocator {
         Ok(allocated)
     }
 
+    /// Tells allocators of one process apart.
+    pub(crate) fn id(&self) -> u64 {
+        self.core.id
+    }
+
     /// Blocks of the device.
     pub fn blocks(&self) -> u64 {
         self.core.bitmap.blocks()
@@ -381,7 +412,11 @@ impl Allocator {
     /// Free space by run length, counted in the bitmap. O(blocks), on all threads of the rayon pool
     /// that the caller is in; a mixture of moments while others allocate and free.
     pub fn stats(&self) -> Stats {
-        Stats::of(&self.core.bitmap)
+        let mut stats = Stats::of(&self.core.bitmap);
+        stats.quarantined_blocks = self.quarantined_blocks();
+        stats.guards = self.core.quarantine.pinned();
+        stats.conflicting_frees = self.core.conflicts.get();
+        stats
     }
 
     /// Compares every level of the index with the one below. Meaningful while nothing else runs;
@@ -402,8 +437,9 @@ impl Allocator {
 
     /// Bytes that the allocator occupies.
     pub fn memory(&self) -> Memory {
-        let Core { bitmap, lanes, .. } = &*self.core;
-        let search = bitmap.summary_bytes() + lanes.bytes() + size_of::<Core>();
+        let Core { bitmap, lanes, quarantine, .. } = &*self.core;
+        let beside = lanes.bytes() + quarantine.bytes() + size_of::<Core>();
+        let search = bitmap.summary_bytes() + beside;
         Memory { bitmap: bitmap.leaf_bytes(), search }
     }
 }

@@ -5,11 +5,12 @@ use std::ops::Range;
 
 use crate::bitmap::ReleaseError;
 use crate::bitmap::{Bitmap, Pack, Search, order_above};
-use crate::error::{AllocError, FreeError, RangeError, RequestError, on_device};
-use crate::extent::{Extent, ExtentList};
+use crate::error::{AllocError, FreeError, MarkError, RangeError, RequestError, on_device};
+use crate::extent::{Extent, ExtentList, Extents};
 use crate::geometry::Geometry;
 use crate::lanes::{LaneId, Lanes};
 use crate::plan::plan;
+use crate::quarantine::Quarantine;
 use crate::request::Request;
 use crate::shard::Shards;
 use crate::sync::Counter;
@@ -30,6 +31,9 @@ pub struct Core {
     pub bitmap: Bitmap<Native>,
     pub shards: Shards,
     pub lanes: Lanes,
+    pub quarantine: Quarantine,
+    /// Blocks that were free already when the quarantine let them out: freed behind its back.
+    pub conflicts: Counter,
     pub block_size: u32,
     /// Free blocks at construction: the lanes count from there.
     pub free_at_start: u64,
@@ -98,7 +102,8 @@ impl Core {
         }
         let request = Request::new(len);
         request.validate(self.bitmap.blocks())?;
-        self.contiguous(cursor, &request)
+        let result = self.contiguous(cursor, &request);
+        if self.may_retry(cursor, &result) { self.contiguous(cursor, &request) } else { result }
     }
 
     /// Appends the extents of `request` to `list`.
@@ -110,6 +115,20 @@ impl Core {
         list: &mut impl ExtentList,
     ) -> Result<(), AllocError> {
         request.validate(self.bitmap.blocks())?;
+        let result = self.allocate_now(cursor, request, list);
+        if self.may_retry(cursor, &result) {
+            return self.allocate_now(cursor, request, list);
+        }
+        result
+    }
+
+    #[inline]
+    fn allocate_now(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+        list: &mut impl ExtentList,
+    ) -> Result<(), AllocError> {
         if request.scattered {
             return self.scattered(cursor, request, list);
         }
@@ -136,6 +155,62 @@ impl Core {
                 let released = Extent::new(start, block - start);
                 self.lanes.freed(lane, released.len);
                 Err(FreeError::Torn { released })
+            }
+        }
+    }
+
+    /// Takes exactly `extent`.
+    pub fn mark_allocated(&self, lane: LaneId, extent: Extent) -> Result<(), MarkError> {
+        let (start, len) = on_device(extent, self.bitmap.blocks())?;
+        match self.bitmap.claim(start, len) {
+            Ok(()) => {
+                self.lanes.allocated(lane, len);
+                Ok(())
+            }
+            Err(conflict) => Err(MarkError::AlreadyAllocated { block: conflict.block }),
+        }
+    }
+
+    /// Quarantines `extents`, whose free is durable, and lets out a little more than came in.
+    pub fn retire(&self, lane: LaneId, extents: Extents) {
+        self.quarantine.retire(extents);
+        self.quarantine.collect(4, |extent| self.let_out(lane, extent));
+    }
+
+    /// Lets out of the quarantine whatever the guards allow; the number of blocks.
+    pub fn collect(&self, lane: LaneId) -> u64 {
+        self.quarantine.collect_all(|extent| self.let_out(lane, extent))
+    }
+
+    /// Whether an allocation failed for want of space, and the quarantine had some.
+    #[inline]
+    fn may_retry<T>(&self, cursor: &Cursor, result: &Result<T, AllocError>) -> bool {
+        matches!(result, Err(AllocError::NoSpace { .. } | AllocError::NoContiguous { .. }))
+            && self.quarantine.blocks() > 0
+            && self.collect(cursor.lane) > 0
+    }
+
+    /// Frees what comes out of the quarantine: all of it but the blocks that are free already.
+    pub fn let_out(&self, lane: LaneId, extent: Extent) {
+        let Extent { mut start, len } = extent;
+        let end = start + len;
+        while start < end {
+            match self.free(lane, Extent { start, len: end - start }) {
+                Ok(()) => return,
+                Err(FreeError::DoubleFree { block }) => {
+                    if block > start
+                        && self.free(lane, Extent { start, len: block - start }).is_err()
+                    {
+                        self.conflicts.add(block - start);
+                    }
+                    self.conflicts.add(1);
+                    start = block + 1;
+                }
+                Err(FreeError::Torn { released }) => start += released.len,
+                Err(FreeError::Range(_)) => {
+                    debug_assert!(false, "{extent} was checked when it was freed");
+                    return;
+                }
             }
         }
     }

@@ -49,7 +49,7 @@ impl Display for Extent {
 }
 
 /// How many extents a result holds before it needs the heap.
-const INLINE_EXTENTS: usize = 4;
+pub(crate) const INLINE_EXTENTS: usize = 4;
 
 /// The extents of one allocation, in the order in which they were found: a list that holds four
 /// without touching the heap. Dereferences to a slice.
@@ -70,6 +70,18 @@ impl Extents {
     /// The extents as a slice.
     pub fn as_slice(&self) -> &[Extent] {
         &self.0
+    }
+}
+
+impl FromIterator<Extent> for Extents {
+    fn from_iter<I: IntoIterator<Item = Extent>>(extents: I) -> Self {
+        Self(extents.into_iter().collect())
+    }
+}
+
+impl From<SmallVec<[Extent; INLINE_EXTENTS]>> for Extents {
+    fn from(list: SmallVec<[Extent; INLINE_EXTENTS]>) -> Self {
+        Self(list)
     }
 }
 

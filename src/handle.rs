@@ -6,6 +6,7 @@ use crate::core::{Core, Cursor};
 use crate::error::{AllocError, FreeError};
 use crate::extent::{Extent, Extents};
 use crate::request::Request;
+use crate::transaction::Transaction;
 
 /// A way to an [`Allocator`](crate::Allocator) for one thread or reactor core: a place to allocate
 /// at, a counter of its own, and the memory of what was not to be had.
@@ -40,6 +41,11 @@ impl Handle {
     pub(crate) fn new(core: Arc<Core>) -> Self {
         let cursor = core.cursor(|_| core.lanes.acquire());
         Self { core, cursor }
+    }
+
+    /// A transaction that allocates through this handle. O(1).
+    pub fn begin(&mut self) -> Transaction<'_> {
+        Transaction::new(self.core.clone(), Some(&mut self.cursor))
     }
 
     /// Allocates `len` adjacent blocks.

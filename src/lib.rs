@@ -51,16 +51,22 @@
 
 mod allocator;
 mod core;
+mod delta;
 mod error;
 mod extent;
+mod extent_set;
 mod free_extents;
+mod guard;
 mod handle;
 mod lanes;
 mod local;
+mod log;
 mod plan;
 mod request;
 mod shard;
 mod stats;
+mod store;
+mod transaction;
 
 // The index is public for the model checker alone.
 macro_rules! index_modules {
@@ -73,13 +79,21 @@ macro_rules! index_modules {
         pub mod $name;
     )*};
 }
-index_modules!(bitmap, geometry, leaf, mutant, summary, sync, watch, word);
+index_modules!(bitmap, epoch, geometry, leaf, mutant, quarantine, summary, sync, watch, word);
 
 pub use allocator::{Allocator, Builder, MAX_BLOCKS, Memory};
 pub use bitmap::{Difference, Verification};
+pub use delta::{DecodeError, Delta};
 pub use error::{AllocError, ConfigError, FreeError, MarkError, RangeError, RequestError};
 pub use extent::{Extent, Extents};
 pub use free_extents::FreeExtents;
+pub use guard::ReadGuard;
 pub use handle::Handle;
+pub use log::{
+    Authority, CommitError, Committing, CreateOptions, Discrepancies, Disk, Figures, FileDisk,
+    Flusher, IoFailure, LogError, OpenOptions, Opened, Part, Pending, Report, SpaceMapLog,
+};
 pub use request::Request;
 pub use stats::Stats;
+pub use store::{Lsn, Store};
+pub use transaction::{CommitFailed, Frozen, Transaction};

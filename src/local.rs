@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 
 use crate::core::{Core, Cursor};
+use crate::lanes::LaneId;
 
 /// Allocators that a thread remembers its place in. A thread that uses more in turn begins anew in
 /// some shard now and then, which costs time and nothing else.
@@ -17,6 +18,11 @@ struct Places {
 thread_local! {
     static PLACES: RefCell<Places> =
         const { RefCell::new(Places { cursors: [None; REMEMBERED], next: 0 }) };
+}
+
+/// Calls `work` with the lane that this thread counts in.
+pub fn with_lane<T>(core: &Core, work: impl FnOnce(LaneId) -> T) -> T {
+    work(with_cursor(core, |cursor| cursor.lane))
 }
 
 /// Calls `work` with this thread's cursor for `core`.

@@ -110,6 +110,28 @@ mutants! {
     WatchReadBeforeLeaf,
     /// AcqRel from the last step of a release to the look at the watch.
     WeakWatch,
+    /// A pin does not look whether it is counted in the current epoch.
+    PinWithoutRecheck,
+    /// AcqRel from the counting of a pin to the second look at the epoch.
+    WeakPin,
+    /// A pin ends by a relaxed change.
+    RelaxedUnpin,
+    /// The epoch advances whoever is pinned.
+    AdvanceUnchecked,
+    /// What was retired is ripe one epoch too soon.
+    ShortGrace,
+    /// What is retired is stamped with the epoch before.
+    StampTooOld,
+    /// What is retired is stamped by a plain load.
+    StampByLoad,
+    /// Batches are let out whatever their stamp.
+    CollectUnripe,
+    /// A committer that has its result does not wake the next leader.
+    LeadIsKept,
+    /// Nobody ever wakes the next leader.
+    LeadIsDropped,
+    /// A leader at work is not known as one.
+    LeaderNotMarked,
 }
 
 /// Whether `mutant` is switched on in this process.

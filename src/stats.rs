@@ -18,6 +18,13 @@ pub struct Stats {
     pub runs_by_order: [u64; 37],
     /// Blocks in the longest run.
     pub largest_run: u64,
+    /// Blocks whose free is durable and which wait for older guards: not free yet.
+    pub quarantined_blocks: u64,
+    /// Guards alive.
+    pub guards: u64,
+    /// Blocks freed by a transaction and, against the rules, by somebody else too while they were
+    /// in the quarantine.
+    pub conflicting_frees: u64,
 }
 
 impl Stats {
@@ -30,8 +37,15 @@ impl Stats {
         1.0 - self.largest_run as f64 / self.free_blocks as f64
     }
 
-    const NONE: Stats =
-        Stats { free_blocks: 0, free_runs: 0, runs_by_order: [0; 37], largest_run: 0 };
+    const NONE: Stats = Stats {
+        free_blocks: 0,
+        free_runs: 0,
+        runs_by_order: [0; 37],
+        largest_run: 0,
+        quarantined_blocks: 0,
+        guards: 0,
+        conflicting_frees: 0,
+    };
 
     fn count(&mut self, run: u64) {
         self.free_blocks += run;

@@ -36,6 +36,18 @@ pub enum Site {
     WatchLook,
     /// Changing the watch.
     WatchChange,
+    /// Reading the epoch.
+    EpochLook,
+    /// Reading the epoch to stamp what is retired.
+    EpochStamp,
+    /// Advancing the epoch.
+    EpochAdvance,
+    /// Counting a pin.
+    PinCount,
+    /// Reading a count of pins.
+    PinLook,
+    /// Taking a pin out of the count.
+    Unpin,
 }
 
 /// An atomic word of the index.
@@ -72,6 +84,12 @@ impl<W: Word> AtomicWord<W> {
         self.0.fetch_and(bits, site)
     }
 
+    /// Adds `value`, wrapping, and returns the word before.
+    #[inline(always)]
+    pub fn fetch_add(&self, value: W, site: Site) -> W {
+        self.0.fetch_add(value, site)
+    }
+
     /// Overwrites the word: only a fault to be modelled does this after construction.
     #[inline(always)]
     pub fn store(&self, value: W, site: Site) {
@@ -93,6 +111,8 @@ pub trait RawAtomic<W>: Send + Sync + std::fmt::Debug {
     fn fetch_or(&self, bits: W, site: Site) -> W;
     /// See [`AtomicWord::fetch_and`].
     fn fetch_and(&self, bits: W, site: Site) -> W;
+    /// See [`AtomicWord::fetch_add`].
+    fn fetch_add(&self, value: W, site: Site) -> W;
 }
 
 #[cfg(not(loom))]
@@ -133,8 +153,10 @@ mod access {
     pub fn store(_: Site) -> Ordering {
         if mutated(Mutant::RelaxedAll) { Ordering::Relaxed } else { Ordering::Release }
     }
-    pub fn change(_: Site) -> Ordering {
-        if mutated(Mutant::RelaxedAll) { Ordering::Relaxed } else { Ordering::AcqRel }
+    pub fn change(site: Site) -> Ordering {
+        let relaxed = mutated(Mutant::RelaxedAll)
+            || (site == Site::Unpin && mutated(Mutant::RelaxedUnpin));
+        if relaxed { Ordering::Relaxed } else { Ordering::AcqRel }
     }
     pub fn after(site: Site) {
         let weak = mutated(Mutant::WeakAll)
@@ -153,6 +175,8 @@ mod access {
                 }
                 Site::HasSet => mutated(Mutant::WeakWatch),
                 Site::HasClear => mutated(Mutant::WeakClearer),
+                Site::PinCount => mutated(Mutant::WeakPin),
+                Site::Unpin => mutated(Mutant::RelaxedUnpin),
                 _ => false,
             };
         if !weak {
@@ -202,6 +226,12 @@ macro_rules! raw_atomic {
                 access::after(site);
                 before
             }
+            #[inline(always)]
+            fn fetch_add(&self, value: $word, site: Site) -> $word {
+                let before = <$raw>::fetch_add(self, value, access::change(site));
+                access::after(site);
+                before
+            }
         }
     };
 }
@@ -237,6 +267,11 @@ impl Counter {
         self.0.store(self.get().wrapping_add(value), std::sync::atomic::Ordering::Relaxed);
     }
 
+    /// Replaces the value.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, std::sync::atomic::Ordering::Relaxed);
+    }
+
     /// The value.
     #[inline(always)]
     pub fn get(&self) -> u64 {
@@ -258,5 +293,23 @@ impl Claim {
     /// Ends the caller's ownership.
     pub fn release(&self) {
         self.0.store(false, std::sync::atomic::Ordering::Release);
+    }
+}
+
+/// Locks for what waits anyway: commits. Never on the way of allocations and frees.
+pub mod blocking {
+    #[cfg(loom)]
+    pub use loom::sync::{Condvar, Mutex, MutexGuard as Guard};
+    #[cfg(not(loom))]
+    pub use std::sync::{Condvar, Mutex, MutexGuard as Guard};
+
+    /// Locks `mutex`, whether or not a holder panicked: what it protects is changed in single steps.
+    pub fn lock<T>(mutex: &Mutex<T>) -> Guard<'_, T> {
+        mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Waits for `condvar`.
+    pub fn wait<'a, T>(condvar: &Condvar, guard: Guard<'a, T>) -> Guard<'a, T> {
+        condvar.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

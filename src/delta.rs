@@ -1,0 +1,64 @@
+//! What a transaction changes, as a store writes it down.
+
+use std::fmt::{Display, Formatter};
+
+use crate::extent::{Extent, Extents};
+use crate::log::record;
+
+/// The net effect of one transaction: which blocks it allocates and which it frees. No block is in
+/// both lists, and none twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delta {
+    pub(crate) allocated: Extents,
+    pub(crate) freed: Extents,
+    /// The allocator it comes from; none after decoding.
+    pub(crate) origin: Option<u64>,
+}
+
+impl Delta {
+    /// Extents allocated, ascending, neighbours joined.
+    pub fn allocated(&self) -> &[Extent] {
+        &self.allocated
+    }
+
+    /// Extents freed, ascending, neighbours joined.
+    pub fn freed(&self) -> &[Extent] {
+        &self.freed
+    }
+
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.allocated.is_empty() && self.freed.is_empty()
+    }
+
+    /// Appends the delta as the space-map log encodes it, for engines that keep it in a log of
+    /// their own: 12 bytes for one extent, about 4.5 for each of many that lie close together. The
+    /// bytes carry no length and no checksum; the engine's log has both.
+    pub fn encode(&self, bytes: &mut Vec<u8>) {
+        record::encode_delta(self, bytes);
+    }
+
+    /// The delta that [`Delta::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if `bytes` is anything else. Never panics, and takes no more memory than a
+    /// few times the length of `bytes`.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        record::decode_delta(bytes)
+    }
+}
+
+/// Bytes that are no delta.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeError {
+    /// Offset in the bytes at which they stop making sense.
+    pub offset: usize,
+}
+
+impl Display for DecodeError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "no delta: byte {} makes no sense", self.offset)
+    }
+}
+
+impl std::error::Error for DecodeError {}

@@ -1,0 +1,184 @@
+//! Comparing the log with itself, with memory, and with what the engine knows.
+
+use crate::extent::Extent;
+use crate::extent_set::ExtentSet;
+use crate::log::error::{CommitError, LogError, Part};
+use crate::log::mirror::{Mirror, survey};
+use crate::log::recover::{Loader, Report};
+use crate::log::{Opened, SpaceMapLog};
+use crate::store::Lsn;
+
+/// What [`Opened::check`] found: nothing, if all lists are empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Discrepancies {
+    /// Allocated, but in none of the engine's extents: lost until repaired.
+    pub leaked: Vec<Extent>,
+    /// In the engine's extents, but free: would be given to somebody else.
+    pub unprotected: Vec<Extent>,
+    /// In two of the engine's extents.
+    pub overlapping: Vec<Extent>,
+    /// Extents of the engine's that are empty or not on the device.
+    pub outside: Vec<Extent>,
+}
+
+impl Discrepancies {
+    /// Whether nothing was found.
+    pub fn is_clean(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl SpaceMapLog {
+    /// Reads everything back from the disk and compares it with the state in memory: superblocks,
+    /// directory, images, log. Commits wait meanwhile. Writes nothing.
+    ///
+    /// # Errors
+    /// What opening would answer, or [`LogError::Damaged`] where disk and memory differ.
+    pub fn verify(&self) -> Result<Report, LogError> {
+        let writer = self.inner.writer();
+        let loader = Loader::new(writer.disk.clone());
+        let state = loader.load(None, false)?;
+        let read = &state.recovered.mirror;
+        let absorbed = writer.piggyback && writer.has_changes();
+        let ranges = 0..read.ranges();
+        if let Some(range) = ranges
+            .clone()
+            .find(|&range| !absorbed && read.range(range) != writer.mirror.range(range))
+        {
+            let offset = writer.layout.image_offset(range, 0);
+            return Err(loader.damage(Part::Image, offset));
+        }
+        for (range, bases) in ranges.zip(&state.recovered.ranges) {
+            let unchanged = bases.last().filter(|base| base.after.is_none());
+            let wrong = unchanged.is_some_and(|base| {
+                let found = survey(read.range(range), read.range_blocks(range));
+                // The last range before a growth may have more free blocks now than in its image.
+                let grew = writer
+                    .layout
+                    .regions
+                    .iter()
+                    .any(|region| region.first_range.get() + region.ranges.get() == range + 1);
+                found != (base.image.free, base.image.largest) && !grew
+            });
+            if wrong {
+                let offset = writer.layout.image_offset(range, 0);
+                return Err(loader.damage(Part::DirectoryPage, offset));
+            }
+        }
+        Ok(state.report)
+    }
+
+    fn with_mirror<T>(&self, look: impl FnOnce(&Mirror) -> T) -> T {
+        look(&self.inner.writer().mirror)
+    }
+}
+
+impl Opened {
+    /// Compares the committed state with the engine's own list of the extents it uses, in any order.
+    /// O(n log n), and O(blocks / 64). While transactions are committed, their extents count as
+    /// discrepancies.
+    pub fn check(&self, used: impl IntoIterator<Item = Extent>) -> Discrepancies {
+        let mut found = Discrepancies::default();
+        let blocks = self.allocator.blocks();
+        let mut list: Vec<Extent> = used.into_iter().collect();
+        list.sort_unstable();
+        let mut claimed = ExtentSet::default();
+        let mut overlapping = ExtentSet::default();
+        for extent in list {
+            let end = extent.end().filter(|&end| end <= blocks && extent.len > 0);
+            let Some(end) = end else {
+                found.outside.push(extent);
+                continue;
+            };
+            let mut at = extent.start;
+            while at < end {
+                let rest = Extent::new(at, end - at);
+                let twice = claimed.overlap(rest).unwrap_or(Extent::new(end, 0));
+                if twice.start > at {
+                    claimed.insert(Extent::new(at, twice.start - at));
+                }
+                if twice.len > 0 {
+                    add_missing(&mut overlapping, twice);
+                }
+                at = twice.start + twice.len;
+            }
+        }
+        found.overlapping = overlapping.iter().collect();
+        self.log.with_mirror(|mirror| compare(mirror, blocks, &claimed, &mut found));
+        found
+    }
+
+    /// Commits a transaction that makes the state what the engine's list says: `leaked` blocks are
+    /// freed, `unprotected` ones allocated. Overlaps are the engine's to resolve. To be called
+    /// before anything else is allocated.
+    ///
+    /// # Errors
+    /// [`CommitError`]; nothing is changed then. [`CommitError::Conflict`] if somebody allocated an
+    /// unprotected block in the meantime.
+    pub fn repair(&self, found: &Discrepancies) -> Result<Lsn, CommitError> {
+        let mut transaction = self.allocator.begin();
+        for &extent in &found.unprotected {
+            let block = extent.start;
+            transaction.mark_allocated(extent).map_err(|_| CommitError::Conflict { block })?;
+        }
+        for &extent in &found.leaked {
+            let block = extent.start;
+            transaction.free(extent).map_err(|_| CommitError::Conflict { block })?;
+        }
+        transaction.commit(&self.log).map_err(|failed| failed.error)
+    }
+}
+
+/// Adds what is not in the set yet.
+fn add_missing(set: &mut ExtentSet, extent: Extent) {
+    let (mut at, end) = (extent.start, extent.start + extent.len);
+    while at < end {
+        let known = set.overlap(Extent::new(at, end - at)).unwrap_or(Extent::new(end, 0));
+        if known.start > at {
+            set.insert(Extent::new(at, known.start - at));
+        }
+        at = known.start + known.len;
+    }
+}
+
+/// Walks over the committed state and the engine's extents together.
+fn compare(mirror: &Mirror, blocks: u64, claimed: &ExtentSet, found: &mut Discrepancies) {
+    let mut extents = claimed.iter().peekable();
+    for (index, &allocated) in mirror.words().iter().enumerate() {
+        let start = 64 * index as u64;
+        let mut used = 0;
+        while let Some(&extent) = extents.peek() {
+            let end = extent.start + extent.len;
+            let low = extent.start.max(start);
+            let high = end.min(start + 64);
+            if low < high {
+                used |= (u64::MAX >> (64 - (high - low))) << (low - start);
+            }
+            if end > start + 64 {
+                break;
+            }
+            extents.next();
+        }
+        let valid = blocks.saturating_sub(start).min(64);
+        let valid = if valid == 0 { 0 } else { u64::MAX >> (64 - valid) };
+        push_bits(&mut found.leaked, start, allocated & !used & valid);
+        push_bits(&mut found.unprotected, start, !allocated & used & valid);
+    }
+}
+
+fn push_bits(list: &mut Vec<Extent>, start: u64, mut bits: u64) {
+    while bits != 0 {
+        let from = bits.trailing_zeros();
+        let len = (!(bits >> from)).trailing_zeros();
+        let extent = Extent::new(start + u64::from(from), u64::from(len));
+        match list.last_mut() {
+            Some(last) if last.start + last.len == extent.start => last.len += extent.len,
+            _ => list.push(extent),
+        }
+        if from + len >= 64 {
+            break;
+        }
+        bits &= u64::MAX << (from + len);
+    }
+}

@@ -1,0 +1,199 @@
+//! What the log writes to.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::log::error::{IoFailure, LogError};
+
+/// Storage for the log's metadata area: bytes at offsets, and a flush.
+///
+/// Writes need be neither atomic nor ordered until [`Disk::sync`] returns; a crash may keep any part
+/// of them, torn at sectors. `FileDisk` is the one for files and block devices.
+pub trait Disk: Send + Sync {
+    /// Bytes available.
+    ///
+    /// # Errors
+    /// The system's.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether there are no bytes.
+    ///
+    /// # Errors
+    /// The system's.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Makes at least `len` bytes available; new ones read as zeros.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::StorageFull`] if there is no room, or the system's.
+    fn grow(&self, len: u64) -> io::Result<()>;
+
+    /// Fills `bytes` from `offset`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] beyond the end, or the system's.
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
+
+    /// Writes `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// The system's; any part of the bytes may have been written then.
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Returns when everything written before is durable.
+    ///
+    /// # Errors
+    /// The system's; what of the earlier writes is durable is unknown then, and stays so.
+    fn sync(&self) -> io::Result<()>;
+
+    /// What to call it in messages.
+    fn name(&self) -> String;
+}
+
+/// A file or block device, or a region of one, locked against other processes as long as it is
+/// open.
+#[derive(Debug)]
+pub struct FileDisk {
+    file: File,
+    path: PathBuf,
+    offset: u64,
+    /// A region of fixed length; a whole file grows.
+    len: Option<u64>,
+}
+
+impl FileDisk {
+    /// A file of its own, created if it does not exist.
+    ///
+    /// # Errors
+    /// [`LogError::Locked`] if another process (or another `FileDisk`) has it open, or
+    /// [`LogError::Io`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, LogError> {
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        Self::opened(path.as_ref(), options.open(path.as_ref()), File::try_lock, 0, None)
+    }
+
+    /// The bytes `offset..offset + len` of an existing file or device that the engine uses for more
+    /// than this.
+    ///
+    /// # Errors
+    /// As [`FileDisk::open`]; [`LogError::Option`] if `offset` is no multiple of 4096 or the region
+    /// ends beyond 2^63 bytes.
+    pub fn region(path: impl AsRef<Path>, offset: u64, len: u64) -> Result<Self, LogError> {
+        let end = offset.checked_add(len).filter(|&end| end <= i64::MAX as u64);
+        if !offset.is_multiple_of(4096) || end.is_none() {
+            let reason = "a region begins at a multiple of 4096 and ends below 2^63";
+            return Err(LogError::Option { name: "offset", value: offset, reason });
+        }
+        let file = File::options().read(true).write(true).open(path.as_ref());
+        Self::opened(path.as_ref(), file, File::try_lock, offset, Some(len))
+    }
+
+    /// A file that is only looked at: for [`SpaceMapLog::inspect`](crate::SpaceMapLog::inspect).
+    /// Others may look at it too, but nobody may have it open for writing.
+    ///
+    /// # Errors
+    /// As [`FileDisk::open`].
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, LogError> {
+        Self::opened(path.as_ref(), File::open(path.as_ref()), File::try_lock_shared, 0, None)
+    }
+
+    fn opened(
+        path: &Path,
+        file: io::Result<File>,
+        lock: impl Fn(&File) -> Result<(), TryLockError>,
+        offset: u64,
+        len: Option<u64>,
+    ) -> Result<Self, LogError> {
+        let name = path.display().to_string();
+        let failure = |action, error| {
+            let (file, error) = (name.clone(), Arc::new(error));
+            LogError::Io(IoFailure { file, action, offset, error })
+        };
+        let file = file.map_err(|error| failure("open", error))?;
+        match lock(&file) {
+            Ok(()) => Ok(Self { file, path: path.to_path_buf(), offset, len }),
+            Err(TryLockError::WouldBlock) => Err(LogError::Locked { file: name }),
+            Err(TryLockError::Error(error)) => Err(failure("lock", error)),
+        }
+    }
+}
+
+impl Disk for FileDisk {
+    fn len(&self) -> io::Result<u64> {
+        match self.len {
+            Some(len) => Ok(len),
+            // Not the metadata: a block device reports no length there.
+            None => io::Seek::seek(&mut &self.file, io::SeekFrom::End(0)),
+        }
+    }
+
+    fn grow(&self, len: u64) -> io::Result<()> {
+        if self.len()? >= len {
+            return Ok(());
+        }
+        match self.len {
+            Some(_) => Err(io::ErrorKind::StorageFull.into()),
+            None => self.file.set_len(len),
+        }
+    }
+
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        read_at(&self.file, self.offset + offset, bytes)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if self.len.is_some_and(|len| offset + bytes.len() as u64 > len) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        write_at(&self.file, self.offset + offset, bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+#[cfg(unix)]
+fn write_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, mut offset: u64, mut bytes: &mut [u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let read = std::os::windows::fs::FileExt::seek_read(file, bytes, offset)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        bytes = &mut bytes[read..];
+        offset += read as u64;
+    }
+    Ok(())
+}
+
+#[cfg(windows)]
+fn write_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = std::os::windows::fs::FileExt::seek_write(file, bytes, offset)?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[written..];
+        offset += written as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! Everything that can go wrong with the log, as values that name the file and the offset.
+
+use std::io;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::error::ConfigError;
+use crate::store::Lsn;
+
+/// An I/O error with its place.
+#[derive(Clone, Debug, Error)]
+#[error("{file}: cannot {action} at byte {offset}: {error}")]
+pub struct IoFailure {
+    /// The name of the disk.
+    pub file: String,
+    /// What was tried.
+    pub action: &'static str,
+    /// Where.
+    pub offset: u64,
+    /// The system's answer.
+    pub error: Arc<io::Error>,
+}
+
+/// A part of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Part {
+    /// Both superblock slots.
+    Superblocks,
+    /// Both copies of a directory page.
+    DirectoryPage,
+    /// A frame that was durable, and of which later ones are intact.
+    Frame,
+    /// A record inside an intact frame.
+    Record,
+    /// The image of a range, with no older one to fall back on.
+    Image,
+    /// The number of allocated blocks: what was replayed differs from what the last commit counted.
+    Total,
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Superblocks => "both superblocks",
+            Self::DirectoryPage => "both copies of a directory page",
+            Self::Frame => "a frame of the log",
+            Self::Record => "a record of the log",
+            Self::Image => "the image of a range",
+            Self::Total => "the count of allocated blocks",
+        })
+    }
+}
+
+/// A log could not be created, opened or changed. Nothing was written, unless the error is
+/// [`LogError::Io`] with `write` or `sync` as its action.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// The system's error.
+    #[error(transparent)]
+    Io(#[from] IoFailure),
+    /// Another process, or another part of this one, has it open.
+    #[error("{file}: in use by another process")]
+    Locked {
+        /// The file.
+        file: String,
+    },
+    /// There is a log already.
+    #[error("{file}: holds a freemap log already")]
+    Exists {
+        /// The file.
+        file: String,
+    },
+    /// The bytes are no freemap log.
+    #[error("{file}: no freemap log at byte 0")]
+    Foreign {
+        /// The file.
+        file: String,
+    },
+    /// Written by a version that this one cannot read.
+    #[error("{file}: format version {major} is not supported")]
+    Version {
+        /// The file.
+        file: String,
+        /// The major version found.
+        major: u16,
+    },
+    /// Needs features that this version does not have.
+    #[error("{file}: unknown features {features:#x}")]
+    Features {
+        /// The file.
+        file: String,
+        /// The unknown bits.
+        features: u32,
+    },
+    /// Another device than the caller expects.
+    #[error("{file}: {what} is {found}, not {expected}")]
+    Geometry {
+        /// The file.
+        file: String,
+        /// What differs.
+        what: &'static str,
+        /// As the caller says.
+        expected: u64,
+        /// As the log says.
+        found: u64,
+    },
+    /// The file ends too soon.
+    #[error("{file}: {found} bytes, but the log has {expected}")]
+    Truncated {
+        /// The file.
+        file: String,
+        /// Bytes that the superblock speaks of.
+        expected: u64,
+        /// Bytes that there are.
+        found: u64,
+    },
+    /// A part is damaged without which acknowledged transactions are lost.
+    #[error("{file}: {part} at byte {offset} is damaged")]
+    Damaged {
+        /// The file.
+        file: String,
+        /// Which part.
+        part: Part,
+        /// Where.
+        offset: u64,
+    },
+    /// A record allocates an allocated block or frees a free one.
+    #[error("{file}: the record at byte {offset} contradicts the state of block {block}")]
+    Contradiction {
+        /// The file.
+        file: String,
+        /// Where the record's frame begins.
+        offset: u64,
+        /// The block.
+        block: u64,
+    },
+    /// The log ends before a transaction that the engine knows to be durable.
+    #[error("{file}: the log ends with transaction {found}, but {expected} was acknowledged")]
+    Missing {
+        /// The file.
+        file: String,
+        /// The transaction that the engine expects.
+        expected: Lsn,
+        /// The last one in the log.
+        found: Lsn,
+    },
+    /// The state after an old transaction cannot be had any more.
+    #[error("{file}: the state after transaction {until} is gone, the oldest left is {oldest}")]
+    TooOld {
+        /// The file.
+        file: String,
+        /// The transaction asked for.
+        until: Lsn,
+        /// The oldest that can be had.
+        oldest: Lsn,
+    },
+    /// An option is out of range.
+    #[error("{name} = {value} is not possible: {reason}")]
+    Option {
+        /// Which option.
+        name: &'static str,
+        /// Its value.
+        value: u64,
+        /// What would be.
+        reason: &'static str,
+    },
+    /// No allocator can have this size.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The log refuses since an earlier sync failed; open it again.
+    #[error("{0}")]
+    Commit(#[from] CommitError),
+}
+
+/// A transaction could not be committed to the log.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// The committed state contradicts the transaction: it frees a block that another transaction
+    /// freed before it, or that its allocator never committed. It can only be dropped.
+    #[error("block {block} is not in the state that the transaction takes it to be in")]
+    Conflict {
+        /// The block.
+        block: u64,
+    },
+    /// The transaction belongs to another allocator, or names blocks beyond the log's device.
+    #[error("the transaction belongs to another allocator")]
+    Foreign,
+    /// The transaction is larger than the log can take at once.
+    #[error("{bytes} bytes of records are more than the {max} that one transaction may have")]
+    TooLarge {
+        /// Bytes of its records.
+        bytes: u64,
+        /// The limit: a quarter of the log's.
+        max: u64,
+    },
+    /// There is no room in the ring, and none can be made: the engine has not said for long that
+    /// its own log is durable (see [`SpaceMapLog::stable`](crate::SpaceMapLog::stable)).
+    #[error("the log has room for {free} bytes, and {needed} are needed")]
+    Full {
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
+    /// A write failed. Nothing is committed; try again or give up.
+    #[error("not committed: {0}")]
+    Write(IoFailure),
+    /// The flush failed (or a write, and what it left could not be undone). Whether the transaction
+    /// is durable shows only when the log is opened again.
+    #[error("perhaps committed: {0}")]
+    Sync(IoFailure),
+    /// An earlier flush failed; the log must be opened again. Nothing is committed.
+    #[error("not committed, since an earlier flush failed: {0}")]
+    Refused(IoFailure),
+    /// The log is in the mode in which the engine's own log carries the transactions
+    /// ([`Authority::Piggyback`](crate::Authority::Piggyback)), or is not and should be.
+    #[error("this log's mode does not allow it")]
+    Mode,
+}

@@ -1,0 +1,47 @@
+//! Faults that the crash tests switch on, one at a time, to show that they would notice each ordering
+//! rule being broken. In an ordinary build [`faulty`] is the constant `false`.
+
+/// A deliberate fault in the order of writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// An image overwrites the newest durable one.
+    ImageInPlace,
+    /// A directory page names images of its own window.
+    DirectoryBeforeImage,
+    /// The tail moves past changes that the directory has no image of yet.
+    TailBeforeDirectory,
+    /// The ring is used again after one superblock slot.
+    RingBeforeSuperblock,
+    /// Both copies of a directory page in one window.
+    DirectoryBothCopies,
+    /// Both superblock slots in one window.
+    SuperblockBothSlots,
+    /// A commit is acknowledged without a flush.
+    NoFlush,
+    /// Opening does not begin a new incarnation.
+    SameIncarnation,
+    /// Growth does not flush the new areas before the superblock.
+    GrowthWithoutFlush,
+}
+
+#[cfg(not(test))]
+#[inline(always)]
+pub const fn faulty(_: Fault) -> bool {
+    false
+}
+
+#[cfg(test)]
+thread_local! {
+    static SELECTED: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(test)]
+pub fn faulty(fault: Fault) -> bool {
+    SELECTED.get() == Some(fault)
+}
+
+/// Switches a fault on for this thread.
+#[cfg(test)]
+pub fn select(fault: Option<Fault>) {
+    SELECTED.set(fault);
+}

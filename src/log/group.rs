@@ -1,0 +1,277 @@
+//! Group commit: all who commit at the same time share one flush.
+//!
+//! Whoever comes while nobody leads becomes the leader: takes everything that is queued, does the
+//! work for all of it, hands out the results and, having its own, wakes one of those who came
+//! meanwhile to lead next. Nobody needs a thread of his own: a [`Ticket`] lies in the queue without
+//! one and is served by whoever leads next.
+//!
+//! This waits, of course; it is not on the way of allocations and frees. The lock is never held
+//! during the work.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use crate::mutant::{Mutant, mutated};
+use crate::sync::blocking::{Condvar, Guard, Mutex, lock, wait};
+
+/// A queue of `T`s to be turned into `R`s in groups.
+#[derive(Debug)]
+pub struct Group<T, R> {
+    state: Mutex<State<T, R>>,
+    /// Wakes a flusher that found nothing to do.
+    arrived: Condvar,
+}
+
+#[derive(Debug)]
+struct State<T, R> {
+    queue: Vec<(T, Arc<Seat<R>>)>,
+    /// Somebody is at work.
+    leading: bool,
+    /// Threads blocked in [`Group::wait`], in order of arrival.
+    waiting: VecDeque<Arc<Seat<R>>>,
+    /// Threads in [`Group::serve`]: while there are any, nobody else leads.
+    flushers: usize,
+    closed: bool,
+}
+
+/// Where a result is put. All of it is touched only under the group's lock; the mutex inside is
+/// there because the compiler cannot know that.
+#[derive(Debug)]
+struct Seat<R> {
+    place: std::sync::Mutex<Place<R>>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Place<R> {
+    /// `Some(None)`: the leader died over it.
+    result: Option<Option<R>>,
+    then: Then<R>,
+}
+
+/// What to do, outside the lock, when the result is there.
+enum Then<R> {
+    Nothing,
+    Wake(Waker),
+    Call(Box<dyn FnOnce(Option<R>) + Send>),
+}
+
+impl<R> std::fmt::Debug for Then<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "Nothing",
+            Self::Wake(_) => "Wake",
+            Self::Call(_) => "Call",
+        })
+    }
+}
+
+/// A place in the queue. The work is done whether or not anybody waits for it.
+#[derive(Debug)]
+pub struct Ticket<R>(Arc<Seat<R>>);
+
+impl<R> Seat<R> {
+    fn place(&self) -> std::sync::MutexGuard<'_, Place<R>> {
+        self.place.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Puts the result; what is left to do must be done without the lock.
+    fn put(&self, result: Option<R>) -> Option<Box<dyn FnOnce() + '_>>
+    where
+        R: 'static,
+    {
+        let mut place = self.place();
+        self.changed.notify_one();
+        match std::mem::replace(&mut place.then, Then::Nothing) {
+            Then::Call(call) => Some(Box::new(move || call(result))),
+            Then::Wake(waker) => {
+                place.result = Some(result);
+                Some(Box::new(move || waker.wake()))
+            }
+            Then::Nothing => {
+                place.result = Some(result);
+                None
+            }
+        }
+    }
+}
+
+impl<T, R: 'static> Group<T, R> {
+    /// An empty queue.
+    pub fn new() -> Self {
+        let state = State {
+            queue: Vec::new(),
+            leading: false,
+            waiting: VecDeque::new(),
+            flushers: 0,
+            closed: false,
+        };
+        Self { state: Mutex::new(state), arrived: Condvar::new() }
+    }
+
+    /// Queues `item`. It is worked on when somebody waits for this ticket or a later one, flushes,
+    /// or serves.
+    pub fn submit(&self, item: T) -> Ticket<R> {
+        let place = std::sync::Mutex::new(Place { result: None, then: Then::Nothing });
+        let seat = Arc::new(Seat { place, changed: Condvar::new() });
+        let mut state = lock(&self.state);
+        state.queue.push((item, seat.clone()));
+        if state.flushers > 0 {
+            self.arrived.notify_one();
+        }
+        Ticket(seat)
+    }
+
+    /// Waits for the result, doing everybody's work if nobody else is at it. `None` if the thread
+    /// that did it panicked.
+    pub fn wait(&self, ticket: &Ticket<R>, mut work: impl FnMut(Vec<T>) -> Vec<R>) -> Option<R> {
+        let Ticket(seat) = ticket;
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(result) = seat.place().result.take() {
+                // We may have been woken to lead, and the next in line sleeps [mutant: LeadIsKept].
+                if !mutated(Mutant::LeadIsKept) {
+                    self.pass_on(&state);
+                }
+                return result;
+            }
+            if state.leading || state.flushers > 0 {
+                state.waiting.push_back(seat.clone());
+                state = wait(&seat.changed, state);
+                state.waiting.retain(|other| !Arc::ptr_eq(other, seat));
+            } else {
+                state = self.lead(state, &mut work);
+            }
+        }
+    }
+
+    /// Takes the result if it is there; otherwise `context` is woken when it is.
+    pub fn poll(&self, ticket: &Ticket<R>, context: &mut Context<'_>) -> Poll<Option<R>> {
+        let _state = lock(&self.state);
+        let mut place = ticket.0.place();
+        match place.result.take() {
+            Some(result) => Poll::Ready(result),
+            None => {
+                place.then = Then::Wake(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Calls `then` with the result when it is there, on the thread that has it.
+    pub fn detach(&self, ticket: &Ticket<R>, then: Box<dyn FnOnce(Option<R>) + Send>) {
+        let state = lock(&self.state);
+        let mut place = ticket.0.place();
+        match place.result.take() {
+            Some(result) => {
+                drop((place, state));
+                then(result);
+            }
+            None => place.then = Then::Call(then),
+        }
+    }
+
+    /// Does the work of everybody who is queued, unless somebody is at it.
+    pub fn flush(&self, mut work: impl FnMut(Vec<T>) -> Vec<R>) {
+        let state = lock(&self.state);
+        if !state.leading && !state.queue.is_empty() {
+            let state = self.lead(state, &mut work);
+            self.pass_on(&state);
+        }
+    }
+
+    /// Does everybody's work until the group is closed and the queue empty; calls `idle` whenever
+    /// nothing has come for `patience`.
+    #[cfg(not(loom))]
+    pub fn serve(
+        &self,
+        patience: std::time::Duration,
+        mut work: impl FnMut(Vec<T>) -> Vec<R>,
+        mut idle: impl FnMut(),
+    ) {
+        let mut state = lock(&self.state);
+        state.flushers += 1;
+        loop {
+            if !state.leading && !state.queue.is_empty() {
+                state = self.lead(state, &mut work);
+            } else if state.closed {
+                break;
+            } else {
+                let waited = self.arrived.wait_timeout(state, patience);
+                let (now, timeout) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
+                state = now;
+                if timeout.timed_out() {
+                    drop(state);
+                    idle();
+                    state = lock(&self.state);
+                }
+            }
+        }
+        state.flushers -= 1;
+        self.pass_on(&state);
+    }
+
+    /// Ends [`Group::serve`] when its queue is empty.
+    pub fn close(&self, closed: bool) {
+        lock(&self.state).closed = closed;
+        self.arrived.notify_all();
+    }
+
+    /// Does one round of work with the lock released. Everybody who was queued has a result then.
+    fn lead<'a>(
+        &'a self,
+        mut state: Guard<'a, State<T, R>>,
+        work: &mut impl FnMut(Vec<T>) -> Vec<R>,
+    ) -> Guard<'a, State<T, R>> {
+        if !mutated(Mutant::LeaderNotMarked) {
+            state.leading = true;
+        }
+        let (items, seats): (Vec<T>, Vec<_>) = std::mem::take(&mut state.queue).into_iter().unzip();
+        drop(state);
+        let mut round = Round { group: self, seats };
+        let results = work(items);
+        let mut state = lock(&self.state);
+        state.leading = false;
+        let seats = std::mem::take(&mut round.seats);
+        let mut results = results.into_iter();
+        let later: Vec<_> = seats.iter().filter_map(|seat| seat.put(results.next())).collect();
+        if later.is_empty() {
+            return state;
+        }
+        drop(state);
+        later.into_iter().for_each(|then| then());
+        lock(&self.state)
+    }
+
+    /// Wakes somebody to lead if there is work and nobody does.
+    fn pass_on(&self, state: &State<T, R>) {
+        if state.leading || state.queue.is_empty() || mutated(Mutant::LeadIsDropped) {
+            return;
+        }
+        if state.flushers > 0 {
+            self.arrived.notify_one();
+        } else if let Some(next) = state.waiting.front() {
+            next.changed.notify_one();
+        }
+    }
+}
+
+/// Tells those who wait when the leader panics.
+struct Round<'a, T, R: 'static> {
+    group: &'a Group<T, R>,
+    seats: Vec<Arc<Seat<R>>>,
+}
+
+impl<T, R: 'static> Drop for Round<'_, T, R> {
+    fn drop(&mut self) {
+        if !self.seats.is_empty() {
+            let mut state = lock(&self.group.state);
+            state.leading = false;
+            let later: Vec<_> = self.seats.iter().filter_map(|seat| seat.put(None)).collect();
+            self.group.pass_on(&state);
+            drop(state);
+            later.into_iter().for_each(|then| then());
+        }
+    }
+}

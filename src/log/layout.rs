@@ -1,0 +1,240 @@
+//! Where everything lies: from the geometry to offsets.
+
+use crate::log::format::{MAX_REGIONS, PAGE, PAGE_ENTRIES, RegionEntry, Superblock};
+use crate::log::record::{MAX_RECORD, RANGE_BLOCKS, RANGE_SHIFT};
+
+/// Bytes that one image is accounted for: the page, its record and its share of the directory.
+pub const IMAGE_COST: u64 = 4608;
+
+/// Offsets of one log. Immutable but for growth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub blocks: u64,
+    pub sector: u64,
+    /// The live log stays below this many bytes ("L").
+    pub limit: u64,
+    pub ring_start: u64,
+    pub ring_len: u64,
+    pub regions: Vec<RegionEntry>,
+}
+
+/// Where a directory page lies and what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirectoryPlace {
+    pub copies: [u64; 2],
+    pub first_range: u32,
+    pub count: usize,
+}
+
+pub fn ranges_of(blocks: u64) -> u32 {
+    blocks.div_ceil(RANGE_BLOCKS) as u32
+}
+
+fn directory_pages(ranges: u32) -> u64 {
+    u64::from(ranges).div_ceil(PAGE_ENTRIES as u64)
+}
+
+/// Bytes of a region: two copies of the directory, two image slots.
+fn region_len(ranges: u32) -> u64 {
+    2 * PAGE as u64 * (directory_pages(ranges) + u64::from(ranges))
+}
+
+impl Layout {
+    /// The default limit of the live log: four times the cost of all images, so that at most half a
+    /// byte of image is written for each byte of log; from 8 to 256 MiB.
+    pub fn default_limit(blocks: u64) -> u64 {
+        (4 * IMAGE_COST * u64::from(ranges_of(blocks)))
+            .clamp(8 << 20, 256 << 20)
+            .next_multiple_of(PAGE as u64)
+    }
+
+    pub fn new(blocks: u64, sector: u64, limit: u64) -> Self {
+        let ranges = ranges_of(blocks);
+        let mut new = Self {
+            blocks,
+            sector,
+            limit,
+            ring_start: 2 * PAGE as u64,
+            ring_len: 0,
+            regions: Vec::new(),
+        };
+        new.ring_len = (limit + limit / 4 + new.max_commit()).next_multiple_of(PAGE as u64)
+            + new.reserve_for(ranges);
+        new.add_region(ranges);
+        new
+    }
+
+    /// The layout after growth to `blocks`; `None` if there have been too many growths.
+    pub fn grown(&self, blocks: u64) -> Option<Self> {
+        let mut new = Self { blocks, ..self.clone() };
+        let more = ranges_of(blocks) - self.ranges();
+        if more > 0 {
+            if self.regions.len() == MAX_REGIONS {
+                return None;
+            }
+            new.add_region(more);
+        }
+        Some(new)
+    }
+
+    fn add_region(&mut self, ranges: u32) {
+        let (first_range, start) = (self.ranges(), self.len());
+        self.regions.push(RegionEntry {
+            first_range: first_range.into(),
+            ranges: ranges.into(),
+            start: start.into(),
+        });
+    }
+
+    pub fn ranges(&self) -> u32 {
+        self.regions.last().map_or(0, |last| last.first_range.get() + last.ranges.get())
+    }
+
+    /// Bytes of the whole area.
+    pub fn len(&self) -> u64 {
+        self.regions.last().map_or(self.ring_start + self.ring_len, |last| {
+            last.start.get() + region_len(last.ranges.get())
+        })
+    }
+
+    /// The longest frame.
+    pub fn max_frame(&self) -> u64 {
+        (self.limit / 8 / self.sector * self.sector)
+            .clamp((MAX_RECORD as u64 + 128).next_multiple_of(self.sector), 64 << 10)
+    }
+
+    /// The most bytes of frames that one transaction may take.
+    pub fn max_commit(&self) -> u64 {
+        self.limit / 4
+    }
+
+    /// Bytes of the ring that only condensing may use, so that it can always go on: an image record
+    /// for every range.
+    pub fn reserve(&self) -> u64 {
+        self.reserve_for(self.ranges())
+    }
+
+    fn reserve_for(&self, ranges: u32) -> u64 {
+        (u64::from(ranges) * 34 + 4 * self.max_frame()).next_multiple_of(PAGE as u64)
+    }
+
+    /// Offset of a ring position.
+    pub fn ring_offset(&self, position: u64) -> u64 {
+        self.ring_start + position % self.ring_len
+    }
+
+    pub fn image_offset(&self, range: u32, slot: u8) -> u64 {
+        let region = self.regions.partition_point(|region| region.first_range.get() <= range) - 1;
+        let region = &self.regions[region];
+        let ranges = region.ranges.get();
+        let page = 2 * directory_pages(ranges)
+            + u64::from(slot) * u64::from(ranges)
+            + u64::from(range - region.first_range.get());
+        region.start.get() + page * PAGE as u64
+    }
+
+    /// All directory pages, by number.
+    pub fn directory(&self) -> Vec<DirectoryPlace> {
+        let mut places = Vec::new();
+        for region in &self.regions {
+            let pages = directory_pages(region.ranges.get());
+            for page in 0..pages {
+                let before = page as u32 * PAGE_ENTRIES as u32;
+                let offset = |copy: u64| region.start.get() + (copy * pages + page) * PAGE as u64;
+                places.push(DirectoryPlace {
+                    copies: [offset(0), offset(1)],
+                    first_range: region.first_range.get() + before,
+                    count: (region.ranges.get() - before).min(PAGE_ENTRIES as u32) as usize,
+                });
+            }
+        }
+        places
+    }
+
+    /// Writes the geometry into a superblock.
+    pub fn describe(&self, superblock: &mut Superblock) {
+        superblock.range_shift = RANGE_SHIFT as u8;
+        superblock.page_shift = PAGE.ilog2() as u8;
+        superblock.sector_shift = self.sector.ilog2() as u8;
+        superblock.blocks = self.blocks.into();
+        superblock.log_limit = self.limit.into();
+        superblock.ring_start = self.ring_start.into();
+        superblock.ring_len = self.ring_len.into();
+        superblock.region_count = (self.regions.len() as u32).into();
+        superblock.regions = [RegionEntry::default(); MAX_REGIONS];
+        superblock.regions[..self.regions.len()].copy_from_slice(&self.regions);
+    }
+
+    /// The layout that a superblock describes, if it makes sense.
+    pub fn from_superblock(superblock: &Superblock) -> Option<Self> {
+        let sector = match superblock.sector_shift {
+            shift @ (9 | 12) => 1 << shift,
+            _ => return None,
+        };
+        let count = superblock.region_count.get() as usize;
+        let blocks = Some(superblock.blocks.get())
+            .filter(|blocks| (1..=crate::MAX_BLOCKS).contains(blocks))?;
+        let first = superblock.regions[..count.min(MAX_REGIONS)].first()?.ranges.get();
+        let limit = Some(superblock.log_limit.get()).filter(|&limit| is_limit(limit))?;
+        // Everything else follows from these: rebuild it and compare.
+        let mut layout = Self::new((u64::from(first) * RANGE_BLOCKS).min(blocks), sector, limit);
+        for region in &superblock.regions[1..count.min(MAX_REGIONS)] {
+            layout.add_region(region.ranges.get());
+            if u64::from(layout.ranges()) > u64::from(u32::MAX / 2) {
+                return None;
+            }
+        }
+        layout.blocks = blocks;
+        let mut again = superblock.clone();
+        layout.describe(&mut again);
+        (again == *superblock && ranges_of(blocks) == layout.ranges()).then_some(layout)
+    }
+}
+
+/// Whether `limit` is one that a log may have.
+pub fn is_limit(limit: u64) -> bool {
+    limit.is_multiple_of(PAGE as u64) && (64 << 10..=1 << 40).contains(&limit)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tib_takes_what_the_format_promises() {
+        let layout = Layout::new(1 << 28, 4096, Layout::default_limit(1 << 28));
+        assert_eq!(layout.limit, 144 << 20);
+        let region = region_len(layout.ranges());
+        assert_eq!(region, 64 << 20 | 2 * 65 * 4096);
+        assert!(layout.ring_len < layout.limit * 3 / 2 + (1 << 20));
+        assert_eq!(layout.max_frame(), 64 << 10);
+    }
+
+    #[test]
+    fn offsets_do_not_overlap_and_survive_growth() {
+        let layout = Layout::new(300 * RANGE_BLOCKS + 5, 512, 64 << 10);
+        let grown = layout.grown(500 * RANGE_BLOCKS).expect("few regions");
+        assert!(layout.max_frame() >= MAX_RECORD as u64 + HEADER_AND_CRC);
+        let mut offsets: Vec<u64> = vec![0, PAGE as u64];
+        offsets.extend(
+            (0..grown.ring_len / PAGE as u64).map(|page| grown.ring_start + page * PAGE as u64),
+        );
+        offsets.extend(grown.directory().iter().flat_map(|place| place.copies));
+        for slot in 0..2 {
+            offsets.extend((0..grown.ranges()).map(|range| grown.image_offset(range, slot)));
+        }
+        for (range, slot) in [(0, 0), (299, 1), (300, 0)] {
+            assert_eq!(layout.image_offset(range, slot), grown.image_offset(range, slot));
+        }
+        offsets.sort_unstable();
+        let pages = grown.len() / PAGE as u64;
+        assert_eq!(offsets, (0..pages).map(|page| page * PAGE as u64).collect::<Vec<_>>());
+        let mut superblock = Superblock::zeroed();
+        grown.describe(&mut superblock);
+        assert_eq!(Layout::from_superblock(&superblock), Some(grown));
+        superblock.ring_len = (superblock.ring_len.get() + 4096).into();
+        assert_eq!(Layout::from_superblock(&superblock), None);
+    }
+
+    const HEADER_AND_CRC: u64 = 68;
+}

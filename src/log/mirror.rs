@@ -1,0 +1,315 @@
+//! The committed state in memory: one bit per block, 1 = allocated, as images hold it.
+//!
+//! The index in front of it cannot stand in for it: there, a block is taken from the moment it is
+//! reserved and until its quarantine is over. What the second bitmap buys for its 32 MiB per TiB
+//! (of which untouched ranges cost nothing, since their pages are never written): an image is one
+//! copy of 4 KiB without a look at any transaction, and every commit is checked, block by block,
+//! before it becomes durable.
+
+use crate::log::record::{Item, Op, RANGE_BLOCKS, Record, Records, items};
+
+/// Words of a range.
+pub const RANGE_WORDS: usize = RANGE_BLOCKS as usize / 64;
+
+/// A record that contradicts the state, or itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misfit {
+    /// The block already is what the record wants to make it.
+    Block(u64),
+    /// The record names blocks beyond the device, or makes no sense; its offset in the bytes.
+    Record(usize),
+}
+
+/// The committed state of one device.
+#[derive(Debug)]
+pub struct Mirror {
+    words: Vec<u64>,
+    blocks: u64,
+    allocated: u64,
+}
+
+impl Mirror {
+    /// All free. `None` if the process has no memory for it.
+    pub fn new(blocks: u64) -> Option<Self> {
+        let words = (blocks.div_ceil(RANGE_BLOCKS) as usize).checked_mul(RANGE_WORDS)?;
+        let mut probe: Vec<u64> = Vec::new();
+        probe.try_reserve_exact(words).ok()?;
+        drop(probe);
+        // Not `resize`: zeroed pages from the system stay untouched, and unpaid for, until written.
+        Some(Self { words: vec![0; words], blocks, allocated: 0 })
+    }
+
+    pub fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    pub fn allocated(&self) -> u64 {
+        self.allocated
+    }
+
+    pub fn ranges(&self) -> u32 {
+        (self.words.len() / RANGE_WORDS) as u32
+    }
+
+    /// Blocks of `range`: fewer than others for the last one.
+    pub fn range_blocks(&self, range: u32) -> u32 {
+        blocks_of(self.blocks, range)
+    }
+
+    /// One bit per block, bits beyond the device 0.
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    pub fn range(&self, range: u32) -> &[u64] {
+        let start = range as usize * RANGE_WORDS;
+        &self.words[start..start + RANGE_WORDS]
+    }
+
+    /// The words, to be filled in by a recovery; [`Mirror::recount`] must follow.
+    pub fn words_mut(&mut self) -> &mut [u64] {
+        &mut self.words
+    }
+
+    pub fn recount(&mut self) {
+        use rayon::prelude::*;
+        let count =
+            |range: &[u64]| range.iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
+        self.allocated = self.words.par_chunks(64 * RANGE_WORDS).map(count).sum();
+    }
+
+    /// More blocks, all free.
+    pub fn grow(&mut self, blocks: u64) {
+        self.words.resize(blocks.div_ceil(RANGE_BLOCKS) as usize * RANGE_WORDS, 0);
+        self.blocks = blocks;
+    }
+
+    /// Carries out the delta and fill records in `bytes`, all or none. `touched` is told of every
+    /// range changed, more than once if need be.
+    pub fn apply(&mut self, bytes: &[u8], mut touched: impl FnMut(u32)) -> Result<(), Misfit> {
+        let mut records = Records::new(bytes);
+        let mut offset = 0;
+        while let Some(record) = records.next() {
+            if let Err(misfit) = self.apply_record(record, offset, &mut touched) {
+                self.undo(&bytes[..offset]);
+                return Err(misfit);
+            }
+            offset = records.offset();
+        }
+        Ok(())
+    }
+
+    fn apply_record(
+        &mut self,
+        record: Result<Record<'_>, usize>,
+        offset: usize,
+        touched: &mut impl FnMut(u32),
+    ) -> Result<(), Misfit> {
+        match record {
+            Ok(Record::Delta { range, items: of }) => {
+                touched(range);
+                self.apply_items(range, of).map_err(|misfit| match misfit {
+                    Misfit::Record(_) => Misfit::Record(offset),
+                    block @ Misfit::Block(_) => block,
+                })
+            }
+            Ok(Record::Fill { first, count, op }) => {
+                let end = first.checked_add(count).filter(|&end| end <= self.ranges());
+                let end = end.ok_or(Misfit::Record(offset))?;
+                let whole = Item { start: 0, len: RANGE_BLOCKS as u32, op };
+                for range in first..end {
+                    touched(range);
+                    if let Err(misfit) = self.apply_item(range, whole) {
+                        let undo = Item { op: op.inverse(), ..whole };
+                        (first..range).for_each(|range| self.force(range, undo));
+                        return Err(misfit);
+                    }
+                }
+                Ok(())
+            }
+            Ok(Record::Commit | Record::Position(_) | Record::Image { .. } | Record::Skipped) => {
+                Ok(())
+            }
+            Err(_) => Err(Misfit::Record(offset)),
+        }
+    }
+
+    fn apply_items(&mut self, range: u32, of: &[u8]) -> Result<(), Misfit> {
+        for (number, item) in items(of).enumerate() {
+            let result =
+                item.ok_or(Misfit::Record(0)).and_then(|item| self.apply_item(range, item));
+            if result.is_err() {
+                self.undo_items(range, &of[..4 * number]);
+                return result;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_item(&mut self, range: u32, item: Item) -> Result<(), Misfit> {
+        if range >= self.ranges() || item.start + item.len > self.range_blocks(range) {
+            return Err(Misfit::Record(0));
+        }
+        let start = range as usize * RANGE_WORDS;
+        apply_item(&mut self.words[start..start + RANGE_WORDS], item)
+            .map_err(|block| Misfit::Block(u64::from(range) * RANGE_BLOCKS + u64::from(block)))?;
+        self.count(item);
+        Ok(())
+    }
+
+    /// Carries out an item that is known to fit.
+    fn force(&mut self, range: u32, item: Item) {
+        let done = self.apply_item(range, item);
+        debug_assert_eq!(done, Ok(()), "the inverse of what was just done");
+    }
+
+    fn count(&mut self, item: Item) {
+        let blocks = u64::from(item.len);
+        self.allocated = match item.op {
+            Op::Allocate => self.allocated + blocks,
+            Op::Free => self.allocated - blocks,
+        };
+    }
+
+    /// Takes back what [`Mirror::apply`] did with `bytes`.
+    pub fn undo(&mut self, bytes: &[u8]) {
+        for record in Records::new(bytes) {
+            match record {
+                Ok(Record::Delta { range, items: of }) => self.undo_items(range, of),
+                Ok(Record::Fill { first, count, op }) => {
+                    let whole = Item { start: 0, len: RANGE_BLOCKS as u32, op: op.inverse() };
+                    (first..first + count).for_each(|range| self.force(range, whole));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn undo_items(&mut self, range: u32, of: &[u8]) {
+        for item in items(of).rev().flatten() {
+            self.force(range, Item { op: item.op.inverse(), ..item });
+        }
+    }
+}
+
+/// Blocks of `range` on a device of `blocks` blocks.
+pub fn blocks_of(blocks: u64, range: u32) -> u32 {
+    (blocks - u64::from(range) * RANGE_BLOCKS).min(RANGE_BLOCKS) as u32
+}
+
+/// Carries out `item` on the words of its range, or names a block of the range that already is what
+/// the item would make it, and changes nothing.
+pub fn apply_item(words: &mut [u64], item: Item) -> Result<(), u32> {
+    let (start, end) = (item.start, item.start + item.len);
+    let masks = |word: u32| {
+        let low = start.saturating_sub(64 * word).min(64);
+        let high = (end - 64 * word).min(64);
+        (u64::MAX >> (64 - (high - low))) << low
+    };
+    let touched = start / 64..end.div_ceil(64);
+    for word in touched.clone() {
+        let wrong = match item.op {
+            Op::Allocate => words[word as usize],
+            Op::Free => !words[word as usize],
+        } & masks(word);
+        if wrong != 0 {
+            return Err(64 * word + wrong.trailing_zeros());
+        }
+    }
+    for word in touched {
+        words[word as usize] ^= masks(word);
+    }
+    Ok(())
+}
+
+/// Takes back in `words`, the state of `range`, what `records` did; whether they did anything there.
+pub fn undo_in_range(records: &[u8], range: u32, words: &mut [u64]) -> bool {
+    let mut any = false;
+    let mut undo = |item: Item| {
+        any = true;
+        let done = apply_item(words, Item { op: item.op.inverse(), ..item });
+        debug_assert_eq!(done, Ok(()), "the inverse of what was done");
+    };
+    for record in Records::new(records).flatten() {
+        match record {
+            Record::Delta { range: of, items: all } if of == range => {
+                items(all).flatten().for_each(&mut undo);
+            }
+            Record::Fill { first, count, op } if (first..first + count).contains(&range) => {
+                undo(Item { start: 0, len: RANGE_BLOCKS as u32, op });
+            }
+            _ => {}
+        }
+    }
+    any
+}
+
+/// Free blocks and longest free run in the first `blocks` blocks of a range.
+pub fn survey(words: &[u64], blocks: u32) -> (u32, u32) {
+    let (mut free, mut largest, mut run) = (0, 0, 0);
+    for (index, &word) in words.iter().enumerate() {
+        let valid = blocks.saturating_sub(64 * index as u32).min(64);
+        if valid == 0 {
+            break;
+        }
+        let mut bits = !word & (u64::MAX >> (64 - valid));
+        free += bits.count_ones();
+        if bits == u64::MAX {
+            run += 64;
+            continue;
+        }
+        let mut at = 0;
+        loop {
+            let ones = (!(bits >> at)).trailing_zeros().min(64 - at);
+            run += ones;
+            at += ones;
+            if at >= 64 {
+                break;
+            }
+            largest = largest.max(run);
+            run = 0;
+            bits &= u64::MAX << at;
+            if bits == 0 {
+                break;
+            }
+            at = bits.trailing_zeros();
+        }
+    }
+    (free, largest.max(run))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_change_exactly_their_blocks_or_nothing() {
+        let mut words = [0; RANGE_WORDS];
+        let item = |start, len, op| Item { start, len, op };
+        for (start, len) in [(0, 1), (63, 2), (100, 500), (32767, 1), (1000, 64)] {
+            assert_eq!(apply_item(&mut words, item(start, len, Op::Allocate)), Ok(()));
+        }
+        let count: u32 = words.iter().map(|word| word.count_ones()).sum();
+        assert_eq!(count, 1 + 2 + 500 + 1 + 64);
+        let before = words;
+        assert_eq!(apply_item(&mut words, item(90, 20, Op::Allocate)), Err(100));
+        assert_eq!(apply_item(&mut words, item(590, 20, Op::Free)), Err(600));
+        assert_eq!(words, before);
+        assert_eq!(apply_item(&mut words, item(0, 1, Op::Free)), Ok(()));
+        let whole = item(0, RANGE_BLOCKS as u32, Op::Allocate);
+        assert_eq!(apply_item(&mut [0; RANGE_WORDS], whole), Ok(()));
+    }
+
+    #[test]
+    fn survey_finds_the_longest_run_across_words() {
+        let mut words = [u64::MAX; RANGE_WORDS];
+        assert_eq!(survey(&words, RANGE_BLOCKS as u32), (0, 0));
+        words[3] = u64::MAX >> 10; // 10 at the top
+        words[4] = 0;
+        words[5] = !0b11_0111; // 3 at the bottom, then 2
+        words[511] = 0;
+        assert_eq!(survey(&words, RANGE_BLOCKS as u32), (10 + 64 + 5 + 64, 77));
+        assert_eq!(survey(&words, 511 * 64 + 5), (10 + 64 + 5 + 5, 77));
+        assert_eq!(survey(&[0; RANGE_WORDS], 77), (77, 77));
+    }
+}

@@ -1,0 +1,477 @@
+//! Creating, opening and inspecting a log.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use crate::allocator::{Allocator, MAX_BLOCKS};
+use crate::delta::Delta;
+use crate::error::ConfigError;
+use crate::log::disk::Disk;
+use crate::log::error::{CommitError, LogError};
+use crate::log::fault::{Fault, faulty};
+use crate::log::format::{PAGE, Superblock, Tail};
+use crate::log::group::Group;
+use crate::log::layout::{Layout, is_limit};
+use crate::log::mirror::Mirror;
+use crate::log::recover::{Loader, Report};
+use crate::log::writer::{Work, Writer, empty_page, identity};
+use crate::log::{Inner, SpaceMapLog};
+use crate::store::Lsn;
+use crate::sync::Counter;
+
+/// Whose log is right after a crash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Authority {
+    /// This one's: what was committed here happened. The engine's metadata is in the same state, or
+    /// can be brought there.
+    #[default]
+    Log,
+    /// The engine's: it commits here first, keeps the LSN in its own log, and after a crash opens
+    /// with [`OpenOptions::recover_until`] the last LSN that its own log knows of. Until it calls
+    /// [`SpaceMapLog::stable`], a transaction can be taken back.
+    Engine,
+    /// The engine's, and this log is only its checkpoint: the engine keeps the encoded deltas in its
+    /// own log, hands each to [`SpaceMapLog::absorb`] when it is durable there, calls
+    /// [`SpaceMapLog::checkpoint`] now and then, and after a crash feeds what came later to
+    /// [`Opened::replay`].
+    Piggyback,
+}
+
+impl Authority {
+    fn encode(self) -> u8 {
+        match self {
+            Self::Log => 0,
+            Self::Engine => 1,
+            Self::Piggyback => 2,
+        }
+    }
+
+    fn decode(byte: u8) -> Option<Self> {
+        [Self::Log, Self::Engine, Self::Piggyback].into_iter().find(|mode| mode.encode() == byte)
+    }
+}
+
+/// How to create a log.
+#[derive(Clone, Debug, Default)]
+pub struct CreateOptions {
+    block_size: Option<u32>,
+    limit: Option<u64>,
+    sector: Option<u32>,
+    authority: Authority,
+    uuid: Option<[u8; 16]>,
+    shards: Option<usize>,
+    overwrite: bool,
+    sparse: bool,
+}
+
+impl CreateOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes per block: see [`Builder::block_size`](crate::Builder::block_size).
+    #[must_use]
+    pub fn block_size(mut self, bytes: u32) -> Self {
+        self.block_size = Some(bytes);
+        self
+    }
+
+    /// The live log stays below this many bytes ("L"): a multiple of 4096 from 64 KiB to 1 TiB. By
+    /// default four times the cost of all images, from 8 to 256 MiB. Larger means fewer images and
+    /// a longer replay. The ring takes one and a half times as much.
+    #[must_use]
+    pub fn limit(mut self, bytes: u64) -> Self {
+        self.limit = Some(bytes);
+        self
+    }
+
+    /// What the device writes atomically and without reading first: 4096 (the default) or 512 bytes.
+    /// Frames are padded to it.
+    #[must_use]
+    pub fn sector(mut self, bytes: u32) -> Self {
+        self.sector = Some(bytes);
+        self
+    }
+
+    /// Whose log is right after a crash.
+    #[must_use]
+    pub fn authority(mut self, authority: Authority) -> Self {
+        self.authority = authority;
+        self
+    }
+
+    /// The device's identity; random by default.
+    #[must_use]
+    pub fn uuid(mut self, uuid: [u8; 16]) -> Self {
+        self.uuid = Some(uuid);
+        self
+    }
+
+    /// See [`Builder::shards`](crate::Builder::shards).
+    #[must_use]
+    pub fn shards(mut self, count: usize) -> Self {
+        self.shards = Some(count);
+        self
+    }
+
+    /// Destroy what the disk holds: without this, only a disk whose first 8 KiB are zero is taken.
+    #[must_use]
+    pub fn overwrite(mut self) -> Self {
+        self.overwrite = true;
+        self
+    }
+
+    /// Do not write zeros over the whole ring of a new file. Saves time and space at first, but then
+    /// a commit can meet a full file system, and flushes are slower while the file is filling.
+    #[must_use]
+    pub fn sparse(mut self) -> Self {
+        self.sparse = true;
+        self
+    }
+}
+
+/// How to open a log.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    blocks: Option<u64>,
+    lsn: Option<Lsn>,
+    until: Option<Lsn>,
+    shards: Option<usize>,
+}
+
+impl OpenOptions {
+    /// Whatever is there.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The device must have this many blocks.
+    #[must_use]
+    pub fn expect_blocks(mut self, blocks: u64) -> Self {
+        self.blocks = Some(blocks);
+        self
+    }
+
+    /// The engine knows that this transaction was acknowledged: the log must not end before it.
+    #[must_use]
+    pub fn expect_lsn(mut self, lsn: Lsn) -> Self {
+        self.lsn = Some(lsn);
+        self
+    }
+
+    /// The engine's own log ends with this transaction: later ones are taken back, by a transaction
+    /// that undoes them. Under [`Authority::Engine`], that is possible for everything that was not
+    /// called [`stable`](SpaceMapLog::stable); otherwise only as far back as the images allow.
+    #[must_use]
+    pub fn recover_until(mut self, lsn: Lsn) -> Self {
+        self.until = Some(lsn);
+        self
+    }
+
+    /// See [`Builder::shards`](crate::Builder::shards).
+    #[must_use]
+    pub fn shards(mut self, count: usize) -> Self {
+        self.shards = Some(count);
+        self
+    }
+}
+
+/// A log and its allocator.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Opened {
+    /// Where transactions are committed to.
+    pub log: SpaceMapLog,
+    /// The free space as of the last transaction.
+    pub allocator: Allocator,
+    /// What was found.
+    pub report: Report,
+    /// Under [`Authority::Piggyback`]: the engine's position at the last checkpoint.
+    pub position: u64,
+}
+
+impl Opened {
+    /// Feeds a transaction from the engine's own log, under [`Authority::Piggyback`]: those behind
+    /// [`Opened::position`], in order, before anything is allocated.
+    ///
+    /// # Errors
+    /// [`CommitError::Conflict`] if the delta does not fit the state, which is unchanged then;
+    /// [`CommitError::Mode`].
+    pub fn replay(&self, delta: &Delta, position: u64) -> Result<(), CommitError> {
+        let mut transaction = self.allocator.begin();
+        for &extent in delta.allocated() {
+            let block = extent.start;
+            transaction.mark_allocated(extent).map_err(|_| CommitError::Conflict { block })?;
+        }
+        for &extent in delta.freed() {
+            let block = extent.start;
+            transaction.free(extent).map_err(|_| CommitError::Conflict { block })?;
+        }
+        self.log.absorb(transaction.freeze(), position).map_err(|failed| failed.error)
+    }
+}
+
+impl SpaceMapLog {
+    /// Makes `disk` the log of a new device of `blocks` blocks, all free. Writes the ring once
+    /// (1.5 times the limit), and flushes four times.
+    ///
+    /// # Errors
+    /// [`LogError::Exists`] or [`LogError::Foreign`] if the disk holds a log or something else;
+    /// [`LogError::Option`], [`LogError::Config`] for impossible options; [`LogError::Io`].
+    pub fn create(
+        disk: impl Disk + 'static,
+        blocks: u64,
+        options: &CreateOptions,
+    ) -> Result<Opened, LogError> {
+        Self::create_on(Arc::new(disk), blocks, options)
+    }
+
+    pub(crate) fn create_on(
+        disk: Arc<dyn Disk>,
+        blocks: u64,
+        options: &CreateOptions,
+    ) -> Result<Opened, LogError> {
+        let layout = layout(blocks, options)?;
+        let block_size = options.block_size.unwrap_or(4096);
+        // Before anything is written: sizes that no allocator can have.
+        Allocator::builder(1).block_size(block_size).build()?;
+        let loader = Loader::new(disk.clone());
+        let used = disk.len().map_err(|error| loader.io("measure", 0, error))? > 0;
+        if used && !options.overwrite {
+            refuse_used(&loader, &*disk)?;
+        }
+        let uuid = match options.uuid {
+            Some(uuid) => uuid,
+            None => {
+                let mut uuid = [0; 16];
+                getrandom::fill(&mut uuid)
+                    .map_err(|error| loader.io("draw a UUID", 0, std::io::Error::other(error)))?;
+                uuid
+            }
+        };
+        let mut superblock = Superblock::zeroed();
+        layout.describe(&mut superblock);
+        superblock.uuid = uuid;
+        superblock.block_shift = block_size.ilog2() as u8;
+        superblock.mode = options.authority.encode();
+        superblock.tail =
+            Tail { sequence: 1.into(), previous: crc32c::crc32c(&uuid).into(), ..Tail::default() };
+        disk.grow(layout.len()).map_err(|error| loader.io("grow", layout.len(), error))?;
+        let write = |offset: u64, bytes: &[u8]| {
+            disk.write(offset, bytes).map_err(|error| loader.io("write", offset, error))
+        };
+        let sync = || disk.sync().map_err(|error| loader.io("sync", 0, error));
+        write(0, &[0; 2 * PAGE])?;
+        sync()?;
+        if used || !options.sparse {
+            let zeros = vec![0; 1 << 20];
+            for offset in (0..layout.ring_len).step_by(zeros.len()) {
+                let len = (layout.ring_len - offset).min(zeros.len() as u64);
+                write(layout.ring_start + offset, &zeros[..len as usize])?;
+            }
+        }
+        for (index, place) in layout.directory().iter().enumerate() {
+            let bytes = empty_page(index, place).to_bytes(identity(&superblock));
+            write(place.copies[0], &bytes)?;
+            write(place.copies[1], &bytes)?;
+        }
+        sync()?;
+        for generation in [1, 2] {
+            superblock.generation = generation.into();
+            write(generation % 2 * PAGE as u64, &superblock.to_page())?;
+            sync()?;
+        }
+        Self::open_on(disk, &OpenOptions { shards: options.shards, ..OpenOptions::default() })
+    }
+
+    /// Opens the log on `disk`, with the state after its last transaction, or after the one that the
+    /// options name. Reads the log and all images, in parallel on the rayon pool that the caller is
+    /// in; writes both superblocks, with a flush each, and what taking back needs.
+    ///
+    /// # Errors
+    /// [`LogError`]. Nothing was written unless it is [`LogError::Io`] or [`LogError::Commit`], and
+    /// then opening again finds the same state.
+    pub fn open(disk: impl Disk + 'static, options: &OpenOptions) -> Result<Opened, LogError> {
+        Self::open_on(Arc::new(disk), options)
+    }
+
+    pub(crate) fn open_on(disk: Arc<dyn Disk>, options: &OpenOptions) -> Result<Opened, LogError> {
+        let loader = Loader::new(disk.clone());
+        let (superblock, authority) = described(&loader, options)?;
+        let keep_unstable = authority == Authority::Engine;
+        let mut state = loader.load(options.until, keep_unstable)?;
+        missing(&disk.name(), options, state.report.last)?;
+        begin_incarnation(&loader, &*disk, &mut state.recovered.superblock)?;
+        let head = state.recovered.head;
+        let mut writer = Writer::new(state.recovered);
+        writer.piggyback = authority == Authority::Piggyback;
+        let mut report = state.report;
+        if let Some((delta, transactions)) = state.rollback {
+            take_back(&mut writer, &delta, transactions)?;
+        }
+        let started = Instant::now();
+        let allocator = allocator(&writer.mirror, superblock.block_shift, options)?;
+        report.build_time = started.elapsed();
+        let inner = Inner {
+            queue: Group::new(),
+            allocator: allocator.id(),
+            authority,
+            max_commit: writer.layout.max_commit(),
+            name: disk.name(),
+            last: Counter::new(writer.head.lsn),
+            writer: Mutex::new(writer),
+        };
+        let log = Self { inner: Arc::new(inner) };
+        Ok(Opened { log, allocator, report, position: head.engine })
+    }
+
+    /// The state on `disk` without writing anything: an allocator whose changes go nowhere, and what
+    /// was found.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn inspect(
+        disk: impl Disk + 'static,
+        options: &OpenOptions,
+    ) -> Result<(Allocator, Report), LogError> {
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let loader = Loader::new(disk.clone());
+        let (superblock, _) = described(&loader, options)?;
+        let state = loader.load(options.until, false)?;
+        missing(&disk.name(), options, state.report.last)?;
+        let mut report = state.report;
+        let mut mirror = state.recovered.mirror;
+        if let Some((delta, _)) = &state.rollback {
+            let mut records = Vec::new();
+            delta.encode(&mut records);
+            let undone = mirror.apply(&records, |_| ());
+            debug_assert_eq!(undone, Ok(()), "made from the difference");
+        }
+        let started = Instant::now();
+        let allocator = allocator(&mirror, superblock.block_shift, options)?;
+        report.build_time = started.elapsed();
+        Ok((allocator, report))
+    }
+}
+
+fn layout(blocks: u64, options: &CreateOptions) -> Result<Layout, LogError> {
+    if blocks == 0 {
+        return Err(ConfigError::NoBlocks.into());
+    }
+    if blocks > MAX_BLOCKS {
+        return Err(ConfigError::TooManyBlocks { blocks, max: MAX_BLOCKS }.into());
+    }
+    let sector = u64::from(options.sector.unwrap_or(PAGE as u32));
+    if ![512, 4096].contains(&sector) {
+        let reason = "a sector has 512 or 4096 bytes";
+        return Err(LogError::Option { name: "sector", value: sector, reason });
+    }
+    let limit = options.limit.unwrap_or_else(|| Layout::default_limit(blocks));
+    if !is_limit(limit) {
+        let reason = "a multiple of 4096 from 64 KiB to 1 TiB";
+        return Err(LogError::Option { name: "limit", value: limit, reason });
+    }
+    Ok(Layout::new(blocks, sector, limit))
+}
+
+/// An error if the beginning of the disk is not all zeros.
+fn refuse_used(loader: &Loader, disk: &dyn Disk) -> Result<(), LogError> {
+    let file = disk.name();
+    match loader.superblock() {
+        Ok(_)
+        | Err(LogError::Damaged { .. } | LogError::Version { .. } | LogError::Features { .. }) => {
+            Err(LogError::Exists { file })
+        }
+        Err(LogError::Foreign { .. }) => {
+            let len = disk.len().map_err(|error| loader.io("measure", 0, error))?;
+            let mut bytes = vec![0; len.min(2 * PAGE as u64) as usize];
+            disk.read(0, &mut bytes).map_err(|error| loader.io("read", 0, error))?;
+            if bytes.iter().all(|&byte| byte == 0) {
+                Ok(())
+            } else {
+                Err(LogError::Foreign { file })
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The superblock, if it is what the caller expects.
+fn described(loader: &Loader, options: &OpenOptions) -> Result<(Superblock, Authority), LogError> {
+    let (superblock, _) = loader.superblock()?;
+    let found = superblock.blocks.get();
+    if let Some(expected) = options.blocks.filter(|&expected| expected != found) {
+        let file = loader.name().to_string();
+        return Err(LogError::Geometry { file, what: "the number of blocks", expected, found });
+    }
+    let sound = (9..=20).contains(&superblock.block_shift);
+    match Authority::decode(superblock.mode).filter(|_| sound) {
+        Some(authority) => Ok((superblock, authority)),
+        None => {
+            let file = loader.name().to_string();
+            Err(LogError::Features { file, features: u32::from(superblock.mode) })
+        }
+    }
+}
+
+fn missing(file: &str, options: &OpenOptions, found: Lsn) -> Result<(), LogError> {
+    match options.lsn.filter(|&expected| expected > found) {
+        Some(expected) => Err(LogError::Missing { file: file.to_string(), expected, found }),
+        None => Ok(()),
+    }
+}
+
+/// From here on, frames of the last life cannot continue those of this one: first one superblock
+/// says so, then the other.
+fn begin_incarnation(
+    loader: &Loader,
+    disk: &dyn Disk,
+    superblock: &mut Superblock,
+) -> Result<(), LogError> {
+    if !faulty(Fault::SameIncarnation) {
+        superblock.incarnation = (superblock.incarnation.get() + 1).into();
+    }
+    superblock.clean = 0;
+    for _ in 0..2 {
+        superblock.generation = (superblock.generation.get() + 1).into();
+        let offset = superblock.generation.get() % 2 * PAGE as u64;
+        disk.write(offset, &superblock.to_page())
+            .map_err(|error| loader.io("write", offset, error))?;
+        disk.sync().map_err(|error| loader.io("sync", offset, error))?;
+    }
+    Ok(())
+}
+
+/// Commits the transaction that undoes `transactions`. Until the engine has called it stable, images
+/// must know of neither.
+fn take_back(
+    writer: &mut Writer,
+    delta: &Delta,
+    transactions: Vec<(u64, u64, Vec<u8>)>,
+) -> Result<(), LogError> {
+    writer.keep(transactions);
+    let mut records = Vec::new();
+    delta.encode(&mut records);
+    // It may cancel out to nothing, but must be there: the engine goes on behind it.
+    let mut works = [Work { records: &records, result: None }];
+    writer.commit(&mut works);
+    match &works[0].result {
+        Some(Err(error)) => Err(error.clone().into()),
+        _ => Ok(()),
+    }
+}
+
+fn allocator(
+    mirror: &Mirror,
+    block_shift: u8,
+    options: &OpenOptions,
+) -> Result<Allocator, LogError> {
+    let mut builder = Allocator::builder(mirror.blocks()).block_size(1 << block_shift);
+    if let Some(shards) = options.shards {
+        builder = builder.shards(shards);
+    }
+    let words = mirror.blocks().div_ceil(64) as usize;
+    Ok(builder.build_from_bitmap(&mirror.words()[..words])?)
+}

@@ -1,0 +1,659 @@
+//! From the bytes on disk to the committed state, without writing anything.
+//!
+//! 1. The newest intact superblock; the newest intact copy of each directory page.
+//! 2. The log from the tail, as far as magic, checksum, sequence, position, incarnation and the chain
+//!    of checksums hold, cut after the last frame that ends a transaction.
+//! 3. Torn or damaged? An intact frame further on which says that what is missing was durable proves
+//!    that acknowledged transactions are lost.
+//! 4. Each range from its newest intact image, then the log's changes to it, strictly: what is
+//!    allocated must have been free, and the other way round. Ranges are independent, so each
+//!    thread reads the log once and carries out what concerns its share.
+//! 5. The number of allocated blocks must be what the last frame says.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use smallvec::SmallVec;
+use zerocopy::IntoBytes;
+
+use crate::delta::Delta;
+use crate::error::ConfigError;
+use crate::extent::Extent;
+use crate::log::disk::Disk;
+use crate::log::error::{IoFailure, LogError, Part};
+use crate::log::format::{
+    BOUNDARY, BadSuperblock, DirectoryPage, FrameHeader, HEADER, PAGE, Superblock,
+};
+use crate::log::layout::Layout;
+use crate::log::mirror::{Mirror, RANGE_WORDS, apply_item};
+use crate::log::record::{Image, Item, RANGE_BLOCKS, Record, Records, State, items};
+use crate::log::writer::{Base, Bases, Head, Mark, Recovered, identity};
+use crate::store::Lsn;
+
+/// Bytes read at a time.
+const CHUNK: usize = 1 << 20;
+
+/// An intact frame of the log.
+#[derive(Debug)]
+struct Frame {
+    header: FrameHeader,
+    crc: u32,
+    /// Its records in `Log::bytes`.
+    start: usize,
+}
+
+/// The part of the ring that counts.
+#[derive(Debug, Default)]
+struct Log {
+    frames: Vec<Frame>,
+    bytes: Vec<u8>,
+    /// Bytes cut off: of frames that do not end a transaction.
+    cut_frames: usize,
+}
+
+/// Everything known after looking, before anything is written.
+pub struct Loaded {
+    pub recovered: Recovered,
+    /// Transactions replayed, bytes of log read, images fallen back from.
+    pub report: Report,
+    /// What takes the state back to the transaction asked for, if the log goes on behind it; with
+    /// the transactions in between.
+    pub rollback: Option<(Delta, Vec<(u64, u64, Vec<u8>)>)>,
+}
+
+/// What opening a log found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// The last transaction found.
+    pub last: Lsn,
+    /// Transactions of the log that were replayed.
+    pub replayed: u64,
+    /// Bytes of live log that were read.
+    pub log_bytes: u64,
+    /// Frames behind the last whole transaction that were cut off: what a crash left of commits
+    /// that were never acknowledged. Frames torn beyond recognition are not counted.
+    pub cut_frames: u64,
+    /// Transactions taken back because the engine asked for an earlier one.
+    pub taken_back: u64,
+    /// Ranges whose newest image was damaged and which were restored from an older one.
+    pub restored_ranges: u64,
+    /// Directory pages and superblocks of which one copy was damaged.
+    pub damaged_copies: u64,
+    /// Time to read and check the log and the images, and to replay.
+    pub load_time: std::time::Duration,
+    /// Time to build the allocator's index from it.
+    pub build_time: std::time::Duration,
+    /// Bytes read.
+    pub read_bytes: u64,
+}
+
+pub struct Loader {
+    disk: Arc<dyn Disk>,
+    name: String,
+}
+
+impl Loader {
+    pub fn new(disk: Arc<dyn Disk>) -> Self {
+        let name = disk.name();
+        Self { disk, name }
+    }
+
+    pub fn io(&self, action: &'static str, offset: u64, error: std::io::Error) -> LogError {
+        let (file, error) = (self.name.clone(), Arc::new(error));
+        LogError::Io(IoFailure { file, action, offset, error })
+    }
+
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), LogError> {
+        self.disk.read(offset, bytes).map_err(|error| self.io("read", offset, error))
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn damage(&self, part: Part, offset: u64) -> LogError {
+        LogError::Damaged { file: self.name.clone(), part, offset }
+    }
+
+    /// The newest intact superblock, and how many of the two are damaged.
+    pub fn superblock(&self) -> Result<(Superblock, u64), LogError> {
+        let file = self.name.clone();
+        let len = self.disk.len().map_err(|error| self.io("measure", 0, error))?;
+        if len < 2 * PAGE as u64 {
+            return Err(LogError::Foreign { file });
+        }
+        let mut pages = vec![0; 2 * PAGE];
+        self.read(0, &mut pages)?;
+        let slots = [Superblock::from_page(&pages[..PAGE]), Superblock::from_page(&pages[PAGE..])];
+        for slot in &slots {
+            match *slot {
+                Err(BadSuperblock::Version { major }) => {
+                    return Err(LogError::Version { file, major });
+                }
+                Err(BadSuperblock::Features { incompatible: features }) => {
+                    return Err(LogError::Features { file, features });
+                }
+                _ => {}
+            }
+        }
+        let damaged = slots.iter().filter(|slot| slot.is_err()).count() as u64;
+        let foreign = slots.iter().all(|slot| *slot == Err(BadSuperblock::Foreign));
+        let newest = slots.into_iter().flatten().max_by_key(|slot| slot.generation.get());
+        match newest {
+            Some(superblock) => Ok((superblock, damaged)),
+            None if foreign => Err(LogError::Foreign { file }),
+            None => Err(self.damage(Part::Superblocks, 0)),
+        }
+    }
+
+    /// Everything.
+    pub fn load(&self, until: Option<Lsn>, keep_unstable: bool) -> Result<Loaded, LogError> {
+        let started = std::time::Instant::now();
+        let (superblock, damaged) = self.superblock()?;
+        let layout = Layout::from_superblock(&superblock)
+            .ok_or_else(|| self.damage(Part::Superblocks, 0))?;
+        let found = self.disk.len().map_err(|error| self.io("measure", 0, error))?;
+        if found < layout.len() {
+            let (file, expected) = (self.name.clone(), layout.len());
+            return Err(LogError::Truncated { file, expected, found });
+        }
+        let mut report = Report { damaged_copies: damaged, ..Report::default() };
+        let (entries, pages) = self.directory(&layout, &superblock, &mut report)?;
+        let log = self.scan(&layout, &superblock)?;
+        let (head, allocated) = end_of(&superblock, &log);
+        if let Some(until) = until.filter(|until| until.0 > head.lsn) {
+            let (file, found) = (self.name.clone(), Lsn(head.lsn));
+            return Err(LogError::Missing { file, expected: until, found });
+        }
+        self.look_behind(&layout, &superblock, &head)?;
+        report.last = Lsn(head.lsn);
+        report.replayed = head.lsn - superblock.tail.lsn.get();
+        report.log_bytes = head.position - superblock.tail.position.get();
+        report.cut_frames = log.cut_frames as u64;
+        let replay =
+            Replay { loader: self, layout: &layout, superblock: &superblock, log: &log, until };
+        let (mirror, ranges, rollback) = replay.run(entries, allocated, &mut report)?;
+        report.read_bytes = layout.ring_len
+            + (2 * PAGE * layout.directory().len()) as u64
+            + ranges.iter().filter(|bases| in_page(bases)).count() as u64 * PAGE as u64;
+        let marks = marks(&superblock, &log);
+        report.load_time = started.elapsed();
+        let disk = self.disk.clone();
+        let recovered = Recovered {
+            disk,
+            layout,
+            superblock,
+            mirror,
+            head,
+            ranges,
+            pages,
+            marks,
+            keep_unstable,
+        };
+        Ok(Loaded { recovered, report, rollback })
+    }
+
+    /// The entries of all ranges, from one or two intact copies with the older first, and for each
+    /// page the sequence and the copy to be written last.
+    #[expect(clippy::type_complexity, reason = "one caller, which takes it apart at once")]
+    fn directory(
+        &self,
+        layout: &Layout,
+        superblock: &Superblock,
+        report: &mut Report,
+    ) -> Result<(Vec<SmallVec<[Image; 2]>>, Vec<(u64, usize)>), LogError> {
+        let mut entries = vec![SmallVec::new(); layout.ranges() as usize];
+        let mut pages = Vec::new();
+        let identity = identity(superblock);
+        let mut bytes = vec![0; PAGE];
+        for (index, place) in layout.directory().into_iter().enumerate() {
+            let mut copies = Vec::new();
+            for (copy, &offset) in place.copies.iter().enumerate() {
+                self.read(offset, &mut bytes)?;
+                let page = DirectoryPage::from_bytes(&bytes, identity, index as u32, place.count);
+                copies.extend(page.map(|page| (page, copy)));
+            }
+            copies.sort_by_key(|(page, _)| page.sequence);
+            report.damaged_copies += 2 - copies.len() as u64;
+            let Some((newest, copy)) = copies.last() else {
+                return Err(self.damage(Part::DirectoryPage, place.copies[0]));
+            };
+            pages.push((newest.sequence, *copy));
+            for (page, _) in &copies {
+                for (entry, range) in page.entries.iter().zip(place.first_range as usize..) {
+                    if !entries[range].contains(entry) {
+                        entries[range].push(*entry);
+                    }
+                }
+            }
+        }
+        Ok((entries, pages))
+    }
+
+    /// Reads the log from the tail as far as it goes.
+    fn scan(&self, layout: &Layout, superblock: &Superblock) -> Result<Log, LogError> {
+        let tail = &superblock.tail;
+        let (mut position, mut sequence) = (tail.position.get(), tail.sequence.get());
+        let (mut lsn, mut previous, mut incarnation) = (tail.lsn.get(), tail.previous.get(), 0);
+        let end = position + layout.ring_len;
+        let mut window = Vec::new();
+        let mut window_start = position;
+        let mut log = Log::default();
+        let mut whole = 0;
+        while position < end {
+            let at = (position - window_start) as usize;
+            if window.len() - at < layout.max_frame() as usize
+                && window_start + (window.len() as u64) < end
+            {
+                window.drain(..at);
+                window_start = position;
+                let more = (CHUNK.max(2 * layout.max_frame() as usize))
+                    .min((end - position) as usize - window.len());
+                let old = window.len();
+                window.resize(old + more, 0);
+                self.read_ring(layout, position + old as u64, &mut window[old..])?;
+                continue;
+            }
+            let Some(header) = FrameHeader::parse(&window[at..], layout.sector, layout.max_frame())
+            else {
+                break;
+            };
+            let fits = header.position.get() == position
+                && header.sequence.get() == sequence
+                && header.previous.get() == previous
+                && header.lsn.get() == lsn
+                && (incarnation..=superblock.incarnation.get()).contains(&header.incarnation.get());
+            let crc = header.verify(&window[at..]);
+            let Some(crc) = crc.filter(|_| fits) else { break };
+            let records = &window[at + HEADER..at + header.sealed()];
+            let mut parsed = Records::new(records);
+            while let Some(record) = parsed.next() {
+                match record {
+                    Ok(Record::Commit) => lsn += 1,
+                    Ok(_) => {}
+                    Err(_) => return Err(self.damage(Part::Record, layout.ring_offset(position))),
+                }
+            }
+            log.frames.push(Frame { header, crc, start: log.bytes.len() });
+            log.bytes.extend_from_slice(records);
+            position += u64::from(header.len.get());
+            (sequence, previous, incarnation) = (sequence + 1, crc, header.incarnation.get());
+            if header.flags.get() & BOUNDARY != 0 {
+                whole = log.frames.len();
+            }
+        }
+        log.cut_frames = log.frames.len() - whole;
+        if let Some(first) = log.frames.get(whole) {
+            log.bytes.truncate(first.start);
+        }
+        log.frames.truncate(whole);
+        Ok(log)
+    }
+
+    fn read_ring(&self, layout: &Layout, position: u64, bytes: &mut [u8]) -> Result<(), LogError> {
+        let offset = layout.ring_offset(position);
+        let room = (layout.ring_start + layout.ring_len - offset) as usize;
+        let (first, second) = bytes.split_at_mut(bytes.len().min(room));
+        self.read(offset, first)?;
+        if second.is_empty() { Ok(()) } else { self.read(layout.ring_start, second) }
+    }
+
+    /// Looks through the rest of the ring for a frame which says that what should be at `head` was
+    /// durable.
+    fn look_behind(
+        &self,
+        layout: &Layout,
+        superblock: &Superblock,
+        head: &Head,
+    ) -> Result<(), LogError> {
+        let end = superblock.tail.position.get() + layout.ring_len;
+        let chunks = (end - head.position).div_ceil(CHUNK as u64);
+        let proof = (0..chunks).into_par_iter().map(|chunk| -> Result<bool, LogError> {
+            let start = head.position + chunk * CHUNK as u64;
+            let len = (CHUNK as u64).min(end - start) as usize;
+            let mut bytes = vec![0; len];
+            self.read_ring(layout, start, &mut bytes)?;
+            let sector = layout.sector as usize;
+            for at in (0..len).step_by(sector) {
+                let position = start + at as u64;
+                let Some(header) =
+                    FrameHeader::parse(&bytes[at..], layout.sector, layout.max_frame())
+                else {
+                    continue;
+                };
+                let proves = header.position.get() == position
+                    && header.sequence.get() > head.sequence
+                    && header.durable.get() >= head.sequence;
+                if proves {
+                    let mut frame = vec![0; header.len.get() as usize];
+                    self.read_ring(layout, position, &mut frame)?;
+                    if header.verify(&frame).is_some() {
+                        return Ok(true);
+                    }
+                }
+            }
+            Ok(false)
+        });
+        if proof.try_reduce(|| false, |a, b| Ok(a || b))? {
+            return Err(self.damage(Part::Frame, layout.ring_offset(head.position)));
+        }
+        Ok(())
+    }
+}
+
+fn in_page(bases: &Bases) -> bool {
+    bases.last().is_some_and(|base| base.image.state == State::Page)
+}
+
+/// Where the log goes on, and blocks allocated there.
+fn end_of(superblock: &Superblock, log: &Log) -> (Head, u64) {
+    let tail = &superblock.tail;
+    let mut head = Head {
+        position: tail.position.get(),
+        sequence: tail.sequence.get(),
+        lsn: tail.lsn.get(),
+        crc: tail.previous.get(),
+        engine: tail.engine.get(),
+    };
+    let mut allocated = tail.allocated.get();
+    for frame in &log.frames {
+        let header = &frame.header;
+        head.position += u64::from(header.len.get());
+        head.sequence += 1;
+        head.crc = frame.crc;
+        allocated = header.allocated.get();
+    }
+    for record in Records::new(&log.bytes).flatten() {
+        match record {
+            Record::Commit => head.lsn += 1,
+            Record::Position(position) => head.engine = position,
+            _ => {}
+        }
+    }
+    (head, allocated)
+}
+
+/// A mark for each frame.
+fn marks(superblock: &Superblock, log: &Log) -> VecDeque<Mark> {
+    let mut mark = superblock.tail;
+    let mut marks = VecDeque::with_capacity(log.frames.len());
+    for (index, frame) in log.frames.iter().enumerate() {
+        let header = &frame.header;
+        mark.position = header.position;
+        mark.sequence = header.sequence;
+        mark.lsn = header.lsn;
+        mark.previous = header.previous;
+        marks.push_back(mark);
+        mark.allocated = header.allocated;
+        let end = log.frames.get(index + 1).map_or(log.bytes.len(), |next| next.start);
+        for record in Records::new(&log.bytes[frame.start..end]).flatten() {
+            if let Record::Position(position) = record {
+                mark.engine = position.into();
+            }
+        }
+    }
+    marks
+}
+
+/// Images plus log, for all ranges.
+struct Replay<'a> {
+    loader: &'a Loader,
+    layout: &'a Layout,
+    superblock: &'a Superblock,
+    log: &'a Log,
+    until: Option<Lsn>,
+}
+
+/// What one thread came to for its share of the ranges.
+struct Share {
+    bases: Vec<Bases>,
+    restored: u64,
+    /// The state of ranges that were changed after `until`, as of then.
+    before: Vec<(u32, Vec<u64>)>,
+}
+
+type Rollback = (Delta, Vec<(u64, u64, Vec<u8>)>);
+
+impl Replay<'_> {
+    fn run(
+        &self,
+        mut candidates: Vec<SmallVec<[Image; 2]>>,
+        allocated: u64,
+        report: &mut Report,
+    ) -> Result<(Mirror, Vec<Bases>, Option<Rollback>), LogError> {
+        let blocks = self.layout.blocks;
+        let mut mirror =
+            Mirror::new(blocks).ok_or(ConfigError::OutOfMemory { bytes: blocks.div_ceil(8) })?;
+        let tail = self.superblock.tail.lsn.get();
+        for record in Records::new(&self.log.bytes).flatten() {
+            if let Record::Image { range, image } = record {
+                let known = candidates.get_mut(range as usize);
+                let known = known.ok_or_else(|| self.loader.damage(Part::Record, 0))?;
+                // An older one may lack changes that the log has forgotten.
+                if image.base >= tail && !known.contains(&image) {
+                    known.push(image);
+                }
+            }
+        }
+        for images in &mut candidates {
+            images.sort_by_key(|image| image.base);
+        }
+        let share = (candidates.len().div_ceil(rayon::current_num_threads())).max(64);
+        let shares: Vec<Share> = mirror
+            .words_mut()
+            .par_chunks_mut(share * RANGE_WORDS)
+            .zip(candidates.par_chunks(share))
+            .enumerate()
+            .map(|(index, (words, candidates))| {
+                self.share((index * share) as u32, words, candidates)
+            })
+            .collect::<Result<_, LogError>>()?;
+        mirror.recount();
+        if mirror.allocated() != allocated {
+            let offset = self
+                .log
+                .frames
+                .last()
+                .map_or(0, |frame| self.layout.ring_offset(frame.header.position.get()));
+            return Err(self.loader.damage(Part::Total, offset));
+        }
+        report.restored_ranges = shares.iter().map(|share| share.restored).sum();
+        let rollback = self.until.and_then(|until| self.rollback(until, &mirror, &shares, report));
+        let bases = shares.into_iter().flat_map(|share| share.bases).collect();
+        Ok((mirror, bases, rollback))
+    }
+
+    /// Loads and replays ranges `first..`, whose state is `words`.
+    fn share(
+        &self,
+        first: u32,
+        words: &mut [u64],
+        candidates: &[SmallVec<[Image; 2]>],
+    ) -> Result<Share, LogError> {
+        let mut share =
+            Share { bases: Vec::with_capacity(candidates.len()), restored: 0, before: Vec::new() };
+        for ((words, images), range) in words.chunks_mut(RANGE_WORDS).zip(candidates).zip(first..) {
+            let bases = self.load(range, words, images, &mut share.restored)?;
+            share.bases.push(bases);
+        }
+        self.replay(first, words, &mut share)?;
+        Ok(share)
+    }
+
+    /// The newest image of `range` that is intact, and those before it that count.
+    fn load(
+        &self,
+        range: u32,
+        words: &mut [u64],
+        images: &[Image],
+        restored: &mut u64,
+    ) -> Result<Bases, LogError> {
+        let until = self.until.map_or(u64::MAX, |until| until.0);
+        let mut oldest = u64::MAX;
+        for (index, image) in images.iter().enumerate().rev() {
+            if image.base > until {
+                oldest = image.base;
+                continue;
+            }
+            if self.load_image(range, words, image)? {
+                *restored += u64::from(index + 1 < images.len() && oldest == u64::MAX);
+                let bases = images[..=index].iter().map(|&image| Base { image, after: None });
+                return Ok(bases.collect());
+            }
+        }
+        if oldest != u64::MAX {
+            let file = self.loader.name.clone();
+            return Err(LogError::TooOld { file, until: Lsn(until), oldest: Lsn(oldest) });
+        }
+        let slot = images.last().map_or(0, |image| image.slot);
+        Err(self.loader.damage(Part::Image, self.layout.image_offset(range, slot)))
+    }
+
+    fn load_image(&self, range: u32, words: &mut [u64], image: &Image) -> Result<bool, LogError> {
+        match image.state {
+            State::AllFree => words.fill(0),
+            State::AllUsed => words.fill(u64::MAX),
+            State::Page => {
+                self.loader
+                    .read(self.layout.image_offset(range, image.slot), words.as_mut_bytes())?;
+                let intact = crc32c::crc32c(words.as_bytes()) == image.crc;
+                words.iter_mut().for_each(|word| *word = u64::from_le(*word));
+                return Ok(intact);
+            }
+        }
+        Ok(true)
+    }
+
+    fn replay(&self, first: u32, words: &mut [u64], share: &mut Share) -> Result<(), LogError> {
+        let until = self.until.map_or(u64::MAX, |until| until.0);
+        let end = first + share.bases.len() as u32;
+        let mut lsn = self.superblock.tail.lsn.get() + 1;
+        for (index, frame) in self.log.frames.iter().enumerate() {
+            let position = frame.header.position.get();
+            let bytes_end =
+                self.log.frames.get(index + 1).map_or(self.log.bytes.len(), |next| next.start);
+            let mut change = |lsn: u64, range: u32, item: Item| -> Result<(), LogError> {
+                let bases = &mut share.bases[(range - first) as usize];
+                for base in
+                    bases.iter_mut().filter(|base| base.image.base < lsn && base.after.is_none())
+                {
+                    base.after = Some(position);
+                }
+                if bases.last().is_some_and(|base| base.image.base >= lsn) {
+                    return Ok(());
+                }
+                let start = (range - first) as usize * RANGE_WORDS;
+                let words = &mut words[start..start + RANGE_WORDS];
+                if lsn > until
+                    && share.before.last().is_none_or(|&(last, _)| last != range)
+                    && !share.before.iter().any(|&(other, _)| other == range)
+                {
+                    share.before.push((range, words.to_vec()));
+                }
+                apply_item(words, item).map_err(|block| LogError::Contradiction {
+                    file: self.loader.name.clone(),
+                    offset: self.layout.ring_offset(position),
+                    block: u64::from(range) * RANGE_BLOCKS + u64::from(block),
+                })
+            };
+            let beyond = || self.loader.damage(Part::Record, self.layout.ring_offset(position));
+            for record in Records::new(&self.log.bytes[frame.start..bytes_end]).flatten() {
+                match record {
+                    Record::Commit => lsn += 1,
+                    Record::Delta { range, items: of } if (first..end).contains(&range) => {
+                        for item in items(of) {
+                            let item = item.filter(|item| {
+                                item.start + item.len
+                                    <= crate::log::mirror::blocks_of(self.layout.blocks, range)
+                            });
+                            change(lsn, range, item.ok_or_else(beyond)?)?;
+                        }
+                    }
+                    Record::Fill { first: from, count, op } => {
+                        let to = from.checked_add(count).filter(|&to| to <= self.layout.ranges());
+                        let to = to.ok_or_else(beyond)?;
+                        for range in from.max(first)..to.min(end) {
+                            change(lsn, range, Item { start: 0, len: RANGE_BLOCKS as u32, op })?;
+                        }
+                    }
+                    Record::Delta { range, .. } if range >= self.layout.ranges() => {
+                        return Err(beyond());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What takes the state back to `until`, and the transactions behind it one by one.
+    fn rollback(
+        &self,
+        until: Lsn,
+        mirror: &Mirror,
+        shares: &[Share],
+        report: &mut Report,
+    ) -> Option<Rollback> {
+        report.taken_back = report.last.0 - until.0;
+        if report.taken_back == 0 {
+            return None;
+        }
+        let (mut allocated, mut freed) =
+            (crate::extent_set::ExtentSet::default(), crate::extent_set::ExtentSet::default());
+        let mut before: Vec<&(u32, Vec<u64>)> =
+            shares.iter().flat_map(|share| &share.before).collect();
+        before.sort_by_key(|(range, _)| *range);
+        for (range, then) in before {
+            for (index, (&now, &then)) in mirror.range(*range).iter().zip(then).enumerate() {
+                let start = u64::from(*range) * RANGE_BLOCKS + 64 * index as u64;
+                let mut changed = now ^ then;
+                while changed != 0 {
+                    let bit = changed.trailing_zeros();
+                    changed &= changed - 1;
+                    let block = Extent::new(start + u64::from(bit), 1);
+                    let set = if now >> bit & 1 == 1 { &mut freed } else { &mut allocated };
+                    set.insert(block);
+                }
+            }
+        }
+        let delta = Delta {
+            allocated: allocated.into_extents(),
+            freed: freed.into_extents(),
+            origin: None,
+        };
+        Some((delta, self.transactions_after(until)))
+    }
+
+    fn transactions_after(&self, until: Lsn) -> Vec<(u64, u64, Vec<u8>)> {
+        let mut found = Vec::new();
+        let mut lsn = self.superblock.tail.lsn.get() + 1;
+        let mut current: Option<(u64, Vec<u8>)> = None;
+        for (index, frame) in self.log.frames.iter().enumerate() {
+            let end =
+                self.log.frames.get(index + 1).map_or(self.log.bytes.len(), |next| next.start);
+            let bytes = &self.log.bytes[frame.start..end];
+            let (mut records, mut start) = (Records::new(bytes), 0);
+            while let Some(record) = records.next() {
+                let raw = &bytes[start..records.offset()];
+                start = records.offset();
+                match record {
+                    Ok(Record::Commit) => {
+                        if let Some((position, bytes)) = current.take().filter(|_| lsn > until.0) {
+                            found.push((lsn, position, bytes));
+                        }
+                        current = None;
+                        lsn += 1;
+                    }
+                    Ok(Record::Delta { .. } | Record::Fill { .. }) if lsn > until.0 => {
+                        let position = frame.header.position.get();
+                        current.get_or_insert((position, Vec::new())).1.extend_from_slice(raw);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        found
+    }
+}

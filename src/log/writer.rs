@@ -1,0 +1,1044 @@
+//! The one writer of a log: it turns transactions into frames and keeps images, directory, tail and
+//! superblocks behind them. Everything written between two flushes is a *window*.
+//!
+//! Ordering rules (tried out by simulation, and by the crash tests beside this):
+//! 1. A transaction counts when its last frame does; frames before it are flushed with it or before.
+//! 2. An image goes to the slot that the newest durable image of its range does not use. It holds
+//!    the state before the transactions of its own window. A record of it rides in the log.
+//! 3. A directory page names only images whose record is durable. It is written to the stale copy,
+//!    and in a later window, the same bytes, to the other.
+//! 4. The tail moves to the oldest frame that either copy of the directory still needs.
+//! 5. A new tail goes to one superblock slot, and in a later window to the other. The ring behind it
+//!    is used again only after both.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::log::condense::Payments;
+use crate::log::disk::Disk;
+use crate::log::error::{CommitError, IoFailure};
+use crate::log::fault::{Fault, faulty};
+use crate::log::format::{
+    BOUNDARY, DirectoryPage, FRAME_MAGIC, FrameHeader, HEADER, PAGE, Superblock, Tail,
+};
+use crate::log::layout::{DirectoryPlace, Layout};
+use crate::log::mirror::{Mirror, Misfit, survey};
+use crate::log::record::{
+    Image, RANGE_BLOCKS, Record, Records, State, push_commit, push_image, push_position,
+};
+use crate::store::Lsn;
+
+/// Images that one window of forced condensing writes at most: 4 MiB.
+const FORCED_IMAGES: usize = 1024;
+
+/// An image, and the ring position of the first window with a change after it.
+#[derive(Clone, Copy, Debug)]
+pub struct Base {
+    pub image: Image,
+    pub after: Option<u64>,
+}
+
+/// The images of a range that matter: first the one that both copies of the directory name, last
+/// the newest.
+pub type Bases = SmallVec<[Base; 2]>;
+
+/// Where the next frame goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    pub position: u64,
+    pub sequence: u64,
+    /// The last transaction.
+    pub lsn: u64,
+    pub crc: u32,
+    /// The engine's position, in piggyback mode.
+    pub engine: u64,
+}
+
+/// What a tail at this frame would say.
+pub type Mark = Tail;
+
+/// A transaction to be committed, and what became of it.
+pub struct Work<'a> {
+    pub records: &'a [u8],
+    pub result: Option<Result<Lsn, CommitError>>,
+}
+
+/// A directory page, and how far the writing of its two copies has come.
+#[derive(Debug)]
+struct Directory {
+    place: DirectoryPlace,
+    sequence: u64,
+    /// The copy written last.
+    newest: usize,
+    /// A range of it has an image that the page does not name.
+    outdated: bool,
+    /// One copy is durable, and these bytes have to go to the other; with the base of each range.
+    half: Option<(Vec<u8>, Vec<u64>)>,
+}
+
+/// What a window is to do beside the transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// As much as the log's growth has paid for.
+    Paid,
+    /// Whatever keeps the tail behind this position.
+    Until(u64),
+}
+
+/// Everything to be written in one window, and what is true once it is durable.
+#[derive(Default)]
+struct Window {
+    writes: Vec<(u64, Vec<u8>)>,
+    images: Vec<(u32, Base)>,
+    /// Image records.
+    records: Vec<u8>,
+    /// Pages whose first copy is written, with the new sequence, bytes and bases.
+    first_copies: Vec<(usize, u64, Vec<u8>, Vec<u64>)>,
+    second_copies: Vec<usize>,
+    superblock: Option<Superblock>,
+    frames: Frames,
+    /// Ranges that the transactions change.
+    touched: Vec<u32>,
+}
+
+#[derive(Default)]
+struct Frames {
+    bytes: Vec<u8>,
+    marks: Vec<Mark>,
+    head: Option<Head>,
+}
+
+#[derive(Debug)]
+pub struct Writer {
+    pub disk: Arc<dyn Disk>,
+    pub layout: Layout,
+    pub mirror: Mirror,
+    pub head: Head,
+    /// The newest superblock; the other slot is older or the same.
+    pub superblock: Superblock,
+    /// What the next window has to write to the other slot.
+    superblock_half: bool,
+    /// The ring behind this may be used again.
+    pub free_from: u64,
+    /// The tail is looked for again when the log has reached this.
+    tail_check: u64,
+    ranges: Vec<Bases>,
+    directory: Vec<Directory>,
+    directory_next: usize,
+    directory_money: f64,
+    /// Ranges by when they first changed after their newest image; entries may be out of date.
+    changed: VecDeque<(u64, u32)>,
+    payments: Payments,
+    /// One mark for each frame that the log still needs.
+    marks: VecDeque<Mark>,
+    /// Transactions that the engine has not called stable: images must not know of them.
+    unstable: VecDeque<(u64, u64, Vec<u8>)>,
+    keep_unstable: bool,
+    /// Transactions come without records: images only ever go out with a checkpoint.
+    pub piggyback: bool,
+    /// The engine's position as of the last transaction absorbed.
+    absorbed: u64,
+    failed: Option<IoFailure>,
+    pub figures: Figures,
+}
+
+/// Bytes written, for those who want to see the bounds hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Figures {
+    /// Transactions committed.
+    pub commits: u64,
+    /// Flushes.
+    pub syncs: u64,
+    /// Bytes of frames.
+    pub log_bytes: u64,
+    /// Bytes of records in them.
+    pub record_bytes: u64,
+    /// Bytes of images.
+    pub image_bytes: u64,
+    /// Bytes of directory pages and superblocks.
+    pub directory_bytes: u64,
+    /// The most log that was ever live: from the oldest change that no image holds to the end.
+    pub max_live: u64,
+    /// The most bytes of images written with one flush.
+    pub max_image_burst: u64,
+}
+
+impl std::fmt::Debug for dyn Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+/// What recovery hands to the writer.
+pub struct Recovered {
+    pub disk: Arc<dyn Disk>,
+    pub layout: Layout,
+    pub superblock: Superblock,
+    pub mirror: Mirror,
+    pub head: Head,
+    pub ranges: Vec<Bases>,
+    /// Sequence and newest copy of each directory page.
+    pub pages: Vec<(u64, usize)>,
+    pub marks: VecDeque<Mark>,
+    /// Whether images must wait for the engine's word.
+    pub keep_unstable: bool,
+}
+
+impl Writer {
+    pub fn new(recovered: Recovered) -> Self {
+        let Recovered {
+            disk,
+            layout,
+            superblock,
+            mirror,
+            head,
+            ranges,
+            pages,
+            marks,
+            keep_unstable,
+        } = recovered;
+        let directory = layout
+            .directory()
+            .into_iter()
+            .zip(pages)
+            .map(|(place, (sequence, newest))| {
+                let of_page = &ranges[place.first_range as usize..][..place.count];
+                let outdated = of_page.iter().any(|bases| bases.len() > 1);
+                Directory { place, sequence, newest, outdated, half: None }
+            })
+            .collect();
+        let mut changed: Vec<(u64, u32)> = ranges
+            .iter()
+            .enumerate()
+            .filter_map(|(range, bases)| Some((bases.last()?.after?, range as u32)))
+            .collect();
+        changed.sort_unstable();
+        let mut payments = Payments::new(layout.limit, superblock.tail.position.get());
+        changed.iter().for_each(|&(position, _)| payments.changed(position));
+        let free_from = superblock.tail.position.get();
+        Self {
+            disk,
+            mirror,
+            head,
+            superblock,
+            superblock_half: false,
+            free_from,
+            tail_check: head.position,
+            ranges,
+            directory,
+            directory_next: 0,
+            directory_money: 0.0,
+            changed: changed.into(),
+            payments,
+            marks,
+            unstable: VecDeque::new(),
+            keep_unstable,
+            piggyback: false,
+            absorbed: head.engine,
+            failed: None,
+            figures: Figures::default(),
+            layout,
+        }
+    }
+
+    pub fn is_clean(&self) -> bool {
+        self.superblock.tail.position.get() == self.head.position
+            && self.free_from == self.head.position
+    }
+
+    /// Commits `works` in order, in as few windows as the ring allows; each learns its own result.
+    pub fn commit(&mut self, works: &mut [Work<'_>]) {
+        let max = self.layout.max_commit();
+        let mut rest = works;
+        while !rest.is_empty() {
+            let (mut count, mut bytes) = (0, 0);
+            while let Some(work) = rest.get(count) {
+                bytes += work.records.len() as u64 + 8;
+                if count > 0 && bytes > max / 2 {
+                    break;
+                }
+                count += 1;
+            }
+            let (now, later) = rest.split_at_mut(count);
+            self.commit_window(now);
+            rest = later;
+        }
+    }
+
+    fn commit_window(&mut self, works: &mut [Work<'_>]) {
+        let fail_all = |works: &mut [Work<'_>], error: CommitError| {
+            works.iter_mut().filter(|work| !matches!(work.result, Some(Err(_)))).for_each(|work| {
+                work.result = Some(Err(error.clone()));
+            });
+        };
+        let bytes: u64 = works.iter().map(|work| work.records.len() as u64 + 8).sum();
+        if let Err(error) = self.check_failed().and_then(|()| self.make_room(bytes)) {
+            return fail_all(works, error);
+        }
+        let mut window = Window::default();
+        self.plan(&mut window, Pace::Paid);
+        let (mut lsn, before) = (self.head.lsn, self.mirror.allocated());
+        let mut totals: SmallVec<[u64; 16]> = SmallVec::new();
+        for work in works.iter_mut() {
+            let max = self.layout.max_commit();
+            if work.records.len() as u64 > max {
+                let bytes = work.records.len() as u64;
+                work.result = Some(Err(CommitError::TooLarge { bytes, max }));
+                continue;
+            }
+            let untouched = window.touched.len();
+            let applied = self.mirror.apply(work.records, |range| window.touched.push(range));
+            work.result = Some(match applied {
+                Ok(()) => {
+                    lsn += 1;
+                    totals.push(self.mirror.allocated());
+                    Ok(Lsn(lsn))
+                }
+                Err(misfit) => {
+                    window.touched.truncate(untouched);
+                    Err(match misfit {
+                        Misfit::Block(block) => CommitError::Conflict { block },
+                        Misfit::Record(_) => CommitError::Foreign,
+                    })
+                }
+            });
+        }
+        let good = |work: &Work<'_>| matches!(work.result, Some(Ok(_)));
+        if !works.iter().any(good) {
+            self.abandon(&window);
+            return;
+        }
+        let mut packer = Packer::new(self, before);
+        packer.images(&window.records);
+        let mut totals = totals.into_iter();
+        for work in works.iter().filter(|work| good(work)) {
+            packer.transaction(work.records, totals.next().unwrap_or(before));
+        }
+        window.frames = packer.finish();
+        if let Err(error) = self.write(&mut window) {
+            for work in works.iter().rev().filter(|work| good(work)) {
+                self.mirror.undo(work.records);
+            }
+            self.abandon(&window);
+            return fail_all(works, error);
+        }
+        if self.keep_unstable {
+            for work in works.iter() {
+                if let Some(Ok(lsn)) = work.result {
+                    self.unstable.push_back((
+                        lsn.0,
+                        window_start(&window, self.head),
+                        work.records.to_vec(),
+                    ));
+                }
+            }
+        }
+        let records: usize =
+            works.iter().filter(|work| good(work)).map(|work| work.records.len()).sum();
+        self.figures.commits += works.iter().filter(|work| good(work)).count() as u64;
+        self.figures.record_bytes += records as u64;
+        self.settle(window);
+    }
+
+    pub fn check_failed(&self) -> Result<(), CommitError> {
+        self.failed.clone().map_or(Ok(()), |failure| Err(CommitError::Refused(failure)))
+    }
+
+    /// Images must not know of these transactions (number, position, records) until they are called
+    /// stable.
+    pub fn keep(&mut self, transactions: Vec<(u64, u64, Vec<u8>)>) {
+        if self.keep_unstable {
+            self.unstable.extend(transactions);
+        }
+    }
+
+    /// The engine's own log is durable up to this transaction.
+    pub fn stable(&mut self, lsn: u64) {
+        while self.unstable.front().is_some_and(|&(of, ..)| of <= lsn) {
+            self.unstable.pop_front();
+        }
+    }
+
+    // --- Planning -------------------------------------------------------------------------------
+
+    fn plan(&mut self, window: &mut Window, pace: Pace) {
+        self.plan_images(window, pace);
+        self.plan_directory(window, pace);
+        self.plan_superblock(window, pace);
+    }
+
+    fn plan_images(&mut self, window: &mut Window, pace: Pace) {
+        if self.piggyback {
+            return;
+        }
+        let stable_before = self.unstable.front().map_or(u64::MAX, |&(_, position, _)| position);
+        while let Some(&(position, range)) = self.changed.front() {
+            let current = self.ranges[range as usize].last().and_then(|base| base.after);
+            if current != Some(position) || window.images.iter().any(|&(other, _)| other == range) {
+                self.changed.pop_front();
+                continue;
+            }
+            let wanted = match pace {
+                Pace::Paid if position >= stable_before => {
+                    self.payments.drop_money();
+                    false
+                }
+                Pace::Paid => self.payments.afford(position, self.head.position),
+                Pace::Until(until) => {
+                    position < until.min(stable_before) && window.images.len() < FORCED_IMAGES
+                }
+            };
+            if !wanted {
+                let young = self.head.position - position < self.layout.limit / 2;
+                if pace == Pace::Paid && young {
+                    self.payments.drop_money();
+                }
+                return;
+            }
+            if pace == Pace::Paid {
+                self.payments.spend();
+            }
+            self.changed.pop_front();
+            let base = self.unstable.front().map_or(self.head.lsn, |&(lsn, ..)| lsn - 1);
+            self.plan_image(window, range, base);
+        }
+        if pace == Pace::Paid {
+            self.payments.drop_money();
+        }
+    }
+
+    /// The state of `range` as of the last stable transaction, `base`, into the slot that may be written.
+    fn plan_image(&mut self, window: &mut Window, range: u32, base: u64) {
+        let mut page = self.mirror.range(range).to_vec();
+        let after = self.take_back_unstable(range, &mut page);
+        let blocks = self.mirror.range_blocks(range);
+        let (free, largest) = survey(&page, blocks);
+        let state = match free {
+            0 if u64::from(blocks) == RANGE_BLOCKS => State::AllUsed,
+            _ if free == blocks => State::AllFree,
+            _ => State::Page,
+        };
+        let used = self.ranges[range as usize].last().map_or(0, |newest| newest.image.slot);
+        let slot = if faulty(Fault::ImageInPlace) { used } else { 1 - used };
+        let mut image = Image { base, crc: 0, free, largest, slot, state };
+        if state == State::Page {
+            let bytes: Vec<u8> = page.iter().flat_map(|word| word.to_le_bytes()).collect();
+            image.crc = crc32c::crc32c(&bytes);
+            window.writes.push((self.layout.image_offset(range, slot), bytes));
+            self.figures.image_bytes += PAGE as u64;
+        }
+        push_image(&mut window.records, range, &image);
+        window.images.push((range, Base { image, after }));
+    }
+
+    /// Undoes in `page` what transactions did that the engine has not called stable; the position of
+    /// the first of them.
+    fn take_back_unstable(&self, range: u32, page: &mut [u64]) -> Option<u64> {
+        let mut first = None;
+        for (_, position, records) in self.unstable.iter().rev() {
+            if crate::log::mirror::undo_in_range(records, range, page) {
+                first = Some(*position);
+            }
+        }
+        first
+    }
+
+    fn plan_directory(&mut self, window: &mut Window, pace: Pace) {
+        for index in 0..self.directory.len() {
+            if let Some((bytes, _)) = &self.directory[index].half {
+                let page = &self.directory[index];
+                window.writes.push((page.place.copies[1 - page.newest], bytes.clone()));
+                window.second_copies.push(index);
+            }
+        }
+        if pace != Pace::Paid {
+            for index in 0..self.directory.len() {
+                self.plan_first_copy(window, index);
+            }
+            return;
+        }
+        for _ in 0..self.directory.len() {
+            if self.directory_money < 0.0 {
+                return;
+            }
+            let index = self.directory_next;
+            self.directory_next = (index + 1) % self.directory.len();
+            if self.plan_first_copy(window, index) {
+                self.directory_money -= 2.0 * PAGE as f64;
+            }
+        }
+        self.directory_money = self.directory_money.min(0.0);
+    }
+
+    /// Writes a page that names all durable images, unless it is on its way already or has nothing
+    /// new. Called before the images of the window are known to be durable, so it never names them.
+    fn plan_first_copy(&mut self, window: &mut Window, index: usize) -> bool {
+        let page = &self.directory[index];
+        if page.half.is_some() || !page.outdated {
+            return false;
+        }
+        let first = page.place.first_range;
+        let in_window = |range: u32| {
+            let undurable = faulty(Fault::DirectoryBeforeImage);
+            let mut images = window.images.iter().filter(|_| undurable);
+            images.find(|&&(other, _)| other == range).map(|(_, base)| base.image)
+        };
+        let entries: Vec<Image> = (first..first + page.place.count as u32)
+            .map(|range| {
+                let newest = self.ranges[range as usize].last().map(|base| base.image);
+                in_window(range).or(newest).unwrap_or(NOTHING)
+            })
+            .collect();
+        let bases = entries.iter().map(|image| image.base).collect();
+        let page = DirectoryPage { page: index as u32, sequence: page.sequence + 1, entries };
+        let bytes = page.to_bytes(identity(&self.superblock));
+        let stale = 1 - self.directory[index].newest;
+        window.writes.push((self.directory[index].place.copies[stale], bytes.clone()));
+        if faulty(Fault::DirectoryBothCopies) {
+            window.writes.push((self.directory[index].place.copies[1 - stale], bytes.clone()));
+        }
+        window.first_copies.push((index, page.sequence, bytes, bases));
+        true
+    }
+
+    fn plan_superblock(&mut self, window: &mut Window, pace: Pace) {
+        let mut next = self.superblock.clone();
+        next.generation = (next.generation.get() + 1).into();
+        if !self.superblock_half {
+            if pace == Pace::Paid && self.head.position < self.tail_check {
+                return;
+            }
+            self.tail_check = self.head.position + self.layout.limit / 32;
+            let tail = self.tail();
+            let step = match pace {
+                Pace::Paid => (self.layout.limit / 32).max(self.layout.sector),
+                Pace::Until(_) => 1,
+            };
+            if tail.position.get() < next.tail.position.get() + step {
+                return;
+            }
+            next.tail = tail;
+            next.clean = u8::from(tail.position.get() == self.head.position);
+        }
+        let slot = next.generation.get() % 2;
+        window.writes.push((slot * PAGE as u64, next.to_page()));
+        if faulty(Fault::SuperblockBothSlots) {
+            window.writes.push(((1 - slot) * PAGE as u64, next.to_page()));
+        }
+        window.superblock = Some(next);
+    }
+
+    /// The oldest frame that either copy of the directory needs: everything is durable now.
+    fn tail(&self) -> Mark {
+        let needed = |bases: &Bases| {
+            let index = if faulty(Fault::TailBeforeDirectory) { bases.len() - 1 } else { 0 };
+            bases.get(index).and_then(|base| base.after)
+        };
+        let position = self.ranges.iter().filter_map(needed).min().unwrap_or(self.head.position);
+        let index = self.marks.partition_point(|mark| mark.position.get() < position);
+        self.marks.get(index).copied().unwrap_or_else(|| self.mark())
+    }
+
+    /// What a tail at the end of the log says.
+    pub fn mark(&self) -> Mark {
+        mark(&self.head, self.mirror.allocated())
+    }
+
+    // --- Writing --------------------------------------------------------------------------------
+
+    /// Writes the window and flushes. After an error nothing of it is durable, or the log refuses
+    /// from then on.
+    fn write(&mut self, window: &mut Window) -> Result<(), CommitError> {
+        for (offset, bytes) in &window.writes {
+            self.put(*offset, bytes).map_err(CommitError::Write)?;
+        }
+        let start = self.head.position;
+        let frames = std::mem::take(&mut window.frames.bytes);
+        if let Err(failure) = self.write_ring(start, &frames) {
+            return Err(self.void(start, failure));
+        }
+        window.frames.bytes = frames;
+        self.flush()
+    }
+
+    fn put(&self, offset: u64, bytes: &[u8]) -> Result<(), IoFailure> {
+        self.disk.write(offset, bytes).map_err(|error| self.failure("write", offset, error))
+    }
+
+    fn write_ring(&self, position: u64, bytes: &[u8]) -> Result<(), IoFailure> {
+        let offset = self.layout.ring_offset(position);
+        let room = self.layout.ring_start + self.layout.ring_len - offset;
+        let (first, second) = bytes.split_at(bytes.len().min(room as usize));
+        if !first.is_empty() {
+            self.put(offset, first)?;
+        }
+        if !second.is_empty() {
+            self.put(self.layout.ring_start, second)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), CommitError> {
+        if faulty(Fault::NoFlush) {
+            return Ok(());
+        }
+        self.figures.syncs += 1;
+        self.disk.sync().map_err(|error| {
+            // After a failed sync the system may have dropped the pages and call them clean: a
+            // second one would succeed without having written anything.
+            let failure = self.failure("sync", 0, error);
+            self.failed = Some(failure.clone());
+            CommitError::Sync(failure)
+        })
+    }
+
+    /// A write failed half way, and what it left may look like a commit after a crash: makes sure
+    /// that it does not.
+    fn void(&mut self, position: u64, failure: IoFailure) -> CommitError {
+        let zeros = vec![0; self.layout.sector as usize];
+        let voided = self.write_ring(position, &zeros).is_ok() && self.flush().is_ok();
+        if voided {
+            return CommitError::Write(failure);
+        }
+        self.failed = Some(failure.clone());
+        CommitError::Sync(failure)
+    }
+
+    pub fn failure(&self, action: &'static str, offset: u64, error: io::Error) -> IoFailure {
+        IoFailure { file: self.disk.name(), action, offset, error: Arc::new(error) }
+    }
+
+    /// The window was not written: its images have to be planned again.
+    fn abandon(&mut self, window: &Window) {
+        for &(range, _) in &window.images {
+            let newest = self.ranges[range as usize].last();
+            if let Some(position) = newest.and_then(|base| base.after) {
+                self.requeue(position, range);
+            }
+        }
+    }
+
+    /// The window is durable.
+    fn settle(&mut self, window: Window) {
+        let start = window_start(&window, self.head);
+        let images =
+            window.images.iter().filter(|(_, base)| base.image.state == State::Page).count();
+        let burst = (images * PAGE) as u64;
+        self.figures.max_image_burst = self.figures.max_image_burst.max(burst);
+        self.figures.log_bytes += window.frames.bytes.len() as u64;
+        self.figures.directory_bytes += (window.writes.len() - images) as u64 * PAGE as u64;
+        for index in window.second_copies {
+            self.settle_directory(index);
+        }
+        for (index, sequence, bytes, bases) in window.first_copies {
+            let page = &mut self.directory[index];
+            (page.sequence, page.newest) = (sequence, 1 - page.newest);
+            (page.half, page.outdated) = (Some((bytes, bases)), false);
+        }
+        for (range, base) in window.images {
+            self.settle_image(range, base);
+        }
+        if let Some(superblock) = window.superblock {
+            if self.superblock_half {
+                self.free_ring(superblock.tail.position.get());
+            } else if faulty(Fault::RingBeforeSuperblock) {
+                self.free_from = superblock.tail.position.get();
+            }
+            self.superblock = superblock;
+            self.superblock_half = !self.superblock_half;
+        }
+        if let Some(head) = window.frames.head {
+            self.directory_money +=
+                (head.position - start) as f64 * directory_rate(self.directory.len(), &self.layout);
+            self.payments.earn(start, head.position);
+            self.marks.extend(window.frames.marks);
+            self.head = head;
+        }
+        for range in window.touched {
+            self.changed_at(range, start);
+        }
+        let oldest = self.changed.front().map_or(self.head.position, |&(position, _)| position);
+        self.figures.max_live = self.figures.max_live.max(self.head.position - oldest);
+    }
+
+    fn settle_image(&mut self, range: u32, base: Base) {
+        let page = self.directory.partition_point(|page| page.place.first_range <= range) - 1;
+        self.directory[page].outdated = true;
+        let on_its_way = self.directory[page]
+            .half
+            .as_ref()
+            .map(|(_, bases)| bases[(range - self.directory[page].place.first_range) as usize]);
+        let bases = &mut self.ranges[range as usize];
+        // Between the one that the directory has and the newest, only the one that is being
+        // written to the directory matters.
+        let first = bases.first().map(|base| base.image.base);
+        bases.retain(|kept| Some(kept.image.base) == first || Some(kept.image.base) == on_its_way);
+        bases.push(base);
+        if let Some(position) = base.after {
+            self.requeue(position, range);
+        }
+    }
+
+    /// Both copies of the page are durable: what came before the images in it is not needed.
+    fn settle_directory(&mut self, index: usize) {
+        let Some((_, lsns)) = self.directory[index].half.take() else { return };
+        let first = self.directory[index].place.first_range as usize;
+        for (bases, lsn) in self.ranges[first..].iter_mut().zip(lsns) {
+            if let Some(named) = bases.iter().position(|base| base.image.base == lsn) {
+                bases.drain(..named);
+            }
+        }
+    }
+
+    fn free_ring(&mut self, position: u64) {
+        self.free_from = position;
+        while self.marks.front().is_some_and(|mark| mark.position.get() < position) {
+            self.marks.pop_front();
+        }
+    }
+
+    /// A transaction in the window that began at `position` changed `range`.
+    pub fn changed_at(&mut self, range: u32, position: u64) {
+        if let Some(base) = self.ranges[range as usize].last_mut()
+            && base.after.is_none()
+        {
+            base.after = Some(position);
+            self.changed.push_back((position, range));
+            self.payments.changed(position);
+        }
+    }
+
+    /// Puts a range that stays changed after its image back into the order of the others.
+    fn requeue(&mut self, position: u64, range: u32) {
+        let index = self.changed.partition_point(|&(other, _)| other <= position);
+        self.changed.insert(index, (position, range));
+        self.payments.changed(self.head.position);
+    }
+
+    // --- Condensing on demand -------------------------------------------------------------------
+
+    fn room(&self) -> u64 {
+        self.layout.ring_len - (self.head.position - self.free_from)
+    }
+
+    /// Sees to it that `bytes` of records find room in the ring.
+    fn make_room(&mut self, bytes: u64) -> Result<(), CommitError> {
+        // Frames are left at most half empty, but for the first and the last.
+        let needed = 2 * bytes.min(self.layout.max_commit())
+            + 3 * self.layout.max_frame()
+            + self.layout.reserve();
+        if self.room() >= needed {
+            return Ok(());
+        }
+        let until = (self.free_from + self.layout.ring_len / 2).min(self.head.position);
+        self.advance(until)?;
+        if self.room() < needed {
+            self.advance(self.head.position)?;
+        }
+        let free = self.room();
+        if free < needed { Err(CommitError::Full { needed, free }) } else { Ok(()) }
+    }
+
+    /// Condenses until the log begins at `until` or later, as far as the engine's word allows.
+    pub fn advance(&mut self, until: u64) -> Result<(), CommitError> {
+        self.check_failed()?;
+        while self.free_from < until {
+            let mut window = Window::default();
+            self.plan(&mut window, Pace::Until(until));
+            if window.writes.is_empty() && window.records.is_empty() {
+                return Ok(());
+            }
+            if !window.records.is_empty() {
+                let mut packer = Packer::new(self, self.mirror.allocated());
+                packer.images(&window.records);
+                window.frames = packer.finish();
+            }
+            if let Err(error) = self.write(&mut window) {
+                self.abandon(&window);
+                return Err(error);
+            }
+            self.settle(window);
+        }
+        Ok(())
+    }
+
+    // --- Piggyback ------------------------------------------------------------------------------
+
+    /// Whether there is anything that no image holds.
+    pub fn has_changes(&self) -> bool {
+        self.ranges.iter().any(|bases| bases.last().is_some_and(|base| base.after.is_some()))
+    }
+
+    /// Takes in a transaction that is durable elsewhere.
+    pub fn absorb(&mut self, records: &[u8], position: u64) -> Result<(), CommitError> {
+        self.check_failed()?;
+        let mut touched = Vec::new();
+        self.mirror.apply(records, |range| touched.push(range)).map_err(|misfit| match misfit {
+            Misfit::Block(block) => CommitError::Conflict { block },
+            Misfit::Record(_) => CommitError::Foreign,
+        })?;
+        let now = self.head.position;
+        touched.into_iter().for_each(|range| self.changed_at(range, now));
+        self.absorbed = position;
+        Ok(())
+    }
+
+    /// Images of everything absorbed, as one transaction.
+    pub fn checkpoint(&mut self) -> Result<(), CommitError> {
+        self.make_room(self.layout.reserve() / 2)?;
+        let mut window = Window::default();
+        let changed: Vec<u32> = (0..self.mirror.ranges())
+            .filter(|&range| {
+                self.ranges[range as usize].last().is_some_and(|base| base.after.is_some())
+            })
+            .collect();
+        let base = self.head.lsn + 1;
+        changed.iter().for_each(|&range| self.plan_image(&mut window, range, base));
+        let mut records = std::mem::take(&mut window.records);
+        push_position(&mut records, self.absorbed);
+        let allocated = self.mirror.allocated();
+        let mut packer = Packer::new(self, allocated);
+        packer.transaction(&records, allocated);
+        window.frames = packer.finish();
+        self.write(&mut window)?;
+        self.figures.commits += 1;
+        self.settle(window);
+        self.changed.clear();
+        self.advance(self.head.position)
+    }
+
+    // --- On the side ----------------------------------------------------------------------------
+
+    /// One step of condensing while nothing else happens: about a sixteenth of the changed ranges.
+    pub fn idle(&mut self) -> Result<bool, CommitError> {
+        if self.is_clean() {
+            return Ok(false);
+        }
+        let before = self.free_from;
+        let share = self.changed.len() / 16;
+        let until =
+            self.changed.get(share).map_or(self.head.position, |&(position, _)| position + 1);
+        self.advance(until.min(self.head.position))?;
+        Ok(self.free_from > before)
+    }
+
+    // --- Growth ---------------------------------------------------------------------------------
+
+    /// Makes the log one of `layout`: first the new areas, then one superblock, then the other.
+    pub fn grow(&mut self, layout: Layout) -> Result<(), CommitError> {
+        self.check_failed()?;
+        if self.superblock_half {
+            let mut window = Window::default();
+            self.plan_superblock(&mut window, Pace::Until(0));
+            self.write(&mut window)?;
+            self.settle(window);
+        }
+        let size = |error| CommitError::Write(self.failure("grow", layout.len(), error));
+        self.disk.grow(layout.len()).map_err(size)?;
+        let old = self.directory.len();
+        let places = layout.directory();
+        let mut pages = Vec::new();
+        for (index, place) in places.iter().enumerate().skip(old) {
+            let page = empty_page(index, place);
+            for copy in place.copies {
+                let bytes = page.to_bytes(identity(&self.superblock));
+                self.put(copy, &bytes).map_err(CommitError::Write)?;
+            }
+            pages.push(Directory {
+                place: *place,
+                sequence: 1,
+                newest: 1,
+                outdated: false,
+                half: None,
+            });
+        }
+        if !faulty(Fault::GrowthWithoutFlush) {
+            self.flush()?;
+        }
+        let mut superblock = self.superblock.clone();
+        layout.describe(&mut superblock);
+        superblock.clean = 0;
+        for _ in 0..2 {
+            superblock.generation = (superblock.generation.get() + 1).into();
+            let slot = superblock.generation.get() % 2;
+            if let Err(failure) = self.put(slot * PAGE as u64, &superblock.to_page()) {
+                // One slot may speak of the new size and the other of the old one.
+                self.failed = Some(failure.clone());
+                return Err(CommitError::Sync(failure));
+            }
+            self.flush()?;
+        }
+        self.superblock = superblock;
+        self.directory.extend(pages);
+        let nothing = || SmallVec::from_slice(&[Base { image: NOTHING, after: None }]);
+        self.ranges.resize_with(layout.ranges() as usize, nothing);
+        self.mirror.grow(layout.blocks);
+        self.layout = layout;
+        Ok(())
+    }
+}
+
+/// The image of a range that was never changed.
+pub const NOTHING: Image = Image {
+    base: 0,
+    crc: 0,
+    free: RANGE_BLOCKS as u32,
+    largest: RANGE_BLOCKS as u32,
+    slot: 1,
+    state: State::AllFree,
+};
+
+/// A directory page of ranges that were never changed.
+pub fn empty_page(index: usize, place: &DirectoryPlace) -> DirectoryPage {
+    DirectoryPage { page: index as u32, sequence: 1, entries: vec![NOTHING; place.count] }
+}
+
+/// What ties directory pages to their superblock.
+pub fn identity(superblock: &Superblock) -> u64 {
+    superblock.uuid.iter().take(8).fold(0, |id, &byte| id << 8 | u64::from(byte))
+}
+
+/// Bytes of directory pages per byte of log: every page, both copies, each time the log grows by an
+/// eighth of its limit.
+fn directory_rate(pages: usize, layout: &Layout) -> f64 {
+    (pages * 2 * PAGE) as f64 / (layout.limit / 8) as f64
+}
+
+fn window_start(window: &Window, head: Head) -> u64 {
+    window.frames.marks.first().map_or(head.position, |mark| mark.position.get())
+}
+
+fn mark(head: &Head, allocated: u64) -> Mark {
+    Tail {
+        position: head.position.into(),
+        sequence: head.sequence.into(),
+        lsn: head.lsn.into(),
+        allocated: allocated.into(),
+        engine: head.engine.into(),
+        previous: head.crc.into(),
+        zero: 0.into(),
+    }
+}
+
+/// Cuts records into frames. A frame ends inside a transaction only if the transaction alone is
+/// longer than a frame.
+struct Packer {
+    head: Head,
+    /// Transactions finished in the frame at hand, and blocks allocated after them.
+    ended: u64,
+    allocated: u64,
+    boundary: bool,
+    records: Vec<u8>,
+    frames: Frames,
+    capacity: usize,
+    sector: u64,
+    durable: u64,
+    incarnation: u32,
+    /// Allocated before the frame at hand.
+    before: u64,
+    /// The engine's position after it.
+    engine: u64,
+}
+
+impl Packer {
+    fn new(writer: &Writer, allocated: u64) -> Self {
+        Self {
+            head: writer.head,
+            ended: 0,
+            allocated,
+            before: allocated,
+            engine: writer.head.engine,
+            boundary: true,
+            records: Vec::new(),
+            frames: Frames::default(),
+            capacity: writer.layout.max_frame() as usize - HEADER - 4,
+            sector: writer.layout.sector,
+            durable: writer.head.sequence - 1,
+            incarnation: writer.superblock.incarnation.get(),
+        }
+    }
+
+    /// Image records, which belong to no transaction.
+    fn images(&mut self, records: &[u8]) {
+        self.split(records, true);
+    }
+
+    /// One transaction, after which `allocated` blocks are allocated.
+    fn transaction(&mut self, records: &[u8], allocated: u64) {
+        let len = records.len() + 8;
+        if self.records.len() + len > self.capacity {
+            self.close();
+        }
+        if len > self.capacity {
+            self.split(records, false);
+            if self.records.len() + 8 > self.capacity {
+                self.close();
+            }
+        } else {
+            self.records.extend_from_slice(records);
+        }
+        push_commit(&mut self.records);
+        self.ended += 1;
+        (self.allocated, self.boundary) = (allocated, true);
+        for record in Records::new(records) {
+            if let Ok(Record::Position(position)) = record {
+                self.engine = position;
+            }
+        }
+    }
+
+    fn split(&mut self, bytes: &[u8], boundary: bool) {
+        let mut records = Records::new(bytes);
+        let mut start = 0;
+        while records.next().is_some() {
+            let record = &bytes[start..records.offset()];
+            if self.records.len() + record.len() > self.capacity {
+                self.close();
+            }
+            self.boundary = boundary;
+            self.records.extend_from_slice(record);
+            start = records.offset();
+        }
+    }
+
+    fn close(&mut self) {
+        if self.records.is_empty() {
+            return;
+        }
+        let len = ((HEADER + self.records.len() + 4) as u64).next_multiple_of(self.sector);
+        let header = FrameHeader {
+            magic: FRAME_MAGIC.into(),
+            len: (len as u32).into(),
+            sequence: self.head.sequence.into(),
+            position: self.head.position.into(),
+            lsn: self.head.lsn.into(),
+            durable: self.durable.into(),
+            allocated: self.allocated.into(),
+            previous: self.head.crc.into(),
+            incarnation: self.incarnation.into(),
+            records: (self.records.len() as u32).into(),
+            flags: (if self.boundary { BOUNDARY } else { 0 }).into(),
+        };
+        let (bytes, crc) = header.seal(&self.records);
+        self.frames.marks.push(mark(&self.head, self.before));
+        self.frames.bytes.extend_from_slice(&bytes);
+        self.head.position += len;
+        self.head.sequence += 1;
+        self.head.lsn += self.ended;
+        self.head.crc = crc;
+        self.head.engine = self.engine;
+        self.before = self.allocated;
+        self.ended = 0;
+        self.records.clear();
+    }
+
+    fn finish(mut self) -> Frames {
+        self.close();
+        self.frames.head = Some(self.head);
+        self.frames
+    }
+}

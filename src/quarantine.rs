@@ -1,0 +1,115 @@
+//! Layer 6: where freed extents wait for the readers that might still read the old data.
+
+use crossbeam_queue::SegQueue;
+use crossbeam_utils::CachePadded;
+
+use crate::epoch::{Clock, Pin};
+use crate::extent::{Extent, Extents};
+use crate::mutant::{Mutant, mutated};
+use crate::sync::Counter;
+
+/// One bin per epoch modulo this, so that what is ripe does not stand behind what is not: two that
+/// wait, one that is ripe, and one so that a late arrival rarely meets its successors.
+const BINS: u64 = 4;
+
+/// Freed together, therefore ripe together.
+#[derive(Debug)]
+struct Batch {
+    stamp: u64,
+    extents: Extents,
+}
+
+/// Extents whose free is durable, until every guard is gone that was there before.
+#[derive(Debug)]
+pub struct Quarantine {
+    clock: Clock,
+    bins: [SegQueue<Batch>; BINS as usize],
+    /// Blocks put in and blocks let out: what waits is the difference.
+    arrived: CachePadded<Counter>,
+    left: CachePadded<Counter>,
+}
+
+impl Quarantine {
+    /// An empty quarantine; see [`Clock::new`] for `lanes`.
+    pub fn new(lanes: usize) -> Self {
+        Self {
+            clock: Clock::new(lanes),
+            bins: std::array::from_fn(|_| SegQueue::new()),
+            arrived: CachePadded::default(),
+            left: CachePadded::default(),
+        }
+    }
+
+    /// See [`Clock::pin`].
+    #[inline]
+    pub fn pin(&self, lane: usize) -> Pin {
+        self.clock.pin(lane)
+    }
+
+    /// See [`Clock::unpin`].
+    #[inline]
+    pub fn unpin(&self, pin: Pin) {
+        self.clock.unpin(pin);
+    }
+
+    /// Pins not undone yet.
+    pub fn pinned(&self) -> u64 {
+        self.clock.pinned()
+    }
+
+    /// Blocks that wait. Exact while nothing else runs.
+    pub fn blocks(&self) -> u64 {
+        // In this order a block may be missed for a moment, but never makes the difference negative
+        // by more than what left in between.
+        let left = self.left.get();
+        self.arrived.get().saturating_sub(left)
+    }
+
+    /// Takes in extents that nobody can find any more.
+    pub fn retire(&self, extents: Extents) {
+        if extents.is_empty() {
+            return;
+        }
+        self.arrived.add(extents.blocks());
+        let mut stamp = self.clock.stamp();
+        if mutated(Mutant::StampTooOld) {
+            stamp -= 1;
+        }
+        self.bins[(stamp % BINS) as usize].push(Batch { stamp, extents });
+    }
+
+    /// Moves the epoch on if the guards allow it, and hands up to `batches` ripe batches to
+    /// `release`. Lock-free: nobody waits for a batch that another thread is releasing.
+    pub fn collect(&self, batches: usize, mut release: impl FnMut(Extent)) -> u64 {
+        self.clock.try_advance();
+        let now = self.clock.now();
+        let (mut blocks, mut left) = (0, batches);
+        // The bins that may hold something ripe, the oldest first.
+        for bin in [now + 1, now + 2].map(|stamp| &self.bins[(stamp % BINS) as usize]) {
+            while left > 0 {
+                let Some(batch) = bin.pop() else { break };
+                if !self.clock.is_ripe(batch.stamp) && !mutated(Mutant::CollectUnripe) {
+                    // Of a later round. Back to the end of the queue: it can wait.
+                    bin.push(batch);
+                    break;
+                }
+                batch.extents.iter().for_each(|&extent| release(extent));
+                blocks += batch.extents.blocks();
+                left -= 1;
+            }
+        }
+        self.left.add(blocks);
+        blocks
+    }
+
+    /// Hands everything to `release` that the guards allow.
+    pub fn collect_all(&self, mut release: impl FnMut(Extent)) -> u64 {
+        // What was retired in this epoch is ripe after two more.
+        (0..3).map(|_| self.collect(usize::MAX, &mut release)).sum()
+    }
+
+    /// Bytes beside the batches.
+    pub fn bytes(&self) -> usize {
+        self.clock.bytes()
+    }
+}

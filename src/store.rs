@@ -1,0 +1,33 @@
+//! Layer 7: what makes transactions durable.
+
+use std::fmt::{Display, Formatter};
+
+use crate::delta::Delta;
+
+/// A log sequence number: the place of a transaction in the order of all transactions of a store,
+/// from 1, without gaps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Lsn(pub u64);
+
+impl Display for Lsn {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Where the free space of an allocator is kept durably.
+///
+/// [`Transaction::commit`](crate::Transaction::commit) hands it the transaction's net effect and
+/// lets freed extents go only when this returned `Ok`.
+pub trait Store {
+    /// Why a commit failed.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Makes `delta` durable, all of it or nothing, and says which transaction it was. Blocks until
+    /// it is; calls at the same time may share the I/O. For an empty delta nothing need be written:
+    /// the newest durable transaction is the answer.
+    ///
+    /// # Errors
+    /// The store's own. The caller may call again with the same delta, or give up.
+    fn commit(&self, delta: &Delta) -> Result<Lsn, Self::Error>;
+}

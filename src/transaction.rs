@@ -1,0 +1,295 @@
+//! Layer 6: allocations and frees that become durable together.
+
+use std::fmt::{Display, Formatter};
+use std::sync::Arc;
+
+use crate::core::{Core, Cursor};
+use crate::delta::Delta;
+use crate::error::{AllocError, FreeError, MarkError, on_device};
+use crate::extent::{Extent, Extents};
+use crate::extent_set::ExtentSet;
+use crate::local;
+use crate::request::Request;
+use crate::store::{Lsn, Store};
+
+/// Allocations and frees that become durable together or not at all.
+///
+/// Allocated blocks are taken from the free space at once, so nobody else gets them; freed blocks
+/// stay allocated until the transaction is durable and every [`ReadGuard`](crate::ReadGuard) is gone
+/// that was there before. Dropping the transaction, also by unwinding, gives back what it allocated
+/// and forgets what it freed. A crash before the commit does the same.
+///
+/// ```
+/// use freemap::{Allocator, Store};
+///
+/// /// Moves an object to a new place.
+/// fn rewrite<S: Store>(
+///     allocator: &Allocator,
+///     store: &S,
+///     old: freemap::Extent,
+/// ) -> Result<freemap::Extent, Box<dyn std::error::Error>> {
+///     let mut transaction = allocator.begin();
+///     let new = transaction.allocate(old.len)?; // on an error, nothing has happened
+///     transaction.free(old)?;
+///     // ... write the data to `new` ...
+///     transaction.commit(store)?; // from here on, `old` may be reused
+///     Ok(new)
+/// }
+/// ```
+///
+/// A committed transaction is gone, so that nothing can be added to it:
+///
+/// ```compile_fail
+/// # fn f<S: freemap::Store>(allocator: freemap::Allocator, store: S) {
+/// let mut transaction = allocator.begin();
+/// transaction.commit(&store).unwrap();
+/// transaction.allocate(1).unwrap();
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Transaction<'h> {
+    open: Open,
+    /// The cursor of the handle it was begun on, or the thread's.
+    cursor: Option<&'h mut Cursor>,
+}
+
+/// The transaction without the way it allocates.
+#[derive(Debug)]
+struct Open {
+    core: Arc<Core>,
+    allocated: ExtentSet,
+    freed: ExtentSet,
+    /// Allocated and freed again, both here: no part of the delta.
+    returned: ExtentSet,
+}
+
+/// A transaction that takes no more changes, while the engine makes its [`Delta`] durable in a log
+/// or key-value store of its own. Dropping it gives up, as dropping the transaction does.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let write_and_sync = |_: &[u8]| -> std::io::Result<()> { Ok(()) };
+/// let allocator = freemap::Allocator::new(1 << 20)?;
+/// let mut transaction = allocator.begin();
+/// transaction.allocate(7)?;
+///
+/// let frozen = transaction.freeze();
+/// let mut record = Vec::new();
+/// frozen.delta().encode(&mut record);
+/// write_and_sync(&record)?; // on an error, `frozen` is dropped and gives back its blocks
+/// frozen.committed();
+/// assert_eq!(allocator.free_blocks(), (1 << 20) - 7);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping it gives up the transaction"]
+pub struct Frozen {
+    open: Open,
+    delta: Delta,
+}
+
+/// A commit that failed, with the transaction as it was: commit it again, or drop it.
+#[derive(Debug)]
+pub struct CommitFailed<'h, E> {
+    /// The transaction, unchanged.
+    pub transaction: Transaction<'h>,
+    /// Why it could not be committed.
+    pub error: E,
+}
+
+impl<E: Display> Display for CommitFailed<'_, E> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the transaction is not committed: {}", self.error)
+    }
+}
+
+impl<E: std::error::Error + 'static> std::error::Error for CommitFailed<'_, E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl<'h> Transaction<'h> {
+    pub(crate) fn new(core: Arc<Core>, cursor: Option<&'h mut Cursor>) -> Self {
+        Self { open: Open::new(core), cursor }
+    }
+
+    /// Allocates `len` adjacent blocks.
+    ///
+    /// # Errors
+    /// See [`AllocError`]; the transaction is as it was then.
+    pub fn allocate(&mut self, len: u64) -> Result<Extent, AllocError> {
+        let core = &*self.open.core;
+        let extent = match &mut self.cursor {
+            Some(cursor) => core.allocate(cursor, len)?,
+            None => local::with_cursor(core, |cursor| core.allocate(cursor, len))?,
+        };
+        self.open.allocated.insert(extent);
+        Ok(extent)
+    }
+
+    /// Allocates what `request` asks for: see
+    /// [`Allocator::allocate_with`](crate::Allocator::allocate_with).
+    ///
+    /// # Errors
+    /// See [`AllocError`]; the transaction is as it was then.
+    pub fn allocate_with(&mut self, request: &Request) -> Result<Extents, AllocError> {
+        let core = &*self.open.core;
+        let mut extents = Extents::new();
+        match &mut self.cursor {
+            Some(cursor) => core.allocate_into(cursor, request, &mut extents)?,
+            None => local::with_cursor(core, |cursor| {
+                core.allocate_into(cursor, request, &mut extents)
+            })?,
+        }
+        extents.iter().for_each(|&extent| self.open.allocated.insert(extent));
+        Ok(extents)
+    }
+
+    /// Allocates exactly `extent`.
+    ///
+    /// # Errors
+    /// See [`MarkError`]; the transaction is as it was then.
+    pub fn mark_allocated(&mut self, extent: Extent) -> Result<(), MarkError> {
+        let core = &*self.open.core;
+        local::with_cursor(core, |cursor| core.mark_allocated(cursor.lane, extent))?;
+        self.open.allocated.insert(extent);
+        Ok(())
+    }
+
+    /// Frees `extent` when the transaction is committed. Its blocks may be committed ones, ones that
+    /// this transaction allocated, or both; until then they stay allocated.
+    ///
+    /// That two transactions free the same block can be seen only when the second is committed
+    /// ([`CommitError::Conflict`](crate::CommitError::Conflict) of the space-map log).
+    ///
+    /// O(log n) in the extents of the transaction, and O(len / 64).
+    ///
+    /// # Errors
+    /// See [`FreeError`]: a block is free, or this transaction freed it already. The transaction is
+    /// as it was then.
+    pub fn free(&mut self, extent: Extent) -> Result<(), FreeError> {
+        let Open { core, allocated, freed, returned } = &mut self.open;
+        let (start, len) = on_device(extent, core.bitmap.blocks())?;
+        let end = start + len;
+        let twice = [&*freed, &*returned].into_iter().filter_map(|set| set.overlap(extent));
+        let twice = twice.map(|part| part.start).min();
+        let free = Some(core.bitmap.free_in(start, end)).filter(|&block| block < end);
+        if let Some(block) = twice.into_iter().chain(free).min() {
+            return Err(FreeError::DoubleFree { block });
+        }
+        let mut at = start;
+        while at < end {
+            let rest = Extent { start: at, len: end - at };
+            let own = allocated.overlap(rest).unwrap_or(Extent { start: end, len: 0 });
+            if own.start > at {
+                freed.insert(Extent { start: at, len: own.start - at });
+            }
+            if own.len > 0 {
+                allocated.remove(own);
+                returned.insert(own);
+            }
+            at = own.start + own.len;
+        }
+        Ok(())
+    }
+
+    /// Extents allocated so far, ascending, without those freed again.
+    pub fn allocated(&self) -> impl Iterator<Item = Extent> + '_ {
+        self.open.allocated.iter()
+    }
+
+    /// Extents to be freed that were allocated before, ascending.
+    pub fn freed(&self) -> impl Iterator<Item = Extent> + '_ {
+        self.open.freed.iter()
+    }
+
+    /// Whether nothing would be written: nothing was allocated or freed, or only freed again.
+    pub fn is_empty(&self) -> bool {
+        self.open.allocated.is_empty() && self.open.freed.is_empty()
+    }
+
+    /// Makes everything durable in `store`, then lets the freed extents go to the quarantine.
+    /// Blocks until the store answers.
+    ///
+    /// # Errors
+    /// The store's error with the transaction, unchanged, to be committed again or dropped.
+    pub fn commit<S: Store + ?Sized>(self, store: &S) -> Result<Lsn, CommitFailed<'h, S::Error>> {
+        let delta = self.open.delta();
+        match store.commit(&delta) {
+            Ok(lsn) => {
+                self.open.committed();
+                Ok(lsn)
+            }
+            Err(error) => Err(CommitFailed { transaction: self, error }),
+        }
+    }
+
+    /// Ends the collecting of changes, for engines that make the delta durable themselves.
+    pub fn freeze(self) -> Frozen {
+        let delta = self.open.delta();
+        Frozen { open: self.open, delta }
+    }
+}
+
+impl Frozen {
+    /// What has to be made durable.
+    pub fn delta(&self) -> &Delta {
+        &self.delta
+    }
+
+    /// The delta is durable: the freed extents go to the quarantine.
+    pub fn committed(self) {
+        self.open.committed();
+    }
+
+    /// Back to a transaction, for changes that were forgotten.
+    pub fn reopen(self) -> Transaction<'static> {
+        Transaction { open: self.open, cursor: None }
+    }
+}
+
+impl Open {
+    fn new(core: Arc<Core>) -> Self {
+        let none = ExtentSet::default;
+        Self { core, allocated: none(), freed: none(), returned: none() }
+    }
+
+    fn delta(&self) -> Delta {
+        Delta {
+            allocated: self.allocated.iter().collect(),
+            freed: self.freed.iter().collect(),
+            origin: Some(self.core.id),
+        }
+    }
+
+    fn committed(mut self) {
+        self.allocated = ExtentSet::default();
+        let freed = std::mem::take(&mut self.freed).into_extents();
+        // Nothing durable names these, but a reader may have been told of them.
+        let returned = std::mem::take(&mut self.returned).into_extents();
+        if !(freed.is_empty() && returned.is_empty()) {
+            let core = &*self.core;
+            local::with_lane(core, |lane| {
+                core.retire(lane, returned);
+                core.retire(lane, freed);
+            });
+        }
+    }
+}
+
+/// Rolls back: nothing is left here after a commit.
+impl Drop for Open {
+    fn drop(&mut self) {
+        if self.allocated.is_empty() && self.returned.is_empty() {
+            return;
+        }
+        let core = &*self.core;
+        local::with_lane(core, |lane| {
+            for extent in self.allocated.iter().chain(self.returned.iter()) {
+                core.let_out(lane, extent);
+            }
+        });
+    }
+}
