@@ -10,7 +10,7 @@ pub enum Fault {
     DirectoryBeforeImage,
     /// The tail moves past changes that the directory has no image of yet.
     TailBeforeDirectory,
-    /// The ring is used again after one superblock slot.
+    /// The ring is used again before a superblock has the new tail.
     RingBeforeSuperblock,
     /// Both copies of a directory page in one window.
     DirectoryBothCopies,
@@ -44,4 +44,28 @@ pub fn faulty(fault: Fault) -> bool {
 #[cfg(test)]
 pub fn select(fault: Option<Fault>) {
     SELECTED.set(fault);
+}
+
+#[cfg(test)]
+thread_local! {
+    static TIGHT: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Whether rings have only the room without which nothing goes, so that commits have to wait for
+/// condensing. In an ordinary build the constant `false`.
+#[cfg(test)]
+pub fn tight_ring() -> bool {
+    TIGHT.get()
+}
+
+#[cfg(not(test))]
+#[inline(always)]
+pub const fn tight_ring() -> bool {
+    false
+}
+
+/// Makes the rings that this thread lays out tight, or not.
+#[cfg(test)]
+pub fn select_tight_ring(tight: bool) {
+    TIGHT.set(tight);
 }

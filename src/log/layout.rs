@@ -1,5 +1,6 @@
 //! Where everything lies: from the geometry to offsets.
 
+use crate::log::fault::tight_ring;
 use crate::log::format::{MAX_REGIONS, PAGE, PAGE_ENTRIES, RegionEntry, Superblock};
 use crate::log::record::{MAX_RECORD, RANGE_BLOCKS, RANGE_SHIFT};
 
@@ -58,8 +59,9 @@ impl Layout {
             ring_len: 0,
             regions: Vec::new(),
         };
-        new.ring_len = (limit + limit / 4 + new.max_commit()).next_multiple_of(PAGE as u64)
-            + new.reserve_for(ranges);
+        let slack = if tight_ring() { 4 * new.max_frame() } else { limit + limit / 4 };
+        new.ring_len =
+            (slack + 2 * new.max_commit()).next_multiple_of(PAGE as u64) + new.reserve_for(ranges);
         new.add_region(ranges);
         new
     }
@@ -206,7 +208,7 @@ mod tests {
         assert_eq!(layout.limit, 144 << 20);
         let region = region_len(layout.ranges());
         assert_eq!(region, 64 << 20 | 2 * 65 * 4096);
-        assert!(layout.ring_len < layout.limit * 3 / 2 + (1 << 20));
+        assert!(layout.ring_len < layout.limit * 7 / 4 + (1 << 20));
         assert_eq!(layout.max_frame(), 64 << 10);
     }
 

@@ -39,7 +39,7 @@ pub enum Authority {
 }
 
 impl Authority {
-    fn encode(self) -> u8 {
+    pub(super) fn encode(self) -> u8 {
         match self {
             Self::Log => 0,
             Self::Engine => 1,
@@ -80,7 +80,7 @@ impl CreateOptions {
 
     /// The live log stays below this many bytes ("L"): a multiple of 4096 from 64 KiB to 1 TiB. By
     /// default four times the cost of all images, from 8 to 256 MiB. Larger means fewer images and
-    /// a longer replay. The ring takes one and a half times as much.
+    /// a longer replay. The ring takes one and three quarters as much.
     #[must_use]
     pub fn limit(mut self, bytes: u64) -> Self {
         self.limit = Some(bytes);
@@ -215,7 +215,7 @@ impl Opened {
 
 impl SpaceMapLog {
     /// Makes `disk` the log of a new device of `blocks` blocks, all free. Writes the ring once
-    /// (1.5 times the limit), and flushes four times.
+    /// (1.75 times the limit), and flushes four times.
     ///
     /// # Errors
     /// [`LogError::Exists`] or [`LogError::Foreign`] if the disk holds a log or something else;

@@ -27,6 +27,7 @@ use crate::log::format::{
 };
 use crate::log::layout::Layout;
 use crate::log::mirror::{Mirror, RANGE_WORDS, apply_item};
+use crate::log::open::Authority;
 use crate::log::record::{Image, Item, RANGE_BLOCKS, Record, Records, State, items};
 use crate::log::writer::{Base, Bases, Head, Mark, Recovered, identity};
 use crate::store::Lsn;
@@ -172,8 +173,15 @@ impl Loader {
         report.replayed = head.lsn - superblock.tail.lsn.get();
         report.log_bytes = head.position - superblock.tail.position.get();
         report.cut_frames = log.cut_frames as u64;
-        let replay =
-            Replay { loader: self, layout: &layout, superblock: &superblock, log: &log, until };
+        let complete = superblock.mode == Authority::Piggyback.encode();
+        let replay = Replay {
+            loader: self,
+            layout: &layout,
+            superblock: &superblock,
+            log: &log,
+            until,
+            complete,
+        };
         let (mirror, ranges, rollback) = replay.run(entries, allocated, &mut report)?;
         report.read_bytes = layout.ring_len
             + (2 * PAGE * layout.directory().len()) as u64
@@ -404,6 +412,8 @@ struct Replay<'a> {
     superblock: &'a Superblock,
     log: &'a Log,
     until: Option<Lsn>,
+    /// The images are all there is: the log has no changes with which an older one would do.
+    complete: bool,
 }
 
 /// What one thread came to for its share of the ranges.
@@ -497,7 +507,11 @@ impl Replay<'_> {
                 oldest = image.base;
                 continue;
             }
-            if self.load_image(range, words, image)? {
+            let intact = self.load_image(range, words, image)?;
+            if !intact && self.complete {
+                break;
+            }
+            if intact {
                 *restored += u64::from(index + 1 < images.len() && oldest == u64::MAX);
                 let bases = images[..=index].iter().map(|&image| Base { image, after: None });
                 return Ok(bases.collect());

@@ -6,9 +6,13 @@ mod errors;
 mod modes;
 mod sim;
 
-use crate::log::{CreateOptions, Opened, SpaceMapLog};
-use sim::SimDisk;
 use std::sync::Arc;
+
+use crate::delta::Delta;
+use crate::extent::Extent;
+use crate::log::{CreateOptions, LogError, OpenOptions, Opened, SpaceMapLog};
+use crate::store::Lsn;
+use sim::SimDisk;
 
 /// The smallest log: its ring wraps after three dozen commits.
 fn small() -> CreateOptions {
@@ -17,4 +21,42 @@ fn small() -> CreateOptions {
 
 fn create(disk: &Arc<SimDisk>, blocks: u64) -> Opened {
     SpaceMapLog::create_on(disk.clone(), blocks, &small()).expect("an empty disk")
+}
+
+fn open(bytes: Vec<u8>) -> Result<Opened, LogError> {
+    SpaceMapLog::open_on(Arc::new(SimDisk::new(bytes)), &OpenOptions::new())
+}
+
+/// Commits one transaction that frees and allocates these.
+fn commit(opened: &Opened, freed: &[Extent], allocated: &[Extent]) -> Lsn {
+    let mut transaction = opened.allocator.begin();
+    for &extent in allocated {
+        transaction.mark_allocated(extent).expect("free");
+    }
+    for &extent in freed {
+        transaction.free(extent).expect("allocated");
+    }
+    transaction.commit(&opened.log).expect("nothing is in the way")
+}
+
+/// A delta of single blocks, every second one of `blocks`.
+fn scattered(opened: &Opened, blocks: std::ops::Range<u64>) -> crate::Frozen {
+    let mut transaction = opened.allocator.begin();
+    for block in blocks.step_by(2) {
+        transaction.mark_allocated(Extent::new(block, 1)).expect("free");
+    }
+    transaction.freeze()
+}
+
+/// The state in short, once nothing waits in the quarantine.
+fn bitmap(opened: &Opened) -> (u64, u32) {
+    opened.allocator.collect();
+    let words = opened.allocator.to_bitmap().expect("memory");
+    (opened.allocator.free_blocks(), crc32c::crc32c(zerocopy::IntoBytes::as_bytes(&words[..])))
+}
+
+fn encoded(delta: &Delta) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    delta.encode(&mut bytes);
+    bytes
 }

@@ -512,12 +512,11 @@ impl Writer {
             if pace == Pace::Paid && self.head.position < self.tail_check {
                 return;
             }
-            self.tail_check = self.head.position + self.layout.limit / 32;
+            let often = if faulty(Fault::RingBeforeSuperblock) { 2 } else { 32 };
+            let step = (self.layout.limit / often).max(self.layout.sector);
+            self.tail_check = self.head.position + step;
             let tail = self.tail();
-            let step = match pace {
-                Pace::Paid => (self.layout.limit / 32).max(self.layout.sector),
-                Pace::Until(_) => 1,
-            };
+            let step = if pace == Pace::Paid { step } else { 1 };
             if tail.position.get() < next.tail.position.get() + step {
                 return;
             }
@@ -630,7 +629,10 @@ impl Writer {
         let burst = (images * PAGE) as u64;
         self.figures.max_image_burst = self.figures.max_image_burst.max(burst);
         self.figures.log_bytes += window.frames.bytes.len() as u64;
-        self.figures.directory_bytes += (window.writes.len() - images) as u64 * PAGE as u64;
+        let pages = window.first_copies.len()
+            + window.second_copies.len()
+            + usize::from(window.superblock.is_some());
+        self.figures.directory_bytes += (pages * PAGE) as u64;
         for index in window.second_copies {
             self.settle_directory(index);
         }
@@ -645,8 +647,6 @@ impl Writer {
         if let Some(superblock) = window.superblock {
             if self.superblock_half {
                 self.free_ring(superblock.tail.position.get());
-            } else if faulty(Fault::RingBeforeSuperblock) {
-                self.free_from = superblock.tail.position.get();
             }
             self.superblock = superblock;
             self.superblock_half = !self.superblock_half;
@@ -722,15 +722,19 @@ impl Writer {
     // --- Condensing on demand -------------------------------------------------------------------
 
     fn room(&self) -> u64 {
-        self.layout.ring_len - (self.head.position - self.free_from)
+        let from = match faulty(Fault::RingBeforeSuperblock) {
+            true => self.tail().position.get(),
+            false => self.free_from,
+        };
+        self.layout.ring_len.saturating_sub(self.head.position - from)
     }
 
     /// Sees to it that `bytes` of records find room in the ring.
     fn make_room(&mut self, bytes: u64) -> Result<(), CommitError> {
         // Frames are left at most half empty, but for the first and the last.
-        let needed = 2 * bytes.min(self.layout.max_commit())
-            + 3 * self.layout.max_frame()
-            + self.layout.reserve();
+        let frames = 2 * bytes.min(self.layout.max_commit()) + 3 * self.layout.max_frame();
+        let unreserved = faulty(Fault::RingBeforeSuperblock);
+        let needed = frames + if unreserved { 0 } else { self.layout.reserve() };
         if self.room() >= needed {
             return Ok(());
         }
@@ -801,6 +805,10 @@ impl Writer {
         let mut records = std::mem::take(&mut window.records);
         push_position(&mut records, self.absorbed);
         let allocated = self.mirror.allocated();
+        // No records of the changes could stand in for a torn image, so the images are durable before
+        // the frame that names them.
+        self.write(&mut window)?;
+        window.writes.clear();
         let mut packer = Packer::new(self, allocated);
         packer.transaction(&records, allocated);
         window.frames = packer.finish();

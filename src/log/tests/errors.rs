@@ -1,1 +1,148 @@
+//! Devices that refuse, and transactions that cannot be: nothing is half done.
 
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use super::sim::{Operation, SimDisk};
+use super::{bitmap, commit, create, open, scattered};
+use crate::extent::Extent;
+use crate::log::record::RANGE_BLOCKS;
+use crate::log::{CommitError, LogError};
+use crate::store::Lsn;
+
+#[test]
+fn a_full_device_fails_the_commit_which_can_be_repeated() {
+    let disk = Arc::new(SimDisk::default());
+    let opened = create(&disk, RANGE_BLOCKS);
+    commit(&opened, &[], &[Extent::new(0, 10)]);
+    let before = disk.bytes();
+    let mut transaction = opened.allocator.begin();
+    let extent = transaction.allocate(5).expect("room");
+    transaction.free(Extent::new(0, 3)).expect("committed");
+    disk.refuse(Operation::Write, ErrorKind::StorageFull);
+    let failed = transaction.commit(&opened.log).expect_err("no room");
+    assert!(matches!(&failed.error, CommitError::Write(failure)
+        if failure.error.kind() == ErrorKind::StorageFull && failure.file == "simulated disk"));
+    // The write left nothing that looks like a commit.
+    assert_eq!(open(disk.bytes()).expect("intact").log.last(), Lsn(1));
+    assert_eq!(disk.bytes().len(), before.len());
+    assert_eq!(opened.allocator.is_allocated(extent), Ok(true), "still reserved");
+    let lsn = failed.transaction.commit(&opened.log).expect("room again");
+    assert_eq!(lsn, Lsn(2));
+    let again = open(disk.bytes()).expect("intact");
+    assert_eq!(bitmap(&again), bitmap(&opened));
+    assert_eq!(again.allocator.free_blocks(), RANGE_BLOCKS - 12);
+}
+
+#[test]
+fn dropping_what_could_not_be_committed_gives_everything_back() {
+    let disk = Arc::new(SimDisk::default());
+    let opened = create(&disk, RANGE_BLOCKS);
+    commit(&opened, &[], &[Extent::new(0, 10)]);
+    let mut transaction = opened.allocator.begin();
+    transaction.allocate(5).expect("room");
+    transaction.free(Extent::new(0, 10)).expect("committed");
+    disk.refuse(Operation::Write, ErrorKind::Other);
+    drop(transaction.commit(&opened.log).expect_err("refused"));
+    assert_eq!(opened.allocator.free_blocks(), RANGE_BLOCKS - 10);
+    assert_eq!(commit(&opened, &[Extent::new(0, 10)], &[]), Lsn(2));
+}
+
+#[test]
+fn after_a_failed_flush_nothing_is_committed_until_reopened() {
+    let disk = Arc::new(SimDisk::default());
+    let opened = create(&disk, RANGE_BLOCKS);
+    disk.refuse(Operation::Sync, ErrorKind::Other);
+    let mut transaction = opened.allocator.begin();
+    transaction.allocate(5).expect("room");
+    let failed = transaction.commit(&opened.log).expect_err("not flushed");
+    assert!(matches!(failed.error, CommitError::Sync(_)));
+    // The device is well again, but who knows what it dropped.
+    let failed = failed.transaction.commit(&opened.log).expect_err("refused");
+    assert!(matches!(failed.error, CommitError::Refused(_)));
+    assert!(matches!(opened.log.condense(), Err(CommitError::Refused(_))));
+    assert!(matches!(opened.log.grow(2 * RANGE_BLOCKS), Err(LogError::Commit(_))));
+    drop(failed);
+    let again = open(disk.bytes()).expect("intact");
+    commit(&again, &[], &[Extent::new(100, 1)]);
+}
+
+#[test]
+fn a_write_that_cannot_be_undone_is_like_a_failed_flush() {
+    let disk = Arc::new(SimDisk::default());
+    let opened = create(&disk, RANGE_BLOCKS);
+    disk.refuse(Operation::Write, ErrorKind::Other);
+    disk.refuse(Operation::Write, ErrorKind::Other);
+    let mut transaction = opened.allocator.begin();
+    transaction.allocate(5).expect("room");
+    let failed = transaction.commit(&opened.log).expect_err("refused");
+    assert!(matches!(failed.error, CommitError::Sync(_)));
+    let failed = failed.transaction.commit(&opened.log).expect_err("refused");
+    assert!(matches!(failed.error, CommitError::Refused(_)));
+}
+
+/// Each passes the allocator's check, since the block is allocated until the first is durable.
+#[test]
+fn the_second_of_two_transactions_that_free_a_block_is_refused() {
+    let disk = Arc::new(SimDisk::default());
+    let opened = create(&disk, RANGE_BLOCKS);
+    commit(&opened, &[], &[Extent::new(0, 10)]);
+    let (mut first, mut second) = (opened.allocator.begin(), opened.allocator.begin());
+    first.free(Extent::new(0, 6)).expect("allocated");
+    second.free(Extent::new(5, 5)).expect("allocated");
+    let kept = second.allocate(3).expect("room");
+    let (first, second) = (first.freeze(), second.freeze());
+    let mut other = opened.allocator.begin();
+    let third = other.allocate(7).expect("room");
+    let first = opened.log.submit(first).expect("fits");
+    let second = opened.log.submit(second).expect("fits");
+    let other = opened.log.submit(other.freeze()).expect("fits");
+    opened.log.flush();
+    assert_eq!(first.wait().ok(), Some(Lsn(2)));
+    assert_eq!(other.wait().ok(), Some(Lsn(3)), "its neighbours in the group are not affected");
+    let failed = second.wait().expect_err("block 5 is free");
+    assert!(matches!(failed.error, CommitError::Conflict { block: 5 }));
+    drop(failed);
+    assert_eq!(opened.allocator.is_free(kept), Ok(true));
+    assert_eq!(opened.allocator.is_allocated(third), Ok(true));
+    opened.allocator.collect();
+    assert_eq!(bitmap(&open(disk.bytes()).expect("intact")), bitmap(&opened));
+}
+
+#[test]
+fn transactions_of_another_allocator_and_too_large_ones_are_refused() {
+    let (a, b) = (Arc::new(SimDisk::default()), Arc::new(SimDisk::default()));
+    let (mine, theirs) = (create(&a, 2 * RANGE_BLOCKS), create(&b, RANGE_BLOCKS));
+    let mut transaction = theirs.allocator.begin();
+    transaction.allocate(1).expect("room");
+    let failed = transaction.commit(&mine.log).expect_err("not ours");
+    assert!(matches!(failed.error, CommitError::Foreign));
+    failed.transaction.commit(&theirs.log).expect("theirs");
+
+    let large = scattered(&mine, 0..2 * RANGE_BLOCKS).reopen();
+    let failed = large.commit(&mine.log).expect_err("16384 items of 4 bytes");
+    assert!(matches!(failed.error, CommitError::TooLarge { max, .. } if max == 16 << 10));
+    drop(failed);
+    assert_eq!(mine.allocator.free_blocks(), 2 * RANGE_BLOCKS);
+    assert_eq!(mine.log.last(), Lsn(0));
+}
+
+#[test]
+fn a_dropped_ticket_is_committed_all_the_same() {
+    let disk = Arc::new(SimDisk::default());
+    let opened = create(&disk, RANGE_BLOCKS);
+    commit(&opened, &[], &[Extent::new(0, 10)]);
+    let mut transaction = opened.allocator.begin();
+    transaction.free(Extent::new(0, 10)).expect("committed");
+    drop(opened.log.submit(transaction.freeze()).expect("fits"));
+    opened.log.flush();
+    opened.allocator.collect();
+    assert_eq!(opened.allocator.free_blocks(), RANGE_BLOCKS);
+    // One whose log goes away uncommitted gives back what it had.
+    let mut transaction = opened.allocator.begin();
+    transaction.allocate(10).expect("room");
+    drop(opened.log.submit(transaction.freeze()).expect("fits"));
+    let allocator = opened.allocator.clone();
+    drop(opened);
+    assert_eq!(allocator.free_blocks(), RANGE_BLOCKS);
+}

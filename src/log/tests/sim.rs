@@ -61,10 +61,6 @@ impl SimDisk {
         self.state().crashed
     }
 
-    pub fn operations(&self) -> u64 {
-        self.state().operations
-    }
-
     /// The device answers the next `operation` with `error`, once for each call.
     pub fn refuse(&self, operation: Operation, error: io::ErrorKind) {
         self.state().faults.push((operation, error));
@@ -84,6 +80,16 @@ impl SimDisk {
             if rng.random_ratio(1, 25) {
                 rng.fill_bytes(place);
             }
+        }
+        bytes
+    }
+
+    /// What is found if of the unsynced sectors just those in `survive` got through.
+    pub fn after_losing(&self, survive: impl Fn(usize) -> bool) -> Vec<u8> {
+        let state = self.state();
+        let mut bytes = state.current.clone();
+        for (&sector, versions) in state.unsynced.iter().filter(|&(&sector, _)| !survive(sector)) {
+            bytes[sector * SECTOR..(sector + 1) * SECTOR].copy_from_slice(&versions[0]);
         }
         bytes
     }
