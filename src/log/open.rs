@@ -12,9 +12,9 @@ use crate::log::fault::{Fault, faulty};
 use crate::log::format::{PAGE, Superblock, Tail};
 use crate::log::group::Group;
 use crate::log::layout::{Layout, is_limit};
-use crate::log::mirror::Mirror;
+use crate::log::mirror::{Mirror, RANGE_WORDS, blocks_of};
 use crate::log::recover::{Loader, Report};
-use crate::log::writer::{Work, Writer, empty_page, identity};
+use crate::log::writer::{Work, Writer, empty_page, identity, image};
 use crate::log::{Inner, SpaceMapLog};
 use crate::store::Lsn;
 use crate::sync::Counter;
@@ -225,12 +225,43 @@ impl SpaceMapLog {
         blocks: u64,
         options: &CreateOptions,
     ) -> Result<Opened, LogError> {
-        Self::create_on(Arc::new(disk), blocks, options)
+        Self::create_with(Arc::new(disk), blocks, None, options)
     }
 
+    /// As [`SpaceMapLog::create`], for a device that is in use already: bit i % 64 of word i / 64 of
+    /// `allocated` is block i, 1 = allocated, as in
+    /// [`Allocator::from_bitmap`](crate::Allocator::from_bitmap). Writes an image of every range that
+    /// is neither all free nor all used.
+    ///
+    /// # Errors
+    /// As [`SpaceMapLog::create`], and [`ConfigError::BitmapLength`].
+    pub fn create_from_bitmap(
+        disk: impl Disk + 'static,
+        blocks: u64,
+        allocated: &[u64],
+        options: &CreateOptions,
+    ) -> Result<Opened, LogError> {
+        let expected = blocks.div_ceil(64);
+        if allocated.len() as u64 != expected {
+            let found = allocated.len() as u64;
+            return Err(ConfigError::BitmapLength { blocks, expected, found }.into());
+        }
+        Self::create_with(Arc::new(disk), blocks, Some(allocated), options)
+    }
+
+    #[cfg(test)]
     pub(crate) fn create_on(
         disk: Arc<dyn Disk>,
         blocks: u64,
+        options: &CreateOptions,
+    ) -> Result<Opened, LogError> {
+        Self::create_with(disk, blocks, None, options)
+    }
+
+    fn create_with(
+        disk: Arc<dyn Disk>,
+        blocks: u64,
+        allocated: Option<&[u64]>,
         options: &CreateOptions,
     ) -> Result<Opened, LogError> {
         let layout = layout(blocks, options)?;
@@ -272,11 +303,24 @@ impl SpaceMapLog {
                 write(layout.ring_start + offset, &zeros[..len as usize])?;
             }
         }
+        let mut total = 0;
         for (index, place) in layout.directory().iter().enumerate() {
-            let bytes = empty_page(index, place).to_bytes(identity(&superblock));
+            let mut page = empty_page(index, place);
+            for (entry, range) in page.entries.iter_mut().zip(place.first_range..) {
+                let Some(allocated) = allocated else { continue };
+                let words = range_of(allocated, blocks, range);
+                let (image, bytes) = image(&words, blocks_of(blocks, range), 0, 0);
+                if let Some(bytes) = bytes {
+                    write(layout.image_offset(range, 0), &bytes)?;
+                }
+                total += u64::from(blocks_of(blocks, range) - image.free);
+                *entry = image;
+            }
+            let bytes = page.to_bytes(identity(&superblock));
             write(place.copies[0], &bytes)?;
             write(place.copies[1], &bytes)?;
         }
+        superblock.tail.allocated = total.into();
         sync()?;
         for generation in [1, 2] {
             superblock.generation = generation.into();
@@ -374,6 +418,19 @@ fn layout(blocks: u64, options: &CreateOptions) -> Result<Layout, LogError> {
         return Err(LogError::Option { name: "limit", value: limit, reason });
     }
     Ok(Layout::new(blocks, sector, limit))
+}
+
+/// The words of `range` in a bitmap of `blocks` blocks, with nothing beyond the last.
+fn range_of(bitmap: &[u64], blocks: u64, range: u32) -> Vec<u64> {
+    let start = range as usize * RANGE_WORDS;
+    let mut words = bitmap[start..bitmap.len().min(start + RANGE_WORDS)].to_vec();
+    if let Some(last) = words.last_mut()
+        && !blocks_of(blocks, range).is_multiple_of(64)
+    {
+        *last &= u64::MAX >> (64 - blocks_of(blocks, range) % 64);
+    }
+    words.resize(RANGE_WORDS, 0);
+    words
 }
 
 /// An error if the beginning of the disk is not all zeros.

@@ -415,19 +415,10 @@ impl Writer {
     fn plan_image(&mut self, window: &mut Window, range: u32, base: u64) {
         let mut page = self.mirror.range(range).to_vec();
         let after = self.take_back_unstable(range, &mut page);
-        let blocks = self.mirror.range_blocks(range);
-        let (free, largest) = survey(&page, blocks);
-        let state = match free {
-            0 if u64::from(blocks) == RANGE_BLOCKS => State::AllUsed,
-            _ if free == blocks => State::AllFree,
-            _ => State::Page,
-        };
         let used = self.ranges[range as usize].last().map_or(0, |newest| newest.image.slot);
         let slot = if faulty(Fault::ImageInPlace) { used } else { 1 - used };
-        let mut image = Image { base, crc: 0, free, largest, slot, state };
-        if state == State::Page {
-            let bytes: Vec<u8> = page.iter().flat_map(|word| word.to_le_bytes()).collect();
-            image.crc = crc32c::crc32c(&bytes);
+        let (image, bytes) = image(&page, self.mirror.range_blocks(range), base, slot);
+        if let Some(bytes) = bytes {
             window.writes.push((self.layout.image_offset(range, slot), bytes));
             self.figures.image_bytes += PAGE as u64;
         }
@@ -888,6 +879,21 @@ impl Writer {
         self.layout = layout;
         Ok(())
     }
+}
+
+/// The image of a range of `blocks` blocks whose state is `words`, and its page if it needs one.
+pub fn image(words: &[u64], blocks: u32, base: u64, slot: u8) -> (Image, Option<Vec<u8>>) {
+    let (free, largest) = survey(words, blocks);
+    let state = match free {
+        // A range that may grow keeps its page: "all" would mean more blocks after that.
+        0 if u64::from(blocks) == RANGE_BLOCKS => State::AllUsed,
+        _ if free == blocks => State::AllFree,
+        _ => State::Page,
+    };
+    let bytes = (state == State::Page)
+        .then(|| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>());
+    let crc = bytes.as_deref().map_or(0, crc32c::crc32c);
+    (Image { base, crc, free, largest, slot, state }, bytes)
 }
 
 /// The image of a range that was never changed.

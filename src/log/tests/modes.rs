@@ -211,3 +211,22 @@ fn a_grown_log_has_the_new_blocks_when_it_is_opened() {
     assert_eq!(again.allocator.free_blocks(), 49 * RANGE_BLOCKS + 51 - 100);
     assert_eq!(again.report.log_bytes, 0);
 }
+
+#[test]
+fn a_log_begins_with_the_bitmap_of_a_device_in_use() {
+    let blocks = 4 * RANGE_BLOCKS + 100;
+    let mut words = vec![0u64; blocks.div_ceil(64) as usize];
+    words[..512].fill(u64::MAX);
+    words[512 + 7] = 0xF0F0;
+    let last = words.len() - 1;
+    words[last] = u64::MAX; // 36 blocks, and bits beyond the device
+    let disk = SimDisk::default();
+    let opened = SpaceMapLog::create_from_bitmap(disk, blocks, &words, &small()).expect("empty");
+    assert_eq!(opened.allocator.free_blocks(), blocks - RANGE_BLOCKS - 8 - 36);
+    commit(&opened, &[Extent::new(0, 1)], &[Extent::new(RANGE_BLOCKS, 1)]);
+    opened.log.verify().expect("disk and memory agree");
+    opened.log.condense().expect("a healthy disk");
+    opened.log.verify().expect("disk and memory agree");
+    let short = SpaceMapLog::create_from_bitmap(SimDisk::default(), blocks, &words[1..], &small());
+    assert!(matches!(short, Err(LogError::Config(_))));
+}
