@@ -1,6 +1,7 @@
 //! Layer 5: where requests become claims. One `Core` is shared by an allocator and its handles; a
 //! `Cursor` is what each of them keeps for itself.
 
+use std::fmt::{Debug, Formatter};
 use std::ops::Range;
 
 use crate::bitmap::ReleaseError;
@@ -26,7 +27,6 @@ pub type Native = crate::geometry::Narrow;
 const WORD_BLOCKS: u64 = Native::WORD_BLOCKS as u64;
 const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
 
-#[derive(Debug)]
 pub struct Core {
     pub bitmap: Bitmap<Native>,
     pub shards: Shards,
@@ -59,6 +59,17 @@ struct Nothing {
     ticket: Ticket,
     least: u64,
     align: u64,
+}
+
+/// In short: the bitmap of a TiB would take hundreds of megabytes.
+impl Debug for Core {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core")
+            .field("blocks", &self.bitmap.blocks())
+            .field("free_blocks", &self.free_blocks())
+            .field("quarantined_blocks", &self.quarantine.blocks())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Core {

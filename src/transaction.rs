@@ -272,7 +272,9 @@ impl Open {
         if !(freed.is_empty() && returned.is_empty()) {
             let core = &*self.core;
             local::with_lane(core, |lane| {
-                core.retire(lane, returned);
+                if !returned.is_empty() {
+                    core.retire(lane, returned);
+                }
                 core.retire(lane, freed);
             });
         }

@@ -274,15 +274,16 @@ const _: () = {
 };
 
 impl FrameHeader {
-    /// The frame as it is written, and its CRC.
-    pub fn seal(&self, records: &[u8]) -> (Vec<u8>, u32) {
-        let mut bytes = Vec::with_capacity(self.len.get() as usize);
-        bytes.extend_from_slice(self.as_bytes());
-        bytes.extend_from_slice(records);
-        let crc = crc32c::crc32c(&bytes);
-        bytes.extend_from_slice(&crc.to_le_bytes());
-        bytes.resize(self.len.get() as usize, 0);
-        (bytes, crc)
+    /// Appends the frame as it is written; its CRC.
+    pub fn seal(&self, records: &[u8], frames: &mut Vec<u8>) -> u32 {
+        let start = frames.len();
+        frames.reserve(self.len.get() as usize);
+        frames.extend_from_slice(self.as_bytes());
+        frames.extend_from_slice(records);
+        let crc = crc32c::crc32c(&frames[start..]);
+        frames.extend_from_slice(&crc.to_le_bytes());
+        frames.resize(start + self.len.get() as usize, 0);
+        crc
     }
 
     /// The header in `bytes` if its own numbers fit together.

@@ -47,6 +47,8 @@ struct Seat<R> {
 struct Place<R> {
     /// `Some(None)`: the leader died over it.
     result: Option<Option<R>>,
+    /// A thread is blocked: to wake nobody would cost a system call all the same.
+    blocked: bool,
     then: Then<R>,
 }
 
@@ -82,7 +84,9 @@ impl<R> Seat<R> {
         R: 'static,
     {
         let mut place = self.place();
-        self.changed.notify_one();
+        if place.blocked {
+            self.changed.notify_one();
+        }
         match std::mem::replace(&mut place.then, Then::Nothing) {
             Then::Call(call) => Some(Box::new(move || call(result))),
             Then::Wake(waker) => {
@@ -113,7 +117,8 @@ impl<T, R: 'static> Group<T, R> {
     /// Queues `item`. It is worked on when somebody waits for this ticket or a later one, flushes,
     /// or serves.
     pub fn submit(&self, item: T) -> Ticket<R> {
-        let place = std::sync::Mutex::new(Place { result: None, then: Then::Nothing });
+        let place =
+            std::sync::Mutex::new(Place { result: None, blocked: false, then: Then::Nothing });
         let seat = Arc::new(Seat { place, changed: Condvar::new() });
         let mut state = lock(&self.state);
         state.queue.push((item, seat.clone()));
@@ -138,7 +143,9 @@ impl<T, R: 'static> Group<T, R> {
             }
             if state.leading || state.flushers > 0 {
                 state.waiting.push_back(seat.clone());
+                seat.place().blocked = true;
                 state = wait(&seat.changed, state);
+                seat.place().blocked = false;
                 state.waiting.retain(|other| !Arc::ptr_eq(other, seat));
             } else {
                 state = self.lead(state, &mut work);

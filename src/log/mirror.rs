@@ -21,11 +21,19 @@ pub enum Misfit {
 }
 
 /// The committed state of one device.
-#[derive(Debug)]
 pub struct Mirror {
     words: Vec<u64>,
     blocks: u64,
     allocated: u64,
+}
+
+impl std::fmt::Debug for Mirror {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mirror")
+            .field("blocks", &self.blocks)
+            .field("allocated", &self.allocated)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Mirror {

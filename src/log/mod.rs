@@ -99,7 +99,6 @@ pub struct SpaceMapLog {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     queue: Queue,
     writer: Mutex<Writer>,
@@ -110,6 +109,16 @@ struct Inner {
     name: String,
     /// The last durable transaction.
     last: Counter,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner")
+            .field("name", &self.name)
+            .field("authority", &self.authority)
+            .field("last", &self.last.get())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Inner {

@@ -123,8 +123,9 @@ impl CreateOptions {
         self
     }
 
-    /// Do not write zeros over the whole ring of a new file. Saves time and space at first, but then
-    /// a commit can meet a full file system, and flushes are slower while the file is filling.
+    /// Do not write zeros over the whole area of a new file (for 1 TiB: 316 MiB). Saves time and space
+    /// at first, but then a commit can meet a full file system, and flushes are slower while the file
+    /// is filling.
     #[must_use]
     pub fn sparse(mut self) -> Self {
         self.sparse = true;
@@ -214,8 +215,8 @@ impl Opened {
 }
 
 impl SpaceMapLog {
-    /// Makes `disk` the log of a new device of `blocks` blocks, all free. Writes the ring once
-    /// (1.75 times the limit), and flushes four times.
+    /// Makes `disk` the log of a new device of `blocks` blocks, all free. Writes the whole
+    /// area once (1.75 times the limit, and 8 KiB for every 32768 blocks), and flushes four times.
     ///
     /// # Errors
     /// [`LogError::Exists`] or [`LogError::Foreign`] if the disk holds a log or something else;
@@ -296,12 +297,17 @@ impl SpaceMapLog {
         let sync = || disk.sync().map_err(|error| loader.io("sync", 0, error));
         write(0, &[0; 2 * PAGE])?;
         sync()?;
-        if used || !options.sparse {
-            let zeros = vec![0; 1 << 20];
-            for offset in (0..layout.ring_len).step_by(zeros.len()) {
-                let len = (layout.ring_len - offset).min(zeros.len() as u64);
-                write(layout.ring_start + offset, &zeros[..len as usize])?;
-            }
+        // Everything is written once, so that no later flush has to find room for it. A ring that was
+        // used must in any case not show frames of its old log.
+        let end = match options.sparse {
+            true if used => layout.ring_start + layout.ring_len,
+            true => layout.ring_start,
+            false => layout.len(),
+        };
+        let zeros = vec![0; 1 << 20];
+        for offset in (layout.ring_start..end).step_by(zeros.len()) {
+            let len = (end - offset).min(zeros.len() as u64);
+            write(offset, &zeros[..len as usize])?;
         }
         let mut total = 0;
         for (index, place) in layout.directory().iter().enumerate() {

@@ -67,7 +67,6 @@ pub struct Work<'a> {
 }
 
 /// A directory page, and how far the writing of its two copies has come.
-#[derive(Debug)]
 struct Directory {
     place: DirectoryPlace,
     sequence: u64,
@@ -111,7 +110,6 @@ struct Frames {
     head: Option<Head>,
 }
 
-#[derive(Debug)]
 pub struct Writer {
     pub disk: Arc<dyn Disk>,
     pub layout: Layout,
@@ -142,6 +140,8 @@ pub struct Writer {
     /// The engine's position as of the last transaction absorbed.
     absorbed: u64,
     failed: Option<IoFailure>,
+    /// The buffer of the last window's frames, to be used again.
+    buffer: Vec<u8>,
     pub figures: Figures,
 }
 
@@ -165,12 +165,6 @@ pub struct Figures {
     pub max_live: u64,
     /// The most bytes of images written with one flush.
     pub max_image_burst: u64,
-}
-
-impl std::fmt::Debug for dyn Disk {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.name())
-    }
 }
 
 /// What recovery hands to the writer.
@@ -240,6 +234,7 @@ impl Writer {
             piggyback: false,
             absorbed: head.engine,
             failed: None,
+            buffer: Vec::new(),
             figures: Figures::default(),
             layout,
         }
@@ -497,12 +492,14 @@ impl Writer {
     }
 
     fn plan_superblock(&mut self, window: &mut Window, pace: Pace) {
+        let due =
+            self.superblock_half || pace != Pace::Paid || self.head.position >= self.tail_check;
+        if !due {
+            return;
+        }
         let mut next = self.superblock.clone();
         next.generation = (next.generation.get() + 1).into();
         if !self.superblock_half {
-            if pace == Pace::Paid && self.head.position < self.tail_check {
-                return;
-            }
             let often = if faulty(Fault::RingBeforeSuperblock) { 2 } else { 32 };
             let step = (self.layout.limit / often).max(self.layout.sector);
             self.tail_check = self.head.position + step;
@@ -652,6 +649,7 @@ impl Writer {
         for range in window.touched {
             self.changed_at(range, start);
         }
+        self.buffer = window.frames.bytes;
         let oldest = self.changed.front().map_or(self.head.position, |&(position, _)| position);
         self.figures.max_live = self.figures.max_live.max(self.head.position - oldest);
     }
@@ -748,7 +746,8 @@ impl Writer {
                 return Ok(());
             }
             if !window.records.is_empty() {
-                let mut packer = Packer::new(self, self.mirror.allocated());
+                let allocated = self.mirror.allocated();
+                let mut packer = Packer::new(self, allocated);
                 packer.images(&window.records);
                 window.frames = packer.finish();
             }
@@ -959,7 +958,9 @@ struct Packer {
 }
 
 impl Packer {
-    fn new(writer: &Writer, allocated: u64) -> Self {
+    fn new(writer: &mut Writer, allocated: u64) -> Self {
+        let mut bytes = std::mem::take(&mut writer.buffer);
+        bytes.clear();
         Self {
             head: writer.head,
             ended: 0,
@@ -968,7 +969,7 @@ impl Packer {
             engine: writer.head.engine,
             boundary: true,
             records: Vec::new(),
-            frames: Frames::default(),
+            frames: Frames { bytes, ..Frames::default() },
             capacity: writer.layout.max_frame() as usize - HEADER - 4,
             sector: writer.layout.sector,
             durable: writer.head.sequence - 1,
@@ -1037,9 +1038,8 @@ impl Packer {
             records: (self.records.len() as u32).into(),
             flags: (if self.boundary { BOUNDARY } else { 0 }).into(),
         };
-        let (bytes, crc) = header.seal(&self.records);
+        let crc = header.seal(&self.records, &mut self.frames.bytes);
         self.frames.marks.push(mark(&self.head, self.before));
-        self.frames.bytes.extend_from_slice(&bytes);
         self.head.position += len;
         self.head.sequence += 1;
         self.head.lsn += self.ended;
