@@ -105,7 +105,7 @@ fn read_all(path: &Path, bytes: u64) -> f64 {
 
 /// Commits per second of one committer and of 64, against a loop of write and fdatasync.
 fn group_commit(dir: &Path) {
-    const ROUND: Duration = Duration::from_millis(1500);
+    const ROUND: Duration = Duration::from_millis(300);
     let created = SpaceMapLog::create(
         FileDisk::open(dir.join("commit.log")).expect("a file"),
         1 << 24,
@@ -114,8 +114,9 @@ fn group_commit(dir: &Path) {
     .expect("an empty file");
     let (log, allocator) = (&created.log, &created.allocator);
     let (mut bare, mut one, mut many, mut tickets) = (vec![], vec![], vec![], vec![]);
-    for _ in 0..5 {
-        bare.push(append_loop(&dir.join("bare.log"), ROUND));
+    let file = append_file(&dir.join("bare.log"));
+    for _ in 0..15 {
+        bare.push(append_loop(&file, ROUND));
         one.push(committers(log, allocator, 1, ROUND));
         many.push(committers(log, allocator, 64, ROUND));
         tickets.push(in_flight(log, allocator, 64, ROUND));
@@ -132,23 +133,25 @@ fn group_commit(dir: &Path) {
     println!("{:.1} commits per flush over all", commits as f64 / syncs as f64);
 }
 
-fn append_loop(path: &Path, time: Duration) -> f64 {
-    const LEN: u64 = 64 << 20;
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)
-        .expect("a file");
+const APPEND_LEN: u64 = 64 << 20;
+
+/// A file whose blocks have all been written, as the log's have.
+fn append_file(path: &Path) -> File {
+    let mut options = File::options();
+    let file =
+        options.read(true).write(true).create(true).truncate(true).open(path).expect("a file");
     let zeros = vec![0; 1 << 20];
-    (0..LEN >> 20).for_each(|mib| file.write_all_at(&zeros, mib << 20).expect("room"));
+    (0..APPEND_LEN >> 20).for_each(|mib| file.write_all_at(&zeros, mib << 20).expect("room"));
     file.sync_all().expect("a healthy disk");
+    file
+}
+
+fn append_loop(file: &File, time: Duration) -> f64 {
     let page = [7; 4096];
     let started = Instant::now();
     let mut count = 0;
     while started.elapsed() < time {
-        file.write_all_at(&page, count * 4096 % LEN).expect("room");
+        file.write_all_at(&page, count * 4096 % APPEND_LEN).expect("room");
         file.sync_data().expect("a healthy disk");
         count += 1;
     }

@@ -1,0 +1,180 @@
+//! The space-map log on real files.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use freemap::{CreateOptions, Extent, FileDisk, LogError, Lsn, OpenOptions, Opened, SpaceMapLog};
+
+fn small() -> CreateOptions {
+    CreateOptions::new().limit(1 << 20)
+}
+
+fn create(path: &std::path::Path) -> Opened {
+    SpaceMapLog::create(FileDisk::open(path).expect("a file"), 1 << 20, &small()).expect("empty")
+}
+
+#[test]
+fn committed_is_committed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("log");
+    let opened = create(&path);
+    let mut held = Vec::new();
+    for round in 0..200 {
+        let mut transaction = opened.allocator.begin();
+        held.push(transaction.allocate(1 + round % 50).expect("room"));
+        if round % 3 == 2 {
+            transaction.free(held.remove(0)).expect("committed");
+        }
+        assert_eq!(transaction.commit(&opened.log).expect("a healthy disk"), Lsn(round + 1));
+    }
+    let mut lost = opened.allocator.begin();
+    lost.allocate(1000).expect("room");
+    std::mem::forget(lost); // as if the process ended here
+    drop(opened);
+
+    let opened = SpaceMapLog::open(
+        FileDisk::open(&path).expect("a file"),
+        &OpenOptions::new().expect_lsn(Lsn(200)).expect_blocks(1 << 20),
+    )
+    .expect("intact");
+    assert_eq!((opened.report.last, opened.report.replayed), (Lsn(200), 200));
+    let used: u64 = held.iter().map(|extent| extent.len).sum();
+    assert_eq!(opened.allocator.free_blocks(), (1 << 20) - used);
+    assert!(opened.check(held.clone()).is_clean());
+    opened.log.condense().expect("a healthy disk");
+    drop(opened);
+    let (allocator, report) =
+        SpaceMapLog::inspect(FileDisk::open_read_only(&path).expect("a file"), &OpenOptions::new())
+            .expect("intact");
+    assert_eq!((report.replayed, report.log_bytes), (0, 0), "condensed");
+    assert_eq!(allocator.free_blocks(), (1 << 20) - used);
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("log");
+    let opened = create(&path);
+    assert!(matches!(FileDisk::open(&path), Err(LogError::Locked { .. })));
+    assert!(matches!(FileDisk::open_read_only(&path), Err(LogError::Locked { .. })));
+    drop(opened);
+    let one = FileDisk::open_read_only(&path).expect("nobody writes");
+    let two = FileDisk::open_read_only(&path).expect("readers share");
+    assert!(matches!(FileDisk::open(&path), Err(LogError::Locked { .. })));
+    drop((one, two));
+    assert!(FileDisk::open(&path).is_ok());
+    assert!(matches!(FileDisk::open(dir.path()), Err(LogError::Io(_))), "a folder");
+    assert!(matches!(FileDisk::open_read_only(dir.path().join("none")), Err(LogError::Io(_))));
+}
+
+#[test]
+fn a_region_keeps_to_its_bounds() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("device");
+    std::fs::write(&path, vec![0xEE; 16 << 20]).expect("room");
+    assert!(matches!(FileDisk::region(&path, 100, 4096), Err(LogError::Option { .. })));
+    assert!(matches!(FileDisk::region(&path, 4096, u64::MAX), Err(LogError::Option { .. })));
+    let short = FileDisk::region(&path, 1 << 20, 1 << 20).expect("a region");
+    let error = SpaceMapLog::create(short, 1 << 20, &small().overwrite()).map(drop);
+    assert!(matches!(error, Err(LogError::Io(_))), "{error:?}");
+    let region = FileDisk::region(&path, 1 << 20, 8 << 20).expect("a region");
+    let opened = SpaceMapLog::create(region, 1 << 20, &small().overwrite()).expect("room");
+    let mut transaction = opened.allocator.begin();
+    transaction.allocate(77).expect("room");
+    transaction.commit(&opened.log).expect("a healthy disk");
+    assert!(opened.log.grow(1 << 30).is_err(), "a region does not grow");
+    transaction = opened.allocator.begin();
+    transaction.allocate(3).expect("room");
+    transaction.commit(&opened.log).expect("the log goes on");
+    drop(opened);
+    let bytes = std::fs::read(&path).expect("the file");
+    assert!(bytes[..1 << 20].iter().chain(&bytes[9 << 20..]).all(|&byte| byte == 0xEE));
+    let region = FileDisk::region(&path, 1 << 20, 8 << 20).expect("a region");
+    let opened = SpaceMapLog::open(region, &OpenOptions::new()).expect("intact");
+    assert_eq!(opened.allocator.free_blocks(), (1 << 20) - 80);
+}
+
+#[test]
+fn impossible_options_are_refused() {
+    let disk =
+        || FileDisk::open(tempfile::NamedTempFile::new().expect("a file").path()).expect("a file");
+    let refused =
+        |blocks, options: &CreateOptions| SpaceMapLog::create(disk(), blocks, options).map(drop);
+    assert!(matches!(refused(0, &small()), Err(LogError::Config(_))));
+    assert!(matches!(refused(u64::MAX, &small()), Err(LogError::Config(_))));
+    assert!(matches!(
+        refused(100, &small().sector(1024)),
+        Err(LogError::Option { name: "sector", .. })
+    ));
+    assert!(matches!(refused(100, &small().limit(5)), Err(LogError::Option { name: "limit", .. })));
+    assert!(matches!(refused(100, &small().block_size(5)), Err(LogError::Config(_))));
+}
+
+/// Counts its wake-ups as a flag.
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+#[test]
+fn tickets_are_futures() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let opened = create(&dir.path().join("log"));
+    let submit = || {
+        let mut transaction = opened.allocator.begin();
+        transaction.allocate(5).expect("room");
+        opened.log.submit(transaction.freeze()).expect("fits")
+    };
+    let flag = Arc::new(Flag(AtomicBool::new(false)));
+    let waker = Waker::from(flag.clone());
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(submit().into_future());
+    assert!(future.as_mut().poll(&mut context).is_pending(), "polling does no I/O");
+    opened.log.flush();
+    assert!(flag.0.load(Ordering::Acquire));
+    assert!(matches!(future.as_mut().poll(&mut context), Poll::Ready(Ok(Lsn(1)))));
+
+    // With a flusher nobody has to do anything.
+    let flusher = opened.log.start_flusher().expect("a thread");
+    let tickets: Vec<_> = (0..100).map(|_| submit()).collect();
+    let last = tickets.into_iter().map(|ticket| ticket.wait().expect("a healthy disk")).last();
+    assert_eq!(last, Some(Lsn(101)));
+    drop(submit());
+    drop(flusher);
+    assert_eq!(opened.log.last(), Lsn(102), "a flusher finishes its queue");
+    assert_eq!(submit().wait().ok(), Some(Lsn(103)), "without one, whoever waits does the work");
+}
+
+#[test]
+fn committers_at_the_same_time_share_flushes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let opened = create(&dir.path().join("log"));
+    let before = opened.log.figures();
+    std::thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| {
+                let mut handle = opened.allocator.handle();
+                let mut held: Option<Extent> = None;
+                for _ in 0..50 {
+                    let mut transaction = handle.begin();
+                    let extent = transaction.allocate(3).expect("room");
+                    if let Some(old) = held.replace(extent) {
+                        transaction.free(old).expect("committed");
+                    }
+                    transaction.commit(&opened.log).expect("a healthy disk");
+                }
+            });
+        }
+    });
+    let after = opened.log.figures();
+    assert_eq!(after.commits - before.commits, 1600);
+    assert!(after.syncs - before.syncs < 1600, "some at least were shared");
+    opened.allocator.collect();
+    assert_eq!(opened.allocator.free_blocks(), (1 << 20) - 96);
+    opened.log.verify().expect("disk and memory agree");
+}
