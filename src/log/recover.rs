@@ -154,6 +154,7 @@ impl Loader {
         let started = std::time::Instant::now();
         let (superblock, damaged) = self.superblock()?;
         let layout = Layout::from_superblock(&superblock)
+            .filter(|layout| is_sound(&superblock, layout))
             .ok_or_else(|| self.damage(Part::Superblocks, 0))?;
         let found = self.disk.len().map_err(|error| self.io("measure", 0, error))?;
         if found < layout.len() {
@@ -174,11 +175,19 @@ impl Loader {
         report.log_bytes = head.position - superblock.tail.position.get();
         report.cut_frames = log.cut_frames as u64;
         let complete = superblock.mode == Authority::Piggyback.encode();
+        for (entries, range) in entries.iter().zip(0u32..) {
+            if entries.iter().any(|image| image.base > head.lsn) {
+                let page = layout.directory().into_iter().rfind(|page| page.first_range <= range);
+                let offset = page.map_or(0, |page| page.copies[0]);
+                return Err(self.damage(Part::DirectoryPage, offset));
+            }
+        }
         let replay = Replay {
             loader: self,
             layout: &layout,
             superblock: &superblock,
             log: &log,
+            last: head.lsn,
             until,
             complete,
         };
@@ -351,6 +360,18 @@ impl Loader {
     }
 }
 
+/// Whether the numbers of a superblock are ones that a log can come to: all counters far from their
+/// ends, so that nothing computed from them overflows.
+fn is_sound(superblock: &Superblock, layout: &Layout) -> bool {
+    let tail = &superblock.tail;
+    let counters = [tail.position, tail.sequence, tail.lsn, superblock.generation];
+    counters.iter().all(|counter| counter.get() < 1 << 62)
+        && tail.position.get().is_multiple_of(layout.sector)
+        && tail.sequence.get() >= 1
+        && tail.allocated.get() <= layout.blocks
+        && superblock.incarnation.get() < u32::MAX
+}
+
 fn in_page(bases: &Bases) -> bool {
     bases.last().is_some_and(|base| base.image.state == State::Page)
 }
@@ -411,6 +432,7 @@ struct Replay<'a> {
     layout: &'a Layout,
     superblock: &'a Superblock,
     log: &'a Log,
+    last: u64,
     until: Option<Lsn>,
     /// The images are all there is: the log has no changes with which an older one would do.
     complete: bool,
@@ -442,7 +464,7 @@ impl Replay<'_> {
                 let known = candidates.get_mut(range as usize);
                 let known = known.ok_or_else(|| self.loader.damage(Part::Record, 0))?;
                 // An older one may lack changes that the log has forgotten.
-                if image.base >= tail && !known.contains(&image) {
+                if (tail..=self.last).contains(&image.base) && !known.contains(&image) {
                     known.push(image);
                 }
             }
