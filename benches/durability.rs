@@ -24,10 +24,13 @@ use rayon::prelude::*;
 
 const TIB: u64 = 1 << 28;
 
+/// A part of the run by its name; it is given a folder for its files.
+type Part = (&'static str, fn(&Path));
+
 fn main() {
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let parts: [(&str, fn(&Path)); 5] = [
+    let parts: [Part; 5] = [
         ("restart", restart),
         ("commit", group_commit),
         ("cpu", transaction_cpu),

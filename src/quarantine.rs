@@ -80,12 +80,22 @@ impl Quarantine {
 
     /// Moves the epoch on if the guards allow it, and hands up to `batches` ripe batches to
     /// `release`. Lock-free: nobody waits for a batch that another thread is releasing.
-    pub fn collect(&self, batches: usize, mut release: impl FnMut(Extent)) -> u64 {
+    pub fn collect(&self, batches: usize, release: impl FnMut(Extent)) -> u64 {
+        // The other two hold something ripe only if it was not let out in its time.
+        self.collect_from(2, batches, release)
+    }
+
+    /// Looks into `bins` bins, those first whose time it is.
+    fn collect_from(
+        &self,
+        bins: u64,
+        batches: usize,
+        mut release: impl FnMut(Extent),
+    ) -> u64 {
         self.clock.try_advance();
         let now = self.clock.now();
         let (mut blocks, mut left) = (0, batches);
-        // The bins that may hold something ripe, the oldest first.
-        for bin in [now + 1, now + 2].map(|stamp| &self.bins[(stamp % BINS) as usize]) {
+        for bin in (now + 1..=now + bins).map(|stamp| &self.bins[(stamp % BINS) as usize]) {
             while left > 0 {
                 let Some(batch) = bin.pop() else { break };
                 if !self.clock.is_ripe(batch.stamp) && !mutated(Mutant::CollectUnripe) {
@@ -105,7 +115,7 @@ impl Quarantine {
     /// Hands everything to `release` that the guards allow.
     pub fn collect_all(&self, mut release: impl FnMut(Extent)) -> u64 {
         // What was retired in this epoch is ripe after two more.
-        (0..3).map(|_| self.collect(usize::MAX, &mut release)).sum()
+        (0..3).map(|_| self.collect_from(BINS, usize::MAX, &mut release)).sum()
     }
 
     /// Bytes beside the batches.

@@ -267,6 +267,11 @@ impl Counter {
         self.0.store(self.get().wrapping_add(value), std::sync::atomic::Ordering::Relaxed);
     }
 
+    /// Makes it `value` if that is more.
+    pub fn raise(&self, value: u64) {
+        self.0.fetch_max(value, std::sync::atomic::Ordering::Relaxed);
+    }
+
     /// Replaces the value.
     pub fn set(&self, value: u64) {
         self.0.store(value, std::sync::atomic::Ordering::Relaxed);

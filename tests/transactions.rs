@@ -283,3 +283,23 @@ fn no_block_is_reused_under_a_reader() {
     assert_eq!(allocator.stats().conflicting_frees, 0);
     assert!(allocator.verify().is_clean());
 }
+
+/// What had become ripe under an earlier guard, but was not let out in its time, stayed in the
+/// quarantine as long as a later guard kept the epoch from advancing.
+#[test]
+fn a_later_guard_does_not_hold_what_an_earlier_one_held() {
+    for commits in 2..8 {
+        let allocator = Allocator::new(4096).expect("a small one");
+        let held: Vec<Extent> = (0..4096).map(|_| allocator.allocate(1).expect("room")).collect();
+        let earlier = allocator.pin();
+        held[..3000].iter().for_each(|&extent| free(&allocator, extent));
+        drop(earlier);
+        held[3000..3000 + commits].iter().for_each(|&extent| free(&allocator, extent));
+        let later = allocator.pin();
+        for _ in 0..3 {
+            allocator.collect();
+        }
+        assert!(allocator.quarantined_blocks() <= commits as u64);
+        drop(later);
+    }
+}

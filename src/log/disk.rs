@@ -74,7 +74,35 @@ impl FileDisk {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LogError> {
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false);
-        Self::opened(path.as_ref(), options.open(path.as_ref()), File::try_lock, 0, None)
+        let disk =
+            Self::opened(path.as_ref(), options.open(path.as_ref()), File::try_lock, 0, None)?;
+        disk.sync_name()?;
+        Ok(disk)
+    }
+
+    /// Makes the name of a new file durable: without it, a crash may leave no file at all.
+    #[cfg(unix)]
+    fn sync_name(&self) -> Result<(), LogError> {
+        let folder = match self.path.parent() {
+            Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+            Some(folder) => folder,
+            None => return Ok(()),
+        };
+        let synced = match self.file.metadata() {
+            Ok(metadata) if metadata.is_file() && metadata.len() == 0 => {
+                File::open(folder).and_then(|folder| folder.sync_all())
+            }
+            metadata => metadata.map(drop),
+        };
+        synced.map_err(|error| {
+            let (file, error) = (self.name(), Arc::new(error));
+            LogError::Io(IoFailure { file, action: "sync the folder of", offset: 0, error })
+        })
+    }
+
+    #[cfg(not(unix))]
+    fn sync_name(&self) -> Result<(), LogError> {
+        Ok(())
     }
 
     /// The bytes `offset..offset + len` of an existing file or device that the engine uses for more

@@ -10,6 +10,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+#[cfg(not(loom))]
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use crate::mutant::{Mutant, mutated};
@@ -32,7 +34,8 @@ struct State<T, R> {
     waiting: VecDeque<Arc<Seat<R>>>,
     /// Threads in [`Group::serve`]: while there are any, nobody else leads.
     flushers: usize,
-    closed: bool,
+    /// Somebody asked for a flush while another was at work, who then does one more round.
+    again: bool,
 }
 
 /// Where a result is put. All of it is touched only under the group's lock; the mutex inside is
@@ -109,7 +112,7 @@ impl<T, R: 'static> Group<T, R> {
             leading: false,
             waiting: VecDeque::new(),
             flushers: 0,
-            closed: false,
+            again: false,
         };
         Self { state: Mutex::new(state), arrived: Condvar::new() }
     }
@@ -179,30 +182,38 @@ impl<T, R: 'static> Group<T, R> {
         }
     }
 
-    /// Does the work of everybody who is queued, unless somebody is at it.
+    /// Does the work of everybody who is queued, or leaves it to whoever is at work now.
     pub fn flush(&self, mut work: impl FnMut(Vec<T>) -> Vec<R>) {
-        let state = lock(&self.state);
-        if !state.leading && !state.queue.is_empty() {
+        let mut state = lock(&self.state);
+        if state.queue.is_empty() {
+            return;
+        }
+        if state.leading {
+            state.again = true;
+        } else {
             let state = self.lead(state, &mut work);
             self.pass_on(&state);
         }
     }
 
-    /// Does everybody's work until the group is closed and the queue empty; calls `idle` whenever
+    /// Does everybody's work until it is told to stop and the queue is empty; calls `idle` whenever
     /// nothing has come for `patience`.
     #[cfg(not(loom))]
     pub fn serve(
         &self,
+        stop: &AtomicBool,
         patience: std::time::Duration,
         mut work: impl FnMut(Vec<T>) -> Vec<R>,
         mut idle: impl FnMut(),
     ) {
+        // Before the lock, so that it goes after it.
+        let _leaves = Flusher(self);
         let mut state = lock(&self.state);
         state.flushers += 1;
         loop {
             if !state.leading && !state.queue.is_empty() {
                 state = self.lead(state, &mut work);
-            } else if state.closed {
+            } else if stop.load(Ordering::Relaxed) && state.queue.is_empty() {
                 break;
             } else {
                 let waited = self.arrived.wait_timeout(state, patience);
@@ -215,18 +226,34 @@ impl<T, R: 'static> Group<T, R> {
                 }
             }
         }
-        state.flushers -= 1;
-        self.pass_on(&state);
     }
 
-    /// Ends [`Group::serve`] when its queue is empty.
-    pub fn close(&self, closed: bool) {
-        lock(&self.state).closed = closed;
+    /// Tells the flusher that looks at `flag` to stop when the queue is empty.
+    pub fn stop(&self, flag: &AtomicBool) {
+        // Under the lock, so that it does not come between the look and the wait.
+        let _state = lock(&self.state);
+        flag.store(true, Ordering::Relaxed);
         self.arrived.notify_all();
     }
 
-    /// Does one round of work with the lock released. Everybody who was queued has a result then.
+    /// Works with the lock released, one round or, if somebody asks for it meanwhile, more. Everybody
+    /// who was queued has a result then.
     fn lead<'a>(
+        &'a self,
+        mut state: Guard<'a, State<T, R>>,
+        work: &mut impl FnMut(Vec<T>) -> Vec<R>,
+    ) -> Guard<'a, State<T, R>> {
+        loop {
+            state.again = false;
+            state = self.round(state, work);
+            // While we told the results, somebody else may have begun to lead.
+            if !state.again || state.leading || state.queue.is_empty() {
+                return state;
+            }
+        }
+    }
+
+    fn round<'a>(
         &'a self,
         mut state: Guard<'a, State<T, R>>,
         work: &mut impl FnMut(Vec<T>) -> Vec<R>,
@@ -261,6 +288,19 @@ impl<T, R: 'static> Group<T, R> {
         } else if let Some(next) = state.waiting.front() {
             next.changed.notify_one();
         }
+    }
+}
+
+/// A thread in [`Group::serve`]; one less when it ends, however it does.
+#[cfg(not(loom))]
+struct Flusher<'a, T, R: 'static>(&'a Group<T, R>);
+
+#[cfg(not(loom))]
+impl<T, R: 'static> Drop for Flusher<'_, T, R> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.0.state);
+        state.flushers -= 1;
+        self.0.pass_on(&state);
     }
 }
 

@@ -111,13 +111,13 @@ impl Layout {
     }
 
     /// Bytes of the ring that only condensing may use, so that it can always go on: an image record
-    /// for every range.
+    /// for every range, and what frames leave empty.
     pub fn reserve(&self) -> u64 {
         self.reserve_for(self.ranges())
     }
 
     fn reserve_for(&self, ranges: u32) -> u64 {
-        (u64::from(ranges) * 34 + 4 * self.max_frame()).next_multiple_of(PAGE as u64)
+        (u64::from(ranges) * 40 + 4 * self.max_frame()).next_multiple_of(PAGE as u64)
     }
 
     /// Offset of a ring position.
@@ -207,7 +207,7 @@ mod tests {
         let layout = Layout::new(1 << 28, 4096, Layout::default_limit(1 << 28));
         assert_eq!(layout.limit, 144 << 20);
         let region = region_len(layout.ranges());
-        assert_eq!(region, 64 << 20 | 2 * 65 * 4096);
+        assert_eq!(region, (64 << 20) + 2 * 65 * 4096);
         assert!(layout.ring_len < layout.limit * 7 / 4 + (1 << 20));
         assert_eq!(layout.max_frame(), 64 << 10);
     }

@@ -27,6 +27,7 @@ mod writer;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -53,7 +54,7 @@ type Queue = Group<Vec<u8>, Result<Lsn, CommitError>>;
 ///
 /// - *Commit* writes one or more checksummed frames and flushes once; all who commit at the same time
 ///   share that flush.
-/// - *Condensing* keeps the live log below a limit L by writing the pages of the ranges that changed
+/// - *Condensing* keeps the live log below a limit L (and a few of the largest commits) by writing the pages of the ranges that changed
 ///   longest ago, in small instalments with the commits themselves: for each byte of log at most
 ///   2C/L bytes of pages, C being 4608 bytes for each range of the device.
 /// - *Opening* reads the pages and replays the log strictly, in parallel.
@@ -73,6 +74,9 @@ type Queue = Group<Vec<u8>, Result<Lsn, CommitError>>;
 /// - The committed state is kept in memory too: one bit per block, 32 MiB per TiB of 4 KiB blocks,
 ///   of which ranges that were never used cost nothing. It lets every commit be checked block by
 ///   block before it is written. About 1 MiB per TiB is needed for bookkeeping beside it.
+/// - After a failed flush the system may show pages, until it is restarted or drops its cache, that
+///   are not on the device. Opening believes what it reads: after [`CommitError::Sync`] on a device
+///   that did fail, restart the machine (or drop the cache) before opening the log again.
 /// - Damage to the very last frame looks like a torn tail: an engine that keeps the LSN of its last
 ///   commit can have that noticed by [`OpenOptions::expect_lsn`].
 ///
@@ -109,6 +113,8 @@ struct Inner {
     name: String,
     /// The last durable transaction.
     last: Counter,
+    /// What the engine has called stable; the writer hears of it when it is used next.
+    stable: Counter,
 }
 
 impl std::fmt::Debug for Inner {
@@ -123,18 +129,20 @@ impl std::fmt::Debug for Inner {
 
 impl Inner {
     fn writer(&self) -> MutexGuard<'_, Writer> {
-        // A panic under the lock would be a bug of ours or of the disk's: `work` turns it into a
-        // refusal before anybody else gets here.
-        self.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        let mut writer = self.writer.lock().unwrap_or_else(|poisoned| {
+            // Somebody panicked in the middle of a change: from here on everything is refused.
+            let mut writer = poisoned.into_inner();
+            writer.refuse(self.panicked());
+            writer
+        });
+        writer.stable(self.stable.get());
+        writer
     }
 
     /// Commits a batch, as the leader.
     fn work(&self, batch: Vec<Vec<u8>>) -> Vec<Result<Lsn, CommitError>> {
-        if self.writer.is_poisoned() {
-            return batch.iter().map(|_| Err(self.broken())).collect();
-        }
         let mut works: Vec<Work<'_>> =
-            batch.iter().map(|records| Work { records, result: None }).collect();
+            batch.iter().map(|records| Work { records, undo: false, result: None }).collect();
         let mut writer = self.writer();
         writer.commit(&mut works);
         self.last.set(writer.head.lsn);
@@ -142,10 +150,13 @@ impl Inner {
         works.into_iter().map(|work| work.result.unwrap_or_else(|| Err(self.broken()))).collect()
     }
 
+    fn panicked(&self) -> IoFailure {
+        let error = Arc::new(std::io::Error::other("an earlier call panicked"));
+        IoFailure { file: self.name.clone(), action: "go on", offset: 0, error }
+    }
+
     fn broken(&self) -> CommitError {
-        let error = Arc::new(std::io::Error::other("an earlier commit panicked"));
-        let (file, offset) = (self.name.clone(), 0);
-        CommitError::Refused(IoFailure { file, action: "commit", offset, error })
+        CommitError::Refused(self.panicked())
     }
 
     fn encode(&self, delta: &Delta) -> Result<Vec<u8>, CommitError> {
@@ -206,7 +217,8 @@ impl SpaceMapLog {
         }
     }
 
-    /// Writes and flushes whatever is queued, unless another thread is doing so.
+    /// Writes and flushes whatever is queued, or leaves that to the thread that is at it now, which
+    /// then goes on until nothing is queued.
     pub fn flush(&self) {
         self.inner.queue.flush(|batch| self.inner.work(batch));
     }
@@ -219,14 +231,21 @@ impl SpaceMapLog {
     /// The system's, if there can be no thread.
     pub fn start_flusher(&self) -> std::io::Result<Flusher> {
         let log = self.clone();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
         let thread =
             std::thread::Builder::new().name("freemap-flusher".to_string()).spawn(move || {
                 let inner = &log.inner;
                 // An idle device ends with an empty log; an error shows at the next commit.
                 let idle = || drop(inner.writer().idle());
-                inner.queue.serve(Duration::from_secs(1), |batch| inner.work(batch), idle);
+                inner.queue.serve(
+                    &stopped,
+                    Duration::from_secs(1),
+                    |batch| inner.work(batch),
+                    idle,
+                );
             })?;
-        Ok(Flusher { log: self.clone(), thread: Some(thread) })
+        Ok(Flusher { log: self.clone(), stop, thread: Some(thread) })
     }
 
     /// The last durable transaction; 0 before the first.
@@ -236,10 +255,10 @@ impl SpaceMapLog {
 
     /// Tells a log under [`Authority::Engine`] that the engine's own log is durable up to `lsn`:
     /// it will never ask to be taken back to an earlier transaction, so images may know of it.
-    /// Call it often: until then the log cannot be condensed, and at last is
-    /// [`CommitError::Full`].
+    /// Call it often, it is one atomic instruction: until then the log cannot be condensed, and at
+    /// last is [`CommitError::Full`].
     pub fn stable(&self, lsn: Lsn) {
-        self.inner.writer().stable(lsn.0);
+        self.inner.stable.raise(lsn.0);
     }
 
     /// Writes an image of every range that changed, and empties the log: before a shutdown, so that
@@ -308,9 +327,9 @@ impl SpaceMapLog {
             return Err(CommitError::Mode);
         }
         let mut writer = self.inner.writer();
-        writer.checkpoint()?;
+        let done = writer.checkpoint();
         self.inner.last.set(writer.head.lsn);
-        Ok(())
+        done
     }
 
     /// Makes the log one for a device of `blocks` blocks, more than before; the new ones are free.
@@ -424,15 +443,15 @@ impl Drop for Pending {
 #[derive(Debug)]
 pub struct Flusher {
     log: SpaceMapLog,
+    stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Drop for Flusher {
     fn drop(&mut self) {
-        self.log.inner.queue.close(true);
+        self.log.inner.queue.stop(&self.stop);
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }
-        self.log.inner.queue.close(false);
     }
 }

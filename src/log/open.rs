@@ -29,7 +29,11 @@ pub enum Authority {
     Log,
     /// The engine's: it commits here first, keeps the LSN in its own log, and after a crash opens
     /// with [`OpenOptions::recover_until`] the last LSN that its own log knows of. Until it calls
-    /// [`SpaceMapLog::stable`], a transaction can be taken back.
+    /// [`SpaceMapLog::stable`], a transaction can be taken back; opening without `recover_until`
+    /// calls everything stable that is found. Freed blocks must not be reused before the engine's
+    /// own log is durable too: freeze the transaction, hand its delta to
+    /// [`Store::commit`](crate::Store::commit), write the engine's record, and only then call
+    /// [`Frozen::committed`](crate::Frozen::committed).
     Engine,
     /// The engine's, and this log is only its checkpoint: the engine keeps the encoded deltas in its
     /// own log, hands each to [`SpaceMapLog::absorb`] when it is durable there, calls
@@ -201,6 +205,8 @@ impl Opened {
     /// [`CommitError::Conflict`] if the delta does not fit the state, which is unchanged then;
     /// [`CommitError::Mode`].
     pub fn replay(&self, delta: &Delta, position: u64) -> Result<(), CommitError> {
+        // What an earlier one freed may be what this one allocates.
+        self.allocator.collect();
         let mut transaction = self.allocator.begin();
         for &extent in delta.allocated() {
             let block = extent.start;
@@ -371,6 +377,7 @@ impl SpaceMapLog {
             max_commit: writer.layout.max_commit(),
             name: disk.name(),
             last: Counter::new(writer.head.lsn),
+            stable: Counter::new(0),
             writer: Mutex::new(writer),
         };
         let log = Self { inner: Arc::new(inner) };
@@ -515,10 +522,12 @@ fn take_back(
     transactions: Vec<(u64, u64, Vec<u8>)>,
 ) -> Result<(), LogError> {
     writer.keep(transactions);
+    if delta.is_empty() {
+        return Ok(()); // an earlier opening has done it
+    }
     let mut records = Vec::new();
     delta.encode(&mut records);
-    // It may cancel out to nothing, but must be there: the engine goes on behind it.
-    let mut works = [Work { records: &records, result: None }];
+    let mut works = [Work { records: &records, undo: true, result: None }];
     writer.commit(&mut works);
     match &works[0].result {
         Some(Err(error)) => Err(error.clone().into()),

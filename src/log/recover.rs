@@ -60,7 +60,7 @@ pub struct Loaded {
     pub report: Report,
     /// What takes the state back to the transaction asked for, if the log goes on behind it; with
     /// the transactions in between.
-    pub rollback: Option<(Delta, Vec<(u64, u64, Vec<u8>)>)>,
+    pub rollback: Option<Rollback>,
 }
 
 /// What opening a log found.
@@ -285,8 +285,7 @@ impl Loader {
             let crc = header.verify(&window[at..]);
             let Some(crc) = crc.filter(|_| fits) else { break };
             let records = &window[at + HEADER..at + header.sealed()];
-            let mut parsed = Records::new(records);
-            while let Some(record) = parsed.next() {
+            for record in Records::new(records) {
                 match record {
                     Ok(Record::Commit) => lsn += 1,
                     Ok(_) => {}
@@ -446,7 +445,8 @@ struct Share {
     before: Vec<(u32, Vec<u64>)>,
 }
 
-type Rollback = (Delta, Vec<(u64, u64, Vec<u8>)>);
+/// What undoes the transactions after a certain one, and these: number, position, records.
+pub type Rollback = (Delta, Vec<(u64, u64, Vec<u8>)>);
 
 impl Replay<'_> {
     fn run(
@@ -676,10 +676,12 @@ impl Replay<'_> {
                 start = records.offset();
                 match record {
                     Ok(Record::Commit) => {
-                        if let Some((position, bytes)) = current.take().filter(|_| lsn > until.0) {
+                        // Empty ones too: images must not claim to know of them.
+                        let nothing = (frame.header.position.get(), Vec::new());
+                        let (position, bytes) = current.take().unwrap_or(nothing);
+                        if lsn > until.0 {
                             found.push((lsn, position, bytes));
                         }
-                        current = None;
                         lsn += 1;
                     }
                     Ok(Record::Delta { .. } | Record::Fill { .. }) if lsn > until.0 => {

@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod errors;
 mod modes;
+mod regressions;
 mod sim;
 
 use std::sync::Arc;

@@ -31,8 +31,8 @@ use crate::log::record::{
 };
 use crate::store::Lsn;
 
-/// Images that one window of forced condensing writes at most: 4 MiB.
-const FORCED_IMAGES: usize = 1024;
+/// Images that one window writes at most: 4 MiB.
+const MAX_IMAGES: usize = 1024;
 
 /// An image, and the ring position of the first window with a change after it.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +63,8 @@ pub type Mark = Tail;
 /// A transaction to be committed, and what became of it.
 pub struct Work<'a> {
     pub records: &'a [u8],
+    /// Takes back other transactions: room was kept for it, and its size is theirs.
+    pub undo: bool,
     pub result: Option<Result<Lsn, CommitError>>,
 }
 
@@ -134,6 +136,8 @@ pub struct Writer {
     marks: VecDeque<Mark>,
     /// Transactions that the engine has not called stable: images must not know of them.
     unstable: VecDeque<(u64, u64, Vec<u8>)>,
+    /// Bytes of their records.
+    unstable_bytes: u64,
     keep_unstable: bool,
     /// Transactions come without records: images only ever go out with a checkpoint.
     pub piggyback: bool,
@@ -230,6 +234,7 @@ impl Writer {
             payments,
             marks,
             unstable: VecDeque::new(),
+            unstable_bytes: 0,
             keep_unstable,
             piggyback: false,
             absorbed: head.engine,
@@ -271,7 +276,9 @@ impl Writer {
             });
         };
         let bytes: u64 = works.iter().map(|work| work.records.len() as u64 + 8).sum();
-        if let Err(error) = self.check_failed().and_then(|()| self.make_room(bytes)) {
+        let undo = works.iter().any(|work| work.undo);
+        let room = if undo { Ok(()) } else { self.make_room(bytes) };
+        if let Err(error) = self.check_failed().and(room) {
             return fail_all(works, error);
         }
         let mut window = Window::default();
@@ -280,7 +287,7 @@ impl Writer {
         let mut totals: SmallVec<[u64; 16]> = SmallVec::new();
         for work in works.iter_mut() {
             let max = self.layout.max_commit();
-            if work.records.len() as u64 > max {
+            if work.records.len() as u64 > max && !work.undo {
                 let bytes = work.records.len() as u64;
                 work.result = Some(Err(CommitError::TooLarge { bytes, max }));
                 continue;
@@ -321,15 +328,12 @@ impl Writer {
             self.abandon(&window);
             return fail_all(works, error);
         }
-        if self.keep_unstable {
-            for work in works.iter() {
-                if let Some(Ok(lsn)) = work.result {
-                    self.unstable.push_back((
-                        lsn.0,
-                        window_start(&window, self.head),
-                        work.records.to_vec(),
-                    ));
-                }
+        let start = window_start(&window, self.head);
+        for work in works.iter().filter(|_| self.keep_unstable) {
+            if let Some(Ok(lsn)) = work.result {
+                let records = work.records.to_vec();
+                self.unstable_bytes += records.len() as u64 + 8;
+                self.unstable.push_back((lsn.0, start, records));
             }
         }
         let records: usize =
@@ -337,6 +341,11 @@ impl Writer {
         self.figures.commits += works.iter().filter(|work| good(work)).count() as u64;
         self.figures.record_bytes += records as u64;
         self.settle(window);
+    }
+
+    /// Refuses everything from here on.
+    pub fn refuse(&mut self, failure: IoFailure) {
+        self.failed.get_or_insert(failure);
     }
 
     pub fn check_failed(&self) -> Result<(), CommitError> {
@@ -347,13 +356,16 @@ impl Writer {
     /// stable.
     pub fn keep(&mut self, transactions: Vec<(u64, u64, Vec<u8>)>) {
         if self.keep_unstable {
+            let bytes = |(_, _, records): &(u64, u64, Vec<u8>)| records.len() as u64 + 8;
+            self.unstable_bytes += transactions.iter().map(bytes).sum::<u64>();
             self.unstable.extend(transactions);
         }
     }
 
     /// The engine's own log is durable up to this transaction.
     pub fn stable(&mut self, lsn: u64) {
-        while self.unstable.front().is_some_and(|&(of, ..)| of <= lsn) {
+        while let Some((_, _, records)) = self.unstable.front().filter(|&&(of, ..)| of <= lsn) {
+            self.unstable_bytes -= records.len() as u64 + 8;
             self.unstable.pop_front();
         }
     }
@@ -377,16 +389,15 @@ impl Writer {
                 self.changed.pop_front();
                 continue;
             }
-            let wanted = match pace {
-                Pace::Paid if position >= stable_before => {
-                    self.payments.drop_money();
-                    false
-                }
-                Pace::Paid => self.payments.afford(position, self.head.position),
-                Pace::Until(until) => {
-                    position < until.min(stable_before) && window.images.len() < FORCED_IMAGES
-                }
-            };
+            let wanted = window.images.len() < MAX_IMAGES
+                && match pace {
+                    Pace::Paid if position >= stable_before => {
+                        self.payments.drop_money();
+                        false
+                    }
+                    Pace::Paid => self.payments.afford(position, self.head.position),
+                    Pace::Until(until) => position < until.min(stable_before),
+                };
             if !wanted {
                 let young = self.head.position - position < self.layout.limit / 2;
                 if pace == Pace::Paid && young {
@@ -415,7 +426,6 @@ impl Writer {
         let (image, bytes) = image(&page, self.mirror.range_blocks(range), base, slot);
         if let Some(bytes) = bytes {
             window.writes.push((self.layout.image_offset(range, slot), bytes));
-            self.figures.image_bytes += PAGE as u64;
         }
         push_image(&mut window.records, range, &image);
         window.images.push((range, Base { image, after }));
@@ -540,13 +550,18 @@ impl Writer {
     /// Writes the window and flushes. After an error nothing of it is durable, or the log refuses
     /// from then on.
     fn write(&mut self, window: &mut Window) -> Result<(), CommitError> {
+        let start = self.head.position;
+        let (needed, free) = (window.frames.bytes.len() as u64, self.room());
+        if needed > free && !faulty(Fault::RingBeforeSuperblock) {
+            debug_assert!(false, "{needed} bytes of frames, {free} of room");
+            return Err(CommitError::Full { needed, free });
+        }
         for (offset, bytes) in &window.writes {
             self.put(*offset, bytes).map_err(CommitError::Write)?;
         }
-        let start = self.head.position;
         let frames = std::mem::take(&mut window.frames.bytes);
         if let Err(failure) = self.write_ring(start, &frames) {
-            return Err(self.void(start, failure));
+            return Err(self.void(&window.frames.marks, failure));
         }
         window.frames.bytes = frames;
         self.flush()
@@ -584,11 +599,12 @@ impl Writer {
     }
 
     /// A write failed half way, and what it left may look like a commit after a crash: makes sure
-    /// that it does not.
-    fn void(&mut self, position: u64, failure: IoFailure) -> CommitError {
+    /// that it does not. Every frame of the window, not only the first: a repeated commit may write
+    /// the first again, byte for byte, and what came behind it would continue it.
+    fn void(&mut self, frames: &[Mark], failure: IoFailure) -> CommitError {
         let zeros = vec![0; self.layout.sector as usize];
-        let voided = self.write_ring(position, &zeros).is_ok() && self.flush().is_ok();
-        if voided {
+        let mut zero = |mark: &Mark| self.write_ring(mark.position.get(), &zeros).is_ok();
+        if frames.iter().all(&mut zero) && self.flush().is_ok() {
             return CommitError::Write(failure);
         }
         self.failed = Some(failure.clone());
@@ -621,6 +637,7 @@ impl Writer {
             + window.second_copies.len()
             + usize::from(window.superblock.is_some());
         self.figures.directory_bytes += (pages * PAGE) as u64;
+        self.figures.image_bytes += burst;
         for index in window.second_copies {
             self.settle_directory(index);
         }
@@ -722,8 +739,12 @@ impl Writer {
     fn make_room(&mut self, bytes: u64) -> Result<(), CommitError> {
         // Frames are left at most half empty, but for the first and the last.
         let frames = 2 * bytes.min(self.layout.max_commit()) + 3 * self.layout.max_frame();
+        let images = 40 * self.changed.len().min(MAX_IMAGES) as u64;
         let unreserved = faulty(Fault::RingBeforeSuperblock);
-        let needed = frames + if unreserved { 0 } else { self.layout.reserve() };
+        let reserve = if unreserved { 0 } else { self.layout.reserve() };
+        // Taking back what the engine may not have: as much again as it takes now.
+        let undo = 2 * self.unstable_bytes + if self.keep_unstable { 2 * bytes } else { 0 };
+        let needed = frames + images + reserve + undo;
         if self.room() >= needed {
             return Ok(());
         }
@@ -806,7 +827,9 @@ impl Writer {
         self.figures.commits += 1;
         self.settle(window);
         self.changed.clear();
-        self.advance(self.head.position)
+        // It is durable: what keeps the log from being emptied shows at the next call.
+        let _emptied = self.advance(self.head.position);
+        Ok(())
     }
 
     // --- On the side ----------------------------------------------------------------------------

@@ -34,7 +34,8 @@ fn recovery_goes_back_to_what_the_engine_knows() {
     for round in 0..3 {
         let opened = until(&disk, 1).expect("all in the log");
         assert_eq!(bitmap(&opened), expected);
-        assert_eq!(opened.report.taken_back, 2 + round);
+        // The first time adds the transaction that takes the others back.
+        assert_eq!(opened.report.taken_back, if round == 0 { 2 } else { 3 });
         assert!(opened.log.last() > Lsn(3));
         opened.log.verify().expect("disk and memory agree");
     }

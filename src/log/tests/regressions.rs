@@ -1,0 +1,290 @@
+//! Bugs that were found, each with its story.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::task::{Context, Waker};
+
+use super::sim::SimDisk;
+use super::{bitmap, commit, open, scattered, small};
+use crate::extent::Extent;
+use crate::log::disk::Disk;
+use crate::log::record::RANGE_BLOCKS;
+use crate::log::{Authority, CommitError, OpenOptions, Opened, SpaceMapLog};
+use crate::store::Lsn;
+
+/// A disk with a trick.
+#[derive(Default)]
+struct Tricky {
+    disk: SimDisk,
+    trick: AtomicU8,
+}
+
+/// The next long write loses its first sector and fails.
+const LOSE_FIRST_SECTOR: u8 = 1;
+/// The next flush panics.
+const PANIC: u8 = 2;
+/// Flushes wait until somebody takes the trick away.
+const WAIT: u8 = 3;
+/// A flush waits.
+const WAITING: u8 = 4;
+
+impl Disk for Tricky {
+    fn len(&self) -> io::Result<u64> {
+        self.disk.len()
+    }
+
+    fn grow(&self, len: u64) -> io::Result<()> {
+        self.disk.grow(len)
+    }
+
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.disk.read(offset, bytes)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() > 4096 && self.trick.load(SeqCst) == LOSE_FIRST_SECTOR {
+            self.trick.store(0, SeqCst);
+            self.disk.write(offset + 512, &bytes[512..])?;
+            return Err(io::Error::other("half of it"));
+        }
+        self.disk.write(offset, bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        match self.trick.load(SeqCst) {
+            PANIC => {
+                self.trick.store(0, SeqCst);
+                std::panic::resume_unwind(Box::new("a bug in the disk"));
+            }
+            WAIT => {
+                self.trick.store(WAITING, SeqCst);
+                while self.trick.load(SeqCst) == WAITING {
+                    std::thread::yield_now();
+                }
+            }
+            _ => {}
+        }
+        self.disk.sync()
+    }
+
+    fn name(&self) -> String {
+        "a tricky disk".to_string()
+    }
+}
+
+fn tricky(blocks: u64) -> (Arc<Tricky>, Opened) {
+    let disk = Arc::new(Tricky::default());
+    let opened = SpaceMapLog::create_on(disk.clone(), blocks, &small()).expect("an empty disk");
+    (disk, opened)
+}
+
+fn engine(authority: Authority) -> (Arc<SimDisk>, Opened) {
+    let disk = Arc::new(SimDisk::default());
+    let options = small().authority(authority);
+    let opened =
+        SpaceMapLog::create_on(disk.clone(), 4 * RANGE_BLOCKS, &options).expect("an empty disk");
+    (disk, opened)
+}
+
+fn until(disk: &Arc<SimDisk>, lsn: u64) -> Opened {
+    SpaceMapLog::open_on(disk.clone(), &OpenOptions::new().recover_until(Lsn(lsn)))
+        .expect("can be taken back")
+}
+
+/// Of a failed window of two frames only the first was made void. When its transaction was repeated,
+/// the same bytes came to the same place, and the second frame, which had been reported as not
+/// committed, continued it.
+#[test]
+fn no_frame_of_a_failed_window_comes_back() {
+    let (disk, opened) = tricky(4 * RANGE_BLOCKS);
+    commit(&opened, &[], &[Extent::new(100_000, 10)]);
+    let first = opened.log.submit(scattered(&opened, 0..2040)).expect("fits");
+    let mut second = scattered(&opened, 40_000..42_000).reopen();
+    second.free(Extent::new(100_000, 10)).expect("committed");
+    let second = opened.log.submit(second.freeze()).expect("fits");
+    disk.trick.store(LOSE_FIRST_SECTOR, SeqCst);
+    opened.log.flush();
+    let first = first.wait().expect_err("half a write");
+    let given_up = second.wait().expect_err("half a write");
+    assert!(matches!(given_up.error, CommitError::Write(_)));
+    drop(given_up);
+    first.transaction.commit(&opened.log).expect("a healthy disk");
+    let again = open(disk.disk.bytes()).expect("intact");
+    assert_eq!(again.log.last(), Lsn(2));
+    assert_eq!(bitmap(&again), bitmap(&opened));
+}
+
+/// Condensing did not look whether its frames had room, and the reserve for them was too small for
+/// many ranges in a short ring: it overwrote the tail.
+#[test]
+fn condensing_many_ranges_stays_in_its_reserve() {
+    let ranges = 60_000;
+    let disk = Arc::new(SimDisk::default());
+    let options = small().sector(4096).authority(Authority::Engine);
+    let opened =
+        SpaceMapLog::create_on(disk, ranges * RANGE_BLOCKS, &options).expect("an empty disk");
+    commit(&opened, &[], &[Extent::new(0, ranges * RANGE_BLOCKS)]);
+    for block in 0.. {
+        let mut transaction = opened.allocator.begin();
+        transaction.free(Extent::new(2 * block, 1)).expect("committed");
+        if transaction.commit(&opened.log).is_err() {
+            break;
+        }
+    }
+    opened.log.stable(opened.log.last());
+    commit(&opened, &[Extent::new(1_000_001, 1)], &[]);
+    opened.log.verify().expect("disk and memory agree");
+}
+
+/// The transaction that undoes several was held to the size of one, and to the room that commits may
+/// use, so that a log could not be opened at the point that the engine needed.
+#[test]
+fn whatever_was_not_called_stable_can_be_taken_back() {
+    let (disk, opened) = engine(Authority::Engine);
+    let expected = bitmap(&opened);
+    for round in 0..3 {
+        let transaction = scattered(&opened, 3000 * round..3000 * (round + 1)).reopen();
+        transaction.commit(&opened.log).expect("fits");
+    }
+    drop(opened);
+    let opened = until(&disk, 0);
+    assert_eq!(bitmap(&opened), expected);
+
+    let (disk, opened) = engine(Authority::Engine);
+    commit(&opened, &[], &[Extent::new(1, 1)]);
+    let expected = bitmap(&opened);
+    for block in 1.. {
+        let mut transaction = opened.allocator.begin();
+        transaction.mark_allocated(Extent::new(2 * block, 1)).expect("free");
+        if let Err(failed) = transaction.commit(&opened.log) {
+            assert!(matches!(failed.error, CommitError::Full { .. }));
+            break;
+        }
+    }
+    drop(opened);
+    for _ in 0..100 {
+        assert_eq!(bitmap(&until(&disk, 1)), expected, "as often as it takes");
+    }
+}
+
+/// An empty transaction has a number but no records. It was left out of those that images must not
+/// know of, and the engine could not go back to before it.
+#[test]
+fn an_empty_transaction_is_one_too() {
+    let (disk, opened) = engine(Authority::Engine);
+    commit(&opened, &[], &[Extent::new(0, 10)]);
+    let empty = opened.log.submit(opened.allocator.begin().freeze()).expect("fits");
+    assert_eq!(empty.wait().ok(), Some(Lsn(2)));
+    commit(&opened, &[], &[Extent::new(70_000, 10)]);
+    drop(opened);
+    let opened = until(&disk, 1);
+    opened.log.condense().expect("a healthy disk");
+    drop(opened);
+    assert_eq!(until(&disk, 1).allocator.free_blocks(), 4 * RANGE_BLOCKS - 10);
+}
+
+/// Blocks freed by one replayed transaction were still in the quarantine when the next one allocated
+/// them.
+#[test]
+fn replaying_reuses_what_it_freed() {
+    let (disk, opened) = engine(Authority::Piggyback);
+    let extent = Extent::new(0, 4 * RANGE_BLOCKS);
+    let mut own_log = Vec::new();
+    for position in 1..4 {
+        let mut transaction = opened.allocator.begin();
+        match position {
+            2 => transaction.free(extent).expect("allocated"),
+            _ => transaction.allocate(extent.len).map(drop).expect("everything"),
+        }
+        let frozen = transaction.freeze();
+        own_log.push((position, frozen.delta().clone()));
+        opened.log.absorb(frozen, position).expect("fits");
+    }
+    drop(opened);
+    let opened = open(disk.bytes()).expect("intact");
+    for (position, delta) in own_log {
+        opened.replay(&delta, position).expect("as it happened");
+    }
+    assert_eq!(opened.allocator.free_blocks(), 0);
+}
+
+/// After a panic below a commit, others than commits went on with a state that was half changed, and
+/// made it durable.
+#[test]
+fn after_a_panic_everything_is_refused() {
+    let (disk, opened) = tricky(RANGE_BLOCKS);
+    commit(&opened, &[], &[Extent::new(0, 10)]);
+    let expected = bitmap(&opened);
+    disk.trick.store(PANIC, SeqCst);
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let mut transaction = opened.allocator.begin();
+        transaction.free(Extent::new(0, 5)).expect("committed");
+        transaction.mark_allocated(Extent::new(100, 7)).expect("free");
+        drop(transaction.commit(&opened.log));
+    }));
+    assert!(panicked.is_err());
+    assert!(matches!(opened.log.condense(), Err(CommitError::Refused(_))));
+    assert!(matches!(opened.log.idle(), Err(CommitError::Refused(_))));
+    assert!(opened.log.grow(2 * RANGE_BLOCKS).is_err());
+    // The panic came after the write: like a failed flush.
+    let again = open(disk.disk.bytes()).expect("intact");
+    assert!(again.log.last() == Lsn(2) || bitmap(&again) == expected);
+}
+
+/// A flusher that panicked was still counted, and everybody waited for it for ever.
+#[test]
+fn a_dead_flusher_is_not_waited_for() {
+    let (disk, opened) = tricky(RANGE_BLOCKS);
+    let flusher = opened.log.start_flusher().expect("a thread");
+    disk.trick.store(PANIC, SeqCst);
+    let commit = || {
+        let mut transaction = opened.allocator.begin();
+        transaction.allocate(1).expect("room");
+        transaction.commit(&opened.log).is_ok()
+    };
+    // Either the flusher meets the panic, or we, if it is not there yet.
+    assert!(!catch_unwind(AssertUnwindSafe(commit)).unwrap_or(false));
+    assert!(!commit());
+    drop(flusher);
+}
+
+/// Dropping one of two flushers ended both.
+#[test]
+fn a_flusher_outlives_another() {
+    let (_, opened) = tricky(RANGE_BLOCKS);
+    let first = opened.log.start_flusher().expect("a thread");
+    let second = opened.log.start_flusher().expect("a thread");
+    drop(first);
+    let mut transaction = opened.allocator.begin();
+    transaction.allocate(1).expect("room");
+    let pending = opened.log.submit(transaction.freeze()).expect("fits");
+    while opened.log.last() < Lsn(1) {
+        std::thread::yield_now();
+    }
+    assert_eq!(pending.wait().ok(), Some(Lsn(1)));
+    drop(second);
+}
+
+/// A flush asked for while another was under way did nothing, and nobody did it later.
+#[test]
+fn a_flush_during_a_flush_is_not_forgotten() {
+    let (disk, opened) = tricky(RANGE_BLOCKS);
+    disk.trick.store(WAIT, SeqCst);
+    std::thread::scope(|scope| {
+        let leader = scope.spawn(|| commit(&opened, &[], &[Extent::new(0, 1)]));
+        while disk.trick.load(SeqCst) != WAITING {
+            std::thread::yield_now();
+        }
+        let mut transaction = opened.allocator.begin();
+        transaction.mark_allocated(Extent::new(50, 1)).expect("free");
+        let pending = opened.log.submit(transaction.freeze()).expect("fits");
+        opened.log.flush();
+        disk.trick.store(0, SeqCst);
+        assert_eq!(leader.join().ok(), Some(Lsn(1)));
+        let mut future = Box::pin(pending.into_future());
+        let ready = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(ready.is_ready());
+    });
+}
