@@ -1,17 +1,29 @@
-//! A small object store on a real file, to see the allocator at work: threads put, overwrite, read
-//! back and delete objects at a target fill, verify every byte they read, and print what it cost.
+//! A small object store on a real file, to see freemap at work: threads put, overwrite, read back
+//! and delete objects at a target fill, verify every byte they read, and print what it cost. Every
+//! change is a transaction that survives a crash: `store` says why.
 //!
 //! ```text
 //! cargo run --release --example engine
 //! cargo run --release --example engine -- --threads 4 --fill 97 --free-list tests/data/aged-xfs.free.csv
+//! cargo run --release --example engine -- --dir DIR; kill it; the same again with --reopen
 //! ```
+//!
+//! - this file: options, one run; `start`: what a new store begins with;
+//! - `worker`: what the threads do; `report`: what it came to;
+//! - `store`: transactions, recovery, checks;
+//! - `metadata`: the log of objects; `record`: its bytes; `object`: the bytes of an object;
+//! - `events`: what a test that kills the process wants to know.
 
+mod events;
+mod metadata;
+mod object;
+mod record;
 mod report;
 mod start;
+mod store;
 mod worker;
 
-use std::fs::OpenOptions;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,8 +31,10 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use report::Report;
-use worker::Worker;
+use events::Events;
+use report::{Report, Run};
+use store::Store;
+use worker::{Measured, Worker};
 
 /// What can go wrong outside the store itself.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -28,13 +42,16 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// A small object store on freemap.
 #[derive(Parser, Debug)]
 struct Options {
-    /// Where the store's file lives; a temporary folder by default.
+    /// Where the store's files live, and stay; a temporary folder by default.
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Worker threads.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// Recover the store in --dir and verify all of it, then go on with it.
+    #[arg(long, requires = "dir", conflicts_with_all = ["ext4", "free_list", "print_free"])]
+    reopen: bool,
+    /// Worker threads. They share flushes, so more of them commit more.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: u16,
-    /// How long to run.
+    /// How long to run; 0 for not at all.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
     /// Percent of the blocks to keep in use.
@@ -47,7 +64,7 @@ struct Options {
     #[arg(long)]
     json: bool,
     /// Blocks of 4 KiB of an empty device.
-    #[arg(long, default_value_t = 1 << 18)]
+    #[arg(long, default_value_t = 1 << 16)]
     blocks: u64,
     /// Begin with the free space of this ext4 image.
     #[arg(long, conflicts_with = "free_list")]
@@ -58,6 +75,9 @@ struct Options {
     /// Print the free extents that the run would begin with as `start,len`, and stop.
     #[arg(long)]
     print_free: bool,
+    /// Append to this file what was found, begun and acknowledged, line by line.
+    #[arg(long, value_name = "FILE")]
+    acknowledge: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -73,13 +93,6 @@ fn main() -> ExitCode {
 
 /// Runs the store; whether everything that was read back and counted was right.
 fn run(options: &Options) -> Result<bool, Failure> {
-    let start = start::load(options)?;
-    if options.print_free {
-        for extent in start.allocator.free_extents() {
-            println!("{},{}", extent.start, extent.len);
-        }
-        return Ok(true);
-    }
     let temporary;
     let dir = match &options.dir {
         Some(dir) => dir.as_path(),
@@ -88,41 +101,80 @@ fn run(options: &Options) -> Result<bool, Failure> {
             temporary.path()
         }
     };
-    let path = dir.join("objects.freemap-engine");
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
-    file.set_len(start.allocator.blocks() * u64::from(start.allocator.block_size()))?;
-
-    let stop = AtomicBool::new(false);
-    let operations = AtomicU64::new(0);
-    let limit = Duration::from_secs(options.seconds);
-    let started = Instant::now();
-    let workers = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..u64::from(options.threads))
-            .map(|id| {
-                let worker = Worker::new(id, options, &start, &file);
-                let (stop, operations) = (&stop, &operations);
-                scope.spawn(move || worker.run(stop, operations))
-            })
-            .collect();
-        show_progress(limit, options.json, &operations, || {
-            workers.iter().any(|worker| worker.is_finished())
-        });
-        stop.store(true, Ordering::Relaxed);
-        workers
-            .into_iter()
-            .map(|worker| worker.join().map_err(|_| "a worker panicked".into()).flatten())
-            .collect::<Result<Vec<_>, Failure>>()
-    });
-    let elapsed = started.elapsed();
-    let removed = std::fs::remove_file(&path);
-    let report = Report::new(options, &start, workers?, elapsed);
-    removed?;
+    if options.print_free {
+        for extent in start::load(options)?.allocator.free_extents() {
+            println!("{},{}", extent.start, extent.len);
+        }
+        return Ok(true);
+    }
+    let (store, mut run) = begin(options, dir)?;
+    if run.is_right() {
+        store.tell_ready()?;
+        work(options, &store, &mut run)?;
+    }
+    let report = Report::new(options, &store, run);
     if options.json {
         println!("{}", report.json());
     } else {
         println!("{}", report.table());
     }
     Ok(report.verified())
+}
+
+/// Creates or recovers the store; a recovered one is verified.
+fn begin(options: &Options, dir: &Path) -> Result<(Store, Run), Failure> {
+    let events = options.acknowledge.as_deref().map(Events::create).transpose()?;
+    if !options.reopen {
+        let start = start::load(options)?;
+        let store = Store::create(dir, &start, events)?;
+        return Ok((store, Run::new(start.origin)));
+    }
+    let (store, recovery) = Store::open(dir, events)?;
+    let mut run = Run::new(format!("the store in {}", dir.display()));
+    run.recovery = Some(recovery);
+    verify(&store, &mut run)?;
+    Ok((store, run))
+}
+
+/// Lets the workers work, then verifies everything and leaves the store as it should be left.
+fn work(options: &Options, store: &Store, run: &mut Run) -> Result<(), Failure> {
+    if options.seconds == 0 {
+        return store.close();
+    }
+    let before = store.figures();
+    let stop = AtomicBool::new(false);
+    let operations = AtomicU64::new(0);
+    let limit = Duration::from_secs(options.seconds);
+    let started = Instant::now();
+    let workers = (0..u64::from(options.threads))
+        .map(|number| Worker::new(number, options, store))
+        .collect::<Result<Vec<_>, Failure>>()?;
+    run.workers = std::thread::scope(|scope| {
+        let (stop, operations) = (&stop, &operations);
+        let workers: Vec<_> = workers
+            .into_iter()
+            .map(|worker| scope.spawn(move || worker.run(stop, operations)))
+            .collect();
+        show_progress(limit, options.json, operations, || {
+            workers.iter().any(|worker| worker.is_finished())
+        });
+        stop.store(true, Ordering::Relaxed);
+        workers
+            .into_iter()
+            .map(|worker| worker.join().map_err(|_| "a worker panicked".into()).flatten())
+            .collect::<Result<Vec<Measured>, Failure>>()
+    })?;
+    run.elapsed = started.elapsed();
+    run.count(before, store.figures());
+    verify(store, run)?;
+    store.close()
+}
+
+/// Reads everything back and checks the bookkeeping.
+fn verify(store: &Store, run: &mut Run) -> Result<(), Failure> {
+    run.corrupt_blocks += store.read_all()?;
+    run.faults.extend(store.faults());
+    Ok(())
 }
 
 /// Waits until `limit` is over or `over` says so, showing how far it is.

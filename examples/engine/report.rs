@@ -3,82 +3,130 @@
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
-use freemap::{Extent, Stats};
+use freemap::{Figures, Stats};
 use hdrhistogram::Histogram;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Options;
-use super::start::Start;
+use super::metadata::MetadataFigures;
+use super::store::{Recovery, Store};
 use super::worker::Measured;
 
-pub struct Report {
+/// What is known of a run while it goes on.
+pub struct Run {
     origin: String,
+    pub recovery: Option<Recovery>,
+    pub workers: Vec<Measured>,
+    pub elapsed: Duration,
+    pub corrupt_blocks: u64,
+    pub faults: Vec<String>,
+    commits: u64,
+    syncs: u64,
+    records: u64,
+    groups: u64,
+}
+
+impl Run {
+    pub fn new(origin: String) -> Self {
+        Self {
+            origin,
+            recovery: None,
+            workers: Vec::new(),
+            elapsed: Duration::ZERO,
+            corrupt_blocks: 0,
+            faults: Vec::new(),
+            commits: 0,
+            syncs: 0,
+            records: 0,
+            groups: 0,
+        }
+    }
+
+    /// Whether nothing wrong has been found so far.
+    pub fn is_right(&self) -> bool {
+        self.corrupt_blocks == 0 && self.faults.is_empty()
+    }
+
+    /// Takes in what both logs did between two looks.
+    pub fn count(&mut self, before: (Figures, MetadataFigures), after: (Figures, MetadataFigures)) {
+        self.commits = after.0.commits - before.0.commits;
+        self.syncs = after.0.syncs - before.0.syncs;
+        self.records = after.1.records - before.1.records;
+        self.groups = after.1.groups - before.1.groups;
+    }
+}
+
+pub struct Report {
+    run: Run,
     threads: u16,
-    elapsed: Duration,
     operations: u64,
     refused: u64,
     extents_per_object: f64,
     in_allocator: f64,
     allocate: Histogram<u64>,
-    free: Histogram<u64>,
+    durable: Histogram<u64>,
     stats: Stats,
     blocks: u64,
+    objects: usize,
     corrupt_blocks: u64,
-    faults: Vec<String>,
+}
+
+/// `count` per `unit`, 0 if there is none.
+fn per(count: u64, unit: f64) -> f64 {
+    if unit > 0.0 { count as f64 / unit } else { 0.0 }
 }
 
 impl Report {
-    pub fn new(
-        options: &Options,
-        start: &Start,
-        workers: Vec<Measured>,
-        elapsed: Duration,
-    ) -> Self {
+    pub fn new(options: &Options, store: &Store, run: Run) -> Self {
+        let workers = &run.workers;
         let sum = |of: fn(&Measured) -> u64| workers.iter().map(of).sum::<u64>();
         let merged = |of: fn(&Measured) -> &Histogram<u64>| {
             let mut all = Histogram::new(3).expect("three digits are allowed");
-            for worker in &workers {
+            for worker in workers {
                 all.add(of(worker)).expect("histograms of one kind");
             }
             all
         };
-        let written = sum(|w| w.puts + w.overwrites);
         let busy: Duration = workers.iter().map(|worker| worker.in_allocator).sum();
+        let seconds = run.elapsed.as_secs_f64() * f64::from(options.threads);
         Self {
-            origin: start.origin.clone(),
             threads: options.threads,
-            elapsed,
             operations: sum(|w| w.puts + w.overwrites + w.reads + w.deletes),
             refused: sum(|w| w.refused),
-            extents_per_object: sum(|w| w.extents) as f64 / written.max(1) as f64,
-            in_allocator: busy.as_secs_f64() / (elapsed.as_secs_f64() * f64::from(options.threads)),
+            extents_per_object: per(sum(|w| w.extents), sum(|w| w.puts + w.overwrites) as f64),
+            in_allocator: if seconds > 0.0 { busy.as_secs_f64() / seconds } else { 0.0 },
             allocate: merged(|w| &w.allocate),
-            free: merged(|w| &w.free),
-            stats: start.allocator.stats(),
-            blocks: start.allocator.blocks(),
-            corrupt_blocks: sum(|w| w.corrupt_blocks),
-            faults: faults(start, &workers),
+            durable: merged(|w| &w.durable),
+            stats: store.allocator().stats(),
+            blocks: store.allocator().blocks(),
+            objects: store.objects().len(),
+            corrupt_blocks: run.corrupt_blocks + sum(|w| w.corrupt_blocks),
+            run,
         }
     }
 
     /// Whether every byte read was right and every block accounted for.
     pub fn verified(&self) -> bool {
-        self.corrupt_blocks == 0 && self.faults.is_empty()
+        self.corrupt_blocks == 0 && self.run.faults.is_empty()
     }
 
     fn verdict(&self) -> String {
         if self.verified() {
-            return "every byte read back, every block accounted for, index clean".to_string();
+            return format!(
+                "every byte of {} objects read back, every block owned once, free count exact, \
+                 index and logs clean",
+                self.objects
+            );
         }
-        let mut faults = self.faults.clone();
+        let mut faults = self.run.faults.clone();
         if self.corrupt_blocks > 0 {
             faults.push(format!("{} blocks held other data than was written", self.corrupt_blocks));
         }
         format!("FAILED: {}", faults.join("; "))
     }
 
-    fn per_second(&self) -> f64 {
-        self.operations as f64 / self.elapsed.as_secs_f64()
+    fn per_second(&self, count: u64) -> f64 {
+        per(count, self.run.elapsed.as_secs_f64())
     }
 
     fn in_use(&self) -> f64 {
@@ -91,18 +139,41 @@ impl Report {
         let mut row = |name: &str, value: String| {
             table.add_row([name.to_string(), value]);
         };
-        let quantiles = |of: &Histogram<u64>| {
+        let quantiles = |of: &Histogram<u64>, unit: &str| {
             let at = |q: f64| of.value_at_quantile(q);
-            format!("{} / {} / {} ns", at(0.5), at(0.99), at(0.9999))
+            format!("{} / {} / {} {unit}", at(0.5), at(0.99), at(0.9999))
         };
-        row("started from", self.origin.clone());
-        row("threads", self.threads.to_string());
-        row("operations", format!("{} ({:.0}/s)", self.operations, self.per_second()));
-        row("refused for want of space", self.refused.to_string());
-        row("time inside the allocator", format!("{:.2} %", 100.0 * self.in_allocator));
-        row("allocate p50 / p99 / p99.99", quantiles(&self.allocate));
-        row("free p50 / p99 / p99.99", quantiles(&self.free));
-        row("extents per object", format!("{:.2}", self.extents_per_object));
+        let run = &self.run;
+        row("started from", run.origin.clone());
+        if let Some(recovery) = &run.recovery {
+            row("recovery", format!("{:.1} ms", 1e3 * recovery.took.as_secs_f64()));
+            row(
+                "recovered",
+                format!(
+                    "{} objects, {} transactions replayed, {} taken back, {} torn bytes cut",
+                    recovery.objects, recovery.replayed, recovery.taken_back, recovery.torn_bytes
+                ),
+            );
+        }
+        if self.operations > 0 {
+            let operations = self.operations;
+            row("threads", self.threads.to_string());
+            row("operations", format!("{operations} ({:.0}/s)", self.per_second(operations)));
+            row("commits", format!("{} ({:.0}/s)", run.commits, self.per_second(run.commits)));
+            row(
+                "commits per fdatasync",
+                format!(
+                    "{:.2} in the space-map log, {:.2} in the metadata log",
+                    per(run.commits, run.syncs as f64),
+                    per(run.records, run.groups as f64)
+                ),
+            );
+            row("durable p50 / p99 / p99.99", quantiles(&self.durable, "us"));
+            row("refused for want of space", self.refused.to_string());
+            row("time allocating", format!("{:.3} %", 100.0 * self.in_allocator));
+            row("allocate p50 / p99 / p99.99", quantiles(&self.allocate, "ns"));
+            row("extents per object", format!("{:.2}", self.extents_per_object));
+        }
         row("in use", format!("{:.1} % of {} blocks", self.in_use(), self.blocks));
         row(
             "free runs",
@@ -113,22 +184,38 @@ impl Report {
         table.to_string()
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub fn json(&self) -> Value {
         let quantiles = |of: &Histogram<u64>| {
             let at = |q: f64| of.value_at_quantile(q);
             json!({ "p50": at(0.5), "p99": at(0.99), "p99.99": at(0.9999) })
         };
+        let run = &self.run;
+        let recovery = run.recovery.as_ref().map(|recovery| {
+            json!({
+                "seconds": recovery.took.as_secs_f64(),
+                "objects": recovery.objects,
+                "replayed": recovery.replayed,
+                "taken_back": recovery.taken_back,
+                "torn_bytes": recovery.torn_bytes,
+            })
+        });
         json!({
-            "started_from": self.origin,
+            "started_from": run.origin,
+            "recovery": recovery,
             "threads": self.threads,
-            "seconds": self.elapsed.as_secs_f64(),
+            "seconds": run.elapsed.as_secs_f64(),
             "operations": self.operations,
-            "operations_per_second": self.per_second(),
+            "operations_per_second": self.per_second(self.operations),
+            "commits": run.commits,
+            "commits_per_second": self.per_second(run.commits),
+            "commits_per_sync": per(run.commits, run.syncs as f64),
+            "metadata_records_per_sync": per(run.records, run.groups as f64),
+            "durable_us": quantiles(&self.durable),
             "refused": self.refused,
             "allocator_time_share": self.in_allocator,
             "allocate_ns": quantiles(&self.allocate),
-            "free_ns": quantiles(&self.free),
             "extents_per_object": self.extents_per_object,
+            "objects": self.objects,
             "in_use_percent": self.in_use(),
             "blocks": self.blocks,
             "free_blocks": self.stats.free_blocks,
@@ -140,30 +227,4 @@ impl Report {
             "verdict": self.verdict(),
         })
     }
-}
-
-/// Blocks owned twice, lost or free though owned, and faults of the index.
-fn faults(start: &Start, workers: &[Measured]) -> Vec<String> {
-    let mut faults = Vec::new();
-    let mut held: Vec<Extent> = workers.iter().flat_map(|worker| worker.held.clone()).collect();
-    held.sort_unstable();
-    for pair in held.windows(2).filter(|pair| pair[0].overlaps(&pair[1])) {
-        faults.push(format!("extents {} and {} overlap", pair[0], pair[1]));
-    }
-    for extent in held {
-        if start.allocator.is_allocated(extent) != Ok(true) {
-            faults.push(format!("extent {extent} is owned and free"));
-        }
-    }
-    let owned: u64 = workers.iter().map(|worker| worker.held_blocks).sum();
-    let free = start.allocator.free_blocks();
-    if owned + free != start.free_blocks {
-        faults.push(format!("{} blocks at the start, {owned} + {free} now", start.free_blocks));
-    }
-    let found = start.allocator.verify();
-    if !found.is_clean() || found.free_blocks != free {
-        let count = found.differences.iter().filter(|difference| difference.is_fault()).count();
-        faults.push(format!("{count} faults in the index, {} free bits", found.free_blocks));
-    }
-    faults
 }

@@ -12,7 +12,22 @@ pub struct Start {
     pub allocator: Allocator,
     /// What the start came from, for the report.
     pub origin: String,
-    pub free_blocks: u64,
+}
+
+impl Start {
+    /// The blocks that are in use before there is any object, ascending.
+    pub fn foreign(&self) -> Vec<Extent> {
+        let mut foreign = Vec::new();
+        let mut at = 0;
+        let behind = Extent::new(self.allocator.blocks(), 0);
+        for free in self.allocator.free_extents().chain([behind]) {
+            if free.start > at {
+                foreign.push(Extent::new(at, free.start - at));
+            }
+            at = free.start + free.len;
+        }
+        foreign
+    }
 }
 
 /// Loads what the options ask for.
@@ -22,8 +37,7 @@ pub fn load(options: &Options) -> Result<Start, Failure> {
         (_, Some(list)) => (free_list(list)?, format!("free list {}", list.display())),
         _ => (Allocator::new(options.blocks)?, "an empty device".to_string()),
     };
-    let free_blocks = allocator.free_blocks();
-    Ok(Start { allocator, origin, free_blocks })
+    Ok(Start { allocator, origin })
 }
 
 fn from_free(blocks: u64, block_size: u32, free: &[Extent]) -> Result<Allocator, Failure> {

@@ -1,0 +1,137 @@
+//! The records of the metadata log, and what they add up to.
+//!
+//! ```text
+//! file     magic (8), records
+//! record   CRC32C of the rest (4), bytes of the rest behind this field (4), LSN (8), kind (1),
+//!          id (8), version (8), for each extent: start (8), blocks (8)
+//! ```
+//! All numbers are little-endian. Records stand in the order of their LSNs, without gaps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use freemap::{Extent, Lsn};
+
+use super::Failure;
+use super::object::Object;
+
+/// What a metadata log begins with.
+pub const MAGIC: [u8; 8] = *b"fmengin1";
+
+/// Bytes of the checksum and the length, and of the fields before the extents.
+const FRAME: usize = 8;
+const FIXED: usize = 25;
+
+/// What a transaction did, as far as it is not in the space-map log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// These blocks were in use before the store was created.
+    Foreign(Vec<Extent>),
+    /// The object is this now.
+    Put(Object),
+    Delete {
+        id: u64,
+        version: u64,
+    },
+    /// All LSNs between the record before and this one were taken back.
+    TakenBack,
+}
+
+impl Change {
+    pub fn encode(&self, lsn: Lsn) -> Vec<u8> {
+        let none: &[Extent] = &[];
+        let (kind, id, version, extents) = match self {
+            Self::Foreign(extents) => (1u8, 0, 0, extents.as_slice()),
+            Self::Put(object) => (2, object.id, object.version, object.extents.as_slice()),
+            Self::Delete { id, version } => (3, *id, *version, none),
+            Self::TakenBack => (4, 0, 0, none),
+        };
+        let mut rest = Vec::with_capacity(FRAME + FIXED + 16 * extents.len());
+        rest.extend_from_slice(&((FIXED + 16 * extents.len()) as u32).to_le_bytes());
+        rest.extend_from_slice(&lsn.0.to_le_bytes());
+        rest.push(kind);
+        rest.extend_from_slice(&id.to_le_bytes());
+        rest.extend_from_slice(&version.to_le_bytes());
+        for extent in extents {
+            rest.extend_from_slice(&extent.start.to_le_bytes());
+            rest.extend_from_slice(&extent.len.to_le_bytes());
+        }
+        let mut record = crc32c::crc32c(&rest).to_le_bytes().to_vec();
+        record.append(&mut rest);
+        record
+    }
+}
+
+/// The record at the beginning of `bytes` and its length, if there is a whole one.
+fn decode(bytes: &[u8]) -> Option<(Lsn, Change, usize)> {
+    let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let long = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    let end = FRAME.checked_add(word(4)? as usize)?;
+    let rest = bytes.get(4..end)?;
+    let list = bytes.get(FRAME + FIXED..end)?;
+    if crc32c::crc32c(rest) != word(0)? || !list.len().is_multiple_of(16) {
+        return None;
+    }
+    let extents = || {
+        let starts = (FRAME + FIXED..end).step_by(16);
+        starts.map(|at| Some(Extent::new(long(at)?, long(at + 8)?))).collect::<Option<Vec<_>>>()
+    };
+    let (id, version) = (long(FRAME + 9)?, long(FRAME + 17)?);
+    let change = match bytes[FRAME + 8] {
+        1 => Change::Foreign(extents()?),
+        2 => Change::Put(Object { id, version, extents: extents()? }),
+        3 => Change::Delete { id, version },
+        4 => Change::TakenBack,
+        _ => return None,
+    };
+    Some((Lsn(long(FRAME)?), change, end))
+}
+
+/// What the records of a metadata log add up to.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    pub objects: BTreeMap<u64, Arc<Object>>,
+    pub foreign: Vec<Extent>,
+    /// The last transaction.
+    pub last: Lsn,
+    /// Greater than every id that was ever recorded.
+    pub next_id: u64,
+    /// Bytes of whole records, with the magic.
+    pub whole: usize,
+}
+
+impl Catalog {
+    /// Reads a metadata log as far as its records are whole. What follows was never acknowledged:
+    /// groups of records are flushed one after the other, so only the last can be torn.
+    pub fn read(bytes: &[u8]) -> Result<Self, Failure> {
+        if !bytes.starts_with(&MAGIC) {
+            return Err("no metadata log: wrong magic".into());
+        }
+        let mut catalog = Self { whole: MAGIC.len(), ..Self::default() };
+        while let Some((lsn, change, len)) = decode(&bytes[catalog.whole..]) {
+            let expected = catalog.last.0 + 1;
+            if lsn.0 != expected && !(change == Change::TakenBack && lsn.0 > expected) {
+                let at = catalog.whole;
+                return Err(format!("byte {at}: transaction {lsn}, not {expected}").into());
+            }
+            catalog.apply(change);
+            catalog.last = lsn;
+            catalog.whole += len;
+        }
+        Ok(catalog)
+    }
+
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Foreign(extents) => self.foreign.extend(extents),
+            Change::Put(object) => {
+                self.next_id = self.next_id.max(object.id.saturating_add(1));
+                self.objects.insert(object.id, Arc::new(object));
+            }
+            Change::Delete { id, .. } => {
+                self.objects.remove(&id);
+            }
+            Change::TakenBack => {}
+        }
+    }
+}
