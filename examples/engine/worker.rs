@@ -73,9 +73,9 @@ impl<'a> Worker<'a> {
         })
     }
 
-    /// Works until `stop`.
+    /// Works until `stop`, or until it reads anything but what was written.
     pub fn run(mut self, stop: &AtomicBool, operations: &AtomicU64) -> Result<Measured, Failure> {
-        while !stop.load(Ordering::Relaxed) {
+        while !stop.load(Ordering::Relaxed) && self.measured.corrupt_blocks == 0 {
             let free = self.store.allocator().free_blocks();
             if self.own.is_empty() || free > self.target_free + 64 {
                 let id = self.store.new_id();
