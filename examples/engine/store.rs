@@ -58,9 +58,6 @@ const METADATA_NEW: &str = "metadata.freemap-engine.new";
 /// Foreign extents in one transaction: far below what the smallest space-map log takes at once.
 const FOREIGN_AT_ONCE: usize = 50_000;
 
-/// How often the space-map log is told what is stable. It takes the log's lock, so not each time.
-const STABLE_EVERY: u64 = 32;
-
 pub struct Store {
     opened: Opened,
     metadata: MetadataLog,
@@ -191,9 +188,7 @@ impl Store {
         self.enter(&change);
         frozen.committed();
         self.tell("done", &change)?;
-        if lsn.0.is_multiple_of(STABLE_EVERY) {
-            self.opened.log.stable(lsn);
-        }
+        self.opened.log.stable(lsn);
         Ok(())
     }
 

@@ -1,6 +1,10 @@
 //! The one writer of a log: it turns transactions into frames and keeps images, directory, tail and
 //! superblocks behind them. Everything written between two flushes is a *window*.
 //!
+//! - this file: the structure, committing, writing, what is true after a flush;
+//! - `plan`: images, directory pages and superblocks of a window; `pack`: its frames;
+//! - `demand`: making room, condensing, checkpoints, growth.
+//!
 //! Ordering rules (tried out by simulation, and by the crash tests beside this):
 //! 1. A transaction counts when its last frame does; frames before it are flushed with it or before.
 //! 2. An image goes to the slot that the newest durable image of its range does not use. It holds
@@ -11,24 +15,28 @@
 //! 5. A new tail goes to one superblock slot, and in a later window to the other. The ring behind it
 //!    is used again only after both.
 
+mod demand;
+mod pack;
+mod plan;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+pub use plan::image;
+
+use pack::Packer;
+
 use crate::log::condense::Payments;
 use crate::log::disk::Disk;
 use crate::log::error::{CommitError, IoFailure};
 use crate::log::fault::{Fault, faulty};
-use crate::log::format::{
-    BOUNDARY, DirectoryPage, FRAME_MAGIC, FrameHeader, HEADER, PAGE, Superblock, Tail,
-};
+use crate::log::format::{DirectoryPage, PAGE, Superblock, Tail};
 use crate::log::layout::{DirectoryPlace, Layout};
-use crate::log::mirror::{Mirror, Misfit, survey};
-use crate::log::record::{
-    Image, RANGE_BLOCKS, Record, Records, State, push_commit, push_image, push_position,
-};
+use crate::log::mirror::{Mirror, Misfit};
+use crate::log::record::{Image, RANGE_BLOCKS, State};
 use crate::store::Lsn;
 
 /// Images that one window writes at most: 4 MiB.
@@ -369,184 +377,9 @@ impl Writer {
             self.unstable.pop_front();
         }
     }
+}
 
-    // --- Planning -------------------------------------------------------------------------------
-
-    fn plan(&mut self, window: &mut Window, pace: Pace) {
-        self.plan_images(window, pace);
-        self.plan_directory(window, pace);
-        self.plan_superblock(window, pace);
-    }
-
-    fn plan_images(&mut self, window: &mut Window, pace: Pace) {
-        if self.piggyback {
-            return;
-        }
-        let stable_before = self.unstable.front().map_or(u64::MAX, |&(_, position, _)| position);
-        while let Some(&(position, range)) = self.changed.front() {
-            let current = self.ranges[range as usize].last().and_then(|base| base.after);
-            if current != Some(position) || window.images.iter().any(|&(other, _)| other == range) {
-                self.changed.pop_front();
-                continue;
-            }
-            let wanted = window.images.len() < MAX_IMAGES
-                && match pace {
-                    Pace::Paid if position >= stable_before => {
-                        self.payments.drop_money();
-                        false
-                    }
-                    Pace::Paid => self.payments.afford(position, self.head.position),
-                    Pace::Until(until) => position < until.min(stable_before),
-                };
-            if !wanted {
-                let young = self.head.position - position < self.layout.limit / 2;
-                if pace == Pace::Paid && young {
-                    self.payments.drop_money();
-                }
-                return;
-            }
-            if pace == Pace::Paid {
-                self.payments.spend();
-            }
-            self.changed.pop_front();
-            let base = self.unstable.front().map_or(self.head.lsn, |&(lsn, ..)| lsn - 1);
-            self.plan_image(window, range, base);
-        }
-        if pace == Pace::Paid {
-            self.payments.drop_money();
-        }
-    }
-
-    /// The state of `range` as of the last stable transaction, `base`, into the slot that may be written.
-    fn plan_image(&mut self, window: &mut Window, range: u32, base: u64) {
-        let mut page = self.mirror.range(range).to_vec();
-        let after = self.take_back_unstable(range, &mut page);
-        let used = self.ranges[range as usize].last().map_or(0, |newest| newest.image.slot);
-        let slot = if faulty(Fault::ImageInPlace) { used } else { 1 - used };
-        let (image, bytes) = image(&page, self.mirror.range_blocks(range), base, slot);
-        if let Some(bytes) = bytes {
-            window.writes.push((self.layout.image_offset(range, slot), bytes));
-        }
-        push_image(&mut window.records, range, &image);
-        window.images.push((range, Base { image, after }));
-    }
-
-    /// Undoes in `page` what transactions did that the engine has not called stable; the position of
-    /// the first of them.
-    fn take_back_unstable(&self, range: u32, page: &mut [u64]) -> Option<u64> {
-        let mut first = None;
-        for (_, position, records) in self.unstable.iter().rev() {
-            if crate::log::mirror::undo_in_range(records, range, page) {
-                first = Some(*position);
-            }
-        }
-        first
-    }
-
-    fn plan_directory(&mut self, window: &mut Window, pace: Pace) {
-        for index in 0..self.directory.len() {
-            if let Some((bytes, _)) = &self.directory[index].half {
-                let page = &self.directory[index];
-                window.writes.push((page.place.copies[1 - page.newest], bytes.clone()));
-                window.second_copies.push(index);
-            }
-        }
-        if pace != Pace::Paid {
-            for index in 0..self.directory.len() {
-                self.plan_first_copy(window, index);
-            }
-            return;
-        }
-        for _ in 0..self.directory.len() {
-            if self.directory_money < 0.0 {
-                return;
-            }
-            let index = self.directory_next;
-            self.directory_next = (index + 1) % self.directory.len();
-            if self.plan_first_copy(window, index) {
-                self.directory_money -= 2.0 * PAGE as f64;
-            }
-        }
-        self.directory_money = self.directory_money.min(0.0);
-    }
-
-    /// Writes a page that names all durable images, unless it is on its way already or has nothing
-    /// new. Called before the images of the window are known to be durable, so it never names them.
-    fn plan_first_copy(&mut self, window: &mut Window, index: usize) -> bool {
-        let page = &self.directory[index];
-        if page.half.is_some() || !page.outdated {
-            return false;
-        }
-        let first = page.place.first_range;
-        let in_window = |range: u32| {
-            let undurable = faulty(Fault::DirectoryBeforeImage);
-            let mut images = window.images.iter().filter(|_| undurable);
-            images.find(|&&(other, _)| other == range).map(|(_, base)| base.image)
-        };
-        let entries: Vec<Image> = (first..first + page.place.count as u32)
-            .map(|range| {
-                let newest = self.ranges[range as usize].last().map(|base| base.image);
-                in_window(range).or(newest).unwrap_or(NOTHING)
-            })
-            .collect();
-        let bases = entries.iter().map(|image| image.base).collect();
-        let page = DirectoryPage { page: index as u32, sequence: page.sequence + 1, entries };
-        let bytes = page.to_bytes(identity(&self.superblock));
-        let stale = 1 - self.directory[index].newest;
-        window.writes.push((self.directory[index].place.copies[stale], bytes.clone()));
-        if faulty(Fault::DirectoryBothCopies) {
-            window.writes.push((self.directory[index].place.copies[1 - stale], bytes.clone()));
-        }
-        window.first_copies.push((index, page.sequence, bytes, bases));
-        true
-    }
-
-    fn plan_superblock(&mut self, window: &mut Window, pace: Pace) {
-        let due =
-            self.superblock_half || pace != Pace::Paid || self.head.position >= self.tail_check;
-        if !due {
-            return;
-        }
-        let mut next = self.superblock.clone();
-        next.generation = (next.generation.get() + 1).into();
-        if !self.superblock_half {
-            let often = if faulty(Fault::RingBeforeSuperblock) { 2 } else { 32 };
-            let step = (self.layout.limit / often).max(self.layout.sector);
-            self.tail_check = self.head.position + step;
-            let tail = self.tail();
-            let step = if pace == Pace::Paid { step } else { 1 };
-            if tail.position.get() < next.tail.position.get() + step {
-                return;
-            }
-            next.tail = tail;
-            next.clean = u8::from(tail.position.get() == self.head.position);
-        }
-        let slot = next.generation.get() % 2;
-        window.writes.push((slot * PAGE as u64, next.to_page()));
-        if faulty(Fault::SuperblockBothSlots) {
-            window.writes.push(((1 - slot) * PAGE as u64, next.to_page()));
-        }
-        window.superblock = Some(next);
-    }
-
-    /// The oldest frame that either copy of the directory needs: everything is durable now.
-    fn tail(&self) -> Mark {
-        let needed = |bases: &Bases| {
-            let index = if faulty(Fault::TailBeforeDirectory) { bases.len() - 1 } else { 0 };
-            bases.get(index).and_then(|base| base.after)
-        };
-        let position = self.ranges.iter().filter_map(needed).min().unwrap_or(self.head.position);
-        let index = self.marks.partition_point(|mark| mark.position.get() < position);
-        self.marks.get(index).copied().unwrap_or_else(|| self.mark())
-    }
-
-    /// What a tail at the end of the log says.
-    pub fn mark(&self) -> Mark {
-        mark(&self.head, self.mirror.allocated())
-    }
-
-    // --- Writing --------------------------------------------------------------------------------
-
+impl Writer {
     /// Writes the window and flushes. After an error nothing of it is durable, or the log refuses
     /// from then on.
     fn write(&mut self, window: &mut Window) -> Result<(), CommitError> {
@@ -724,198 +557,6 @@ impl Writer {
         self.changed.insert(index, (position, range));
         self.payments.changed(self.head.position);
     }
-
-    // --- Condensing on demand -------------------------------------------------------------------
-
-    fn room(&self) -> u64 {
-        let from = match faulty(Fault::RingBeforeSuperblock) {
-            true => self.tail().position.get(),
-            false => self.free_from,
-        };
-        self.layout.ring_len.saturating_sub(self.head.position - from)
-    }
-
-    /// Sees to it that `bytes` of records find room in the ring.
-    fn make_room(&mut self, bytes: u64) -> Result<(), CommitError> {
-        // Frames are left at most half empty, but for the first and the last.
-        let frames = 2 * bytes.min(self.layout.max_commit()) + 3 * self.layout.max_frame();
-        let images = 40 * self.changed.len().min(MAX_IMAGES) as u64;
-        let unreserved = faulty(Fault::RingBeforeSuperblock);
-        let reserve = if unreserved { 0 } else { self.layout.reserve() };
-        // Taking back what the engine may not have: as much again as it takes now.
-        let undo = 2 * self.unstable_bytes + if self.keep_unstable { 2 * bytes } else { 0 };
-        let needed = frames + images + reserve + undo;
-        if self.room() >= needed {
-            return Ok(());
-        }
-        let until = (self.free_from + self.layout.ring_len / 2).min(self.head.position);
-        self.advance(until)?;
-        if self.room() < needed {
-            self.advance(self.head.position)?;
-        }
-        let free = self.room();
-        if free < needed { Err(CommitError::Full { needed, free }) } else { Ok(()) }
-    }
-
-    /// Condenses until the log begins at `until` or later, as far as the engine's word allows.
-    pub fn advance(&mut self, until: u64) -> Result<(), CommitError> {
-        self.check_failed()?;
-        while self.free_from < until {
-            let mut window = Window::default();
-            self.plan(&mut window, Pace::Until(until));
-            if window.writes.is_empty() && window.records.is_empty() {
-                return Ok(());
-            }
-            if !window.records.is_empty() {
-                let allocated = self.mirror.allocated();
-                let mut packer = Packer::new(self, allocated);
-                packer.images(&window.records);
-                window.frames = packer.finish();
-            }
-            if let Err(error) = self.write(&mut window) {
-                self.abandon(&window);
-                return Err(error);
-            }
-            self.settle(window);
-        }
-        Ok(())
-    }
-
-    // --- Piggyback ------------------------------------------------------------------------------
-
-    /// Whether there is anything that no image holds.
-    pub fn has_changes(&self) -> bool {
-        self.ranges.iter().any(|bases| bases.last().is_some_and(|base| base.after.is_some()))
-    }
-
-    /// Takes in a transaction that is durable elsewhere.
-    pub fn absorb(&mut self, records: &[u8], position: u64) -> Result<(), CommitError> {
-        self.check_failed()?;
-        let mut touched = Vec::new();
-        self.mirror.apply(records, |range| touched.push(range)).map_err(|misfit| match misfit {
-            Misfit::Block(block) => CommitError::Conflict { block },
-            Misfit::Record(_) => CommitError::Foreign,
-        })?;
-        let now = self.head.position;
-        touched.into_iter().for_each(|range| self.changed_at(range, now));
-        self.absorbed = position;
-        Ok(())
-    }
-
-    /// Images of everything absorbed, as one transaction.
-    pub fn checkpoint(&mut self) -> Result<(), CommitError> {
-        self.make_room(self.layout.reserve() / 2)?;
-        let mut window = Window::default();
-        let changed: Vec<u32> = (0..self.mirror.ranges())
-            .filter(|&range| {
-                self.ranges[range as usize].last().is_some_and(|base| base.after.is_some())
-            })
-            .collect();
-        let base = self.head.lsn + 1;
-        changed.iter().for_each(|&range| self.plan_image(&mut window, range, base));
-        let mut records = std::mem::take(&mut window.records);
-        push_position(&mut records, self.absorbed);
-        let allocated = self.mirror.allocated();
-        // No records of the changes could stand in for a torn image, so the images are durable before
-        // the frame that names them.
-        self.write(&mut window)?;
-        window.writes.clear();
-        let mut packer = Packer::new(self, allocated);
-        packer.transaction(&records, allocated);
-        window.frames = packer.finish();
-        self.write(&mut window)?;
-        self.figures.commits += 1;
-        self.settle(window);
-        self.changed.clear();
-        // It is durable: what keeps the log from being emptied shows at the next call.
-        let _emptied = self.advance(self.head.position);
-        Ok(())
-    }
-
-    // --- On the side ----------------------------------------------------------------------------
-
-    /// One step of condensing while nothing else happens: about a sixteenth of the changed ranges.
-    pub fn idle(&mut self) -> Result<bool, CommitError> {
-        if self.is_clean() {
-            return Ok(false);
-        }
-        let before = self.free_from;
-        let share = self.changed.len() / 16;
-        let until =
-            self.changed.get(share).map_or(self.head.position, |&(position, _)| position + 1);
-        self.advance(until.min(self.head.position))?;
-        Ok(self.free_from > before)
-    }
-
-    // --- Growth ---------------------------------------------------------------------------------
-
-    /// Makes the log one of `layout`: first the new areas, then one superblock, then the other.
-    pub fn grow(&mut self, layout: Layout) -> Result<(), CommitError> {
-        self.check_failed()?;
-        if self.superblock_half {
-            let mut window = Window::default();
-            self.plan_superblock(&mut window, Pace::Until(0));
-            self.write(&mut window)?;
-            self.settle(window);
-        }
-        let size = |error| CommitError::Write(self.failure("grow", layout.len(), error));
-        self.disk.grow(layout.len()).map_err(size)?;
-        let old = self.directory.len();
-        let places = layout.directory();
-        let mut pages = Vec::new();
-        for (index, place) in places.iter().enumerate().skip(old) {
-            let page = empty_page(index, place);
-            for copy in place.copies {
-                let bytes = page.to_bytes(identity(&self.superblock));
-                self.put(copy, &bytes).map_err(CommitError::Write)?;
-            }
-            pages.push(Directory {
-                place: *place,
-                sequence: 1,
-                newest: 1,
-                outdated: false,
-                half: None,
-            });
-        }
-        if !faulty(Fault::GrowthWithoutFlush) {
-            self.flush()?;
-        }
-        let mut superblock = self.superblock.clone();
-        layout.describe(&mut superblock);
-        superblock.clean = 0;
-        for _ in 0..2 {
-            superblock.generation = (superblock.generation.get() + 1).into();
-            let slot = superblock.generation.get() % 2;
-            if let Err(failure) = self.put(slot * PAGE as u64, &superblock.to_page()) {
-                // One slot may speak of the new size and the other of the old one.
-                self.failed = Some(failure.clone());
-                return Err(CommitError::Sync(failure));
-            }
-            self.flush()?;
-        }
-        self.superblock = superblock;
-        self.directory.extend(pages);
-        let nothing = || SmallVec::from_slice(&[Base { image: NOTHING, after: None }]);
-        self.ranges.resize_with(layout.ranges() as usize, nothing);
-        self.mirror.grow(layout.blocks);
-        self.layout = layout;
-        Ok(())
-    }
-}
-
-/// The image of a range of `blocks` blocks whose state is `words`, and its page if it needs one.
-pub fn image(words: &[u64], blocks: u32, base: u64, slot: u8) -> (Image, Option<Vec<u8>>) {
-    let (free, largest) = survey(words, blocks);
-    let state = match free {
-        // A range that may grow keeps its page: "all" would mean more blocks after that.
-        0 if u64::from(blocks) == RANGE_BLOCKS => State::AllUsed,
-        _ if free == blocks => State::AllFree,
-        _ => State::Page,
-    };
-    let bytes = (state == State::Page)
-        .then(|| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>());
-    let crc = bytes.as_deref().map_or(0, crc32c::crc32c);
-    (Image { base, crc, free, largest, slot, state }, bytes)
 }
 
 /// The image of a range that was never changed.
@@ -957,125 +598,5 @@ fn mark(head: &Head, allocated: u64) -> Mark {
         engine: head.engine.into(),
         previous: head.crc.into(),
         zero: 0.into(),
-    }
-}
-
-/// Cuts records into frames. A frame ends inside a transaction only if the transaction alone is
-/// longer than a frame.
-struct Packer {
-    head: Head,
-    /// Transactions finished in the frame at hand, and blocks allocated after them.
-    ended: u64,
-    allocated: u64,
-    boundary: bool,
-    records: Vec<u8>,
-    frames: Frames,
-    capacity: usize,
-    sector: u64,
-    durable: u64,
-    incarnation: u32,
-    /// Allocated before the frame at hand.
-    before: u64,
-    /// The engine's position after it.
-    engine: u64,
-}
-
-impl Packer {
-    fn new(writer: &mut Writer, allocated: u64) -> Self {
-        let mut bytes = std::mem::take(&mut writer.buffer);
-        bytes.clear();
-        Self {
-            head: writer.head,
-            ended: 0,
-            allocated,
-            before: allocated,
-            engine: writer.head.engine,
-            boundary: true,
-            records: Vec::new(),
-            frames: Frames { bytes, ..Frames::default() },
-            capacity: writer.layout.max_frame() as usize - HEADER - 4,
-            sector: writer.layout.sector,
-            durable: writer.head.sequence - 1,
-            incarnation: writer.superblock.incarnation.get(),
-        }
-    }
-
-    /// Image records, which belong to no transaction.
-    fn images(&mut self, records: &[u8]) {
-        self.split(records, true);
-    }
-
-    /// One transaction, after which `allocated` blocks are allocated.
-    fn transaction(&mut self, records: &[u8], allocated: u64) {
-        let len = records.len() + 8;
-        if self.records.len() + len > self.capacity {
-            self.close();
-        }
-        if len > self.capacity {
-            self.split(records, false);
-            if self.records.len() + 8 > self.capacity {
-                self.close();
-            }
-        } else {
-            self.records.extend_from_slice(records);
-        }
-        push_commit(&mut self.records);
-        self.ended += 1;
-        (self.allocated, self.boundary) = (allocated, true);
-        for record in Records::new(records) {
-            if let Ok(Record::Position(position)) = record {
-                self.engine = position;
-            }
-        }
-    }
-
-    fn split(&mut self, bytes: &[u8], boundary: bool) {
-        let mut records = Records::new(bytes);
-        let mut start = 0;
-        while records.next().is_some() {
-            let record = &bytes[start..records.offset()];
-            if self.records.len() + record.len() > self.capacity {
-                self.close();
-            }
-            self.boundary = boundary;
-            self.records.extend_from_slice(record);
-            start = records.offset();
-        }
-    }
-
-    fn close(&mut self) {
-        if self.records.is_empty() {
-            return;
-        }
-        let len = ((HEADER + self.records.len() + 4) as u64).next_multiple_of(self.sector);
-        let header = FrameHeader {
-            magic: FRAME_MAGIC.into(),
-            len: (len as u32).into(),
-            sequence: self.head.sequence.into(),
-            position: self.head.position.into(),
-            lsn: self.head.lsn.into(),
-            durable: self.durable.into(),
-            allocated: self.allocated.into(),
-            previous: self.head.crc.into(),
-            incarnation: self.incarnation.into(),
-            records: (self.records.len() as u32).into(),
-            flags: (if self.boundary { BOUNDARY } else { 0 }).into(),
-        };
-        let crc = header.seal(&self.records, &mut self.frames.bytes);
-        self.frames.marks.push(mark(&self.head, self.before));
-        self.head.position += len;
-        self.head.sequence += 1;
-        self.head.lsn += self.ended;
-        self.head.crc = crc;
-        self.head.engine = self.engine;
-        self.before = self.allocated;
-        self.ended = 0;
-        self.records.clear();
-    }
-
-    fn finish(mut self) -> Frames {
-        self.close();
-        self.frames.head = Some(self.head);
-        self.frames
     }
 }

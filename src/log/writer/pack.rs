@@ -1,0 +1,125 @@
+//! Records into frames.
+
+use super::{Frames, Head, Writer, mark};
+use crate::log::format::{BOUNDARY, FRAME_MAGIC, FrameHeader, HEADER};
+use crate::log::record::{Record, Records, push_commit};
+
+/// Cuts records into frames. A frame ends inside a transaction only if the transaction alone is
+/// longer than a frame.
+pub struct Packer {
+    head: Head,
+    /// Transactions finished in the frame at hand, and blocks allocated after them.
+    ended: u64,
+    allocated: u64,
+    boundary: bool,
+    records: Vec<u8>,
+    frames: Frames,
+    capacity: usize,
+    sector: u64,
+    durable: u64,
+    incarnation: u32,
+    /// Allocated before the frame at hand.
+    before: u64,
+    /// The engine's position after it.
+    engine: u64,
+}
+
+impl Packer {
+    pub fn new(writer: &mut Writer, allocated: u64) -> Self {
+        let mut bytes = std::mem::take(&mut writer.buffer);
+        bytes.clear();
+        Self {
+            head: writer.head,
+            ended: 0,
+            allocated,
+            before: allocated,
+            engine: writer.head.engine,
+            boundary: true,
+            records: Vec::new(),
+            frames: Frames { bytes, ..Frames::default() },
+            capacity: writer.layout.max_frame() as usize - HEADER - 4,
+            sector: writer.layout.sector,
+            durable: writer.head.sequence - 1,
+            incarnation: writer.superblock.incarnation.get(),
+        }
+    }
+
+    /// Image records, which belong to no transaction.
+    pub fn images(&mut self, records: &[u8]) {
+        self.split(records, true);
+    }
+
+    /// One transaction, after which `allocated` blocks are allocated.
+    pub fn transaction(&mut self, records: &[u8], allocated: u64) {
+        let len = records.len() + 8;
+        if self.records.len() + len > self.capacity {
+            self.close();
+        }
+        if len > self.capacity {
+            self.split(records, false);
+            if self.records.len() + 8 > self.capacity {
+                self.close();
+            }
+        } else {
+            self.records.extend_from_slice(records);
+        }
+        push_commit(&mut self.records);
+        self.ended += 1;
+        (self.allocated, self.boundary) = (allocated, true);
+        for record in Records::new(records) {
+            if let Ok(Record::Position(position)) = record {
+                self.engine = position;
+            }
+        }
+    }
+
+    fn split(&mut self, bytes: &[u8], boundary: bool) {
+        let mut records = Records::new(bytes);
+        let mut start = 0;
+        while records.next().is_some() {
+            let record = &bytes[start..records.offset()];
+            if self.records.len() + record.len() > self.capacity {
+                self.close();
+            }
+            self.boundary = boundary;
+            self.records.extend_from_slice(record);
+            start = records.offset();
+        }
+    }
+
+    fn close(&mut self) {
+        if self.records.is_empty() {
+            return;
+        }
+        let len = ((HEADER + self.records.len() + 4) as u64).next_multiple_of(self.sector);
+        let header = FrameHeader {
+            magic: FRAME_MAGIC.into(),
+            len: (len as u32).into(),
+            sequence: self.head.sequence.into(),
+            position: self.head.position.into(),
+            lsn: self.head.lsn.into(),
+            durable: self.durable.into(),
+            allocated: self.allocated.into(),
+            previous: self.head.crc.into(),
+            incarnation: self.incarnation.into(),
+            records: (self.records.len() as u32).into(),
+            flags: (if self.boundary { BOUNDARY } else { 0 }).into(),
+        };
+        let crc = header.seal(&self.records, &mut self.frames.bytes);
+        self.frames.marks.push(mark(&self.head, self.before));
+        self.head.position += len;
+        self.head.sequence += 1;
+        self.head.lsn += self.ended;
+        self.head.crc = crc;
+        self.head.engine = self.engine;
+        self.before = self.allocated;
+        self.ended = 0;
+        self.records.clear();
+    }
+
+    pub fn finish(mut self) -> Frames {
+        self.close();
+        self.frames.head = Some(self.head);
+        self.frames
+    }
+}

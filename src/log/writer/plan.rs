@@ -1,0 +1,198 @@
+//! What a window is to do beside the transactions: images, directory pages, superblocks.
+
+use super::{Base, MAX_IMAGES, Mark, NOTHING, Pace, Window, Writer, identity, mark};
+use crate::log::fault::{Fault, faulty};
+use crate::log::format::{DirectoryPage, PAGE};
+use crate::log::mirror::{survey, undo_in_range};
+use crate::log::record::{Image, RANGE_BLOCKS, State, push_image};
+use crate::log::writer::Bases;
+
+impl Writer {
+    pub(super) fn plan(&mut self, window: &mut Window, pace: Pace) {
+        self.plan_images(window, pace);
+        self.plan_directory(window, pace);
+        self.plan_superblock(window, pace);
+    }
+
+    fn plan_images(&mut self, window: &mut Window, pace: Pace) {
+        if self.piggyback {
+            return;
+        }
+        let stable_before = self.unstable.front().map_or(u64::MAX, |&(_, position, _)| position);
+        while let Some(&(position, range)) = self.changed.front() {
+            let current = self.ranges[range as usize].last().and_then(|base| base.after);
+            if current != Some(position) || window.images.iter().any(|&(other, _)| other == range) {
+                self.changed.pop_front();
+                continue;
+            }
+            let wanted = window.images.len() < MAX_IMAGES
+                && match pace {
+                    Pace::Paid if position >= stable_before => {
+                        self.payments.drop_money();
+                        false
+                    }
+                    Pace::Paid => self.payments.afford(position, self.head.position),
+                    Pace::Until(until) => position < until.min(stable_before),
+                };
+            if !wanted {
+                let young = self.head.position - position < self.layout.limit / 2;
+                if pace == Pace::Paid && young {
+                    self.payments.drop_money();
+                }
+                return;
+            }
+            if pace == Pace::Paid {
+                self.payments.spend();
+            }
+            self.changed.pop_front();
+            let base = self.unstable.front().map_or(self.head.lsn, |&(lsn, ..)| lsn - 1);
+            self.plan_image(window, range, base);
+        }
+        if pace == Pace::Paid {
+            self.payments.drop_money();
+        }
+    }
+
+    /// The state of `range` as of the last stable transaction, `base`, into the slot that may be written.
+    pub(super) fn plan_image(&mut self, window: &mut Window, range: u32, base: u64) {
+        let mut page = self.mirror.range(range).to_vec();
+        let after = self.take_back_unstable(range, &mut page);
+        let used = self.ranges[range as usize].last().map_or(0, |newest| newest.image.slot);
+        let slot = if faulty(Fault::ImageInPlace) { used } else { 1 - used };
+        let (image, bytes) = image(&page, self.mirror.range_blocks(range), base, slot);
+        if let Some(bytes) = bytes {
+            window.writes.push((self.layout.image_offset(range, slot), bytes));
+        }
+        push_image(&mut window.records, range, &image);
+        window.images.push((range, Base { image, after }));
+    }
+
+    /// Undoes in `page` what transactions did that the engine has not called stable; the position of
+    /// the first of them.
+    fn take_back_unstable(&self, range: u32, page: &mut [u64]) -> Option<u64> {
+        let mut first = None;
+        for (_, position, records) in self.unstable.iter().rev() {
+            if undo_in_range(records, range, page) {
+                first = Some(*position);
+            }
+        }
+        first
+    }
+
+    fn plan_directory(&mut self, window: &mut Window, pace: Pace) {
+        for index in 0..self.directory.len() {
+            if let Some((bytes, _)) = &self.directory[index].half {
+                let page = &self.directory[index];
+                window.writes.push((page.place.copies[1 - page.newest], bytes.clone()));
+                window.second_copies.push(index);
+            }
+        }
+        if pace != Pace::Paid {
+            for index in 0..self.directory.len() {
+                self.plan_first_copy(window, index);
+            }
+            return;
+        }
+        for _ in 0..self.directory.len() {
+            if self.directory_money < 0.0 {
+                return;
+            }
+            let index = self.directory_next;
+            self.directory_next = (index + 1) % self.directory.len();
+            if self.plan_first_copy(window, index) {
+                self.directory_money -= 2.0 * PAGE as f64;
+            }
+        }
+        self.directory_money = self.directory_money.min(0.0);
+    }
+
+    /// Writes a page that names all durable images, unless it is on its way already or has nothing
+    /// new. Called before the images of the window are known to be durable, so it never names them.
+    fn plan_first_copy(&mut self, window: &mut Window, index: usize) -> bool {
+        let page = &self.directory[index];
+        if page.half.is_some() || !page.outdated {
+            return false;
+        }
+        let first = page.place.first_range;
+        let in_window = |range: u32| {
+            let undurable = faulty(Fault::DirectoryBeforeImage);
+            let mut images = window.images.iter().filter(|_| undurable);
+            images.find(|&&(other, _)| other == range).map(|(_, base)| base.image)
+        };
+        let entries: Vec<Image> = (first..first + page.place.count as u32)
+            .map(|range| {
+                let newest = self.ranges[range as usize].last().map(|base| base.image);
+                in_window(range).or(newest).unwrap_or(NOTHING)
+            })
+            .collect();
+        let bases = entries.iter().map(|image| image.base).collect();
+        let page = DirectoryPage { page: index as u32, sequence: page.sequence + 1, entries };
+        let bytes = page.to_bytes(identity(&self.superblock));
+        let stale = 1 - self.directory[index].newest;
+        window.writes.push((self.directory[index].place.copies[stale], bytes.clone()));
+        if faulty(Fault::DirectoryBothCopies) {
+            window.writes.push((self.directory[index].place.copies[1 - stale], bytes.clone()));
+        }
+        window.first_copies.push((index, page.sequence, bytes, bases));
+        true
+    }
+
+    pub(super) fn plan_superblock(&mut self, window: &mut Window, pace: Pace) {
+        let due =
+            self.superblock_half || pace != Pace::Paid || self.head.position >= self.tail_check;
+        if !due {
+            return;
+        }
+        let mut next = self.superblock.clone();
+        next.generation = (next.generation.get() + 1).into();
+        if !self.superblock_half {
+            let often = if faulty(Fault::RingBeforeSuperblock) { 2 } else { 32 };
+            let step = (self.layout.limit / often).max(self.layout.sector);
+            self.tail_check = self.head.position + step;
+            let tail = self.tail();
+            let step = if pace == Pace::Paid { step } else { 1 };
+            if tail.position.get() < next.tail.position.get() + step {
+                return;
+            }
+            next.tail = tail;
+            next.clean = u8::from(tail.position.get() == self.head.position);
+        }
+        let slot = next.generation.get() % 2;
+        window.writes.push((slot * PAGE as u64, next.to_page()));
+        if faulty(Fault::SuperblockBothSlots) {
+            window.writes.push(((1 - slot) * PAGE as u64, next.to_page()));
+        }
+        window.superblock = Some(next);
+    }
+
+    /// The oldest frame that either copy of the directory needs: everything is durable now.
+    pub(super) fn tail(&self) -> Mark {
+        let needed = |bases: &Bases| {
+            let index = if faulty(Fault::TailBeforeDirectory) { bases.len() - 1 } else { 0 };
+            bases.get(index).and_then(|base| base.after)
+        };
+        let position = self.ranges.iter().filter_map(needed).min().unwrap_or(self.head.position);
+        let index = self.marks.partition_point(|mark| mark.position.get() < position);
+        self.marks.get(index).copied().unwrap_or_else(|| self.mark())
+    }
+
+    /// What a tail at the end of the log says.
+    pub fn mark(&self) -> Mark {
+        mark(&self.head, self.mirror.allocated())
+    }
+}
+
+/// The image of a range of `blocks` blocks whose state is `words`, and its page if it needs one.
+pub fn image(words: &[u64], blocks: u32, base: u64, slot: u8) -> (Image, Option<Vec<u8>>) {
+    let (free, largest) = survey(words, blocks);
+    let state = match free {
+        // A range that may grow keeps its page: "all" would mean more blocks after that.
+        0 if u64::from(blocks) == RANGE_BLOCKS => State::AllUsed,
+        _ if free == blocks => State::AllFree,
+        _ => State::Page,
+    };
+    let bytes = (state == State::Page)
+        .then(|| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>());
+    let crc = bytes.as_deref().map_or(0, crc32c::crc32c);
+    (Image { base, crc, free, largest, slot, state }, bytes)
+}
