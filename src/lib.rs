@@ -35,10 +35,21 @@
 //!
 //! The protocol behind the first three is model-checked: see ARCHITECTURE.md in the repository.
 //!
+//! # Durability
+//!
+//! A [`Transaction`] allocates at once and frees only when it is durable; a [`ReadGuard`] keeps from
+//! reuse what was freed after it was made. [`SpaceMapLog`] makes transactions durable and finds the
+//! state again; an engine with a log or key-value store of its own takes the [`Delta`] of a
+//! [`Frozen`] transaction instead, or implements [`Store`].
+//!
+//! - Every acknowledged transaction is there after a crash, and each is there whole or not at all.
+//! - A block is reused only when its free is durable and no guard from before is alive.
+//! - Committing waits for the device, of course; allocating and freeing never do.
+//!
 //! # What is not
 //!
-//! - Nothing here is durable yet: the caller keeps [`Allocator::to_bitmap`] or its own records, and
-//!   starts from [`Allocator::from_bitmap`].
+//! - Without transactions nothing is durable: the caller keeps [`Allocator::to_bitmap`] or its own
+//!   records, and starts from [`Allocator::from_bitmap`].
 //! - With one bit per block, a stale free of blocks that were allocated again since cannot be told
 //!   from a rightful one.
 //! - Blocks that another thread holds for a moment, on the way to a longer run that it does not
@@ -47,7 +58,8 @@
 //! # Memory
 //!
 //! 32 MiB of bitmap and 1 MiB of search structures per TiB of 4 KiB blocks; no allocation after
-//! construction but for lists of more than four extents.
+//! construction but for lists of more than four extents. A space-map log takes up to 33 MiB per TiB
+//! more: see there.
 
 mod allocator;
 mod core;
