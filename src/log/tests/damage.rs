@@ -197,3 +197,18 @@ fn a_disk_that_holds_something_is_not_overwritten() {
     let foreign = SpaceMapLog::create_on(other, 1000, &small());
     assert!(matches!(foreign, Err(LogError::Foreign { .. })));
 }
+
+/// The bytes of a small log, all kinds of pages and records in it. If this fails, the format changed:
+/// logs that exist cannot be read any more, or are written differently. That takes a new version.
+#[test]
+fn the_format_is_what_it_was() {
+    let disk = Arc::new(SimDisk::default());
+    let opened = create(&disk, 4 * RANGE_BLOCKS + 100);
+    commit(&opened, &[], &[Extent::new(100, 50), Extent::new(RANGE_BLOCKS, 2 * RANGE_BLOCKS)]);
+    commit(&opened, &[Extent::new(120, 5)], &[Extent::new(4 * RANGE_BLOCKS, 100)]);
+    opened.log.condense().expect("a healthy disk");
+    commit(&opened, &[Extent::new(RANGE_BLOCKS, RANGE_BLOCKS)], &[Extent::new(7, 1)]);
+    assert_eq!(crc32c::crc32c(&disk.bytes()), GOLDEN);
+}
+
+const GOLDEN: u32 = 1_825_529_589;
