@@ -108,7 +108,8 @@ impl Clock {
 
     /// Advances the epoch if nobody is left in the one before. O(lanes).
     pub fn try_advance(&self) -> bool {
-        let epoch = self.epoch.load(Site::EpochLook);
+        // Pairs with `pin`, as described there [mutant: WeakAdvance].
+        let epoch = self.epoch.load(Site::AdvanceLook);
         let held = |lane: &CachePadded<Lane>| {
             lane.0[((epoch - 1) % GENERATIONS) as usize].load(Site::PinLook) != 0
         };

@@ -101,6 +101,9 @@ pub use extent::{Extent, Extents};
 pub use free_extents::FreeExtents;
 pub use guard::ReadGuard;
 pub use handle::Handle;
+#[cfg(loom)]
+#[doc(hidden)]
+pub use log::group;
 pub use log::{
     Authority, CommitError, Committing, CreateOptions, Discrepancies, Disk, Figures, FileDisk,
     Flusher, IoFailure, LogError, OpenOptions, Opened, Part, Pending, Report, SpaceMapLog,

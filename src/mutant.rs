@@ -114,6 +114,8 @@ mutants! {
     PinWithoutRecheck,
     /// AcqRel from the counting of a pin to the second look at the epoch.
     WeakPin,
+    /// AcqRel from the look at the epoch to the looks at who is pinned in the one before.
+    WeakAdvance,
     /// A pin ends by a relaxed change.
     RelaxedUnpin,
     /// The epoch advances whoever is pinned.

@@ -1,12 +1,11 @@
 //! Layer 6: where freed extents wait for the readers that might still read the old data.
 
-use crossbeam_queue::SegQueue;
 use crossbeam_utils::CachePadded;
 
 use crate::epoch::{Clock, Pin};
 use crate::extent::{Extent, Extents};
 use crate::mutant::{Mutant, mutated};
-use crate::sync::Counter;
+use crate::sync::{Counter, Queue};
 
 /// One bin per epoch modulo this, so that what is ripe does not stand behind what is not: two that
 /// wait, one that is ripe, and one so that a late arrival rarely meets its successors.
@@ -23,7 +22,7 @@ struct Batch {
 #[derive(Debug)]
 pub struct Quarantine {
     clock: Clock,
-    bins: [SegQueue<Batch>; BINS as usize],
+    bins: [Queue<Batch>; BINS as usize],
     /// Blocks put in and blocks let out: what waits is the difference.
     arrived: CachePadded<Counter>,
     left: CachePadded<Counter>,
@@ -34,7 +33,7 @@ impl Quarantine {
     pub fn new(lanes: usize) -> Self {
         Self {
             clock: Clock::new(lanes),
-            bins: std::array::from_fn(|_| SegQueue::new()),
+            bins: std::array::from_fn(|_| Queue::new()),
             arrived: CachePadded::default(),
             left: CachePadded::default(),
         }

@@ -3,7 +3,8 @@
 //! Every protocol access is `SeqCst`, loads and failed CASes included, so that the proofs in
 //! ARCHITECTURE.md may reason in interleavings. Loom treats `SeqCst` accesses as `AcqRel` but does
 //! model `fence(SeqCst)`, so under `--cfg loom` each access is an `AcqRel` access followed by that
-//! fence; the fence is what a [`Site`] lets a mutant take away.
+//! fence; the fence is what a [`Site`] lets a mutant take away. Of the accesses to epochs and pins
+//! only the two have a fence that need one.
 
 use crate::word::Word;
 
@@ -36,8 +37,10 @@ pub enum Site {
     WatchLook,
     /// Changing the watch.
     WatchChange,
-    /// Reading the epoch.
+    /// Reading the epoch, to pin or to see what is ripe.
     EpochLook,
+    /// Reading the epoch in order to look next who is pinned in the one before.
+    AdvanceLook,
     /// Reading the epoch to stamp what is retired.
     EpochStamp,
     /// Advancing the epoch.
@@ -52,48 +55,88 @@ pub enum Site {
 
 /// An atomic word of the index.
 #[derive(Debug)]
-pub struct AtomicWord<W: Word>(W::Raw);
+pub struct AtomicWord<W: Word> {
+    raw: W::Raw,
+    #[cfg(loom)]
+    turn: Turn,
+}
+
+/// Loom looks only at the last access to an atomic when it decides which thread to let go first
+/// instead: in a load and a CAS the thread's own load hides an earlier one by another thread, and
+/// some interleavings are never tried (tokio-rs/loom, issues 166 and 392). So an access changes this
+/// first. It multiplies the executions; only epochs and pins have it.
+#[cfg(loom)]
+#[derive(Debug, Default)]
+struct Turn(loom::sync::atomic::AtomicU8);
+
+#[cfg(loom)]
+impl Turn {
+    fn take(&self, site: Site) {
+        use Site::*;
+        let epoch = [EpochLook, AdvanceLook, EpochStamp, EpochAdvance, PinCount, PinLook, Unpin];
+        if epoch.contains(&site) {
+            self.0.fetch_add(1, loom::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
 
 impl<W: Word> AtomicWord<W> {
     /// A new atomic that holds `value`.
     pub fn new(value: W) -> Self {
-        Self(W::Raw::new(value))
+        Self {
+            raw: W::Raw::new(value),
+            #[cfg(loom)]
+            turn: Turn::default(),
+        }
+    }
+
+    /// The atomic, for one access.
+    #[cfg(not(loom))]
+    #[inline(always)]
+    fn raw(&self, _: Site) -> &W::Raw {
+        &self.raw
+    }
+
+    #[cfg(loom)]
+    fn raw(&self, site: Site) -> &W::Raw {
+        self.turn.take(site);
+        &self.raw
     }
 
     /// Reads the word.
     #[inline(always)]
     pub fn load(&self, site: Site) -> W {
-        self.0.load(site)
+        self.raw(site).load(site)
     }
 
     /// Replaces `current` by `new`, or answers with what is there instead.
     #[inline(always)]
     pub fn compare_exchange(&self, current: W, new: W, site: Site) -> Result<W, W> {
-        self.0.compare_exchange(current, new, site)
+        self.raw(site).compare_exchange(current, new, site)
     }
 
     /// Sets the bits of `bits` and returns the word before.
     #[inline(always)]
     pub fn fetch_or(&self, bits: W, site: Site) -> W {
-        self.0.fetch_or(bits, site)
+        self.raw(site).fetch_or(bits, site)
     }
 
     /// Keeps only the bits of `bits` and returns the word before.
     #[inline(always)]
     pub fn fetch_and(&self, bits: W, site: Site) -> W {
-        self.0.fetch_and(bits, site)
+        self.raw(site).fetch_and(bits, site)
     }
 
     /// Adds `value`, wrapping, and returns the word before.
     #[inline(always)]
     pub fn fetch_add(&self, value: W, site: Site) -> W {
-        self.0.fetch_add(value, site)
+        self.raw(site).fetch_add(value, site)
     }
 
     /// Overwrites the word: only a fault to be modelled does this after construction.
     #[inline(always)]
     pub fn store(&self, value: W, site: Site) {
-        self.0.store(value, site);
+        self.raw(site).store(value, site);
     }
 }
 
@@ -176,7 +219,14 @@ mod access {
                 Site::HasSet => mutated(Mutant::WeakWatch),
                 Site::HasClear => mutated(Mutant::WeakClearer),
                 Site::PinCount => mutated(Mutant::WeakPin),
-                Site::Unpin => mutated(Mutant::RelaxedUnpin),
+                Site::AdvanceLook => mutated(Mutant::WeakAdvance),
+                // Next to these an engine reads and writes its own data as weakly as it likes: a
+                // fence would order that, the access itself does not.
+                Site::EpochLook
+                | Site::EpochStamp
+                | Site::EpochAdvance
+                | Site::PinLook
+                | Site::Unpin => true,
                 _ => false,
             };
         if !weak {
@@ -284,6 +334,52 @@ impl Counter {
     }
 }
 
+/// A lock-free queue. The model checker takes every push and every pop for one step, and gives it
+/// no order of its own between what was done before the one and after the other.
+#[cfg(not(loom))]
+pub use crossbeam_queue::SegQueue as Queue;
+#[cfg(loom)]
+pub use unordered::Queue;
+
+#[cfg(loom)]
+mod unordered {
+    use crossbeam_queue::SegQueue;
+    use loom::sync::atomic::{AtomicU64, Ordering};
+
+    /// See the other `Queue`.
+    #[derive(Debug)]
+    pub struct Queue<T> {
+        queue: SegQueue<T>,
+        /// Changed with every step: where loom may switch threads.
+        steps: AtomicU64,
+    }
+
+    impl<T> Queue<T> {
+        /// An empty queue.
+        pub fn new() -> Self {
+            Self { queue: SegQueue::new(), steps: AtomicU64::new(0) }
+        }
+
+        /// Puts `value` at the end.
+        pub fn push(&self, value: T) {
+            self.steps.fetch_add(1, Ordering::Relaxed);
+            self.queue.push(value);
+        }
+
+        /// Takes from the front.
+        pub fn pop(&self) -> Option<T> {
+            self.steps.fetch_add(1, Ordering::Relaxed);
+            self.queue.pop()
+        }
+    }
+
+    impl<T> Default for Queue<T> {
+        fn default() -> Self {
+            Self::new()
+        }
+    }
+}
+
 /// Something that has at most one owner at a time. What the owner did happens before what the next
 /// one does.
 #[derive(Debug, Default)]
@@ -316,5 +412,17 @@ pub mod blocking {
     /// Waits for `condvar`.
     pub fn wait<'a, T>(condvar: &Condvar, guard: Guard<'a, T>) -> Guard<'a, T> {
         condvar.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Waits for `condvar` at most for `patience`; whether that came to its end. Under loom it never
+    /// does.
+    pub fn wait_for<'a, T>(
+        condvar: &Condvar,
+        guard: Guard<'a, T>,
+        patience: std::time::Duration,
+    ) -> (Guard<'a, T>, bool) {
+        let waited = condvar.wait_timeout(guard, patience);
+        let (guard, timeout) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
+        (guard, timeout.timed_out())
     }
 }

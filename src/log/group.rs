@@ -10,12 +10,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-#[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use crate::mutant::{Mutant, mutated};
-use crate::sync::blocking::{Condvar, Guard, Mutex, lock, wait};
+use crate::sync::blocking::{Condvar, Guard, Mutex, lock, wait, wait_for};
 
 /// A queue of `T`s to be turned into `R`s in groups.
 #[derive(Debug)]
@@ -101,6 +100,12 @@ impl<R> Seat<R> {
                 None
             }
         }
+    }
+}
+
+impl<T, R: 'static> Default for Group<T, R> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -198,7 +203,6 @@ impl<T, R: 'static> Group<T, R> {
 
     /// Does everybody's work until it is told to stop and the queue is empty; calls `idle` whenever
     /// nothing has come for `patience`.
-    #[cfg(not(loom))]
     pub fn serve(
         &self,
         stop: &AtomicBool,
@@ -216,10 +220,9 @@ impl<T, R: 'static> Group<T, R> {
             } else if stop.load(Ordering::Relaxed) && state.queue.is_empty() {
                 break;
             } else {
-                let waited = self.arrived.wait_timeout(state, patience);
-                let (now, timeout) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
+                let (now, in_vain) = wait_for(&self.arrived, state, patience);
                 state = now;
-                if timeout.timed_out() {
+                if in_vain {
                     drop(state);
                     idle();
                     state = lock(&self.state);
@@ -292,10 +295,8 @@ impl<T, R: 'static> Group<T, R> {
 }
 
 /// A thread in [`Group::serve`]; one less when it ends, however it does.
-#[cfg(not(loom))]
 struct Flusher<'a, T, R: 'static>(&'a Group<T, R>);
 
-#[cfg(not(loom))]
 impl<T, R: 'static> Drop for Flusher<'_, T, R> {
     fn drop(&mut self) {
         let mut state = lock(&self.0.state);
