@@ -134,6 +134,12 @@ mutants! {
     LeadIsDropped,
     /// A leader at work is not known as one.
     LeaderNotMarked,
+    /// A flush beside a leader is forgotten.
+    FlushIsForgotten,
+    /// A closed flusher ends although something is queued behind a leader.
+    FlusherLeavesWork,
+    /// A flusher that was stopped behind a leader is not told of his end.
+    StopIsKept,
 }
 
 /// Whether `mutant` is switched on in this process.

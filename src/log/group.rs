@@ -33,6 +33,8 @@ struct State<T, R> {
     waiting: VecDeque<Arc<Seat<R>>>,
     /// Threads in [`Group::serve`]: while there are any, nobody else leads.
     flushers: usize,
+    /// How many of them have been told to stop.
+    stopping: usize,
     /// Somebody asked for a flush while another was at work, who then does one more round.
     again: bool,
 }
@@ -117,6 +119,7 @@ impl<T, R: 'static> Group<T, R> {
             leading: false,
             waiting: VecDeque::new(),
             flushers: 0,
+            stopping: 0,
             again: false,
         };
         Self { state: Mutex::new(state), arrived: Condvar::new() }
@@ -194,7 +197,8 @@ impl<T, R: 'static> Group<T, R> {
             return;
         }
         if state.leading {
-            state.again = true;
+            // What he works on was taken from the queue before [mutant: FlushIsForgotten].
+            state.again = !mutated(Mutant::FlushIsForgotten);
         } else {
             let state = self.lead(state, &mut work);
             self.pass_on(&state);
@@ -217,7 +221,14 @@ impl<T, R: 'static> Group<T, R> {
         loop {
             if !state.leading && !state.queue.is_empty() {
                 state = self.lead(state, &mut work);
-            } else if stop.load(Ordering::Relaxed) && state.queue.is_empty() {
+                if state.stopping > 0 {
+                    // Another may wait for the end of our work.
+                    self.arrived.notify_all();
+                }
+            } else if stop.load(Ordering::Relaxed)
+                && (state.queue.is_empty() || mutated(Mutant::FlusherLeavesWork))
+            {
+                state.stopping -= 1;
                 break;
             } else {
                 let (now, in_vain) = wait_for(&self.arrived, state, patience);
@@ -234,7 +245,8 @@ impl<T, R: 'static> Group<T, R> {
     /// Tells the flusher that looks at `flag` to stop when the queue is empty.
     pub fn stop(&self, flag: &AtomicBool) {
         // Under the lock, so that it does not come between the look and the wait.
-        let _state = lock(&self.state);
+        let mut state = lock(&self.state);
+        state.stopping += 1;
         flag.store(true, Ordering::Relaxed);
         self.arrived.notify_all();
     }
@@ -283,10 +295,15 @@ impl<T, R: 'static> Group<T, R> {
 
     /// Wakes somebody to lead if there is work and nobody does.
     fn pass_on(&self, state: &State<T, R>) {
-        if state.leading || state.queue.is_empty() || mutated(Mutant::LeadIsDropped) {
+        if state.leading || mutated(Mutant::LeadIsDropped) {
             return;
         }
-        if state.flushers > 0 {
+        if state.flushers > 0 && state.stopping > 0 && !mutated(Mutant::StopIsKept) {
+            // Without work as well: who has been stopped behind a leader waits for his end.
+            self.arrived.notify_all();
+        } else if state.queue.is_empty() {
+            // Whoever comes next leads.
+        } else if state.flushers > 0 {
             self.arrived.notify_one();
         } else if let Some(next) = state.waiting.front() {
             next.changed.notify_one();
