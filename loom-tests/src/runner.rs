@@ -206,6 +206,15 @@ fn order_for(mutant: Mutant) -> Vec<&'static Scenario> {
         WatchAfterSearch | WatchReadBeforeLeaf | WeakWatch | LiftKeepsVersion => {
             &["w1", "s5", "w2"]
         }
+        StampByLoad => &["q1m"],
+        PinWithoutRecheck => &["q1l"],
+        WeakPin | WeakAdvance | RelaxedUnpin => &["q1c", "q3"],
+        AdvanceUnchecked | StampTooOld => &["q1", "q1c"],
+        ShortGrace | CollectUnripe => &["q7"],
+        LeadIsKept | LeadIsDropped | LeaderNotMarked => &["g1", "g2"],
+        FlushIsForgotten => &["g4"],
+        FlusherLeavesWork => &["g7"],
+        StopIsKept => &["g8"],
         _ => &[],
     };
     let named = |id: &&str| ALL.iter().find(|scenario| scenario.id == *id);

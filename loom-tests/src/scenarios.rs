@@ -1,6 +1,7 @@
 //! One function per scenario. Each builds a small index, lets two or three threads at it, and
 //! checks at the join what must hold: no block owned twice, allocated + free = all, a summary
-//! without faults, and whatever the scenario itself promises.
+//! without faults, and whatever the scenario itself promises. Those of `lifecycle` have a small device
+//! or a shop in place of the index.
 
 use freemap::bitmap::{Bitmap, Pack, ReleaseError, Search, order_above};
 use freemap::geometry::Geometry;
@@ -8,6 +9,8 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
+use self::lifecycle::*;
+use self::runs::*;
 use crate::geometries::{Bit, Four, Pair, Split, Whole};
 
 /// A scenario as the runner sees it.
@@ -25,7 +28,7 @@ macro_rules! scenarios {
             id: stringify!($id),
             about: $about,
             bound: $bound,
-            run: runs::$id,
+            run: $id,
         },)*];
     };
 }
@@ -72,6 +75,25 @@ scenarios! {
     p1 (Some(5)) "claims at the end of a partial last leaf";
     w1 (None) "a remembered no is lifted by a finished free";
     w2 (Some(4)) "a lift for one searcher is not lost to another";
+    q1 (Some(4)) "reader beside a move and its collection, by what it sees";
+    q1c (Some(4)) "the same, by every overlap";
+    q1m (Some(4)) "the same, the reader having moved the epoch on";
+    q1l (Some(3)) "the same, the writer having moved it on";
+    q2 (Some(2)) "the same with two readers on lanes of their own";
+    q3 (Some(4)) "a guard undone by another thread than its own";
+    q4 (None) "a leaked guard keeps what came after it and nothing else";
+    q5 (Some(3)) "two retire and collect, with a reader: everything comes out once";
+    q6 (Some(4)) "guards that overlap without end hold up nothing";
+    q7 (Some(4)) "a collector is late, the owner of a guard retires";
+    g1 (None) "two committers: each item once, each its own result";
+    g2 (None) "three committers";
+    g3 (None) "a committer takes a ticket along that nobody waits for";
+    g4 (None) "a flush beside a committer";
+    g5 (None) "a detached ticket beside a committer is called back once";
+    g5w (None) "a polled ticket beside a committer is woken once";
+    g6 (Some(4)) "a flusher with two committers";
+    g7 (None) "a flusher is closed beside a committer and leaves nothing";
+    g8 (Some(4)) "the same, after a flush";
 }
 
 /// An index of `blocks` blocks of which those in `free` are free.
@@ -165,4 +187,5 @@ fn held(claimed: Option<u64>, len: u64) -> Vec<(u64, u64)> {
     claimed.map(|start| (start, len)).into_iter().collect()
 }
 
+mod lifecycle;
 mod runs;
