@@ -26,7 +26,7 @@ use crate::log::format::{
     BOUNDARY, BadSuperblock, DirectoryPage, FrameHeader, HEADER, PAGE, Superblock,
 };
 use crate::log::layout::Layout;
-use crate::log::mirror::{Mirror, RANGE_WORDS, apply_item};
+use crate::log::mirror::{Mirror, RANGE_WORDS, apply_item, blocks_of};
 use crate::log::open::Authority;
 use crate::log::record::{Image, Item, RANGE_BLOCKS, Record, Records, State, items};
 use crate::log::writer::{Base, Bases, Head, Mark, Recovered, identity};
@@ -445,6 +445,72 @@ struct Share {
     before: Vec<(u32, Vec<u64>)>,
 }
 
+/// Carries out the log's changes to one share of the ranges.
+struct Player<'a> {
+    replay: &'a Replay<'a>,
+    first: u32,
+    words: &'a mut [u64],
+    share: &'a mut Share,
+    /// Later transactions than this need no more than to be carried out: every image of the range is
+    /// older, and knows where the first change after it is.
+    settled: Vec<u64>,
+    /// Ranges whose state is in `share.before`.
+    saved: Vec<bool>,
+}
+
+impl<'a> Player<'a> {
+    fn new(replay: &'a Replay<'a>, first: u32, words: &'a mut [u64], share: &'a mut Share) -> Self {
+        let count = share.bases.len();
+        Self {
+            replay,
+            first,
+            words,
+            share,
+            settled: vec![u64::MAX; count],
+            saved: vec![false; count],
+        }
+    }
+
+    fn end(&self) -> u32 {
+        self.first + self.settled.len() as u32
+    }
+
+    fn has(&self, range: u32) -> bool {
+        (self.first..self.end()).contains(&range)
+    }
+
+    /// Carries out an item of transaction `lsn`, in the frame at `position`.
+    fn change(&mut self, lsn: u64, position: u64, range: u32, item: Item) -> Result<(), LogError> {
+        let index = (range - self.first) as usize;
+        if lsn <= self.settled[index] && !self.settle(lsn, position, index) {
+            return Ok(());
+        }
+        let words = &mut self.words[index * RANGE_WORDS..][..RANGE_WORDS];
+        if self.replay.until.is_some_and(|until| lsn > until.0) && !self.saved[index] {
+            self.saved[index] = true;
+            self.share.before.push((range, words.to_vec()));
+        }
+        apply_item(words, item).map_err(|block| LogError::Contradiction {
+            file: self.replay.loader.name.clone(),
+            offset: self.replay.layout.ring_offset(position),
+            block: u64::from(range) * RANGE_BLOCKS + u64::from(block),
+        })
+    }
+
+    /// Notes the first change after each image; whether the newest does not know of it yet.
+    fn settle(&mut self, lsn: u64, position: u64, index: usize) -> bool {
+        let bases = &mut self.share.bases[index];
+        for base in bases.iter_mut().filter(|base| base.image.base < lsn) {
+            base.after.get_or_insert(position);
+        }
+        let newest = bases.last().map_or(0, |base| base.image.base);
+        if newest < lsn {
+            self.settled[index] = newest;
+        }
+        newest < lsn
+    }
+}
+
 /// What undoes the transactions after a certain one, and these: number, position, records.
 pub type Rollback = (Delta, Vec<(u64, u64, Vec<u8>)>);
 
@@ -563,59 +629,34 @@ impl Replay<'_> {
     }
 
     fn replay(&self, first: u32, words: &mut [u64], share: &mut Share) -> Result<(), LogError> {
-        let until = self.until.map_or(u64::MAX, |until| until.0);
-        let end = first + share.bases.len() as u32;
+        let ranges = self.layout.ranges();
         let mut lsn = self.superblock.tail.lsn.get() + 1;
+        let mut player = Player::new(self, first, words, share);
         for (index, frame) in self.log.frames.iter().enumerate() {
             let position = frame.header.position.get();
             let bytes_end =
                 self.log.frames.get(index + 1).map_or(self.log.bytes.len(), |next| next.start);
-            let mut change = |lsn: u64, range: u32, item: Item| -> Result<(), LogError> {
-                let bases = &mut share.bases[(range - first) as usize];
-                for base in
-                    bases.iter_mut().filter(|base| base.image.base < lsn && base.after.is_none())
-                {
-                    base.after = Some(position);
-                }
-                if bases.last().is_some_and(|base| base.image.base >= lsn) {
-                    return Ok(());
-                }
-                let start = (range - first) as usize * RANGE_WORDS;
-                let words = &mut words[start..start + RANGE_WORDS];
-                if lsn > until
-                    && share.before.last().is_none_or(|&(last, _)| last != range)
-                    && !share.before.iter().any(|&(other, _)| other == range)
-                {
-                    share.before.push((range, words.to_vec()));
-                }
-                apply_item(words, item).map_err(|block| LogError::Contradiction {
-                    file: self.loader.name.clone(),
-                    offset: self.layout.ring_offset(position),
-                    block: u64::from(range) * RANGE_BLOCKS + u64::from(block),
-                })
-            };
             let beyond = || self.loader.damage(Part::Record, self.layout.ring_offset(position));
             for record in Records::new(&self.log.bytes[frame.start..bytes_end]).flatten() {
                 match record {
                     Record::Commit => lsn += 1,
-                    Record::Delta { range, items: of } if (first..end).contains(&range) => {
+                    Record::Delta { range, items: of } if player.has(range) => {
+                        let blocks = blocks_of(self.layout.blocks, range);
                         for item in items(of) {
-                            let item = item.filter(|item| {
-                                item.start + item.len
-                                    <= crate::log::mirror::blocks_of(self.layout.blocks, range)
-                            });
-                            change(lsn, range, item.ok_or_else(beyond)?)?;
+                            let item = item.filter(|item| item.start + item.len <= blocks);
+                            player.change(lsn, position, range, item.ok_or_else(beyond)?)?;
                         }
                     }
+                    Record::Delta { range, .. } if range >= ranges => return Err(beyond()),
                     Record::Fill { first: from, count, op } => {
-                        let to = from.checked_add(count).filter(|&to| to <= self.layout.ranges());
+                        let to = from.checked_add(count).filter(|&to| to <= ranges);
+                        let whole = Item { start: 0, len: RANGE_BLOCKS as u32, op };
                         let to = to.ok_or_else(beyond)?;
-                        for range in from.max(first)..to.min(end) {
-                            change(lsn, range, Item { start: 0, len: RANGE_BLOCKS as u32, op })?;
+                        for range in from.max(first)..to.min(player.end()) {
+                            let blocks = blocks_of(self.layout.blocks, range);
+                            let item = Some(whole).filter(|item| item.len <= blocks);
+                            player.change(lsn, position, range, item.ok_or_else(beyond)?)?;
                         }
-                    }
-                    Record::Delta { range, .. } if range >= self.layout.ranges() => {
-                        return Err(beyond());
                     }
                     _ => {}
                 }
