@@ -7,13 +7,22 @@ use crate::log::record;
 
 /// The net effect of one transaction: which blocks it allocates and which it frees. No block is in
 /// both lists, and none twice.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Delta {
     pub(crate) allocated: Extents,
     pub(crate) freed: Extents,
     /// The allocator it comes from; none after decoding.
     pub(crate) origin: Option<u64>,
 }
+
+/// Whatever they come from.
+impl PartialEq for Delta {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.allocated, &self.freed) == (&other.allocated, &other.freed)
+    }
+}
+
+impl Eq for Delta {}
 
 impl Delta {
     /// Extents allocated, ascending, neighbours joined.
@@ -38,7 +47,8 @@ impl Delta {
         record::encode_delta(self, bytes);
     }
 
-    /// The delta that [`Delta::encode`] wrote.
+    /// The delta that [`Delta::encode`] wrote, to be looked at or replayed: it belongs to no
+    /// transaction any more, so a log takes it for foreign.
     ///
     /// # Errors
     /// [`DecodeError`] if `bytes` is anything else. Never panics, and takes no more memory than a

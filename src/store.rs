@@ -30,4 +30,11 @@ pub trait Store {
     /// # Errors
     /// The store's own. The caller may call again with the same delta, or give up.
     fn commit(&self, delta: &Delta) -> Result<Lsn, Self::Error>;
+
+    /// Whether `error` leaves open if the delta is durable. The blocks of such a transaction are given
+    /// to nobody until the store is opened again, even if it is dropped. `false` unless overridden.
+    fn leaves_doubt(&self, error: &Self::Error) -> bool {
+        let _ = error;
+        false
+    }
 }

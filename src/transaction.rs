@@ -61,6 +61,8 @@ struct Open {
     freed: ExtentSet,
     /// Allocated and freed again, both here: no part of the delta.
     returned: ExtentSet,
+    /// It may be durable: what it allocated is given to nobody.
+    in_doubt: bool,
 }
 
 /// A transaction that takes no more changes, while the engine makes its [`Delta`] durable in a log
@@ -96,6 +98,13 @@ pub struct CommitFailed<'h, E> {
     pub transaction: Transaction<'h>,
     /// Why it could not be committed.
     pub error: E,
+}
+
+impl<E> CommitFailed<'_, E> {
+    /// The error alone; the transaction is given up.
+    pub fn into_error(self) -> E {
+        self.error
+    }
 }
 
 impl<E: Display> Display for CommitFailed<'_, E> {
@@ -170,7 +179,7 @@ impl<'h> Transaction<'h> {
     /// See [`FreeError`]: a block is free, or this transaction freed it already. The transaction is
     /// as it was then.
     pub fn free(&mut self, extent: Extent) -> Result<(), FreeError> {
-        let Open { core, allocated, freed, returned } = &mut self.open;
+        let Open { core, allocated, freed, returned, .. } = &mut self.open;
         let (start, len) = on_device(extent, core.bitmap.blocks())?;
         let end = start + len;
         let twice = [&*freed, &*returned].into_iter().filter_map(|set| set.overlap(extent));
@@ -214,15 +223,23 @@ impl<'h> Transaction<'h> {
     /// Blocks until the store answers.
     ///
     /// # Errors
-    /// The store's error with the transaction, unchanged, to be committed again or dropped.
-    pub fn commit<S: Store + ?Sized>(self, store: &S) -> Result<Lsn, CommitFailed<'h, S::Error>> {
+    /// The store's error with the transaction, unchanged, to be committed again or dropped. If the
+    /// error leaves open whether it is durable ([`Store::leaves_doubt`]), nobody gets its blocks until
+    /// a restart, even if it is dropped.
+    pub fn commit<S: Store + ?Sized>(
+        mut self,
+        store: &S,
+    ) -> Result<Lsn, CommitFailed<'h, S::Error>> {
         let delta = self.open.delta();
         match store.commit(&delta) {
             Ok(lsn) => {
                 self.open.committed();
                 Ok(lsn)
             }
-            Err(error) => Err(CommitFailed { transaction: self, error }),
+            Err(error) => {
+                self.open.in_doubt |= store.leaves_doubt(&error);
+                Err(CommitFailed { transaction: self, error })
+            }
         }
     }
 
@@ -244,6 +261,11 @@ impl Frozen {
         self.open.committed();
     }
 
+    /// It may be durable and may not: until a restart, nobody gets its blocks.
+    pub(crate) fn doubt(&mut self) {
+        self.open.in_doubt = true;
+    }
+
     /// Back to a transaction, for changes that were forgotten.
     pub fn reopen(self) -> Transaction<'static> {
         Transaction { open: self.open, cursor: None }
@@ -253,7 +275,7 @@ impl Frozen {
 impl Open {
     fn new(core: Arc<Core>) -> Self {
         let none = ExtentSet::default;
-        Self { core, allocated: none(), freed: none(), returned: none() }
+        Self { core, allocated: none(), freed: none(), returned: none(), in_doubt: false }
     }
 
     fn delta(&self) -> Delta {
@@ -284,7 +306,7 @@ impl Open {
 /// Rolls back: nothing is left here after a commit.
 impl Drop for Open {
     fn drop(&mut self) {
-        if self.allocated.is_empty() && self.returned.is_empty() {
+        if self.in_doubt || (self.allocated.is_empty() && self.returned.is_empty()) {
             return;
         }
         let core = &*self.core;

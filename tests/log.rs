@@ -178,3 +178,47 @@ fn committers_at_the_same_time_share_flushes() {
     assert_eq!(opened.allocator.free_blocks(), (1 << 20) - 96);
     opened.log.verify().expect("disk and memory agree");
 }
+
+/// A region of a device that holds something else in front of the log, opened at the wrong place: the
+/// second superblock is not the first one of another log.
+#[test]
+fn a_log_opened_at_the_wrong_place_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("device");
+    std::fs::write(&path, vec![0; 4 << 20]).expect("room");
+    let region = |offset| FileDisk::region(&path, offset, 3 << 20).expect("a region");
+    let options = CreateOptions::new().limit(64 << 10);
+    let opened = SpaceMapLog::create(region(8192), 1000, &options).expect("room");
+    for _ in 0..2 {
+        let mut transaction = opened.allocator.begin();
+        transaction.allocate(1).expect("room");
+        transaction.commit(&opened.log).expect("a healthy disk");
+    }
+    drop(opened);
+    let before = std::fs::read(&path).expect("the file");
+    for offset in [4096, 12288] {
+        let result = SpaceMapLog::open(region(offset), &OpenOptions::new()).map(drop);
+        assert!(matches!(result, Err(LogError::Damaged { .. })), "{offset}: {result:?}");
+    }
+    assert!(before == std::fs::read(&path).expect("the file"), "nothing was written");
+    let opened = SpaceMapLog::open(region(8192), &OpenOptions::new()).expect("intact");
+    assert_eq!(opened.log.last(), Lsn(2));
+    let beyond = FileDisk::region(&path, 3 << 20, 3 << 20);
+    assert!(matches!(beyond.map(drop), Err(LogError::Truncated { .. } | LogError::Locked { .. })));
+}
+
+#[test]
+fn repair_takes_as_many_transactions_as_it_needs() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let disk = FileDisk::open(dir.path().join("log")).expect("a file");
+    let words = vec![0xAAAA_AAAA_AAAA_AAAA; (1 << 17) / 64];
+    let options = CreateOptions::new().limit(64 << 10);
+    let opened =
+        SpaceMapLog::create_from_bitmap(disk, 1 << 17, &words, &options).expect("an empty file");
+    let found = opened.check([Extent::new(0, 1)]);
+    assert_eq!((found.leaked.len(), found.unprotected.len()), (1 << 16, 1));
+    opened.repair(&found).expect("a healthy disk");
+    assert!(opened.check([Extent::new(0, 1)]).is_clean());
+    opened.allocator.collect();
+    assert_eq!(opened.allocator.free_blocks(), (1 << 17) - 1);
+}

@@ -37,6 +37,7 @@ impl SpaceMapLog {
     /// What opening would answer, or [`LogError::Damaged`] where disk and memory differ.
     pub fn verify(&self) -> Result<Report, LogError> {
         let writer = self.inner.writer();
+        writer.check_failed()?;
         let loader = Loader::new(writer.disk.clone());
         let state = loader.load(None, false)?;
         let read = &state.recovered.mirror;
@@ -109,24 +110,34 @@ impl Opened {
         found
     }
 
-    /// Commits a transaction that makes the state what the engine's list says: `leaked` blocks are
-    /// freed, `unprotected` ones allocated. Overlaps are the engine's to resolve. To be called
-    /// before anything else is allocated.
+    /// Makes the state what the engine's list says: `unprotected` blocks are allocated, `leaked` ones
+    /// freed, in as many transactions as that takes; answers with the last. Overlaps are the engine's
+    /// to resolve. To be called before anything else is allocated, and without guards.
     ///
     /// # Errors
-    /// [`CommitError`]; nothing is changed then. [`CommitError::Conflict`] if somebody allocated an
-    /// unprotected block in the meantime.
+    /// [`CommitError`]; what earlier transactions did stays, and another check shows the rest.
+    /// [`CommitError::Conflict`] if somebody allocated an unprotected block in the meantime,
+    /// [`CommitError::Mode`] under [`Authority::Piggyback`](crate::Authority::Piggyback), where the
+    /// engine's own log is what has to be repaired.
     pub fn repair(&self, found: &Discrepancies) -> Result<Lsn, CommitError> {
-        let mut transaction = self.allocator.begin();
-        for &extent in &found.unprotected {
-            let block = extent.start;
-            transaction.mark_allocated(extent).map_err(|_| CommitError::Conflict { block })?;
+        self.allocator.collect();
+        // An extent takes at most two items and a fill.
+        let at_once = (self.log.inner.max_commit / 40).max(1) as usize;
+        for extents in found.unprotected.chunks(at_once) {
+            let mut transaction = self.allocator.begin();
+            for &extent in extents {
+                transaction.mark_allocated(extent)?;
+            }
+            transaction.commit(&self.log)?;
         }
-        for &extent in &found.leaked {
-            let block = extent.start;
-            transaction.free(extent).map_err(|_| CommitError::Conflict { block })?;
+        for extents in found.leaked.chunks(at_once) {
+            let mut transaction = self.allocator.begin();
+            for &extent in extents {
+                transaction.free(extent)?;
+            }
+            transaction.commit(&self.log)?;
         }
-        transaction.commit(&self.log).map_err(|failed| failed.error)
+        Ok(self.log.last())
     }
 }
 

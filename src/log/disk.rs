@@ -69,8 +69,8 @@ impl FileDisk {
     /// A file of its own, created if it does not exist.
     ///
     /// # Errors
-    /// [`LogError::Locked`] if another process (or another `FileDisk`) has it open, or
-    /// [`LogError::Io`].
+    /// [`LogError::Locked`] if another process (or another `FileDisk`, also one for another region of
+    /// the same file) has it open, or [`LogError::Io`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LogError> {
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false);
@@ -109,7 +109,8 @@ impl FileDisk {
     /// than this.
     ///
     /// # Errors
-    /// As [`FileDisk::open`]; [`LogError::Option`] if `offset` is no multiple of 4096 or the region
+    /// As [`FileDisk::open`]; [`LogError::Truncated`] if the file ends before the region;
+    /// [`LogError::Option`] if `offset` is no multiple of 4096 or the region
     /// ends beyond 2^63 bytes.
     pub fn region(path: impl AsRef<Path>, offset: u64, len: u64) -> Result<Self, LogError> {
         let end = offset.checked_add(len).filter(|&end| end <= i64::MAX as u64);
@@ -118,7 +119,24 @@ impl FileDisk {
             return Err(LogError::Option { name: "offset", value: offset, reason });
         }
         let file = File::options().read(true).write(true).open(path.as_ref());
-        Self::opened(path.as_ref(), file, File::try_lock, offset, Some(len))
+        let disk = Self::opened(path.as_ref(), file, File::try_lock, offset, Some(len))?;
+        let found = io::Seek::seek(&mut &disk.file, io::SeekFrom::End(0)).map_err(|error| {
+            let (file, error) = (disk.name(), Arc::new(error));
+            LogError::Io(IoFailure { file, action: "measure", offset: 0, error })
+        })?;
+        match end.filter(|&end| end > found) {
+            Some(expected) => Err(LogError::Truncated { file: disk.name(), expected, found }),
+            None => Ok(disk),
+        }
+    }
+
+    /// A file of its own that exists.
+    ///
+    /// # Errors
+    /// As [`FileDisk::open`].
+    pub fn open_existing(path: impl AsRef<Path>) -> Result<Self, LogError> {
+        let file = File::options().read(true).write(true).open(path.as_ref());
+        Self::opened(path.as_ref(), file, File::try_lock, 0, None)
     }
 
     /// A file that is only looked at: for [`SpaceMapLog::inspect`](crate::SpaceMapLog::inspect).
@@ -151,6 +169,17 @@ impl FileDisk {
     }
 }
 
+impl FileDisk {
+    /// Where `len` bytes at `offset` lie in the file, if they are inside the region.
+    fn place(&self, offset: u64, len: usize, beyond: io::ErrorKind) -> io::Result<u64> {
+        let end = offset.checked_add(len as u64).ok_or(beyond)?;
+        match self.len {
+            Some(len) if end > len => Err(beyond.into()),
+            _ => self.offset.checked_add(offset).ok_or_else(|| beyond.into()),
+        }
+    }
+}
+
 impl Disk for FileDisk {
     fn len(&self) -> io::Result<u64> {
         match self.len {
@@ -171,14 +200,11 @@ impl Disk for FileDisk {
     }
 
     fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        read_at(&self.file, self.offset + offset, bytes)
+        read_at(&self.file, self.place(offset, bytes.len(), io::ErrorKind::UnexpectedEof)?, bytes)
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if self.len.is_some_and(|len| offset + bytes.len() as u64 > len) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        write_at(&self.file, self.offset + offset, bytes)
+        write_at(&self.file, self.place(offset, bytes.len(), io::ErrorKind::StorageFull)?, bytes)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::error::ConfigError;
+use crate::error::{ConfigError, FreeError, MarkError};
 use crate::store::Lsn;
+use crate::transaction::CommitFailed;
 
 /// An I/O error with its place.
 #[derive(Clone, Debug, Error)]
@@ -210,14 +211,43 @@ pub enum CommitError {
     #[error("not committed: {0}")]
     Write(IoFailure),
     /// The flush failed (or a write, and what it left could not be undone). Whether the transaction
-    /// is durable shows only when the log is opened again.
+    /// is durable shows only when the log is opened again; until then nobody gets its blocks, whether
+    /// it is dropped or not.
     #[error("perhaps committed: {0}")]
     Sync(IoFailure),
-    /// An earlier flush failed; the log must be opened again. Nothing is committed.
-    #[error("not committed, since an earlier flush failed: {0}")]
+    /// An earlier call failed in a way that leaves open what is on the device; the log must be opened
+    /// again. This call committed nothing; a transaction that was told [`CommitError::Sync`] before
+    /// stays in doubt.
+    #[error("refused, since an earlier call failed: {0}")]
     Refused(IoFailure),
     /// The log is in the mode in which the engine's own log carries the transactions
     /// ([`Authority::Piggyback`](crate::Authority::Piggyback)), or is not and should be.
     #[error("this log's mode does not allow it")]
     Mode,
+}
+
+impl From<CommitFailed<'_, CommitError>> for CommitError {
+    /// Gives the transaction up.
+    fn from(failed: CommitFailed<'_, CommitError>) -> Self {
+        failed.error
+    }
+}
+
+impl From<MarkError> for CommitError {
+    fn from(error: MarkError) -> Self {
+        match error {
+            MarkError::AlreadyAllocated { block } => Self::Conflict { block },
+            MarkError::Range(_) => Self::Foreign,
+        }
+    }
+}
+
+impl From<FreeError> for CommitError {
+    fn from(error: FreeError) -> Self {
+        match error {
+            FreeError::DoubleFree { block } => Self::Conflict { block },
+            FreeError::Torn { released } => Self::Conflict { block: released.start },
+            FreeError::Range(_) => Self::Foreign,
+        }
+    }
 }

@@ -83,25 +83,48 @@ impl<R> Seat<R> {
     }
 
     /// Puts the result; what is left to do must be done without the lock.
-    fn put(&self, result: Option<R>) -> Option<Box<dyn FnOnce() + '_>>
-    where
-        R: 'static,
-    {
+    fn put(&self, result: Option<R>) -> Later<R> {
         let mut place = self.place();
         if place.blocked {
             self.changed.notify_one();
         }
         match std::mem::replace(&mut place.then, Then::Nothing) {
-            Then::Call(call) => Some(Box::new(move || call(result))),
+            Then::Call(call) => Later::Call(call, result),
             Then::Wake(waker) => {
                 place.result = Some(result);
-                Some(Box::new(move || waker.wake()))
+                Later::Wake(waker)
             }
             Then::Nothing => {
                 place.result = Some(result);
-                None
+                Later::Nothing
             }
         }
+    }
+}
+
+/// What is left to do when a result is there.
+enum Later<R> {
+    Nothing,
+    Wake(Waker),
+    Call(Box<dyn FnOnce(Option<R>) + Send>, Option<R>),
+}
+
+impl<R> Later<R> {
+    fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+
+    /// Does it for all: our own part first, then the wakers, which are foreign code and may panic.
+    fn run(all: Vec<Self>) {
+        let mut wakers = Vec::new();
+        for later in all {
+            match later {
+                Self::Call(call, result) => call(result),
+                Self::Wake(waker) => wakers.push(waker),
+                Self::Nothing => {}
+            }
+        }
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -166,15 +189,18 @@ impl<T, R: 'static> Group<T, R> {
 
     /// Takes the result if it is there; otherwise `context` is woken when it is.
     pub fn poll(&self, ticket: &Ticket<R>, context: &mut Context<'_>) -> Poll<Option<R>> {
-        let _state = lock(&self.state);
+        // Wakers are foreign code: they are cloned and dropped without a lock of ours, since they may
+        // own another ticket.
+        let waker = context.waker().clone();
+        let state = lock(&self.state);
         let mut place = ticket.0.place();
-        match place.result.take() {
-            Some(result) => Poll::Ready(result),
-            None => {
-                place.then = Then::Wake(context.waker().clone());
-                Poll::Pending
-            }
+        if let Some(result) = place.result.take() {
+            return Poll::Ready(result);
         }
+        let old = std::mem::replace(&mut place.then, Then::Wake(waker));
+        drop((place, state));
+        drop(old);
+        Poll::Pending
     }
 
     /// Calls `then` with the result when it is there, on the thread that has it.
@@ -186,7 +212,11 @@ impl<T, R: 'static> Group<T, R> {
                 drop((place, state));
                 then(result);
             }
-            None => place.then = Then::Call(then),
+            None => {
+                let old = std::mem::replace(&mut place.then, Then::Call(then));
+                drop((place, state));
+                drop(old);
+            }
         }
     }
 
@@ -284,12 +314,13 @@ impl<T, R: 'static> Group<T, R> {
         state.leading = false;
         let seats = std::mem::take(&mut round.seats);
         let mut results = results.into_iter();
-        let later: Vec<_> = seats.iter().filter_map(|seat| seat.put(results.next())).collect();
+        let mut later: Vec<_> = seats.iter().map(|seat| seat.put(results.next())).collect();
+        later.retain(|later| !later.is_nothing());
         if later.is_empty() {
             return state;
         }
         drop(state);
-        later.into_iter().for_each(|then| then());
+        Later::run(later);
         lock(&self.state)
     }
 
@@ -333,10 +364,10 @@ impl<T, R: 'static> Drop for Round<'_, T, R> {
         if !self.seats.is_empty() {
             let mut state = lock(&self.group.state);
             state.leading = false;
-            let later: Vec<_> = self.seats.iter().filter_map(|seat| seat.put(None)).collect();
+            let later: Vec<_> = self.seats.iter().map(|seat| seat.put(None)).collect();
             self.group.pass_on(&state);
             drop(state);
-            later.into_iter().for_each(|then| then());
+            Later::run(later);
         }
     }
 }

@@ -192,9 +192,23 @@ impl Store for SpaceMapLog {
         let ticket = self.inner.queue.submit(records);
         self.inner.wait(&ticket)
     }
+
+    fn leaves_doubt(&self, error: &CommitError) -> bool {
+        matches!(error, CommitError::Sync(_))
+    }
 }
 
 impl SpaceMapLog {
+    /// The identity of the device, as chosen or drawn at creation.
+    pub fn uuid(&self) -> [u8; 16] {
+        self.inner.writer().superblock.uuid
+    }
+
+    /// Whose log is right after a crash.
+    pub fn authority(&self) -> Authority {
+        self.inner.authority
+    }
+
     /// Queues a transaction without waiting: for engines with more commits in flight than threads.
     ///
     /// What comes back is a future, and can be waited for by a thread as well. Somebody has to do
@@ -361,7 +375,8 @@ impl SpaceMapLog {
 }
 
 /// A transaction on its way into the log. A thread may [`wait`](Pending::wait) for it, a task may
-/// `await` it; dropping it does not take the transaction back.
+/// `await` it; dropping it does not take the transaction back, as long as somebody flushes before the
+/// log is gone.
 #[derive(Debug)]
 #[must_use = "the outcome is known only when it is waited for"]
 pub struct Pending {
@@ -387,7 +402,10 @@ impl Pending {
         // There until its one result is: neither `wait` nor a future that is ready comes here twice.
         let transaction = self.transaction.take();
         match (result, transaction) {
-            (Err(error), Some(transaction)) => {
+            (Err(error), Some(mut transaction)) => {
+                if matches!(error, CommitError::Sync(_)) {
+                    transaction.doubt();
+                }
                 Err(CommitFailed { transaction: transaction.reopen(), error })
             }
             (result, transaction) => {
@@ -427,11 +445,11 @@ impl Future for Committing {
 impl Drop for Pending {
     fn drop(&mut self) {
         // Whoever has the result lets the freed blocks go, or gives back the allocated ones.
-        if let Some(transaction) = self.transaction.take() {
-            let then = move |result: Option<Result<Lsn, CommitError>>| {
-                if let Some(Ok(_)) = result {
-                    transaction.committed();
-                }
+        if let Some(mut transaction) = self.transaction.take() {
+            let then = move |result: Option<Result<Lsn, CommitError>>| match result {
+                Some(Ok(_)) => transaction.committed(),
+                Some(Err(CommitError::Sync(_))) | None => transaction.doubt(),
+                Some(Err(_)) => {}
             };
             self.inner.queue.detach(&self.ticket, Box::new(then));
         }

@@ -168,7 +168,11 @@ impl OpenOptions {
 
     /// The engine's own log ends with this transaction: later ones are taken back, by a transaction
     /// that undoes them. Under [`Authority::Engine`], that is possible for everything that was not
-    /// called [`stable`](SpaceMapLog::stable); otherwise only as far back as the images allow.
+    /// called [`stable`](SpaceMapLog::stable); otherwise only as far back as the images allow. Opening
+    /// again with the same LSN writes nothing more; going back ever further, opening by opening, takes
+    /// room each time, which in the end there is not ([`CommitError::Full`]).
+    ///
+    /// An LSN behind the end of the log is [`LogError::Missing`].
     #[must_use]
     pub fn recover_until(mut self, lsn: Lsn) -> Self {
         self.until = Some(lsn);
@@ -189,7 +193,8 @@ impl OpenOptions {
 pub struct Opened {
     /// Where transactions are committed to.
     pub log: SpaceMapLog,
-    /// The free space as of the last transaction.
+    /// The free space as of the last transaction. What is allocated or freed here without a transaction
+    /// is not in the log: freeing it in one later is a [`CommitError::Conflict`].
     pub allocator: Allocator,
     /// What was found.
     pub report: Report,
@@ -202,19 +207,18 @@ impl Opened {
     /// [`Opened::position`], in order, before anything is allocated.
     ///
     /// # Errors
-    /// [`CommitError::Conflict`] if the delta does not fit the state, which is unchanged then;
-    /// [`CommitError::Mode`].
+    /// [`CommitError::Conflict`] if the delta does not fit the state, which is unchanged then (a guard
+    /// that is alive can be the reason); [`CommitError::Foreign`] if it names blocks beyond the
+    /// device; [`CommitError::Mode`].
     pub fn replay(&self, delta: &Delta, position: u64) -> Result<(), CommitError> {
         // What an earlier one freed may be what this one allocates.
         self.allocator.collect();
         let mut transaction = self.allocator.begin();
         for &extent in delta.allocated() {
-            let block = extent.start;
-            transaction.mark_allocated(extent).map_err(|_| CommitError::Conflict { block })?;
+            transaction.mark_allocated(extent)?;
         }
         for &extent in delta.freed() {
-            let block = extent.start;
-            transaction.free(extent).map_err(|_| CommitError::Conflict { block })?;
+            transaction.free(extent)?;
         }
         self.log.absorb(transaction.freeze(), position).map_err(|failed| failed.error)
     }
@@ -226,7 +230,8 @@ impl SpaceMapLog {
     ///
     /// # Errors
     /// [`LogError::Exists`] or [`LogError::Foreign`] if the disk holds a log or something else;
-    /// [`LogError::Option`], [`LogError::Config`] for impossible options; [`LogError::Io`].
+    /// [`LogError::Option`], [`LogError::Config`] for impossible options; [`LogError::Io`]. After the
+    /// last, and after [`ConfigError::OutOfMemory`], there may be a log already.
     pub fn create(
         disk: impl Disk + 'static,
         blocks: u64,
@@ -347,8 +352,8 @@ impl SpaceMapLog {
     /// in; writes both superblocks, with a flush each, and what taking back needs.
     ///
     /// # Errors
-    /// [`LogError`]. Nothing was written unless it is [`LogError::Io`] or [`LogError::Commit`], and
-    /// then opening again finds the same state.
+    /// [`LogError`]. Nothing was written unless it is [`LogError::Io`], [`LogError::Commit`] or
+    /// [`ConfigError::OutOfMemory`], and then opening again finds the same state.
     pub fn open(disk: impl Disk + 'static, options: &OpenOptions) -> Result<Opened, LogError> {
         Self::open_on(Arc::new(disk), options)
     }

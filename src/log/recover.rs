@@ -127,7 +127,13 @@ impl Loader {
         }
         let mut pages = vec![0; 2 * PAGE];
         self.read(0, &mut pages)?;
-        let slots = [Superblock::from_page(&pages[..PAGE]), Superblock::from_page(&pages[PAGE..])];
+        let slot = |index: u64, page: &[u8]| {
+            // One that lies in the other's place belongs to a log that begins elsewhere.
+            let superblock = Superblock::from_page(page)?;
+            let in_place = superblock.generation.get() % 2 == index;
+            if in_place { Ok(superblock) } else { Err(BadSuperblock::Damaged) }
+        };
+        let slots = [slot(0, &pages[..PAGE]), slot(1, &pages[PAGE..])];
         for slot in &slots {
             match *slot {
                 Err(BadSuperblock::Version { major }) => {

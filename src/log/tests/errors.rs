@@ -57,12 +57,16 @@ fn after_a_failed_flush_nothing_is_committed_until_reopened() {
     transaction.allocate(5).expect("room");
     let failed = transaction.commit(&opened.log).expect_err("not flushed");
     assert!(matches!(failed.error, CommitError::Sync(_)));
+    assert_eq!(opened.allocator.free_blocks(), RANGE_BLOCKS - 5);
     // The device is well again, but who knows what it dropped.
     let failed = failed.transaction.commit(&opened.log).expect_err("refused");
     assert!(matches!(failed.error, CommitError::Refused(_)));
     assert!(matches!(opened.log.condense(), Err(CommitError::Refused(_))));
     assert!(matches!(opened.log.grow(2 * RANGE_BLOCKS), Err(LogError::Commit(_))));
+    // Perhaps it is durable: nobody may write over its blocks.
     drop(failed);
+    assert_eq!(opened.allocator.free_blocks(), RANGE_BLOCKS - 5);
+    assert!(matches!(opened.log.verify(), Err(LogError::Commit(_))));
     let again = open(disk.bytes()).expect("intact");
     commit(&again, &[], &[Extent::new(100, 1)]);
 }

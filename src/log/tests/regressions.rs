@@ -288,3 +288,37 @@ fn a_flush_during_a_flush_is_not_forgotten() {
         assert!(ready.is_ready());
     });
 }
+
+/// A waker was dropped under the lock of the group: one that owned another ticket waited for itself.
+/// And one that panicked took the results of others with it.
+#[test]
+fn wakers_are_foreign_code() {
+    struct Owner(Option<Box<crate::Committing>>, bool);
+    impl std::task::Wake for Owner {
+        fn wake(self: Arc<Self>) {
+            // Not before the ticket that it owns has been dropped.
+            if self.1 && self.0.is_none() {
+                std::panic::resume_unwind(Box::new("a bug in the executor"));
+            }
+        }
+    }
+    let (_, opened) = tricky(RANGE_BLOCKS);
+    let submit = || {
+        let mut transaction = opened.allocator.begin();
+        transaction.allocate(1).expect("room");
+        opened.log.submit(transaction.freeze()).expect("fits")
+    };
+    let mut future = Box::pin(submit().into_future());
+    let other = Box::new(submit().into_future());
+    let owner = Waker::from(Arc::new(Owner(Some(other), false)));
+    assert!(future.as_mut().poll(&mut Context::from_waker(&owner)).is_pending());
+    drop(owner);
+    assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+
+    let panics = Waker::from(Arc::new(Owner(None, true)));
+    assert!(future.as_mut().poll(&mut Context::from_waker(&panics)).is_pending());
+    drop(submit());
+    assert!(catch_unwind(AssertUnwindSafe(|| opened.log.flush())).is_err());
+    assert_eq!(opened.log.last(), Lsn(3));
+    assert_eq!(opened.allocator.free_blocks(), RANGE_BLOCKS - 3, "what is durable stays allocated");
+}

@@ -386,7 +386,6 @@ impl Writer {
         let start = self.head.position;
         let (needed, free) = (window.frames.bytes.len() as u64, self.room());
         if needed > free && !faulty(Fault::RingBeforeSuperblock) {
-            debug_assert!(false, "{needed} bytes of frames, {free} of room");
             return Err(CommitError::Full { needed, free });
         }
         for (offset, bytes) in &window.writes {
