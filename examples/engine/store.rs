@@ -87,6 +87,7 @@ pub struct Recovery {
 impl Store {
     /// A new store in `dir`, with the blocks in use that `start` has in use.
     pub fn create(dir: &Path, start: &Start, events: Option<Events>) -> Result<Self, Failure> {
+        fs::create_dir_all(dir)?;
         // Locked from here on.
         let disk = FileDisk::open(dir.join(SPACE))?;
         if dir.join(METADATA).exists() {
