@@ -130,6 +130,8 @@ mutants! {
     CollectUnripe,
     /// A committer that has its result does not wake the next leader.
     LeadIsKept,
+    /// One who was called to lead and found his work done leaves the others uncalled.
+    CallIsKept,
     /// Nobody ever wakes the next leader.
     LeadIsDropped,
     /// A leader at work is not known as one.

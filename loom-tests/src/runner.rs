@@ -211,6 +211,7 @@ fn order_for(mutant: Mutant) -> Vec<&'static Scenario> {
         WeakPin | WeakAdvance | RelaxedUnpin => &["q1c", "q3"],
         AdvanceUnchecked | StampTooOld => &["q1", "q1c"],
         ShortGrace | CollectUnripe => &["q7"],
+        CallIsKept => &["g2"],
         LeadIsKept | LeadIsDropped | LeaderNotMarked => &["g1", "g2"],
         FlushIsForgotten => &["g4"],
         FlusherLeavesWork => &["g7"],

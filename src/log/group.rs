@@ -35,6 +35,8 @@ struct State<T, R> {
     flushers: usize,
     /// How many of them have been told to stop.
     stopping: usize,
+    /// A blocked thread has been woken to lead and is not up yet: one is enough.
+    called: bool,
     /// Somebody asked for a flush while another was at work, who then does one more round.
     again: bool,
 }
@@ -83,11 +85,8 @@ impl<R> Seat<R> {
     }
 
     /// Puts the result; what is left to do must be done without the lock.
-    fn put(&self, result: Option<R>) -> Later<R> {
+    fn put(self: &Arc<Self>, result: Option<R>) -> Later<R> {
         let mut place = self.place();
-        if place.blocked {
-            self.changed.notify_one();
-        }
         match std::mem::replace(&mut place.then, Then::Nothing) {
             Then::Call(call) => Later::Call(call, result),
             Then::Wake(waker) => {
@@ -96,7 +95,7 @@ impl<R> Seat<R> {
             }
             Then::Nothing => {
                 place.result = Some(result);
-                Later::Nothing
+                if place.blocked { Later::Notify(self.clone()) } else { Later::Nothing }
             }
         }
     }
@@ -105,6 +104,8 @@ impl<R> Seat<R> {
 /// What is left to do when a result is there.
 enum Later<R> {
     Nothing,
+    /// A thread is blocked. Woken under the lock, it would only run into it.
+    Notify(Arc<Seat<R>>),
     Wake(Waker),
     Call(Box<dyn FnOnce(Option<R>) + Send>, Option<R>),
 }
@@ -120,6 +121,7 @@ impl<R> Later<R> {
         for later in all {
             match later {
                 Self::Call(call, result) => call(result),
+                Self::Notify(seat) => seat.changed.notify_one(),
                 Self::Wake(waker) => wakers.push(waker),
                 Self::Nothing => {}
             }
@@ -143,6 +145,7 @@ impl<T, R: 'static> Group<T, R> {
             waiting: VecDeque::new(),
             flushers: 0,
             stopping: 0,
+            called: false,
             again: false,
         };
         Self { state: Mutex::new(state), arrived: Condvar::new() }
@@ -171,7 +174,7 @@ impl<T, R: 'static> Group<T, R> {
             if let Some(result) = seat.place().result.take() {
                 // We may have been woken to lead, and the next in line sleeps [mutant: LeadIsKept].
                 if !mutated(Mutant::LeadIsKept) {
-                    self.pass_on(&state);
+                    self.pass_on(&mut state);
                 }
                 return result;
             }
@@ -180,6 +183,9 @@ impl<T, R: 'static> Group<T, R> {
                 seat.place().blocked = true;
                 state = wait(&seat.changed, state);
                 seat.place().blocked = false;
+                // Perhaps it was us. If not, calling another one costs a wake-up and nothing else
+                // [mutant: CallIsKept].
+                state.called &= mutated(Mutant::CallIsKept);
                 state.waiting.retain(|other| !Arc::ptr_eq(other, seat));
             } else {
                 state = self.lead(state, &mut work);
@@ -230,8 +236,8 @@ impl<T, R: 'static> Group<T, R> {
             // What he works on was taken from the queue before [mutant: FlushIsForgotten].
             state.again = !mutated(Mutant::FlushIsForgotten);
         } else {
-            let state = self.lead(state, &mut work);
-            self.pass_on(&state);
+            let mut state = self.lead(state, &mut work);
+            self.pass_on(&mut state);
         }
     }
 
@@ -325,7 +331,7 @@ impl<T, R: 'static> Group<T, R> {
     }
 
     /// Wakes somebody to lead if there is work and nobody does.
-    fn pass_on(&self, state: &State<T, R>) {
+    fn pass_on(&self, state: &mut State<T, R>) {
         if state.leading || mutated(Mutant::LeadIsDropped) {
             return;
         }
@@ -336,8 +342,12 @@ impl<T, R: 'static> Group<T, R> {
             // Whoever comes next leads.
         } else if state.flushers > 0 {
             self.arrived.notify_one();
-        } else if let Some(next) = state.waiting.front() {
+        } else if !state.called
+            // Those who have a result leave, whatever they are woken for.
+            && let Some(next) = state.waiting.iter().find(|seat| seat.place().result.is_none())
+        {
             next.changed.notify_one();
+            state.called = true;
         }
     }
 }
@@ -349,7 +359,7 @@ impl<T, R: 'static> Drop for Flusher<'_, T, R> {
     fn drop(&mut self) {
         let mut state = lock(&self.0.state);
         state.flushers -= 1;
-        self.0.pass_on(&state);
+        self.0.pass_on(&mut state);
     }
 }
 
@@ -365,7 +375,7 @@ impl<T, R: 'static> Drop for Round<'_, T, R> {
             let mut state = lock(&self.group.state);
             state.leading = false;
             let later: Vec<_> = self.seats.iter().map(|seat| seat.put(None)).collect();
-            self.group.pass_on(&state);
+            self.group.pass_on(&mut state);
             drop(state);
             Later::run(later);
         }
