@@ -181,10 +181,9 @@ impl Layout {
         // Everything else follows from these: rebuild it and compare.
         let mut layout = Self::new((u64::from(first) * RANGE_BLOCKS).min(blocks), sector, limit);
         for region in &superblock.regions[1..count.min(MAX_REGIONS)] {
+            let ranges = layout.ranges().checked_add(region.ranges.get());
+            ranges.filter(|&ranges| ranges <= ranges_of(blocks))?;
             layout.add_region(region.ranges.get());
-            if u64::from(layout.ranges()) > u64::from(u32::MAX / 2) {
-                return None;
-            }
         }
         layout.blocks = blocks;
         let mut again = superblock.clone();

@@ -173,6 +173,13 @@ fn foreign_short_and_newer_files_are_told_apart() {
     let geometry = with(&|slot| slot.ring_len = (slot.ring_len.get() * 2).into());
     assert!(matches!(geometry, LogError::Damaged { part: Part::Superblocks, .. }));
 
+    // Found by fuzzing: more ranges than a number holds.
+    let regions = with(&|slot| {
+        slot.region_count = 2.into();
+        slot.regions[1].ranges = u32::MAX.into();
+    });
+    assert!(matches!(regions, LogError::Damaged { part: Part::Superblocks, .. }));
+
     let disk = Arc::new(SimDisk::new(bytes.clone()));
     let expected = OpenOptions::new().expect_blocks(5);
     let other = SpaceMapLog::open_on(disk, &expected);
