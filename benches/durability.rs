@@ -476,7 +476,7 @@ fn bound(
 ) {
     let disk = std::sync::Arc::new(Memory::default());
     let options = CreateOptions::new().limit(limit).sector(sector).sparse();
-    let created = SpaceMapLog::create(Shared(disk.clone()), blocks, &options).expect("empty");
+    let created = SpaceMapLog::create(disk.clone(), blocks, &options).expect("empty");
     let mut rng = Pcg64Mcg::seed_from_u64(5);
     let mut used = vec![0u64; (blocks / 64) as usize];
     let mut next = 0;
@@ -513,7 +513,7 @@ fn bound(
     let figures = created.log.figures();
     drop(created);
     let started = Instant::now();
-    let opened = SpaceMapLog::open(Shared(disk), &OpenOptions::new()).expect("intact");
+    let opened = SpaceMapLog::open(disk, &OpenOptions::new()).expect("intact");
     let replay = started.elapsed();
     let ranges = blocks.div_ceil(1 << 15);
     let per = |bytes: u64| bytes as f64 / operations as f64;
@@ -531,33 +531,4 @@ fn bound(
         opened.report.log_bytes as f64 / (1 << 20) as f64,
         opened.report.replayed,
     );
-}
-
-/// A disk that outlives the log on it.
-struct Shared(std::sync::Arc<Memory>);
-
-impl Disk for Shared {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn grow(&self, len: u64) -> io::Result<()> {
-        self.0.grow(len)
-    }
-
-    fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, bytes)
-    }
-
-    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write(offset, bytes)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.0.sync()
-    }
-
-    fn name(&self) -> String {
-        self.0.name()
-    }
 }

@@ -65,6 +65,25 @@ impl ExtentSet {
         Some(Extent { start, len: (found.start + found.len).min(end) - start })
     }
 
+    /// `extent` cut where the set begins and ends: its parts in ascending order, each with whether it
+    /// is in the set. O(parts * log n).
+    pub fn split(&self, extent: Extent) -> SmallVec<[(Extent, bool); INLINE_EXTENTS]> {
+        let (mut at, end) = (extent.start, extent.start + extent.len);
+        let mut parts = SmallVec::new();
+        while at < end {
+            let held = self.overlap(Extent { start: at, len: end - at });
+            let held = held.unwrap_or(Extent { start: end, len: 0 });
+            if held.start > at {
+                parts.push((Extent { start: at, len: held.start - at }, false));
+            }
+            if held.len > 0 {
+                parts.push((held, true));
+            }
+            at = held.start + held.len;
+        }
+        parts
+    }
+
     /// Adds `extent`, no block of which may be in the set.
     pub fn insert(&mut self, extent: Extent) {
         debug_assert!(extent.len > 0 && self.overlap(extent).is_none());

@@ -132,6 +132,8 @@ mutants! {
     LeadIsKept,
     /// One who was called to lead and found his work done leaves the others uncalled.
     CallIsKept,
+    /// Who is blocked is not woken when its result is there.
+    ResultIsNotTold,
     /// Nobody ever wakes the next leader.
     LeadIsDropped,
     /// A leader at work is not known as one.

@@ -188,18 +188,13 @@ impl<'h> Transaction<'h> {
         if let Some(block) = twice.into_iter().chain(free).min() {
             return Err(FreeError::DoubleFree { block });
         }
-        let mut at = start;
-        while at < end {
-            let rest = Extent { start: at, len: end - at };
-            let own = allocated.overlap(rest).unwrap_or(Extent { start: end, len: 0 });
-            if own.start > at {
-                freed.insert(Extent { start: at, len: own.start - at });
+        for (part, own) in allocated.split(extent) {
+            if own {
+                allocated.remove(part);
+                returned.insert(part);
+            } else {
+                freed.insert(part);
             }
-            if own.len > 0 {
-                allocated.remove(own);
-                returned.insert(own);
-            }
-            at = own.start + own.len;
         }
         Ok(())
     }

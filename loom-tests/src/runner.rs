@@ -212,7 +212,7 @@ fn order_for(mutant: Mutant) -> Vec<&'static Scenario> {
         AdvanceUnchecked | StampTooOld => &["q1", "q1c"],
         ShortGrace | CollectUnripe => &["q7"],
         CallIsKept => &["g2"],
-        LeadIsKept | LeadIsDropped | LeaderNotMarked => &["g1", "g2"],
+        LeadIsKept | LeadIsDropped | LeaderNotMarked | ResultIsNotTold => &["g1", "g2"],
         FlushIsForgotten => &["g4"],
         FlusherLeavesWork => &["g7"],
         StopIsKept => &["g8"],

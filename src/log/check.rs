@@ -1,5 +1,6 @@
 //! Comparing the log with itself, with memory, and with what the engine knows.
 
+use crate::error::on_device;
 use crate::extent::Extent;
 use crate::extent_set::ExtentSet;
 use crate::log::error::{CommitError, LogError, Part};
@@ -39,7 +40,7 @@ impl SpaceMapLog {
         let writer = self.inner.writer();
         writer.check_failed()?;
         let loader = Loader::new(writer.disk.clone());
-        let state = loader.load(None, false)?;
+        let state = loader.load(None)?;
         let read = &state.recovered.mirror;
         let absorbed = writer.piggyback && writer.has_changes();
         let ranges = 0..read.ranges();
@@ -87,22 +88,17 @@ impl Opened {
         let mut claimed = ExtentSet::default();
         let mut overlapping = ExtentSet::default();
         for extent in list {
-            let end = extent.end().filter(|&end| end <= blocks && extent.len > 0);
-            let Some(end) = end else {
+            if on_device(extent, blocks).is_err() {
                 found.outside.push(extent);
                 continue;
-            };
-            let mut at = extent.start;
-            while at < end {
-                let rest = Extent::new(at, end - at);
-                let twice = claimed.overlap(rest).unwrap_or(Extent::new(end, 0));
-                if twice.start > at {
-                    claimed.insert(Extent::new(at, twice.start - at));
+            }
+            for (part, twice) in claimed.split(extent) {
+                if twice {
+                    let new = overlapping.split(part).into_iter().filter(|(_, known)| !known);
+                    new.for_each(|(part, _)| overlapping.insert(part));
+                } else {
+                    claimed.insert(part);
                 }
-                if twice.len > 0 {
-                    add_missing(&mut overlapping, twice);
-                }
-                at = twice.start + twice.len;
             }
         }
         found.overlapping = overlapping.iter().collect();
@@ -138,18 +134,6 @@ impl Opened {
             transaction.commit(&self.log)?;
         }
         Ok(self.log.last())
-    }
-}
-
-/// Adds what is not in the set yet.
-fn add_missing(set: &mut ExtentSet, extent: Extent) {
-    let (mut at, end) = (extent.start, extent.start + extent.len);
-    while at < end {
-        let known = set.overlap(Extent::new(at, end - at)).unwrap_or(Extent::new(end, 0));
-        if known.start > at {
-            set.insert(Extent::new(at, known.start - at));
-        }
-        at = known.start + known.len;
     }
 }
 

@@ -54,6 +54,33 @@ pub trait Disk: Send + Sync {
     fn name(&self) -> String;
 }
 
+/// A disk that others hold on to as well.
+impl<D: Disk + ?Sized> Disk for Arc<D> {
+    fn len(&self) -> io::Result<u64> {
+        (**self).len()
+    }
+
+    fn grow(&self, len: u64) -> io::Result<()> {
+        (**self).grow(len)
+    }
+
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        (**self).read(offset, bytes)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        (**self).write(offset, bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        (**self).sync()
+    }
+
+    fn name(&self) -> String {
+        (**self).name()
+    }
+}
+
 /// A file or block device, or a region of one, locked against other processes as long as it is
 /// open.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::error::{ConfigError, FreeError, MarkError};
+use crate::log::mirror::Misfit;
 use crate::store::Lsn;
 use crate::transaction::CommitFailed;
 
@@ -230,6 +231,22 @@ impl From<CommitFailed<'_, CommitError>> for CommitError {
     /// Gives the transaction up.
     fn from(failed: CommitFailed<'_, CommitError>) -> Self {
         failed.error
+    }
+}
+
+impl CommitError {
+    /// Whether the transaction may be durable all the same.
+    pub(super) fn leaves_doubt(&self) -> bool {
+        matches!(self, Self::Sync(_))
+    }
+}
+
+impl From<Misfit> for CommitError {
+    fn from(misfit: Misfit) -> Self {
+        match misfit {
+            Misfit::Block(block) => Self::Conflict { block },
+            Misfit::Record(_) => Self::Foreign,
+        }
     }
 }
 

@@ -121,6 +121,8 @@ impl<R> Later<R> {
         for later in all {
             match later {
                 Self::Call(call, result) => call(result),
+                // [mutant: ResultIsNotTold]
+                Self::Notify(_) if mutated(Mutant::ResultIsNotTold) => {}
                 Self::Notify(seat) => seat.changed.notify_one(),
                 Self::Wake(waker) => wakers.push(waker),
                 Self::Nothing => {}

@@ -194,7 +194,7 @@ impl Store for SpaceMapLog {
     }
 
     fn leaves_doubt(&self, error: &CommitError) -> bool {
-        matches!(error, CommitError::Sync(_))
+        error.leaves_doubt()
     }
 }
 
@@ -403,7 +403,7 @@ impl Pending {
         let transaction = self.transaction.take();
         match (result, transaction) {
             (Err(error), Some(mut transaction)) => {
-                if matches!(error, CommitError::Sync(_)) {
+                if error.leaves_doubt() {
                     transaction.doubt();
                 }
                 Err(CommitFailed { transaction: transaction.reopen(), error })
@@ -448,8 +448,8 @@ impl Drop for Pending {
         if let Some(mut transaction) = self.transaction.take() {
             let then = move |result: Option<Result<Lsn, CommitError>>| match result {
                 Some(Ok(_)) => transaction.committed(),
-                Some(Err(CommitError::Sync(_))) | None => transaction.doubt(),
-                Some(Err(_)) => {}
+                Some(Err(error)) if !error.leaves_doubt() => {}
+                Some(Err(_)) | None => transaction.doubt(),
             };
             self.inner.queue.detach(&self.ticket, Box::new(then));
         }

@@ -51,7 +51,7 @@ impl Authority {
         }
     }
 
-    fn decode(byte: u8) -> Option<Self> {
+    pub(super) fn decode(byte: u8) -> Option<Self> {
         [Self::Log, Self::Engine, Self::Piggyback].into_iter().find(|mode| mode.encode() == byte)
     }
 }
@@ -261,15 +261,6 @@ impl SpaceMapLog {
         Self::create_with(Arc::new(disk), blocks, Some(allocated), options)
     }
 
-    #[cfg(test)]
-    pub(crate) fn create_on(
-        disk: Arc<dyn Disk>,
-        blocks: u64,
-        options: &CreateOptions,
-    ) -> Result<Opened, LogError> {
-        Self::create_with(disk, blocks, None, options)
-    }
-
     fn create_with(
         disk: Arc<dyn Disk>,
         blocks: u64,
@@ -339,12 +330,8 @@ impl SpaceMapLog {
         }
         superblock.tail.allocated = total.into();
         sync()?;
-        for generation in [1, 2] {
-            superblock.generation = generation.into();
-            write(generation % 2 * PAGE as u64, &superblock.to_page())?;
-            sync()?;
-        }
-        Self::open_on(disk, &OpenOptions { shards: options.shards, ..OpenOptions::default() })
+        write_superblocks(&loader, &*disk, &mut superblock)?;
+        Self::open_with(disk, &OpenOptions { shards: options.shards, ..OpenOptions::default() })
     }
 
     /// Opens the log on `disk`, with the state after its last transaction, or after the one that the
@@ -355,19 +342,17 @@ impl SpaceMapLog {
     /// [`LogError`]. Nothing was written unless it is [`LogError::Io`], [`LogError::Commit`] or
     /// [`ConfigError::OutOfMemory`], and then opening again finds the same state.
     pub fn open(disk: impl Disk + 'static, options: &OpenOptions) -> Result<Opened, LogError> {
-        Self::open_on(Arc::new(disk), options)
+        Self::open_with(Arc::new(disk), options)
     }
 
-    pub(crate) fn open_on(disk: Arc<dyn Disk>, options: &OpenOptions) -> Result<Opened, LogError> {
+    fn open_with(disk: Arc<dyn Disk>, options: &OpenOptions) -> Result<Opened, LogError> {
         let loader = Loader::new(disk.clone());
         let (superblock, authority) = described(&loader, options)?;
-        let keep_unstable = authority == Authority::Engine;
-        let mut state = loader.load(options.until, keep_unstable)?;
+        let mut state = loader.load(options.until)?;
         missing(&disk.name(), options, state.report.last)?;
         begin_incarnation(&loader, &*disk, &mut state.recovered.superblock)?;
         let head = state.recovered.head;
         let mut writer = Writer::new(state.recovered);
-        writer.piggyback = authority == Authority::Piggyback;
         let mut report = state.report;
         if let Some((delta, transactions)) = state.rollback {
             take_back(&mut writer, &delta, transactions)?;
@@ -401,7 +386,7 @@ impl SpaceMapLog {
         let disk: Arc<dyn Disk> = Arc::new(disk);
         let loader = Loader::new(disk.clone());
         let (superblock, _) = described(&loader, options)?;
-        let state = loader.load(options.until, false)?;
+        let state = loader.load(options.until)?;
         missing(&disk.name(), options, state.report.last)?;
         let mut report = state.report;
         let mut mirror = state.recovered.mirror;
@@ -509,6 +494,15 @@ fn begin_incarnation(
         superblock.incarnation = (superblock.incarnation.get() + 1).into();
     }
     superblock.clean = 0;
+    write_superblocks(loader, disk, superblock)
+}
+
+/// Writes first one slot, then the other, with a flush each.
+fn write_superblocks(
+    loader: &Loader,
+    disk: &dyn Disk,
+    superblock: &mut Superblock,
+) -> Result<(), LogError> {
     for _ in 0..2 {
         superblock.generation = (superblock.generation.get() + 1).into();
         let offset = superblock.generation.get() % 2 * PAGE as u64;

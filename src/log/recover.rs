@@ -11,6 +11,7 @@
 //! 5. The number of allocated blocks must be what the last frame says.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -41,7 +42,10 @@ struct Frame {
     header: FrameHeader,
     crc: u32,
     /// Its records in `Log::bytes`.
-    start: usize,
+    records: Range<usize>,
+    /// The last transaction that ended in or before it, and the engine's position then.
+    lsn: u64,
+    engine: u64,
 }
 
 /// The part of the ring that counts.
@@ -49,6 +53,8 @@ struct Frame {
 struct Log {
     frames: Vec<Frame>,
     bytes: Vec<u8>,
+    /// Images that its records name, and the frame that each is in.
+    images: Vec<(usize, u32, Image)>,
     /// Bytes cut off: of frames that do not end a transaction.
     cut_frames: usize,
 }
@@ -156,7 +162,7 @@ impl Loader {
     }
 
     /// Everything.
-    pub fn load(&self, until: Option<Lsn>, keep_unstable: bool) -> Result<Loaded, LogError> {
+    pub fn load(&self, until: Option<Lsn>) -> Result<Loaded, LogError> {
         let started = std::time::Instant::now();
         let (superblock, damaged) = self.superblock()?;
         let layout = Layout::from_superblock(&superblock)
@@ -204,17 +210,7 @@ impl Loader {
         let marks = marks(&superblock, &log);
         report.load_time = started.elapsed();
         let disk = self.disk.clone();
-        let recovered = Recovered {
-            disk,
-            layout,
-            superblock,
-            mirror,
-            head,
-            ranges,
-            pages,
-            marks,
-            keep_unstable,
-        };
+        let recovered = Recovered { disk, layout, superblock, mirror, head, ranges, pages, marks };
         Ok(Loaded { recovered, report, rollback })
     }
 
@@ -263,6 +259,7 @@ impl Loader {
         let end = position + layout.ring_len;
         let mut window = Vec::new();
         let mut window_start = position;
+        let mut engine = tail.engine.get();
         let mut log = Log::default();
         let mut whole = 0;
         while position < end {
@@ -294,12 +291,18 @@ impl Loader {
             for record in Records::new(records) {
                 match record {
                     Ok(Record::Commit) => lsn += 1,
+                    Ok(Record::Position(position)) => engine = position,
+                    Ok(Record::Image { range, image }) => {
+                        log.images.push((log.frames.len(), range, image));
+                    }
                     Ok(_) => {}
                     Err(_) => return Err(self.damage(Part::Record, layout.ring_offset(position))),
                 }
             }
-            log.frames.push(Frame { header, crc, start: log.bytes.len() });
+            let start = log.bytes.len();
             log.bytes.extend_from_slice(records);
+            let records = start..log.bytes.len();
+            log.frames.push(Frame { header, crc, records, lsn, engine });
             position += u64::from(header.len.get());
             (sequence, previous, incarnation) = (sequence + 1, crc, header.incarnation.get());
             if header.flags.get() & BOUNDARY != 0 {
@@ -307,10 +310,8 @@ impl Loader {
             }
         }
         log.cut_frames = log.frames.len() - whole;
-        if let Some(first) = log.frames.get(whole) {
-            log.bytes.truncate(first.start);
-        }
         log.frames.truncate(whole);
+        log.images.retain(|&(frame, ..)| frame < whole);
         Ok(log)
     }
 
@@ -397,14 +398,8 @@ fn end_of(superblock: &Superblock, log: &Log) -> (Head, u64) {
         head.position += u64::from(header.len.get());
         head.sequence += 1;
         head.crc = frame.crc;
+        (head.lsn, head.engine) = (frame.lsn, frame.engine);
         allocated = header.allocated.get();
-    }
-    for record in Records::new(&log.bytes).flatten() {
-        match record {
-            Record::Commit => head.lsn += 1,
-            Record::Position(position) => head.engine = position,
-            _ => {}
-        }
     }
     (head, allocated)
 }
@@ -413,7 +408,7 @@ fn end_of(superblock: &Superblock, log: &Log) -> (Head, u64) {
 fn marks(superblock: &Superblock, log: &Log) -> VecDeque<Mark> {
     let mut mark = superblock.tail;
     let mut marks = VecDeque::with_capacity(log.frames.len());
-    for (index, frame) in log.frames.iter().enumerate() {
+    for frame in &log.frames {
         let header = &frame.header;
         mark.position = header.position;
         mark.sequence = header.sequence;
@@ -421,12 +416,7 @@ fn marks(superblock: &Superblock, log: &Log) -> VecDeque<Mark> {
         mark.previous = header.previous;
         marks.push_back(mark);
         mark.allocated = header.allocated;
-        let end = log.frames.get(index + 1).map_or(log.bytes.len(), |next| next.start);
-        for record in Records::new(&log.bytes[frame.start..end]).flatten() {
-            if let Record::Position(position) = record {
-                mark.engine = position.into();
-            }
-        }
+        mark.engine = frame.engine.into();
     }
     marks
 }
@@ -531,14 +521,12 @@ impl Replay<'_> {
         let mut mirror =
             Mirror::new(blocks).ok_or(ConfigError::OutOfMemory { bytes: blocks.div_ceil(8) })?;
         let tail = self.superblock.tail.lsn.get();
-        for record in Records::new(&self.log.bytes).flatten() {
-            if let Record::Image { range, image } = record {
-                let known = candidates.get_mut(range as usize);
-                let known = known.ok_or_else(|| self.loader.damage(Part::Record, 0))?;
-                // An older one may lack changes that the log has forgotten.
-                if (tail..=self.last).contains(&image.base) && !known.contains(&image) {
-                    known.push(image);
-                }
+        for &(_, range, image) in &self.log.images {
+            let known = candidates.get_mut(range as usize);
+            let known = known.ok_or_else(|| self.loader.damage(Part::Record, 0))?;
+            // An older one may lack changes that the log has forgotten.
+            if (tail..=self.last).contains(&image.base) && !known.contains(&image) {
+                known.push(image);
             }
         }
         for images in &mut candidates {
@@ -638,12 +626,10 @@ impl Replay<'_> {
         let ranges = self.layout.ranges();
         let mut lsn = self.superblock.tail.lsn.get() + 1;
         let mut player = Player::new(self, first, words, share);
-        for (index, frame) in self.log.frames.iter().enumerate() {
+        for frame in &self.log.frames {
             let position = frame.header.position.get();
-            let bytes_end =
-                self.log.frames.get(index + 1).map_or(self.log.bytes.len(), |next| next.start);
             let beyond = || self.loader.damage(Part::Record, self.layout.ring_offset(position));
-            for record in Records::new(&self.log.bytes[frame.start..bytes_end]).flatten() {
+            for record in Records::new(&self.log.bytes[frame.records.clone()]).flatten() {
                 match record {
                     Record::Commit => lsn += 1,
                     Record::Delta { range, items: of } if player.has(range) => {
@@ -713,10 +699,8 @@ impl Replay<'_> {
         let mut found = Vec::new();
         let mut lsn = self.superblock.tail.lsn.get() + 1;
         let mut current: Option<(u64, Vec<u8>)> = None;
-        for (index, frame) in self.log.frames.iter().enumerate() {
-            let end =
-                self.log.frames.get(index + 1).map_or(self.log.bytes.len(), |next| next.start);
-            let bytes = &self.log.bytes[frame.start..end];
+        for frame in &self.log.frames {
+            let bytes = &self.log.bytes[frame.records.clone()];
             let (mut records, mut start) = (Records::new(bytes), 0);
             while let Some(record) = records.next() {
                 let raw = &bytes[start..records.offset()];

@@ -21,11 +21,11 @@ fn small() -> CreateOptions {
 }
 
 fn create(disk: &Arc<SimDisk>, blocks: u64) -> Opened {
-    SpaceMapLog::create_on(disk.clone(), blocks, &small()).expect("an empty disk")
+    SpaceMapLog::create(disk.clone(), blocks, &small()).expect("an empty disk")
 }
 
 fn open(bytes: Vec<u8>) -> Result<Opened, LogError> {
-    SpaceMapLog::open_on(Arc::new(SimDisk::new(bytes)), &OpenOptions::new())
+    SpaceMapLog::open(Arc::new(SimDisk::new(bytes)), &OpenOptions::new())
 }
 
 /// Commits one transaction that frees and allocates these.

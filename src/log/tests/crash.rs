@@ -198,7 +198,7 @@ fn run(seed: u64) -> Result<usize, String> {
         Some(opened) => opened,
         None => reopen(&mut disk, false, &mut rng)?
             .map_or_else(
-                || SpaceMapLog::create_on(disk.clone(), blocks, &options.clone().overwrite()),
+                || SpaceMapLog::create(disk.clone(), blocks, &options.clone().overwrite()),
                 Ok,
             )
             .map_err(|error| format!("creating again: {error}"))?,
@@ -249,7 +249,7 @@ fn first(
     if rng.random_ratio(1, 3) {
         disk.crash_after(rng.random_range(1..30), rng.random());
     }
-    match SpaceMapLog::create_on(disk.clone(), blocks, options) {
+    match SpaceMapLog::create(disk.clone(), blocks, options) {
         Ok(opened) if !disk.has_crashed() => Ok(Some(opened)),
         Err(error) if !disk.has_crashed() => Err(format!("creating: {error}")),
         _ => {
@@ -271,7 +271,7 @@ fn reopen(
             disk.crash_after(rng.random_range(1..5), rng.random());
         }
         let before = disk.bytes();
-        match SpaceMapLog::open_on(disk.clone(), &OpenOptions::new()) {
+        match SpaceMapLog::open(disk.clone(), &OpenOptions::new()) {
             Ok(opened) if !disk.has_crashed() => {
                 disk.crash_after(u64::MAX / 2, 0);
                 return Ok(Some(opened));
@@ -317,6 +317,7 @@ fn every_ordering_fault_is_caught() {
         DirectoryBeforeImage,
         TailBeforeDirectory,
         RingBeforeSuperblock,
+        DirectoryBothCopies,
         SuperblockBothSlots,
         NoFlush,
         GrowthWithoutFlush,

@@ -60,7 +60,7 @@ fn one_flipped_bit_gives_the_same_state_or_an_error() {
         let disk = Arc::new(SimDisk::new(damaged.clone()));
         // The engine knows its last commit: only then is damage to the very last frame seen.
         let options = OpenOptions::new().expect_lsn(Lsn(300));
-        match SpaceMapLog::open_on(disk.clone(), &options) {
+        match SpaceMapLog::open(disk.clone(), &options) {
             Ok(opened) => {
                 assert_eq!(bitmap(&opened), expected, "a wrong state from a flip at byte {at}");
                 same += 1;
@@ -104,7 +104,7 @@ fn the_last_frame_is_cut_and_missed_only_by_who_knows_of_it() {
     let offset = superblock(&bytes).ring_start.get() as usize + 512;
     bytes[offset + 70] ^= 1;
     let disk = Arc::new(SimDisk::new(bytes.clone()));
-    let missing = SpaceMapLog::open_on(disk.clone(), &OpenOptions::new().expect_lsn(second));
+    let missing = SpaceMapLog::open(disk.clone(), &OpenOptions::new().expect_lsn(second));
     assert!(matches!(missing, Err(LogError::Missing { expected, found, .. })
         if expected == second && found == first));
     let opened = open(bytes).expect("a torn tail is no error");
@@ -132,7 +132,7 @@ fn repeated_commit() -> Lsn {
     assert_eq!(opened.log.last(), Lsn(0));
     drop(opened);
     let disk = Arc::new(SimDisk::new(disk.after_losing(|sector| sector != ring)));
-    let opened = SpaceMapLog::open_on(disk.clone(), &OpenOptions::new()).expect("a torn tail");
+    let opened = SpaceMapLog::open(disk.clone(), &OpenOptions::new()).expect("a torn tail");
     let again = opened.log.submit(scattered(&opened, 0..2026)).expect("fits");
     assert_eq!(again.wait().ok(), Some(Lsn(1)));
     open(disk.bytes()).expect("a torn tail").log.last()
@@ -182,7 +182,7 @@ fn foreign_short_and_newer_files_are_told_apart() {
 
     let disk = Arc::new(SimDisk::new(bytes.clone()));
     let expected = OpenOptions::new().expect_blocks(5);
-    let other = SpaceMapLog::open_on(disk, &expected);
+    let other = SpaceMapLog::open(disk, &expected);
     assert!(matches!(other, Err(LogError::Geometry { expected: 5, .. })));
 }
 
@@ -191,17 +191,17 @@ fn a_disk_that_holds_something_is_not_overwritten() {
     let (bytes, expected) = aged();
     let layout = Layout::from_superblock(&superblock(&bytes)).expect("ours");
     let disk = Arc::new(SimDisk::new(bytes));
-    let again = SpaceMapLog::create_on(disk.clone(), 1000, &small());
+    let again = SpaceMapLog::create(disk.clone(), 1000, &small());
     assert!(matches!(again, Err(LogError::Exists { .. })));
-    let opened = SpaceMapLog::open_on(disk.clone(), &OpenOptions::new()).expect("untouched");
+    let opened = SpaceMapLog::open(disk.clone(), &OpenOptions::new()).expect("untouched");
     assert_eq!(bitmap(&opened), expected);
     drop(opened);
     // Overwritten, nothing of the old log shines through, though it lies in the same places.
     let new =
-        SpaceMapLog::create_on(disk.clone(), layout.blocks, &small().overwrite()).expect("told to");
+        SpaceMapLog::create(disk.clone(), layout.blocks, &small().overwrite()).expect("told to");
     assert_eq!(new.allocator.free_blocks(), layout.blocks);
     let other = Arc::new(SimDisk::new(vec![1; 1 << 20]));
-    let foreign = SpaceMapLog::create_on(other, 1000, &small());
+    let foreign = SpaceMapLog::create(other, 1000, &small());
     assert!(matches!(foreign, Err(LogError::Foreign { .. })));
 }
 

@@ -12,11 +12,11 @@ use crate::store::Lsn;
 
 fn until(disk: &Arc<SimDisk>, lsn: u64) -> Result<Opened, LogError> {
     let options = OpenOptions::new().recover_until(Lsn(lsn));
-    SpaceMapLog::open_on(disk.clone(), &options)
+    SpaceMapLog::open(disk.clone(), &options)
 }
 
 fn engine(disk: &Arc<SimDisk>, authority: Authority) -> Opened {
-    SpaceMapLog::create_on(disk.clone(), 2 * RANGE_BLOCKS, &small().authority(authority))
+    SpaceMapLog::create(disk.clone(), 2 * RANGE_BLOCKS, &small().authority(authority))
         .expect("an empty disk")
 }
 
@@ -122,7 +122,7 @@ fn a_checkpoint_and_the_engines_own_log_give_the_state() {
     let expected = bitmap(&opened);
     drop(opened);
 
-    let opened = SpaceMapLog::open_on(disk.clone(), &OpenOptions::new()).expect("intact");
+    let opened = SpaceMapLog::open(disk.clone(), &OpenOptions::new()).expect("intact");
     assert_eq!(opened.position, 2);
     for (position, bytes) in own_log.iter().filter(|(position, _)| *position > opened.position) {
         let delta = Delta::decode(bytes).expect("what we encoded");
@@ -203,7 +203,7 @@ fn a_grown_log_has_the_new_blocks_when_it_is_opened() {
     opened.log.grow(blocks).expect("a healthy disk");
     commit(&opened, &[Extent::new(0, 1)], &[]);
     drop(opened);
-    let opened = SpaceMapLog::open_on(disk.clone(), &OpenOptions::new()).expect("intact");
+    let opened = SpaceMapLog::open(disk.clone(), &OpenOptions::new()).expect("intact");
     assert_eq!(opened.allocator.blocks(), blocks);
     assert_eq!(opened.allocator.free_blocks(), blocks - RANGE_BLOCKS - 99);
     commit(&opened, &[], &[Extent::new(RANGE_BLOCKS + 100, 150 * RANGE_BLOCKS)]);

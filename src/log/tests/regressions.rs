@@ -76,7 +76,7 @@ impl Disk for Tricky {
 
 fn tricky(blocks: u64) -> (Arc<Tricky>, Opened) {
     let disk = Arc::new(Tricky::default());
-    let opened = SpaceMapLog::create_on(disk.clone(), blocks, &small()).expect("an empty disk");
+    let opened = SpaceMapLog::create(disk.clone(), blocks, &small()).expect("an empty disk");
     (disk, opened)
 }
 
@@ -84,12 +84,12 @@ fn engine(authority: Authority) -> (Arc<SimDisk>, Opened) {
     let disk = Arc::new(SimDisk::default());
     let options = small().authority(authority);
     let opened =
-        SpaceMapLog::create_on(disk.clone(), 4 * RANGE_BLOCKS, &options).expect("an empty disk");
+        SpaceMapLog::create(disk.clone(), 4 * RANGE_BLOCKS, &options).expect("an empty disk");
     (disk, opened)
 }
 
 fn until(disk: &Arc<SimDisk>, lsn: u64) -> Opened {
-    SpaceMapLog::open_on(disk.clone(), &OpenOptions::new().recover_until(Lsn(lsn)))
+    SpaceMapLog::open(disk.clone(), &OpenOptions::new().recover_until(Lsn(lsn)))
         .expect("can be taken back")
 }
 
@@ -123,8 +123,7 @@ fn condensing_many_ranges_stays_in_its_reserve() {
     let ranges = 60_000;
     let disk = Arc::new(SimDisk::default());
     let options = small().sector(4096).authority(Authority::Engine);
-    let opened =
-        SpaceMapLog::create_on(disk, ranges * RANGE_BLOCKS, &options).expect("an empty disk");
+    let opened = SpaceMapLog::create(disk, ranges * RANGE_BLOCKS, &options).expect("an empty disk");
     commit(&opened, &[], &[Extent::new(0, ranges * RANGE_BLOCKS)]);
     for block in 0.. {
         let mut transaction = opened.allocator.begin();

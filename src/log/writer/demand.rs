@@ -8,7 +8,6 @@ use crate::log::error::CommitError;
 use crate::log::fault::{Fault, faulty};
 use crate::log::format::PAGE;
 use crate::log::layout::Layout;
-use crate::log::mirror::Misfit;
 use crate::log::record::push_position;
 
 impl Writer {
@@ -75,10 +74,7 @@ impl Writer {
     pub fn absorb(&mut self, records: &[u8], position: u64) -> Result<(), CommitError> {
         self.check_failed()?;
         let mut touched = Vec::new();
-        self.mirror.apply(records, |range| touched.push(range)).map_err(|misfit| match misfit {
-            Misfit::Block(block) => CommitError::Conflict { block },
-            Misfit::Record(_) => CommitError::Foreign,
-        })?;
+        self.mirror.apply(records, |range| touched.push(range))?;
         let now = self.head.position;
         touched.into_iter().for_each(|range| self.changed_at(range, now));
         self.absorbed = position;
@@ -104,6 +100,7 @@ impl Writer {
         self.write(&mut window)?;
         window.writes.clear();
         let mut packer = Packer::new(self, allocated);
+        packer.position(self.absorbed);
         packer.transaction(&records, allocated);
         window.frames = packer.finish();
         self.write(&mut window)?;

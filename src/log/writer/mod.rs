@@ -35,7 +35,8 @@ use crate::log::error::{CommitError, IoFailure};
 use crate::log::fault::{Fault, faulty};
 use crate::log::format::{DirectoryPage, PAGE, Superblock, Tail};
 use crate::log::layout::{DirectoryPlace, Layout};
-use crate::log::mirror::{Mirror, Misfit};
+use crate::log::mirror::Mirror;
+use crate::log::open::Authority;
 use crate::log::record::{Image, RANGE_BLOCKS, State};
 use crate::store::Lsn;
 
@@ -146,6 +147,7 @@ pub struct Writer {
     unstable: VecDeque<(u64, u64, Vec<u8>)>,
     /// Bytes of their records.
     unstable_bytes: u64,
+    /// Images must wait for the engine's word.
     keep_unstable: bool,
     /// Transactions come without records: images only ever go out with a checkpoint.
     pub piggyback: bool,
@@ -190,23 +192,11 @@ pub struct Recovered {
     /// Sequence and newest copy of each directory page.
     pub pages: Vec<(u64, usize)>,
     pub marks: VecDeque<Mark>,
-    /// Whether images must wait for the engine's word.
-    pub keep_unstable: bool,
 }
 
 impl Writer {
     pub fn new(recovered: Recovered) -> Self {
-        let Recovered {
-            disk,
-            layout,
-            superblock,
-            mirror,
-            head,
-            ranges,
-            pages,
-            marks,
-            keep_unstable,
-        } = recovered;
+        let Recovered { disk, layout, superblock, mirror, head, ranges, pages, marks } = recovered;
         let directory = layout
             .directory()
             .into_iter()
@@ -226,6 +216,7 @@ impl Writer {
         let mut payments = Payments::new(layout.limit, superblock.tail.position.get());
         changed.iter().for_each(|&(position, _)| payments.changed(position));
         let free_from = superblock.tail.position.get();
+        let authority = Authority::decode(superblock.mode);
         Self {
             disk,
             mirror,
@@ -243,8 +234,8 @@ impl Writer {
             marks,
             unstable: VecDeque::new(),
             unstable_bytes: 0,
-            keep_unstable,
-            piggyback: false,
+            keep_unstable: authority == Some(Authority::Engine),
+            piggyback: authority == Some(Authority::Piggyback),
             absorbed: head.engine,
             failed: None,
             buffer: Vec::new(),
@@ -310,10 +301,7 @@ impl Writer {
                 }
                 Err(misfit) => {
                     window.touched.truncate(untouched);
-                    Err(match misfit {
-                        Misfit::Block(block) => CommitError::Conflict { block },
-                        Misfit::Record(_) => CommitError::Foreign,
-                    })
+                    Err(misfit.into())
                 }
             });
         }
@@ -377,9 +365,7 @@ impl Writer {
             self.unstable.pop_front();
         }
     }
-}
 
-impl Writer {
     /// Writes the window and flushes. After an error nothing of it is durable, or the log refuses
     /// from then on.
     fn write(&mut self, window: &mut Window) -> Result<(), CommitError> {

@@ -2,7 +2,7 @@
 
 use super::{Frames, Head, Writer, mark};
 use crate::log::format::{BOUNDARY, FRAME_MAGIC, FrameHeader, HEADER};
-use crate::log::record::{Record, Records, push_commit};
+use crate::log::record::{Records, push_commit};
 
 /// Cuts records into frames. A frame ends inside a transaction only if the transaction alone is
 /// longer than a frame.
@@ -49,6 +49,11 @@ impl Packer {
         self.split(records, true);
     }
 
+    /// The next transaction brings the engine to `position`.
+    pub fn position(&mut self, position: u64) {
+        self.engine = position;
+    }
+
     /// One transaction, after which `allocated` blocks are allocated.
     pub fn transaction(&mut self, records: &[u8], allocated: u64) {
         let len = records.len() + 8;
@@ -66,11 +71,6 @@ impl Packer {
         push_commit(&mut self.records);
         self.ended += 1;
         (self.allocated, self.boundary) = (allocated, true);
-        for record in Records::new(records) {
-            if let Ok(Record::Position(position)) = record {
-                self.engine = position;
-            }
-        }
     }
 
     fn split(&mut self, bytes: &[u8], boundary: bool) {
