@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::bitmap::{Bitmap, OutOfMemory, Verification};
 use crate::core::{Core, Native};
-use crate::error::{AllocError, ConfigError, FreeError, MarkError, RangeError};
+use crate::error::{AllocError, ConfigError, FreeError, FreeManyError, MarkError, RangeError};
 use crate::extent::{Extent, Extents};
 use crate::free_extents::FreeExtents;
 use crate::geometry::Geometry;
@@ -297,6 +297,24 @@ impl Allocator {
         local::with_cursor(&self.core, |cursor| self.core.allocate_into(cursor, request, extents))
     }
 
+    /// Fills `extents` with extents of `len` blocks each: see
+    /// [`Handle::allocate_many`](crate::Handle::allocate_many).
+    ///
+    /// # Errors
+    /// See [`AllocError`]; nothing is allocated then.
+    pub fn allocate_many(&self, len: u64, extents: &mut [Extent]) -> Result<(), AllocError> {
+        local::with_cursor(&self.core, |cursor| self.core.allocate_many(cursor, len, extents))
+    }
+
+    /// Frees all of `extents`, sorting them: see [`Handle::free_many`](crate::Handle::free_many).
+    ///
+    /// # Errors
+    /// See [`FreeManyError`]; nothing is changed then, unless another thread frees some of the same
+    /// blocks at the same moment.
+    pub fn free_many(&self, extents: &mut [Extent]) -> Result<(), FreeManyError> {
+        local::with_cursor(&self.core, |cursor| self.core.free_many(cursor, extents))
+    }
+
     /// Frees `extent`: part of an allocation, or several neighbouring ones at once.
     ///
     /// Other threads see the blocks of one bitmap word (64 blocks) become free together, words in
@@ -306,7 +324,7 @@ impl Allocator {
     /// See [`FreeError`]: nothing is changed then, but for the race that [`FreeError::Torn`] names.
     #[inline]
     pub fn free(&self, extent: Extent) -> Result<(), FreeError> {
-        local::with_cursor(&self.core, |cursor| self.core.free(cursor.lane, extent))
+        local::with_cursor(&self.core, |cursor| self.core.free(cursor, extent))
     }
 
     /// Takes exactly `extent` out of the free space: for loading a state, or for ranges that the

@@ -5,7 +5,8 @@ use std::fmt::{Debug, Formatter};
 use std::ops::Range;
 
 use crate::bitmap::ReleaseError;
-use crate::bitmap::{Bitmap, Pack, Search, order_above};
+use crate::bitmap::{Bitmap, Lost, Pack, Search, order_above};
+use crate::cursor::{Cursor, Nothing};
 use crate::error::{AllocError, FreeError, MarkError, RangeError, RequestError, on_device};
 use crate::extent::{Extent, ExtentList, Extents};
 use crate::geometry::Geometry;
@@ -15,7 +16,6 @@ use crate::quarantine::Quarantine;
 use crate::request::Request;
 use crate::shard::Shards;
 use crate::sync::Counter;
-use crate::watch::Ticket;
 
 /// The geometry of this machine.
 #[cfg(target_has_atomic = "64")]
@@ -24,8 +24,13 @@ pub type Native = crate::geometry::Wide;
 #[cfg(not(target_has_atomic = "64"))]
 pub type Native = crate::geometry::Narrow;
 
-const WORD_BLOCKS: u64 = Native::WORD_BLOCKS as u64;
+/// Blocks of one word of the bitmap.
+pub const WORD_BLOCKS: u64 = Native::WORD_BLOCKS as u64;
 const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
+
+/// A leaf in which at least so many words have a run of the wanted order is worth going through in
+/// sequence: for single blocks, about what a device has that is 98 % full at random.
+const RICH: u32 = 6;
 
 pub struct Core {
     pub bitmap: Bitmap<Native>,
@@ -43,24 +48,6 @@ pub struct Core {
     pub id: u64,
 }
 
-/// Where one handle allocates: hints and memories, all of which may be lost at any time.
-#[derive(Clone, Copy, Debug)]
-pub struct Cursor {
-    /// The word of the bitmap that the last allocation came from.
-    word: usize,
-    pub lane: LaneId,
-    nothing: Option<Nothing>,
-}
-
-/// An exact search that found nothing: no run of `least` blocks at a multiple of `align` until the
-/// watch is lifted.
-#[derive(Clone, Copy, Debug)]
-struct Nothing {
-    ticket: Ticket,
-    least: u64,
-    align: u64,
-}
-
 /// In short: the bitmap of a TiB would take hundreds of megabytes.
 impl Debug for Core {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
@@ -76,7 +63,12 @@ impl Core {
     /// A cursor for a new handle, in a shard of its own while there are enough.
     pub fn cursor(&self, lane: impl FnOnce(u64) -> LaneId) -> Cursor {
         let n = self.handles.fetch_add(1);
-        Cursor { word: self.shards.home(n) * Native::LEAF_WORDS, lane: lane(n), nothing: None }
+        Cursor::new(self.home(n), lane(n))
+    }
+
+    /// The word where the `n`-th handle begins.
+    fn home(&self, n: u64) -> usize {
+        self.shards.home(n) * Native::LEAF_WORDS
     }
 
     /// Free blocks: exact while nothing runs, and never more than the device has.
@@ -91,7 +83,7 @@ impl Core {
     #[inline(always)]
     pub fn allocate(&self, cursor: &mut Cursor, len: u64) -> Result<Extent, AllocError> {
         if len == 1
-            && let Some(start) = self.bitmap.claim_one_in(cursor.word)
+            && let Some(start) = self.claim_one(cursor)
         {
             self.lanes.allocated(cursor.lane, 1);
             return Ok(Extent { start, len });
@@ -99,18 +91,26 @@ impl Core {
         self.allocate_elsewhere(cursor, len)
     }
 
+    /// One block of the word at hand, or else, in a poor neighbourhood, of where one was just freed.
+    #[inline(always)]
+    fn claim_one(&self, cursor: &mut Cursor) -> Option<u64> {
+        let place = cursor.place(1);
+        match self.bitmap.claim_one_in(place.word) {
+            Ok(None) if place.poor => {
+                place.word = place.reuse()?;
+                self.bitmap.claim_one_in(place.word).ok()?
+            }
+            Ok(claimed) => claimed,
+            Err(Lost) => {
+                place.crowded = true;
+                None
+            }
+        }
+    }
+
     /// The same when the word at hand has nothing.
     #[inline(never)]
     fn allocate_elsewhere(&self, cursor: &mut Cursor, len: u64) -> Result<Extent, AllocError> {
-        if len == 1 {
-            let leaf = cursor.word / Native::LEAF_WORDS;
-            let [shard, ..] = self.shards.search_order(leaf);
-            if let Some(start) = self.bitmap.claim_aligned(0, 1, 0, shard, Pack::Tight) {
-                cursor.word = (start / WORD_BLOCKS) as usize;
-                self.lanes.allocated(cursor.lane, 1);
-                return Ok(Extent { start, len });
-            }
-        }
         let request = Request::new(len);
         request.validate(self.bitmap.blocks())?;
         let result = self.contiguous(cursor, &request);
@@ -154,18 +154,27 @@ impl Core {
 
     /// Gives `extent` back, or says why not.
     #[inline(always)]
-    pub fn free(&self, lane: LaneId, extent: Extent) -> Result<(), FreeError> {
+    pub fn free(&self, cursor: &mut Cursor, extent: Extent) -> Result<(), FreeError> {
+        self.release(cursor.lane, extent)?;
+        cursor.freed(extent.start, extent.len);
+        Ok(())
+    }
+
+    /// The same for those who have no cursor.
+    #[inline(always)]
+    pub fn release(&self, lane: LaneId, extent: Extent) -> Result<(), FreeError> {
         let (start, len) = on_device(extent, self.bitmap.blocks())?;
         match self.bitmap.release(start, len) {
             Ok(()) => {
                 self.lanes.freed(lane, len);
                 Ok(())
             }
-            Err(ReleaseError::Free { block }) => Err(FreeError::DoubleFree { block }),
-            Err(ReleaseError::Torn { block }) => {
-                let released = Extent::new(start, block - start);
-                self.lanes.freed(lane, released.len);
-                Err(FreeError::Torn { released })
+            Err(error) => {
+                let error = free_error(error, start);
+                if let FreeError::Torn { released } = error {
+                    self.lanes.freed(lane, released.len);
+                }
+                Err(error)
             }
         }
     }
@@ -206,11 +215,11 @@ impl Core {
         let Extent { mut start, len } = extent;
         let end = start + len;
         while start < end {
-            match self.free(lane, Extent { start, len: end - start }) {
+            match self.release(lane, Extent { start, len: end - start }) {
                 Ok(()) => return,
                 Err(FreeError::DoubleFree { block }) => {
                     if block > start
-                        && self.free(lane, Extent { start, len: block - start }).is_err()
+                        && self.release(lane, Extent { start, len: block - start }).is_err()
                     {
                         self.conflicts.add(block - start);
                     }
@@ -228,10 +237,10 @@ impl Core {
 
     fn contiguous(&self, cursor: &mut Cursor, request: &Request) -> Result<Extent, AllocError> {
         let &Request { len, align, near, .. } = request;
-        if self.known_to_fail(cursor, len, align) {
+        if cursor.known_to_fail(len, align, |ticket| self.bitmap.still_none(ticket)) {
             return Err(self.failure(len, align));
         }
-        let from = near.unwrap_or(cursor.word as u64 * WORD_BLOCKS);
+        let from = near.unwrap_or(cursor.place(len).word as u64 * WORD_BLOCKS);
         let mut taken = self.aligned(cursor, request, from);
         if taken.is_none() {
             let search = Search { least: len, most: len, align, take: |_| len };
@@ -247,7 +256,7 @@ impl Core {
         }
         let (start, len) = taken.ok_or_else(|| self.failure(len, align))?;
         if near.is_none() {
-            cursor.word = ((start + len - 1) / WORD_BLOCKS) as usize;
+            cursor.place(len).word = ((start + len - 1) / WORD_BLOCKS) as usize;
         }
         self.lanes.allocated(cursor.lane, len);
         Ok(Extent { start, len })
@@ -255,19 +264,13 @@ impl Core {
 
     /// The quick way: the beginning of an aligned run of the rounded-up order.
     #[inline]
-    fn aligned(&self, cursor: &Cursor, request: &Request, from: u64) -> Option<(u64, u64)> {
+    fn aligned(&self, cursor: &mut Cursor, request: &Request, from: u64) -> Option<(u64, u64)> {
         let &Request { len, align, near, best_fit, .. } = request;
         if len > LEAF_BLOCKS || align > LEAF_BLOCKS || !align.is_power_of_two() {
             return None;
         }
         let order = order_above(len.max(align));
         let claimed = |start| (start, len);
-        if near.is_none() && !best_fit && order <= Native::WORD_ORDER {
-            let hinted = self.bitmap.claim_in_word(cursor.word, order, len as u32, 0);
-            if hinted.is_some() {
-                return hinted.map(claimed);
-            }
-        }
         if best_fit {
             return (order..=Native::MAX_ORDER).find_map(|class| {
                 let search = Search { least: len, most: len, align, take: |_| len };
@@ -276,9 +279,12 @@ impl Core {
                 })
             });
         }
-        let floor = near.unwrap_or(0);
+        if near.is_none() {
+            return self.around_cursor(cursor, order, len).map(claimed);
+        }
         let mut parts = self.search_order(request, from).into_iter();
         // Only the first part holds blocks below `near` that come last in the order.
+        let floor = near.unwrap_or(0);
         let first = parts.next()?;
         self.bitmap
             .claim_aligned(order, len, floor, first, Pack::Tight)
@@ -288,6 +294,36 @@ impl Core {
                 })
             })
             .map(claimed)
+    }
+
+    /// The beginning of an aligned run of `order`: in the leaf at hand, or where this handle has just
+    /// freed one, or as near as the summary can say.
+    fn around_cursor(&self, cursor: &mut Cursor, order: u32, len: u64) -> Option<u64> {
+        let place = cursor.place(len);
+        if std::mem::take(&mut place.crowded) {
+            // Somebody else works here. Two handles that go through the same leaves in step fail
+            // each other's claims and pull each other's cache lines: one of them has to leave.
+            place.word = self.home(self.handles.fetch_add(1));
+        } else if place.poor {
+            while let Some(word) = place.reuse() {
+                let claimed = self.bitmap.claim_in_leaf(order, len, word as u64 * WORD_BLOCKS);
+                if claimed.is_some() {
+                    return claimed;
+                }
+            }
+        } else {
+            let claimed = self.bitmap.claim_in_leaf(order, len, place.word as u64 * WORD_BLOCKS);
+            if claimed.is_some() {
+                return claimed;
+            }
+        }
+        let found = self
+            .shards
+            .search_order(place.word / Native::LEAF_WORDS)
+            .into_iter()
+            .find_map(|leaves| self.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight))?;
+        place.poor = self.bitmap.words_with((found / WORD_BLOCKS) as usize, order) < RICH;
+        Some(found)
     }
 
     /// The leaves in the order in which `request` should look at them, beginning at block `from`.
@@ -301,25 +337,11 @@ impl Core {
         self.shards.search_order(leaf)
     }
 
-    fn known_to_fail(&self, cursor: &Cursor, least: u64, align: u64) -> bool {
-        cursor.nothing.is_some_and(|nothing| {
-            least >= nothing.least
-                && align.is_multiple_of(nothing.align)
-                && self.bitmap.still_none(nothing.ticket)
-        })
+    fn remember(&self, cursor: &mut Cursor, nothing: Nothing) {
+        cursor.remember(nothing, |ticket| self.bitmap.still_none(ticket));
     }
 
-    /// Keeps the stronger of two memories: the one about shorter runs.
-    fn remember(&self, cursor: &mut Cursor, new: Nothing) {
-        let weaker = cursor.nothing.is_some_and(|old| {
-            old.least <= new.least && old.align == 1 && self.bitmap.still_none(old.ticket)
-        });
-        if !weaker {
-            cursor.nothing = Some(new);
-        }
-    }
-
-    fn failure(&self, requested: u64, align: u64) -> AllocError {
+    pub fn failure(&self, requested: u64, align: u64) -> AllocError {
         // One block fits wherever it is free: do not let the counters contradict the search.
         let free = if (requested, align) == (1, 1) { 0 } else { self.free_blocks() };
         if free < requested {
@@ -340,7 +362,8 @@ impl Core {
         let mut order = u32::MAX;
         while let Some(extent) = self.piece(cursor, request, left, &mut order) {
             if request.near.is_none() {
-                cursor.word = ((extent.start + extent.len - 1) / WORD_BLOCKS) as usize;
+                let word = (extent.start + extent.len - 1) / WORD_BLOCKS;
+                cursor.place(left.min(request.max_extent)).word = word as usize;
             }
             if !add(list, before, extent, request.max_extent) {
                 self.give_back(extent);
@@ -373,10 +396,12 @@ impl Core {
     ) -> Option<Extent> {
         let &Request { min_extent: least, max_extent, align, near, .. } = request;
         let most = left.min(max_extent);
-        if most < least || self.known_to_fail(cursor, least, align) {
+        if most < least
+            || cursor.known_to_fail(least, align, |ticket| self.bitmap.still_none(ticket))
+        {
             return None;
         }
-        let from = near.unwrap_or(cursor.word as u64 * WORD_BLOCKS);
+        let from = near.unwrap_or(cursor.place(most).word as u64 * WORD_BLOCKS);
         let search = Search { least, most, align, take: |run| share(request, left, run) };
         let extent = |(start, len)| Extent { start, len };
         let whole = order_above(most).min(Native::MAX_ORDER);
@@ -471,7 +496,7 @@ impl Core {
     }
 
     /// Undoes a claim of this thread that nobody was told about.
-    fn give_back(&self, extent: Extent) {
+    pub fn give_back(&self, extent: Extent) {
         let released = self.bitmap.release(extent.start, extent.len);
         debug_assert_eq!(released, Ok(()), "blocks we own cannot be free");
     }
@@ -492,6 +517,16 @@ impl Core {
     pub fn is_allocated(&self, extent: Extent) -> Result<bool, RangeError> {
         let (start, len) = on_device(extent, self.bitmap.blocks())?;
         Ok(self.bitmap.is_allocated(start, len))
+    }
+}
+
+/// What to tell about a release from block `start` on that failed.
+pub fn free_error(error: ReleaseError, start: u64) -> FreeError {
+    match error {
+        ReleaseError::Free { block } => FreeError::DoubleFree { block },
+        ReleaseError::Torn { block } => {
+            FreeError::Torn { released: Extent::new(start, block - start) }
+        }
     }
 }
 

@@ -175,6 +175,18 @@ pub enum FreeError {
     },
 }
 
+/// Not all of a list of extents could be freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{error} (extents before it in the list that are free now: {freed})")]
+pub struct FreeManyError {
+    /// How many extents from the beginning of the list, in the order in which the call left it, are
+    /// freed. 0 unless another thread freed the same blocks at the same moment.
+    pub freed: usize,
+    /// Why the rest is not.
+    #[source]
+    pub error: FreeError,
+}
+
 /// An extent could not be marked as allocated. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use crate::sync::AtomicWord;
-use crate::word::Word;
+use crate::word::{OrderSet, Word};
 
 /// A fixed array of atomic words.
 pub trait WordArray<W: Word>: Send + Sync + Debug + 'static {
@@ -41,6 +41,9 @@ pub trait Geometry: Send + Sync + Debug + 'static {
     const WORD_BLOCKS: u32;
     /// Children per summary node, at most the width of the word.
     const FANOUT: usize;
+    /// A release looks at this many of the lowest orders whether it needs to or not, in place of a
+    /// branch on how many it needs.
+    const LOW_ORDERS: u32;
 
     /// A word with every block free.
     const FULL: Self::Word;
@@ -53,6 +56,8 @@ pub trait Geometry: Send + Sync + Debug + 'static {
     const WORD_ORDER: u32 = Self::WORD_BLOCKS.ilog2();
     /// The order of an entirely free leaf: the largest one in the summary.
     const MAX_ORDER: u32 = Self::LEAF_BLOCKS.ilog2();
+    /// All orders of the summary.
+    const ORDERS: OrderSet = (2 << Self::MAX_ORDER) - 1;
     /// Holds if the sizes fit each other; evaluated wherever an index is built.
     const CONSISTENT: () = {
         assert!(Self::WORD_BLOCKS.is_power_of_two() && Self::LEAF_WORDS.is_power_of_two());
@@ -62,6 +67,7 @@ pub trait Geometry: Send + Sync + Debug + 'static {
             <Self::NodeWords as WordArray<Self::Word>>::LEN == Self::MAX_ORDER as usize + 1,
             "a node has one word per order"
         );
+        assert!(Self::MAX_ORDER < 16, "repairs keep one word per order");
         assert!(Self::LEAF_WORDS <= 32, "leaf::orders keeps one bit per word in a u32");
     };
 }
@@ -76,6 +82,7 @@ impl Geometry for Wide {
     type NodeWords = [AtomicWord<u64>; 10];
     const WORD_BLOCKS: u32 = 64;
     const FANOUT: usize = 64;
+    const LOW_ORDERS: u32 = 2;
     const FULL: u64 = u64::MAX;
 }
 
@@ -94,5 +101,6 @@ impl Geometry for Narrow {
     type NodeWords = [AtomicWord<u32>; 10];
     const WORD_BLOCKS: u32 = 32;
     const FANOUT: usize = 32;
+    const LOW_ORDERS: u32 = 2;
     const FULL: u32 = u32::MAX;
 }

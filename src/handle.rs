@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::core::{Core, Cursor};
-use crate::error::{AllocError, FreeError};
+use crate::core::Core;
+use crate::cursor::Cursor;
+use crate::error::{AllocError, FreeError, FreeManyError};
 use crate::extent::{Extent, Extents};
 use crate::request::Request;
 use crate::transaction::Transaction;
@@ -82,6 +83,42 @@ impl Handle {
         self.core.allocate_into(&mut self.cursor, request, extents)
     }
 
+    /// Fills `extents` with extents of `len` blocks each: the same as so many calls of
+    /// [`allocate`](Self::allocate), but with one compare-exchange for all that come from the same
+    /// word of the bitmap (64 blocks). What `extents` held before does not matter.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use freemap::{Allocator, Extent};
+    ///
+    /// let allocator = Allocator::new(1 << 20)?;
+    /// let mut handle = allocator.handle();
+    /// let mut pages = [Extent::new(0, 0); 100];
+    /// handle.allocate_many(2, &mut pages)?;
+    /// assert_eq!(allocator.free_blocks(), (1 << 20) - 200);
+    /// handle.free_many(&mut pages)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`AllocError`]: it is all of them or none. Nothing is allocated then, and what `extents`
+    /// holds is of no use.
+    pub fn allocate_many(&mut self, len: u64, extents: &mut [Extent]) -> Result<(), AllocError> {
+        self.core.allocate_many(&mut self.cursor, len, extents)
+    }
+
+    /// Frees all of `extents`, which need not be of one length nor allocated together, with one
+    /// compare-exchange for those that lie in the same word of the bitmap (64 blocks). Sorts
+    /// `extents` by their start. O(n), or O(n log n) if they do not come sorted.
+    ///
+    /// # Errors
+    /// See [`FreeManyError`]: it is all of them or none, unless another thread frees some of the same
+    /// blocks at the same moment.
+    pub fn free_many(&mut self, extents: &mut [Extent]) -> Result<(), FreeManyError> {
+        self.core.free_many(&mut self.cursor, extents)
+    }
+
     /// Frees `extent`, through whichever handle it was allocated: see
     /// [`Allocator::free`](crate::Allocator::free).
     ///
@@ -89,7 +126,7 @@ impl Handle {
     /// See [`FreeError`]: nothing is changed then, but for the race that [`FreeError::Torn`] names.
     #[inline]
     pub fn free(&mut self, extent: Extent) -> Result<(), FreeError> {
-        self.core.free(self.cursor.lane, extent)
+        self.core.free(&mut self.cursor, extent)
     }
 }
 

@@ -24,24 +24,37 @@ impl<G: Geometry> Leaf<G> {
         self.words.words()
     }
 
-    /// Which words are entirely free: bit i is word i.
-    #[inline]
-    fn full_words(&self, site: Site) -> u32 {
+    /// The words for which `holds`: bit i is word i. One pass, without branches.
+    #[inline(always)]
+    fn words_where(&self, site: Site, holds: impl Fn(G::Word) -> bool) -> u32 {
         self.words()
             .iter()
             .enumerate()
-            .fold(0, |full, (i, word)| full | u32::from(word.load(site) == G::FULL) << i)
+            .fold(0, |found, (i, word)| found | u32::from(holds(word.load(site))) << i)
     }
 
-    /// Whether the leaf holds an aligned run of `order`. One pass over the words, up to the first
-    /// hit.
+    /// The words in which an aligned run of `order` begins: bit i is word i.
+    #[inline]
+    pub fn words_with(&self, order: u32, site: Site) -> u32 {
+        if order == 0 {
+            self.words_where(site, |word| word != G::Word::ZERO)
+        } else if order <= G::WORD_ORDER {
+            self.words_where(site, |word| word.has_order(order))
+        } else {
+            self.full_words(site).aligned_runs(order - G::WORD_ORDER)
+        }
+    }
+
+    /// Which words are entirely free: bit i is word i.
+    #[inline]
+    fn full_words(&self, site: Site) -> u32 {
+        self.words_where(site, |word| word == G::FULL)
+    }
+
+    /// Whether the leaf holds an aligned run of `order`.
     #[inline]
     pub fn has_order(&self, order: u32, site: Site) -> bool {
-        if order <= G::WORD_ORDER {
-            self.words().iter().any(|word| word.load(site).has_order(order))
-        } else {
-            self.full_words(site).has_order(order - G::WORD_ORDER)
-        }
+        self.words_with(order, site) != 0
     }
 
     /// The orders of all aligned runs in the leaf. One pass over the words.

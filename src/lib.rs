@@ -62,7 +62,9 @@
 //! more: see there.
 
 mod allocator;
+mod batch;
 mod core;
+mod cursor;
 mod delta;
 mod error;
 mod extent;
@@ -96,7 +98,9 @@ index_modules!(bitmap, epoch, geometry, leaf, mutant, quarantine, summary, sync,
 pub use allocator::{Allocator, Builder, MAX_BLOCKS, Memory};
 pub use bitmap::{Difference, Verification};
 pub use delta::{DecodeError, Delta};
-pub use error::{AllocError, ConfigError, FreeError, MarkError, RangeError, RequestError};
+pub use error::{
+    AllocError, ConfigError, FreeError, FreeManyError, MarkError, RangeError, RequestError,
+};
 pub use extent::{Extent, Extents};
 pub use free_extents::FreeExtents;
 pub use guard::ReadGuard;

@@ -3,7 +3,8 @@
 
 use std::cell::RefCell;
 
-use crate::core::{Core, Cursor};
+use crate::core::Core;
+use crate::cursor::Cursor;
 use crate::lanes::LaneId;
 
 /// Allocators that a thread remembers its place in. A thread that uses more in turn begins anew in
@@ -17,7 +18,7 @@ struct Places {
 
 thread_local! {
     static PLACES: RefCell<Places> =
-        const { RefCell::new(Places { cursors: [None; REMEMBERED], next: 0 }) };
+        const { RefCell::new(Places { cursors: [const { None }; REMEMBERED], next: 0 }) };
 }
 
 /// Calls `work` with the lane that this thread counts in.
@@ -43,8 +44,10 @@ pub fn with_cursor<T>(core: &Core, mut work: impl FnMut(&mut Cursor) -> T) -> T 
 impl Places {
     #[inline]
     fn cursor(&mut self, core: &Core) -> &mut Cursor {
-        let known =
-            self.cursors.iter().position(|place| place.is_some_and(|(id, _)| id == core.id));
+        let known = self
+            .cursors
+            .iter()
+            .position(|place| place.as_ref().is_some_and(|(id, _)| *id == core.id));
         let index = known.unwrap_or_else(|| {
             self.next = (self.next + 1) % REMEMBERED;
             self.next

@@ -32,6 +32,10 @@ mutants! {
     RestoreNoEnsureUp,
     /// The guard is released before the wrong clear is undone.
     ReleaseGuardBeforeRestore,
+    /// Of several children cleared by mistake only the first is restored.
+    RestoreFirstOnly,
+    /// The guards of all children are released, whoever took them.
+    ReleaseOthersGuards,
     /// A second clearer goes on although the guard is taken.
     GuardNotExclusive,
     /// Clearing without any guard.

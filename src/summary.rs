@@ -7,7 +7,7 @@ use std::collections::TryReserveError;
 use crate::geometry::{Geometry, WordArray};
 use crate::mutant::{Mutant, mutated};
 use crate::sync::{AtomicWord, Site};
-use crate::word::{OrderSet, Word};
+use crate::word::{OrderSet, Word, each};
 
 /// One node: 11 words in two cache lines (in the geometries that ship).
 #[derive(Debug)]
@@ -37,6 +37,27 @@ impl<G: Geometry> Node<G> {
     #[inline(always)]
     pub fn guard(&self) -> &AtomicWord<G::Word> {
         &self.guard
+    }
+
+    /// Which of `orders` the node does not say that the child of `bit` may have.
+    ///
+    /// The reads pair with the clear in `Bitmap::repair`: they must not be satisfied before the
+    /// release in the leaf is visible [mutant: WeakSetterAfterLeaf], nor before those one level
+    /// below [mutant: WeakSetterBetweenLevels].
+    #[inline(always)]
+    fn lacks(&self, bit: G::Word, orders: OrderSet) -> OrderSet {
+        let lacks = |order| u32::from(self.has(order).load(Site::HasEnsure) & bit == G::Word::ZERO);
+        let low = (0..G::LOW_ORDERS).fold(0, |set, order| set | lacks(order) << order);
+        let high = orders >> G::LOW_ORDERS << G::LOW_ORDERS;
+        each(high).fold(low & orders, |set, order| set | lacks(order) << order)
+    }
+
+    /// Says that the child of `bit` may have `orders`.
+    #[inline]
+    pub fn set(&self, bit: G::Word, orders: OrderSet) {
+        for order in each(orders) {
+            self.has(order).fetch_or(bit, Site::HasSet);
+        }
     }
 
     /// The children that a searcher for `order` must not pass by: read the order's word first and
@@ -71,10 +92,17 @@ impl Look {
     }
 }
 
+/// More levels than any device needs: 2^27 leaves under a fan-out of 32 have six.
+const MAX_HEIGHT: usize = 8;
+
 /// The levels of nodes; level 1 is over the leaves, the top level is searched linearly.
 #[derive(Debug)]
 pub struct Summary<G: Geometry> {
-    levels: Vec<Vec<Node<G>>>,
+    /// Level 1, then level 2, and so on.
+    nodes: Vec<Node<G>>,
+    height: usize,
+    /// Where each level begins, and behind them where the last one ends.
+    starts: [usize; MAX_HEIGHT + 1],
 }
 
 /// What a search of the summary came to.
@@ -97,42 +125,50 @@ pub enum Found {
 impl<G: Geometry> Summary<G> {
     /// Builds the upper levels over `level_one` by plain writes.
     pub fn new(level_one: Vec<Node<G>>, height: usize) -> Result<Self, TryReserveError> {
-        let mut levels = Vec::new();
-        levels.try_reserve_exact(height)?;
-        levels.push(level_one);
-        while levels.len() < height {
-            let below = &levels[levels.len() - 1];
-            let mut level = Vec::new();
-            level.try_reserve_exact(below.len().div_ceil(G::FANOUT))?;
-            level.extend(below.chunks(G::FANOUT).map(|children| {
-                Node::from_fn(|order| {
+        assert!((1..=MAX_HEIGHT).contains(&height), "Shards::new chooses the height");
+        let mut nodes = level_one;
+        let mut starts = [0; MAX_HEIGHT + 1];
+        starts[1] = nodes.len();
+        for level in 1..height {
+            let below = starts[level - 1]..starts[level];
+            nodes.try_reserve_exact(below.len().div_ceil(G::FANOUT))?;
+            for first in below.clone().step_by(G::FANOUT) {
+                let children = &nodes[first..below.end.min(first + G::FANOUT)];
+                let parent = Node::from_fn(|order| {
                     children.iter().enumerate().fold(G::Word::ZERO, |word, (i, child)| {
                         let live = child.has(order).load(Site::HasLook) != G::Word::ZERO;
                         if live { word | G::Word::bit(i as u32) } else { word }
                     })
-                })
-            }));
-            levels.push(level);
+                });
+                nodes.push(parent);
+            }
+            starts[level + 1] = nodes.len();
         }
-        Ok(Self { levels })
+        Ok(Self { nodes, height, starts })
     }
 
     /// Number of levels.
     #[inline(always)]
     pub fn height(&self) -> usize {
-        self.levels.len()
+        self.height
     }
 
     /// The nodes of `level`, counted from 1.
     #[inline(always)]
     pub fn level(&self, level: usize) -> &[Node<G>] {
-        &self.levels[level - 1]
+        &self.nodes[self.starts[level - 1]..self.starts[level]]
+    }
+
+    /// Node `index` of `level`.
+    #[inline(always)]
+    pub fn node(&self, level: usize, index: usize) -> &Node<G> {
+        &self.nodes[self.starts[level - 1] + index]
     }
 
     /// The node of `level` that `child` hangs from, and the child's bit in it.
     #[inline(always)]
     pub fn parent(&self, level: usize, child: usize) -> (&Node<G>, G::Word) {
-        (&self.levels[level - 1][child / G::FANOUT], G::Word::bit((child % G::FANOUT) as u32))
+        (self.node(level, child / G::FANOUT), G::Word::bit((child % G::FANOUT) as u32))
     }
 
     /// Makes sure that every level from `level` to the top says that `child` may have `orders`.
@@ -144,18 +180,9 @@ impl<G: Geometry> Summary<G> {
         let (mut child, mut orders) = (child, orders);
         for level in level..=self.height() {
             let (node, bit) = self.parent(level, child);
-            let mut rest = orders;
-            let mut unset = 0;
-            while rest != 0 {
-                let has = node.has(rest.trailing_zeros());
-                // The read pairs with the clear in `Bitmap::repair`: it must not be satisfied
-                // before the release in the leaf is visible [mutant: WeakSetterAfterLeaf], nor
-                // before the read one level below [mutant: WeakSetterBetweenLevels].
-                if has.load(Site::HasEnsure) & bit == G::Word::ZERO {
-                    has.fetch_or(bit, Site::HasSet);
-                    unset |= rest & rest.wrapping_neg();
-                }
-                rest &= rest - 1;
+            let unset = node.lacks(bit, orders);
+            if unset != 0 {
+                node.set(bit, unset);
             }
             if mutated(Mutant::NoPropagateUp) {
                 return;
@@ -174,7 +201,7 @@ impl<G: Geometry> Summary<G> {
         if from >= to {
             return Found::Nothing;
         }
-        if look.read(&self.levels[0][from], order) != G::Word::ZERO {
+        if look.read(self.node(1, from), order) != G::Word::ZERO {
             return Found::Node(from);
         }
         self.find_after(order, from, to, look)
@@ -186,7 +213,7 @@ impl<G: Geometry> Summary<G> {
         let mut index = from;
         let (mut level_at, mut child) = loop {
             if level == self.height() {
-                let top = &self.levels[level - 1];
+                let top = self.level(level);
                 let hit = (index + 1..top.len())
                     .find(|&i| look.read(&top[i], order) != G::Word::ZERO);
                 match hit {
@@ -195,7 +222,7 @@ impl<G: Geometry> Summary<G> {
                 }
             }
             let (place, parent) = (index % G::FANOUT, index / G::FANOUT);
-            let word = look.read(&self.levels[level][parent], order);
+            let word = look.read(self.node(level + 1, parent), order);
             let right = if place + 1 < G::FANOUT {
                 word & (G::Word::MAX << (place as u32 + 1))
             } else {
@@ -209,7 +236,7 @@ impl<G: Geometry> Summary<G> {
         };
         // Descend along the lowest candidates.
         while level_at > 1 {
-            let word = look.read(&self.levels[level_at - 1][child], order);
+            let word = look.read(self.node(level_at, child), order);
             if word == G::Word::ZERO {
                 return Found::Stale { level: level_at + 1, child };
             }
@@ -218,7 +245,7 @@ impl<G: Geometry> Summary<G> {
         }
         if child >= to {
             Found::Nothing
-        } else if look.read(&self.levels[0][child], order) != G::Word::ZERO {
+        } else if look.read(self.node(1, child), order) != G::Word::ZERO {
             Found::Node(child)
         } else {
             Found::Stale { level: 2, child }
@@ -232,6 +259,6 @@ impl<G: Geometry> Summary<G> {
 
     /// Bytes that the nodes take.
     pub fn bytes(&self) -> usize {
-        self.levels.iter().map(|level| level.len() * size_of::<Node<G>>()).sum()
+        self.nodes.len() * size_of::<Node<G>>()
     }
 }

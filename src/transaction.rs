@@ -3,7 +3,8 @@
 use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
-use crate::core::{Core, Cursor};
+use crate::core::Core;
+use crate::cursor::Cursor;
 use crate::delta::Delta;
 use crate::error::{AllocError, FreeError, MarkError, on_device};
 use crate::extent::{Extent, Extents};

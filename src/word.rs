@@ -11,6 +11,17 @@ use crate::sync::{RawAtomic, RawU32, RawU64};
 /// A set of orders: bit k is order k.
 pub type OrderSet = u32;
 
+/// The orders of a set, ascending.
+#[inline(always)]
+pub fn each(orders: OrderSet) -> impl Iterator<Item = u32> {
+    let mut rest = orders;
+    std::iter::from_fn(move || {
+        let order = (rest != 0).then(|| rest.trailing_zeros())?;
+        rest &= rest - 1;
+        Some(order)
+    })
+}
+
 /// An unsigned integer used as 32 or 64 adjacent blocks.
 pub trait Word:
     Copy
@@ -51,6 +62,8 @@ pub trait Word:
     fn trailing_zeros(self) -> u32;
     /// Number of unset bits above the highest set one.
     fn leading_zeros(self) -> u32;
+    /// The word without its lowest set bit.
+    fn without_lowest(self) -> Self;
 
     /// `len` set bits from bit `from` up; `from + len` must not exceed the width.
     #[inline(always)]
@@ -63,6 +76,17 @@ pub trait Word:
     #[inline(always)]
     fn bit(index: u32) -> Self {
         Self::ONE << index
+    }
+
+    /// The places of the set bits, ascending.
+    #[inline(always)]
+    fn places(self) -> impl Iterator<Item = u32> {
+        let mut rest = self;
+        std::iter::from_fn(move || {
+            let place = (rest != Self::ZERO).then(|| rest.trailing_zeros())?;
+            rest = rest.without_lowest();
+            Some(place)
+        })
     }
 
     /// Whether all bits of `mask` are set.
@@ -94,36 +118,32 @@ pub trait Word:
         (runs != Self::ZERO).then(|| runs.trailing_zeros())
     }
 
-    /// The orders of all aligned runs.
-    #[inline]
+    /// The orders of all aligned runs: always those from 0 up to the largest. Without branches, since
+    /// which orders a word has is what a branch predictor cannot learn. O(log width).
+    #[inline(always)]
     fn orders(self) -> OrderSet {
         let mut runs = self;
-        let mut set = 0;
-        for (order, &starts) in Self::STARTS.iter().enumerate() {
-            if order > 0 {
-                runs &= runs >> (1 << (order - 1));
-            }
-            if runs & starts == Self::ZERO {
-                break;
-            }
-            set |= 1 << order;
+        let mut set = u32::from(self != Self::ZERO);
+        for (order, &starts) in Self::STARTS.iter().enumerate().skip(1) {
+            runs &= runs >> (1 << (order - 1));
+            set |= u32::from(runs & starts != Self::ZERO) << order;
         }
         set
     }
 
-    /// The largest order whose aligned group around bit `index` is entirely set, or `None` if that
-    /// bit is not.
-    #[inline]
-    fn order_around(self, index: u32) -> Option<u32> {
-        let mut found = None;
-        for order in 0..Self::STARTS.len() as u32 {
-            let group = Self::span(index & !((1 << order) - 1), 1 << order);
-            if !self.has_all(group) {
-                break;
-            }
-            found = Some(order);
-        }
-        found
+    /// The orders of the aligned groups around bit `index`, which is set, that are entirely set: as
+    /// [`Word::orders`], those from 0 up to the largest, and without branches. O(1).
+    #[inline(always)]
+    fn orders_around(self, index: u32) -> OrderSet {
+        debug_assert!(self & Self::bit(index) != Self::ZERO);
+        // An aligned group of 2^k around `index` holds bit i if and only if i ^ index < 2^k; of all
+        // unset bits, the nearest on either side has the smallest i ^ index.
+        let unset = !self;
+        let below = (unset & !(Self::MAX << index)).leading_zeros();
+        let above = (unset & (Self::MAX << index)).trailing_zeros();
+        // Where there is none, `below` is the width and so is `above`: an i just outside the word.
+        let nearest = (index ^ (Self::BITS - 1).wrapping_sub(below)).min(index ^ above);
+        (2 << nearest.min(Self::BITS).ilog2()) - 1
     }
 
     /// The places from which `len` set bits follow, where those beyond the lowest `width` bits
@@ -199,6 +219,10 @@ macro_rules! word {
             fn leading_zeros(self) -> u32 {
                 <$word>::leading_zeros(self)
             }
+            #[inline(always)]
+            fn without_lowest(self) -> Self {
+                self & self.wrapping_sub(1)
+            }
         }
     };
 }
@@ -236,14 +260,14 @@ mod tests {
                 assert_eq!(word.has_order(order), naive.is_some());
                 assert_eq!(word.orders() >> order & 1 == 1, naive.is_some());
             }
-            for index in (0..W::BITS).step_by(5) {
+            for index in (0..W::BITS).step_by(5).filter(|&index| bit_at(word, index)) {
                 let naive = (0..W::STARTS.len() as u32)
-                    .take_while(|&order| {
+                    .filter(|&order| {
                         let start = index >> order << order;
                         (start..start + (1 << order)).all(|i| bit_at(word, i))
                     })
-                    .last();
-                assert_eq!(word.order_around(index), naive, "{word:b} at {index}");
+                    .fold(0, |orders, order| orders | 1 << order);
+                assert_eq!(word.orders_around(index), naive, "{word:b} at {index}");
             }
         }
     }

@@ -2,7 +2,8 @@
 //! odd sizes, every answer must be one that the oracle allows, and "no" must be true.
 
 use freemap::{
-    AllocError, Allocator, Extent, FreeError, MarkError, RangeError, Request, RequestError,
+    AllocError, Allocator, Extent, FreeError, FreeManyError, MarkError, RangeError, Request,
+    RequestError,
 };
 use proptest::prelude::*;
 
@@ -61,6 +62,8 @@ enum Step {
     Allocate { len: u64 },
     With { len: u64, align: u64, near: Option<u64>, best_fit: bool },
     Scatter { len: u64, min: u64, max: u64, partial: bool },
+    Many { len: u64, count: usize },
+    FreeMany { every: usize, wrong: Option<u64> },
     FreeHeld { pick: usize, skip: u64, len: u64 },
     FreeAny { start: u64, len: u64 },
     Mark { start: u64, len: u64 },
@@ -82,6 +85,9 @@ fn steps(blocks: u64) -> impl Strategy<Value = Step> {
         3 => (lens(), 1..9u64, 0..40u64, any::<bool>()).prop_map(|(len, min, more, partial)| {
             Step::Scatter { len, min, max: min + more, partial }
         }),
+        2 => (1..70u64, 0..300usize).prop_map(|(len, count)| Step::Many { len, count }),
+        2 => (1..20usize, prop::option::weighted(0.2, 0..blocks + 70))
+            .prop_map(|(every, wrong)| Step::FreeMany { every, wrong }),
         7 => (any::<usize>(), 0..64u64, lens())
             .prop_map(|(pick, skip, len)| Step::FreeHeld { pick, skip, len }),
         2 => (0..blocks + 70, lens()).prop_map(|(start, len)| Step::FreeAny { start, len }),
@@ -154,6 +160,8 @@ impl World {
             Step::Scatter { len, min, max, partial } => {
                 self.scatter(len, min, max, partial);
             }
+            Step::Many { len, count } => self.many(len, count),
+            Step::FreeMany { every, wrong } => self.free_many(every, wrong),
             Step::FreeHeld { pick, skip, len } => {
                 if self.held.is_empty() {
                     return;
@@ -269,6 +277,59 @@ impl World {
                 assert_eq!(extents.len(), 1, "the buffer must be as it was");
                 assert!(!fits, "{error}");
                 self.check_failure(&error, len, fits);
+            }
+        }
+    }
+
+    fn many(&mut self, len: u64, count: usize) {
+        let mut extents = vec![Extent::new(u64::MAX, u64::MAX); count];
+        match self.allocator.allocate_many(len, &mut extents) {
+            Ok(()) => {
+                for extent in extents {
+                    assert_eq!(extent.len, len);
+                    self.took(extent);
+                }
+            }
+            Err(AllocError::InvalidRequest(RequestError::TooLong { .. })) => {
+                assert!(len > self.allocator.blocks());
+            }
+            Err(error) => {
+                // How many extents there is room for depends on where the first ones went.
+                let total = len * count as u64;
+                let fits = match (len, count) {
+                    (_, 1) => self.oracle.fits(len, 1),
+                    (1, _) => self.oracle.free() >= total,
+                    _ => false,
+                };
+                self.check_failure(&error, total, fits);
+            }
+        }
+    }
+
+    /// Frees every so many of the held extents, last first; with `wrong` among them, if that block is
+    /// no rightful one.
+    fn free_many(&mut self, every: usize, wrong: Option<u64>) {
+        let list: Vec<Extent> = self.held.iter().copied().rev().step_by(every).collect();
+        let blocks = self.allocator.blocks();
+        let wrong = wrong.filter(|&block| {
+            block >= blocks
+                || self.oracle.0[block as usize]
+                || list.iter().any(|extent| extent.contains(block))
+        });
+        let mut extents = list.clone();
+        extents.extend(wrong.map(|block| Extent::new(block, 1)));
+        let result = self.allocator.free_many(&mut extents);
+        match wrong {
+            None => {
+                assert_eq!(result, Ok(()));
+                assert!(extents.is_sorted());
+                list.iter().for_each(|&extent| self.oracle.set(extent, true));
+                self.held.retain(|extent| !list.contains(extent));
+            }
+            Some(block) => {
+                let error = range_error(Extent::new(block, 1), blocks)
+                    .map_or(FreeError::DoubleFree { block }, FreeError::Range);
+                assert_eq!(result, Err(FreeManyError { freed: 0, error }));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use freemap::{AllocError, Allocator, Extent, FreeError, Request};
+use freemap::{AllocError, Allocator, Extent, FreeError, Handle, Request};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
@@ -40,13 +40,45 @@ fn request(rng: &mut Pcg64Mcg, blocks: u64) -> Request {
     }
 }
 
+/// Takes many small extents at once; gives back as many of those held, in one call too.
+fn batch(
+    handle: &mut Handle,
+    owners: &Owners,
+    thread: u32,
+    rng: &mut Pcg64Mcg,
+    held: &mut Vec<Extent>,
+) -> i64 {
+    let mut extents = vec![Extent::new(0, 0); rng.random_range(1..40)];
+    let len = 1 << rng.random_range(0..4);
+    let mut more = 0;
+    match handle.allocate_many(len, &mut extents) {
+        Ok(()) => {
+            extents.iter().for_each(|&extent| owners.take(extent, thread));
+            more += len as i64 * extents.len() as i64;
+        }
+        Err(AllocError::NoSpace { .. } | AllocError::NoContiguous { .. }) => extents.clear(),
+        Err(error) => panic!("{error}"),
+    }
+    let mut given: Vec<Extent> = (0..extents.len().max(1).min(held.len()))
+        .map(|_| held.swap_remove(rng.random_range(0..held.len())))
+        .collect();
+    given.iter().for_each(|&extent| owners.give(extent, thread));
+    more -= given.iter().map(|extent| extent.len as i64).sum::<i64>();
+    handle.free_many(&mut given).unwrap();
+    held.extend(extents);
+    more
+}
+
 fn work(allocator: &Allocator, owners: &Owners, thread: u32, limit: u64) {
     let mut rng = Pcg64Mcg::seed_from_u64(u64::from(thread));
     let mut handle = allocator.handle();
     let mut held: Vec<Extent> = Vec::new();
-    let mut held_blocks = 0;
+    let mut held_blocks: u64 = 0;
     for step in 0..STEPS {
-        if held_blocks < limit && rng.random_bool(0.6) {
+        if held_blocks < limit && step % 8 == 7 {
+            let more = batch(&mut handle, owners, thread, &mut rng, &mut held);
+            held_blocks = held_blocks.checked_add_signed(more).expect("what it holds");
+        } else if held_blocks < limit && rng.random_bool(0.6) {
             let request = request(&mut rng, allocator.blocks());
             // Every other allocation goes the way without a handle.
             let result = match step % 2 {

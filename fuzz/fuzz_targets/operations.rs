@@ -11,6 +11,8 @@ enum Call {
     Allocate { len: u16 },
     With { len: u16, align: u16, near: Option<u32>, best_fit: bool },
     Scattered { len: u16, min: u8, max: u16, align: u8, partial: bool },
+    Many { len: u8, count: u8 },
+    FreeMany { extents: Vec<(u16, u8)> },
     Wild { len: u64, align: u64, near: u64, min: u64, max: u64, scattered: bool, partial: bool },
     Free { start: u32, len: u16 },
     FreeWild { start: u64, len: u64 },
@@ -38,6 +40,30 @@ impl Model {
                 assert_eq!(free, self.free.iter().filter(|&&free| free).count() as u64);
             }
             Err(_) => {}
+        }
+    }
+
+    fn allocate_many(&mut self, len: u64, count: usize) {
+        let mut extents = vec![Extent::new(0, 0); count];
+        match self.allocator.allocate_many(len, &mut extents) {
+            Ok(()) => extents.into_iter().for_each(|extent| self.take(extent)),
+            Err(AllocError::NoSpace { free, .. } | AllocError::NoContiguous { free, .. }) => {
+                assert_eq!(free, self.free.iter().filter(|&&free| free).count() as u64);
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn free_many(&mut self, extents: &mut [Extent]) {
+        match self.allocator.free_many(extents) {
+            Ok(()) => {
+                for extent in extents {
+                    let range = extent.start as usize..(extent.start + extent.len) as usize;
+                    assert!(self.free[range.clone()].iter().all(|&free| !free));
+                    self.free[range].fill(true);
+                }
+            }
+            Err(error) => assert_eq!(error.freed, 0),
         }
     }
 
@@ -81,6 +107,11 @@ fuzz_target!(|script: Script| {
                 let request = Request::new(len.into()).scattered().align(align.into());
                 let request = request.min_extent(min.into()).max_extent(max.into());
                 model.allocate(if partial { request.partial() } else { request });
+            }
+            Call::Many { len, count } => model.allocate_many(len.into(), count.into()),
+            Call::FreeMany { extents } => {
+                let extent = |&(start, len): &(u16, u8)| Extent::new(start.into(), len.into());
+                model.free_many(&mut extents.iter().map(extent).collect::<Vec<_>>());
             }
             Call::Wild { len, align, near, min, max, scattered, partial } => {
                 let request = Request::new(len).align(align).near(near);

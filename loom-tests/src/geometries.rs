@@ -16,6 +16,7 @@ macro_rules! tiny {
             type NodeWords = [AtomicWord<u64>; $orders];
             const WORD_BLOCKS: u32 = $blocks;
             const FANOUT: usize = $fanout;
+            const LOW_ORDERS: u32 = 1;
             const FULL: u64 = (1 << $blocks) - 1;
         }
     )*};

@@ -187,6 +187,8 @@ fn order_for(mutant: Mutant) -> Vec<&'static Scenario> {
     let first: &[&str] = match mutant {
         RestoreNoEnsureUp => &["s8c", "s8b", "s15b"],
         GuardNotExclusive => &["s9b", "s8b"],
+        RestoreFirstOnly => &["b1w"],
+        ReleaseOthersGuards => &["b2"],
         UpIgnoresGuard => &["s8d", "s8b", "s8c"],
         ReadGuardThenHas => &["s7e", "s8b"],
         RestoreNoEvent | GuardReleasedBeforeEnsureUp => &["s9b", "s8b", "s7"],

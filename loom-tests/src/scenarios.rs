@@ -5,6 +5,7 @@
 
 use freemap::bitmap::{Bitmap, Pack, ReleaseError, Search, order_above};
 use freemap::geometry::Geometry;
+use freemap::word::Word;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
@@ -61,6 +62,10 @@ scenarios! {
     s8d (Some(4)) "repairs at two levels of a stale positive above, free, claim";
     s9 (Some(4)) "two claimers of one leaf, free, claim";
     s9b (Some(4)) "two repairs of one leaf, free, claim";
+    b1 (None) "a repair of two leaves at once, free, claim";
+    b1w (None) "the same with a free in each leaf";
+    b2 (Some(4)) "two repairs that share one of two leaves, free, claim";
+    b3 (Some(4)) "a repair of two leaves at once under two levels, two frees";
     s11 (Some(4)) "a rollback moves space past a searcher";
     s12 (Some(4)) "three frees complete a leaf";
     s13 (None) "two-leaf run against claim";
@@ -126,18 +131,48 @@ where
     (index::<G>(base + blocks, 2, &free), base)
 }
 
-/// What an allocation is: the aligned search, then the exact one.
+/// What an allocation is: the aligned search, then the exact one. At once followed by what the next
+/// searcher does with what the leaf lost, to have the two overlap with everything.
 fn allocate<G: Geometry>(index: &Bitmap<G>, len: u64) -> Option<u64> {
     let order = order_above(len);
     let quick = (order <= G::MAX_ORDER)
         .then(|| index.claim_aligned(order, len, 0, 0..index.leaf_count(), Pack::First))
         .flatten();
-    quick.or_else(|| exact(index, len).ok())
+    match quick {
+        Some(start) => tidy(index, start, len),
+        None => return exact(index, len).ok(),
+    }
+    quick
+}
+
+/// Claims a given range, and repairs.
+fn claim<G: Geometry>(index: &Bitmap<G>, start: u64, len: u64) -> bool {
+    let claimed = index.claim(start, len).is_ok();
+    if claimed {
+        tidy(index, start, len);
+    }
+    claimed
+}
+
+/// Repairs what the summary says of the leaves of a range.
+fn tidy<G: Geometry>(index: &Bitmap<G>, start: u64, len: u64) {
+    let leaf = |block: u64| block as usize / G::LEAF_BLOCKS;
+    (leaf(start)..=leaf(start + len - 1)).for_each(|leaf| index.tidy(leaf));
+}
+
+/// Repairs what a node of `level` says of `child` and `order`.
+fn repair<G: Geometry>(index: &Bitmap<G>, level: usize, child: usize, order: u32) {
+    let place = G::Word::bit((child % G::FANOUT) as u32);
+    index.repair(level, child / G::FANOUT, place, 1 << order);
 }
 
 fn exact<G: Geometry>(index: &Bitmap<G>, len: u64) -> Result<u64, freemap::watch::Ticket> {
     let search = Search { least: len, most: len, align: 1, take: |_| len };
-    index.claim_exact(0, &search).map(|(start, _)| start)
+    let claimed = index.claim_exact(0, &search).map(|(start, _)| start);
+    if let Ok(start) = claimed {
+        tidy(index, start, len);
+    }
+    claimed
 }
 
 fn free<G: Geometry>(index: &Bitmap<G>, start: u64, len: u64) {

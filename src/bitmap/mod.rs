@@ -26,7 +26,7 @@ mod tests;
 mod verify;
 
 pub use build::OutOfMemory;
-pub use search::{Pack, Search, order_above};
+pub use search::{Lost, Pack, Search, order_above};
 pub use verify::{Difference, Verification};
 
 use crate::geometry::Geometry;
@@ -143,31 +143,19 @@ impl<G: Geometry> Bitmap<G> {
                 }
             }
         }
-        let mut before = G::Word::ZERO;
-        let mut words = 0;
         for piece in pieces {
-            match self.claim_piece(piece) {
-                Ok(free) => before = free,
-                Err(free) => {
-                    let conflict = Conflict { block: Self::first_block(piece, !free) };
-                    return self.roll_back(start, len, piece, conflict);
-                }
+            if let Err(free) = self.claim_piece(piece) {
+                let conflict = Conflict { block: Self::first_block(piece, !free) };
+                return self.roll_back(start, len, piece, conflict);
             }
-            words += 1;
         }
-        if words == 1 {
-            let width = u64::from(G::WORD_BLOCKS);
-            let mask = G::Word::span((start % width) as u32, len as u32);
-            self.claimed_in_word((start / width) as usize, before, mask);
-        } else {
-            self.claimed(start, len);
-        }
+        self.claimed(start, len);
         Ok(())
     }
 
-    /// Takes the blocks of `piece`; answers with the word before, or with the word that lacks some.
+    /// Takes the blocks of `piece`, or answers with the word that lacks some.
     #[inline]
-    fn claim_piece(&self, piece: Piece<G::Word>) -> Result<G::Word, G::Word> {
+    fn claim_piece(&self, piece: Piece<G::Word>) -> Result<(), G::Word> {
         let word = self.word(piece.word);
         let mut free = word.load(Site::LeafLook);
         loop {
@@ -175,7 +163,7 @@ impl<G: Geometry> Bitmap<G> {
                 return Err(free);
             }
             match self.take(word, free, free & !piece.mask) {
-                Ok(before) => return Ok(before),
+                Ok(_) => return Ok(()),
                 Err(now) => free = now,
             }
         }
@@ -237,23 +225,31 @@ impl<G: Geometry> Bitmap<G> {
         debug_assert!(len > 0 && start + len <= self.blocks);
         let width = u64::from(G::WORD_BLOCKS);
         if mutated(Mutant::SetBeforeLeaf) {
-let leaf = (start / G::LEAF_BLOCKS as u64) as usize;
-            self.summary.ensure(1, leaf, (2 << G::MAX_ORDER) - 1);
+            let leaf = (start / G::LEAF_BLOCKS as u64) as usize;
+            self.summary.ensure(1, leaf, G::ORDERS);
         }
         if mutated(Mutant::WatchReadBeforeLeaf) || mutated(Mutant::EventBeforeEnsure) {
             self.tell_watchers(start, len);
         }
         if start % width + len <= width {
             let mask = G::Word::span((start % width) as u32, len as u32);
-            let piece = Piece { word: (start / width) as usize, mask };
-            let free = self
-                .release_piece(piece)
-                .map_err(|free| ReleaseError::Free { block: Self::first_block(piece, free) })?;
-            self.publish_word(piece.word, mask, free);
-        } else {
-            self.release_words(start, len)?;
+            return self.release_in_word((start / width) as usize, mask);
         }
+        self.release_words(start, len)?;
         self.tell_watchers_of_release(start, len);
+        Ok(())
+    }
+
+    /// Gives back the blocks of `mask`, neighbours or not, in word `word`: all of them, or nothing if
+    /// one of them is free already. One compare-exchange, then the publication.
+    #[inline(always)]
+    pub fn release_in_word(&self, word: usize, mask: G::Word) -> Result<(), ReleaseError> {
+        let piece = Piece { word, mask };
+        let free = self
+            .release_piece(piece)
+            .map_err(|free| ReleaseError::Free { block: Self::first_block(piece, free) })?;
+        self.publish_word(word, mask, free);
+        self.tell_watchers_of_word(word, mask);
         Ok(())
     }
 

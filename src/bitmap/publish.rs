@@ -7,8 +7,8 @@
 use super::Bitmap;
 use crate::geometry::Geometry;
 use crate::mutant::{Mutant, mutated};
-use crate::sync::Site;
-use crate::word::{OrderSet, Word};
+use crate::sync::{AtomicWord, Site};
+use crate::word::{OrderSet, Word, each};
 
 /// A release that was told to look further than this many words on either side of its range for
 /// the end of the run it completed counts as completing any run that somebody waits for.
@@ -23,17 +23,12 @@ impl<G: Geometry> Bitmap<G> {
     pub(super) fn publish_word(&self, word: usize, mask: G::Word, left: G::Word) {
         let leaf = word / G::LEAF_WORDS;
         let place = mask.trailing_zeros();
-        let mut orders = 0;
-        if mask == G::Word::bit(place) {
-            orders = left.order_around(place).map_or(0, |order| (2 << order) - 1);
+        let mut orders = if mask == G::Word::bit(place) {
+            left.orders_around(place)
         } else {
-            for order in 0..=G::WORD_ORDER {
-                if !completes(left, mask, order) {
-                    break;
-                }
-                orders |= 1 << order;
-            }
-        }
+            // More than the release completed, perhaps, but nothing that is not there.
+            left.orders()
+        };
         if left == G::FULL && !mutated(Mutant::NoSiblingLook) {
             let word = word % G::LEAF_WORDS;
             orders |= self.leaves[leaf].orders_over_words(word, word, Site::Sibling);
@@ -92,6 +87,29 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
+    /// The same for blocks of one word that need not be neighbours.
+    #[inline(always)]
+    pub(super) fn tell_watchers_of_word(&self, word: usize, mask: G::Word) {
+        let skip = mutated(Mutant::NoEventOnFree)
+            || mutated(Mutant::EventBeforeEnsure)
+            || mutated(Mutant::WatchReadBeforeLeaf);
+        if !skip && let Some(awaited) = self.watch.awaited() {
+            self.lift_for_word(word, mask, awaited);
+        }
+    }
+
+    #[cold]
+    fn lift_for_word(&self, word: usize, mask: G::Word, awaited: u64) {
+        let mut rest = mask;
+        while rest != G::Word::ZERO {
+            let place = rest.trailing_zeros();
+            let len = (!(rest >> place)).trailing_zeros().min(G::Word::BITS - place);
+            rest &= !G::Word::span(place, len);
+            let start = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
+            self.lift_if_awaited(start, u64::from(len), awaited);
+        }
+    }
+
     /// The last step of a release or rollback: lifts the watch if the run that now surrounds
     /// `start..start + len` is as long as somebody waits for. Pairs with `Watch::register`: either
     /// we see the registration, or the search that follows it sees our publication [mutants:
@@ -121,112 +139,145 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// After a claim of `place`, the lowest free block of a word that held `free`: repairs what the
-    /// leaf lost.
-    #[inline(always)]
-    pub(super) fn claimed_lowest(&self, word: usize, free: G::Word, place: u32) {
-        // The blocks below are taken, so the groups that were lost, if any, begin at `place`. While
-        // one of the largest order among them is left in the word, nothing was lost; most often it
-        // lies right behind.
-        let run = (!(free >> place)).trailing_zeros().min(G::WORD_BLOCKS - place);
-        let largest = run.ilog2().min(place.trailing_zeros());
-        if run >= 2 << largest {
-            return;
-        }
-        let left = free & !G::Word::bit(place);
-        if !left.has_order(largest) {
-            self.repair_word(word, free, left);
-        }
-    }
-
-    #[inline(never)]
-    fn repair_word(&self, word: usize, free: G::Word, left: G::Word) {
-        let lost = free.orders() & !left.orders();
-        self.repair_lost(word / G::LEAF_WORDS, lost, free == G::FULL);
-    }
-
-    /// After a claim of `mask` in a word that held `free`.
-    #[inline]
-    pub(super) fn claimed_in_word(&self, word: usize, free: G::Word, mask: G::Word) {
-        let lost = free.orders() & !(free & !mask).orders();
-        if lost != 0 {
-            self.repair_lost(word / G::LEAF_WORDS, lost, free == G::FULL);
-        }
-    }
-
-    #[inline(never)]
-    fn repair_lost(&self, leaf: usize, lost: OrderSet, was_full: bool) {
-        let mut rest = lost;
-        if was_full {
-            rest |= (2 << G::MAX_ORDER) - (2 << G::WORD_ORDER);
-        }
-        while rest != 0 {
-            let order = rest.trailing_zeros();
-            rest &= rest - 1;
-            if !self.leaves[leaf].has_order(order, Site::LeafLook) {
-                self.repair(1, leaf, order);
-            }
-        }
-    }
-
-    /// After a claim of several words: repairs what their leaves no longer have.
+    /// After a claim of `start..start + len` that covers whole leaves: repairs what the summary says
+    /// of those. For less than a leaf it does not pay: who next looks for space finds out.
     pub(super) fn claimed(&self, start: u64, len: u64) {
         let width = G::LEAF_BLOCKS as u64;
-        for leaf in (start / width) as usize..=((start + len - 1) / width) as usize {
-            let lost = !self.leaves[leaf].orders(Site::LeafLook) & ((2 << G::MAX_ORDER) - 1);
-            let mut rest = lost;
-            while rest != 0 {
-                self.repair(1, leaf, rest.trailing_zeros());
-                rest &= rest - 1;
-            }
+        let (mut leaf, end) = (start.div_ceil(width) as usize, ((start + len) / width) as usize);
+        while leaf < end {
+            let (node, place) = (leaf / G::FANOUT, leaf % G::FANOUT);
+            let count = (end - leaf).min(G::FANOUT - place);
+            self.repair(1, node, G::Word::span(place as u32, count as u32), G::ORDERS);
+            leaf += count;
         }
     }
 
-    /// Clears the bit of `order` that the nodes of `level` hold for `child`, unless the child turns
-    /// out to have such a run; goes on upward if the node has nothing left. Safe to call at any
-    /// time, by anyone, on any child. O(levels).
-    pub fn repair(&self, level: usize, child: usize, order: u32) {
-        let (mut level, mut child) = (level, child);
-        while level <= self.summary.height() {
-            let (node, bit) = self.summary.parent(level, child);
-            if node.has(order).load(Site::HasLook) & bit == G::Word::ZERO {
+    /// Clears the bits of `orders` that node `index` of `level` holds for `children`, unless a child
+    /// turns out to have such a run; goes on upward with the orders of which the node has nothing
+    /// left. Above level 1, one child only. Safe to call at any time, by anyone.
+    /// O(children + orders x levels).
+    pub fn repair(&self, level: usize, index: usize, children: G::Word, orders: OrderSet) {
+        let (mut index, mut children, mut orders) = (index, children, orders);
+        for level in level..=self.summary.height() {
+            let node = self.summary.node(level, index);
+            if level > 1 {
+                // A child that is live needs no repair. Neither does one that only its own guard
+                // makes live: the clear would have to be undone and the watch lifted, by everybody
+                // who comes by, until the guard's holder moves on. What is left is a stale positive
+                // (invariant 3).
+                let child = index * G::FANOUT + children.trailing_zeros() as usize;
+                orders &= !self.live_orders(level, child, orders);
+            }
+            let (mut shown, mut stale) = (G::Word::ZERO, 0);
+            for order in each(orders) {
+                let has = node.has(order).load(Site::HasLook) & children;
+                if has == G::Word::ZERO {
+                    // Hardly ever is there anything above.
+                    break;
+                }
+                shown |= has;
+                stale |= 1 << order;
+            }
+            if stale == 0 {
                 return;
             }
-            // A child that is live needs no repair. Neither does one that only its own guard makes
-            // live: the clear would have to be undone and the watch lifted, by everybody who comes
-            // by, until the guard's holder moves on. What is left is a stale positive (invariant 3).
-            if level > 1 && self.summary.level(level - 1)[child].may_have(order) != G::Word::ZERO {
-                return;
-            }
+            orders = stale;
             // From here until the guard is released, a searcher that does not see the order bit
-            // sees the guard (invariant 2) [mutants: NoGuard, GuardNotExclusive].
+            // sees the guard (invariant 2) [mutants: NoGuard, GuardNotExclusive]. Children that
+            // somebody else has the guard of are his: stale positives, for us (invariant 3).
+            let mut mine = shown;
             if !mutated(Mutant::NoGuard) {
-                let taken = node.guard().fetch_or(bit, Site::GuardChange) & bit != G::Word::ZERO;
-                if taken && !mutated(Mutant::GuardNotExclusive) {
-                    return; // Somebody else is on it: leave a stale positive (invariant 3).
+                let taken = node.guard().fetch_or(shown, Site::GuardChange);
+                if !mutated(Mutant::GuardNotExclusive) {
+                    mine &= !taken;
                 }
             }
-            let early = mutated(Mutant::RecheckBeforeClear) && self.is_live(level, child, order);
-            node.has(order).fetch_and(!bit, Site::HasClear);
+            if mine == G::Word::ZERO {
+                return;
+            }
+            let held = if mutated(Mutant::ReleaseOthersGuards) { shown } else { mine };
+            let mut guard = Guard { held: Some((node.guard(), held)) };
+            self.clear(level, index, mine, orders, &mut guard);
+            guard.release();
+            (children, index) = (G::Word::bit((index % G::FANOUT) as u32), index / G::FANOUT);
+        }
+    }
+
+    /// Clears the bits of `orders` for `children`, whose guards the caller holds.
+    fn clear(
+        &self,
+        level: usize,
+        index: usize,
+        children: G::Word,
+        orders: OrderSet,
+        guard: &mut Guard<'_, G>,
+    ) {
+        let node = self.summary.node(level, index);
+        let live = |place| self.live_orders(level, index * G::FANOUT + place as usize, orders);
+        let early: Vec<OrderSet> = if mutated(Mutant::RecheckBeforeClear) {
+            children.places().map(live).collect()
+        } else {
+            Vec::new()
+        };
+        let mut cleared = [G::Word::ZERO; 16];
+        for order in each(orders) {
+            cleared[order as usize] = node.has(order).fetch_and(!children, Site::HasClear);
+        }
+        for (nth, place) in children.places().enumerate() {
             // Pairs with the reads in `Summary::ensure`: a release that missed our clear is seen
             // here [mutants: DropRecheck, RecheckBeforeClear, WeakClearer].
             let live = match () {
-                () if mutated(Mutant::RecheckBeforeClear) => early,
-                () if mutated(Mutant::DropRecheck) => false,
-                () if mutated(Mutant::DropUpRecheck) && level > 1 => false,
-                () => self.is_live(level, child, order),
+                () if mutated(Mutant::RecheckBeforeClear) => early[nth],
+                () if mutated(Mutant::DropRecheck) => 0,
+                () if mutated(Mutant::DropUpRecheck) && level > 1 => 0,
+                () => live(place),
             };
-            let release = || {
-                if !mutated(Mutant::NoGuard) {
-                    node.guard().fetch_and(!bit, Site::GuardChange);
+            let child = G::Word::bit(place);
+            let ours = |order: &u32| cleared[*order as usize] & child != G::Word::ZERO;
+            let wrong = each(live).filter(ours).fold(0, |set, order| set | 1 << order);
+            if wrong != 0 {
+                self.restore(level, index, child, wrong, guard);
+                if mutated(Mutant::RestoreFirstOnly) {
+                    return;
                 }
-            };
-            if live {
-                self.restore(level, child, order, release);
-                return;
             }
-            release();
-            (level, child) = (level + 1, child / G::FANOUT);
+        }
+    }
+
+    /// Undoes clears that turned out wrong; the guard goes last [mutants:
+    /// ReleaseGuardBeforeRestore, GuardReleasedBeforeEnsureUp]. Whoever looked for one of `orders` in
+    /// the meantime may have passed by and has to look again [mutant: RestoreNoEvent].
+    #[cold]
+    fn restore(
+        &self,
+        level: usize,
+        index: usize,
+        child: G::Word,
+        orders: OrderSet,
+        guard: &mut Guard<'_, G>,
+    ) {
+        if mutated(Mutant::ReleaseGuardBeforeRestore) {
+            guard.release();
+        }
+        self.summary.node(level, index).set(child, orders);
+        if mutated(Mutant::GuardReleasedBeforeEnsureUp) {
+            guard.release();
+        }
+        if !mutated(Mutant::RestoreNoEnsureUp) {
+            self.summary.ensure(level + 1, index, orders);
+        }
+        if !mutated(Mutant::RestoreNoEvent) {
+            self.watch.lift();
+        }
+    }
+
+    /// Repairs what the summary says of one leaf, as the next searcher that comes by would.
+    #[cfg(loom)]
+    pub fn tidy(&self, leaf: usize) {
+        let lost = !self.leaves[leaf].orders(Site::LeafLook) & G::ORDERS;
+        if lost != 0 {
+            let (_, place) = self.summary.parent(1, leaf);
+            self.repair(1, leaf / G::FANOUT, place, lost);
         }
     }
 
@@ -237,41 +288,39 @@ impl<G: Geometry> Bitmap<G> {
         node.has(order).fetch_or(bit, Site::HasSet);
     }
 
-    /// Undoes a clear that turned out wrong; the guard goes last [mutants:
-    /// ReleaseGuardBeforeRestore, GuardReleasedBeforeEnsureUp]. Whoever looked for `order` in the
-    /// meantime may have passed by and has to look again [mutant: RestoreNoEvent].
-    #[cold]
-    fn restore(&self, level: usize, child: usize, order: u32, release: impl Fn()) {
-        if mutated(Mutant::ReleaseGuardBeforeRestore) {
-            release();
-        }
-        let (node, bit) = self.summary.parent(level, child);
-        node.has(order).fetch_or(bit, Site::HasSet);
-        let early = mutated(Mutant::GuardReleasedBeforeEnsureUp);
-        if early {
-            release();
-        }
-        if !mutated(Mutant::RestoreNoEnsureUp) {
-            self.summary.ensure(level + 1, child / G::FANOUT, 1 << order);
-        }
-        if !mutated(Mutant::RestoreNoEvent) {
-            self.watch.lift();
-        }
-        if !early && !mutated(Mutant::ReleaseGuardBeforeRestore) {
-            release();
-        }
-    }
-
-    /// Whether `child` of `level` has a run of `order`, or may come to have one by a restore.
-    fn is_live(&self, level: usize, child: usize, order: u32) -> bool {
+    /// Those of `orders` of which a child, one of the children of `level`, has a run or may come to
+    /// have one by a restore.
+    fn live_orders(&self, level: usize, child: usize, orders: OrderSet) -> OrderSet {
         if level == 1 {
-            self.leaves[child].has_order(order, Site::LeafLook)
-        } else {
-            let node = &self.summary.level(level - 1)[child];
-            if mutated(Mutant::UpIgnoresGuard) {
-                return node.has(order).load(Site::HasLook) != G::Word::ZERO;
-            }
-            node.may_have(order) != G::Word::ZERO
+            // Without the lowest there is none of the others.
+            let leaf = &self.leaves[child];
+            let none = !leaf.has_order(orders.trailing_zeros(), Site::LeafLook);
+            return if none { 0 } else { leaf.orders(Site::LeafLook) & orders };
+        }
+        let node = self.summary.node(level - 1, child);
+        let live = |order: &u32| {
+            let has = if mutated(Mutant::UpIgnoresGuard) {
+                node.has(*order).load(Site::HasLook)
+            } else {
+                node.may_have(*order)
+            };
+            has != G::Word::ZERO
+        };
+        each(orders).filter(live).fold(0, |set, order| set | 1 << order)
+    }
+}
+
+/// The guards of some children of one node, until they are released.
+struct Guard<'a, G: Geometry> {
+    held: Option<(&'a AtomicWord<G::Word>, G::Word)>,
+}
+
+impl<G: Geometry> Guard<'_, G> {
+    fn release(&mut self) {
+        if let Some((guard, children)) = self.held.take()
+            && !mutated(Mutant::NoGuard)
+        {
+            guard.fetch_and(!children, Site::GuardChange);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Nothing here stops anybody, so an answer that spans words may be a mixture of moments. What was
 //! free (or allocated) throughout the call is always reported as such.
 
-use super::Bitmap;
+use super::{Bitmap, Piece};
 use crate::geometry::Geometry;
 use crate::summary::{Found, Look};
 use crate::sync::Site;
@@ -52,6 +52,13 @@ impl<G: Geometry> Bitmap<G> {
             to = from;
         }
         floor
+    }
+
+    /// The first free block of those in `mask`.
+    #[inline]
+    pub fn free_in_word(&self, word: usize, mask: G::Word) -> Option<u64> {
+        let free = self.word(word).load(Site::LeafLook) & mask;
+        (free != G::Word::ZERO).then(|| Self::first_block(Piece { word, mask }, free))
     }
 
     /// The first free block of `from..to` by the words alone, or `to`.
@@ -112,7 +119,7 @@ impl<G: Geometry> Bitmap<G> {
                 }
                 Found::Node(node) => {
                     from = from.max(node * G::FANOUT);
-                    let word = self.summary.level(1)[node].may_have(order);
+                    let word = self.summary.node(1, node).may_have(order);
                     let right = word & (G::Word::MAX << (from % G::FANOUT) as u32);
                     if right != G::Word::ZERO {
                         return Some(node * G::FANOUT + right.trailing_zeros() as usize);

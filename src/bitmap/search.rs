@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use super::Bitmap;
+use crate::extent::Extent;
 use crate::geometry::Geometry;
 use crate::summary::{Found, Look};
 use crate::sync::Site;
@@ -38,9 +39,15 @@ pub struct Search<F> {
     pub take: F,
 }
 
+/// Another thread changed the word just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost;
+
 /// What to do after a leaf was looked into.
 enum Visit<T> {
     Done(T),
+    /// The leaf has no run of the order at all.
+    Stale,
     /// Go on with the first leaf at or after this one, which lies behind the one looked into.
     From(usize),
 }
@@ -64,29 +71,61 @@ impl<G: Geometry> Bitmap<G> {
         self.leaves.len()
     }
 
-    /// Claims the lowest free block of word `word`, or nothing if it has none: the shortest way
-    /// there is.
+    /// Claims the lowest free block of word `word`, if it has one: the shortest way there is. One
+    /// attempt.
     #[inline(always)]
-    pub fn claim_one_in(&self, word: usize) -> Option<u64> {
+    pub fn claim_one_in(&self, word: usize) -> Result<Option<u64>, Lost> {
         let atomic = self.word(word);
-        let mut free = atomic.load(Site::LeafLook);
-        while free != G::Word::ZERO {
-            let place = free.trailing_zeros();
-            match self.take(atomic, free, free & !G::Word::bit(place)) {
-                Ok(_) => {
-                    self.claimed_lowest(word, free, place);
-                    return Some(word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place));
-                }
-                Err(now) => free = now,
-            }
+        let free = atomic.load(Site::LeafLook);
+        if free == G::Word::ZERO {
+            return Ok(None);
         }
-        None
+        let place = free.trailing_zeros();
+        match self.take(atomic, free, free & !G::Word::bit(place)) {
+            Ok(_) => Ok(Some(word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place))),
+            Err(_) => Err(Lost),
+        }
+    }
+
+    /// Claims the lowest aligned runs of `order` (no wider than a word) in word `word`, `len` blocks of
+    /// each, as many as there are or `extents` has room for, all in one step; how many. Nothing if
+    /// another thread changed the word just now.
+    #[inline]
+    pub fn claim_many_in_word(
+        &self,
+        word: usize,
+        order: u32,
+        len: u32,
+        extents: &mut [Extent],
+    ) -> usize {
+        let atomic = self.word(word);
+        let free = atomic.load(Site::LeafLook);
+        let first = word as u64 * u64::from(G::WORD_BLOCKS);
+        let run = G::Word::span(0, len);
+        let (mut runs, mut mask, mut taken) = (free.aligned_runs(order), G::Word::ZERO, 0);
+        for extent in extents {
+            if runs == G::Word::ZERO {
+                break;
+            }
+            let place = runs.trailing_zeros();
+            runs = runs.without_lowest();
+            mask |= run << place;
+            *extent = Extent { start: first + u64::from(place), len: u64::from(len) };
+            taken += 1;
+        }
+        if taken > 0 && self.take(atomic, free, free & !mask).is_ok() { taken } else { 0 }
+    }
+
+    /// In how many of its words the leaf of word `word` has an aligned run of `order`.
+    #[inline]
+    pub fn words_with(&self, word: usize, order: u32) -> u32 {
+        self.leaves[word / G::LEAF_WORDS].words_with(order, Site::LeafLook).count_ones()
     }
 
     /// Claims the first `len` blocks of an aligned run of `order` (no wider than a word) in word
     /// `word`, at or after place `from`.
     #[inline]
-    pub fn claim_in_word(&self, word: usize, order: u32, len: u32, from: u32) -> Option<u64> {
+    fn claim_in_word(&self, word: usize, order: u32, len: u32, from: u32) -> Option<u64> {
         let atomic = self.word(word);
         let mut free = atomic.load(Site::LeafLook);
         loop {
@@ -94,7 +133,6 @@ impl<G: Geometry> Bitmap<G> {
             let mask = G::Word::span(place, len);
             match self.take(atomic, free, free & !mask) {
                 Ok(_) => {
-                    self.claimed_in_word(word, free, mask);
                     return Some(word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place));
                 }
                 Err(now) => free = now,
@@ -102,34 +140,41 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// Claims `len` blocks at the start of an aligned run of `order` in `leaf`, at or after block
-    /// `from`.
+    /// Claims `len` blocks at the start of an aligned run of `order`, in the leaf of block `from` and
+    /// not before it. One attempt at each run.
     #[inline]
-    fn claim_in_leaf(&self, leaf: usize, order: u32, len: u64, from: u64) -> Option<u64> {
-        let first_word = leaf * G::LEAF_WORDS;
-        if order <= G::WORD_ORDER {
-            let width = u64::from(G::WORD_BLOCKS);
-            return (first_word..first_word + G::LEAF_WORDS).find_map(|word| {
-                let start = word as u64 * width;
-                match from {
-                    _ if from >= start + width => None,
-                    _ if order == 0 && from <= start => self.claim_one_in(word),
-                    _ => {
-                        let place = from.saturating_sub(start) as u32;
-                        self.claim_in_word(word, order, len as u32, place)
-                    }
-                }
-            });
+    pub fn claim_in_leaf(&self, order: u32, len: u64, from: u64) -> Option<u64> {
+        match self.visit_leaf(order, len, from) {
+            Visit::Done(start) => Some(start),
+            _ => None,
         }
-        let first_block = (leaf * G::LEAF_BLOCKS) as u64;
-        (0..G::LEAF_BLOCKS as u64 >> order)
-            .map(|group| first_block + (group << order))
-            .filter(|&start| start >= from)
-            .find(|&start| {
-                // The whole group must be free, as the summary says, or the leaf is no place for
-                // this order.
-                self.is_free(start, 1 << order) && self.claim(start, len).is_ok()
-            })
+    }
+
+    #[inline]
+    fn visit_leaf(&self, order: u32, len: u64, from: u64) -> Visit<u64> {
+        let width = u64::from(G::WORD_BLOCKS);
+        let word = (from / width) as usize;
+        let leaf = word / G::LEAF_WORDS;
+        let mut words = self.leaves[leaf].words_with(order, Site::LeafLook);
+        if words == 0 {
+            return Visit::Stale;
+        }
+        words &= u32::MAX << (word % G::LEAF_WORDS);
+        while words != 0 {
+            let index = leaf * G::LEAF_WORDS + words.trailing_zeros() as usize;
+            words &= words - 1;
+            let place = if index > word { 0 } else { (from % width) as u32 };
+            let claimed = if order <= G::WORD_ORDER {
+                self.claim_in_word(index, order, len as u32, place)
+            } else {
+                let start = index as u64 * width;
+                (place == 0 && self.claim(start, len).is_ok()).then_some(start)
+            };
+            if let Some(start) = claimed {
+                return Visit::Done(start);
+            }
+        }
+        Visit::From(leaf + 1)
     }
 
     /// Claims `len` blocks at the start of an aligned run of `order` in one of `leaves`, at or
@@ -143,10 +188,7 @@ impl<G: Geometry> Bitmap<G> {
         pack: Pack,
     ) -> Option<u64> {
         self.visit_leaves(order, leaves, Look::Quick, pack, |leaf| {
-            match self.claim_in_leaf(leaf, order, len, from) {
-                Some(start) => Visit::Done(start),
-                None => Visit::From(leaf + 1),
-            }
+            self.visit_leaf(order, len, from.max((leaf * G::LEAF_BLOCKS) as u64))
         })
     }
 
@@ -160,9 +202,7 @@ impl<G: Geometry> Bitmap<G> {
         search: &Search<F>,
     ) -> Option<(u64, u64)> {
         self.visit_leaves(order, leaves, Look::Quick, pack, |leaf| {
-            let Some(inside) = self.first_group(leaf, order) else {
-                return Visit::From(leaf + 1);
-            };
+            let Some(inside) = self.first_group(leaf, order) else { return Visit::Stale };
             let end = self.run_end(inside, self.blocks.min(inside.saturating_add(search.most)));
             let start = self.run_start(inside, end.saturating_sub(search.most));
             match self.claim_of_run(start, end, search) {
@@ -265,6 +305,9 @@ impl<G: Geometry> Bitmap<G> {
         // A fitting run that has a group of `order` in a leaf begins at most this far before it.
         let reach = search.least - 1;
         self.visit_leaves(order, leaves, Look::Thorough, Pack::First, |leaf| {
+            if !self.leaves[leaf].has_order(order, Site::LeafLook) {
+                return Visit::Stale;
+            }
             let leaf_start = leaf as u64 * leaf_blocks;
             let leaf_end = (leaf_start + leaf_blocks).min(self.blocks);
             let lowest = floor.max(leaf_start.saturating_sub(reach));
@@ -313,7 +356,8 @@ impl<G: Geometry> Bitmap<G> {
             match self.summary.find(order, next / fanout, last_node, look) {
                 Found::Nothing => return None,
                 Found::Stale { level, child } => {
-                    self.repair(level, child, order);
+                    let (node, place) = (child / fanout, (child % fanout) as u32);
+                    self.repair(level, node, G::Word::bit(place), 1 << order);
                     next = self.summary.after_subtree(level, child) * fanout;
                 }
                 Found::Node(node) => {
@@ -324,24 +368,34 @@ impl<G: Geometry> Bitmap<G> {
                         todo = tight;
                     }
                     next = first + fanout;
+                    let (mut taken, mut stale) = (None, G::Word::ZERO);
                     while todo != G::Word::ZERO {
                         let preferred = todo & tight;
                         let pick = if preferred != G::Word::ZERO { preferred } else { todo };
                         let child = pick.trailing_zeros();
                         todo &= !G::Word::bit(child);
                         let leaf = first + child as usize;
-                        let resume = match visit(leaf) {
-                            Visit::Done(taken) => return Some(taken),
-                            Visit::From(resume) => resume.max(leaf + 1),
-                        };
-                        if !self.leaves[leaf].has_order(order, Site::LeafLook) {
-                            self.repair(1, leaf, order);
+                        match visit(leaf) {
+                            Visit::Done(found) => {
+                                taken = Some(found);
+                                break;
+                            }
+                            Visit::Stale => stale |= G::Word::bit(child),
+                            Visit::From(resume) if resume >= first + fanout => {
+                                next = next.max(resume);
+                                break;
+                            }
+                            Visit::From(resume) => {
+                                todo &= G::Word::MAX << resume.saturating_sub(first) as u32;
+                            }
                         }
-                        if resume >= first + fanout {
-                            next = next.max(resume);
-                            break;
-                        }
-                        todo &= G::Word::MAX << (resume - first) as u32;
+                    }
+                    // All at once, and with the orders above, which those leaves have not either.
+                    if stale != G::Word::ZERO {
+                        self.repair(1, node, stale, G::ORDERS >> order << order);
+                    }
+                    if taken.is_some() {
+                        return taken;
                     }
                 }
             }
@@ -366,7 +420,7 @@ impl<G: Geometry> Bitmap<G> {
             return G::Word::ZERO;
         }
         let wanted = G::Word::span(from as u32, (until - from) as u32);
-        look.read(&self.summary.level(1)[node], order) & wanted
+        look.read(self.summary.node(1, node), order) & wanted
     }
 
     #[inline(always)]
@@ -374,6 +428,6 @@ impl<G: Geometry> Bitmap<G> {
         if pack == Pack::First || order == G::MAX_ORDER {
             return candidates;
         }
-        candidates & !self.summary.level(1)[node].has(order + 1).load(Site::HasLook)
+        candidates & !self.summary.node(1, node).has(order + 1).load(Site::HasLook)
     }
 }

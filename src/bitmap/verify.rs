@@ -88,7 +88,7 @@ impl<G: Geometry> Bitmap<G> {
             let below = match level {
                 1 => orders >> order & 1 == 1,
                 _ => {
-                    let child = &self.summary.level(level - 1)[child];
+                    let child = self.summary.node(level - 1, child);
                     child.has(order).load(Site::HasLook) != G::Word::ZERO
                 }
             };

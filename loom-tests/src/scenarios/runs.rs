@@ -149,7 +149,7 @@ pub fn s5() {
     let index = index::<Bit>(2, 1, &[0]);
     let other = spawn(&index, |index| {
         free(index, 1, 1);
-        index.claim(0, 1).is_ok()
+        claim(index, 0, 1)
     });
     let mine = (some(allocate(&index, 1)), 1);
     let moved = join(other).then_some((0, 1));
@@ -160,7 +160,7 @@ pub fn s5b() {
     let index = index::<Pair>(4, 1, &[0, 1, 2]);
     let other = spawn(&index, |index| {
         free(index, 3, 1);
-        index.claim(0, 2).is_ok()
+        claim(index, 0, 2)
     });
     let mine = (some(allocate(&index, 2)), 2);
     let moved = join(other).then_some((0, 2));
@@ -213,7 +213,7 @@ pub fn s7x() {
 pub fn s8() {
     let (index, base) = far::<Pair>(2, &[0]);
     let claimer = spawn(&index, |index| allocate(index, 1));
-    let repairer = spawn(&index, |index| index.repair(2, 1, 0));
+    let repairer = spawn(&index, |index| repair(index, 2, 1, 0));
     free(&index, base + 1, 1);
     let mine = some(allocate(&index, 1));
     join(repairer);
@@ -230,8 +230,8 @@ fn promised() -> (Arc<Bitmap<Bit>>, u64) {
 }
 
 fn repairs_free_and_claim((index, base): (Arc<Bitmap<Bit>>, u64)) {
-    let low = spawn(&index, |index| index.repair(1, 2, 0));
-    let high = spawn(&index, |index| index.repair(2, 1, 0));
+    let low = spawn(&index, |index| repair(index, 1, 2, 0));
+    let high = spawn(&index, |index| repair(index, 2, 1, 0));
     free(&index, base, 1);
     let mine = some(allocate(&index, 1));
     join(low);
@@ -245,8 +245,8 @@ pub fn s8b() {
 
 pub fn s8c() {
     let (index, base) = promised();
-    let low = spawn(&index, |index| index.repair(1, 2, 0));
-    let high = spawn(&index, |index| index.repair(2, 1, 0));
+    let low = spawn(&index, |index| repair(index, 1, 2, 0));
+    let high = spawn(&index, |index| repair(index, 2, 1, 0));
     free(&index, base, 1);
     join(low);
     join(high);
@@ -274,13 +274,63 @@ pub fn s9() {
 pub fn s9b() {
     let index = index::<Bit>(1, 1, &[]);
     index.promise(1, 0, 0);
-    let first = spawn(&index, |index| index.repair(1, 0, 0));
-    let second = spawn(&index, |index| index.repair(1, 0, 0));
+    let first = spawn(&index, |index| repair(index, 1, 0, 0));
+    let second = spawn(&index, |index| repair(index, 1, 0, 0));
     free(&index, 0, 1);
     let mine = some(allocate(&index, 1));
     join(first);
     join(second);
     settle(&index, &[(mine, 1)]);
+}
+
+/// Two leaves of one block, allocated, under stale positives.
+fn both_promised(index: Arc<Bitmap<Bit>>, first: usize) -> Arc<Bitmap<Bit>> {
+    index.promise(1, first, 0);
+    index.promise(1, first + 1, 0);
+    index
+}
+
+pub fn b1() {
+    let index = both_promised(index::<Bit>(2, 1, &[]), 0);
+    let repairer = spawn(&index, |index| index.repair(1, 0, 0b11, 1));
+    free(&index, 1, 1);
+    let mine = some(allocate(&index, 1));
+    join(repairer);
+    settle(&index, &[(0, 1), (mine, 1)]);
+}
+
+pub fn b1w() {
+    let index = both_promised(index::<Bit>(2, 1, &[]), 0);
+    let repairer = spawn(&index, |index| index.repair(1, 0, 0b11, 1));
+    free(&index, 0, 1);
+    free(&index, 1, 1);
+    join(repairer);
+    settle(&index, &[]);
+}
+
+pub fn b2() {
+    let index = both_promised(index::<Bit>(2, 1, &[]), 0);
+    let both = spawn(&index, |index| index.repair(1, 0, 0b11, 1));
+    let one = spawn(&index, |index| index.repair(1, 0, 0b10, 1));
+    free(&index, 1, 1);
+    let mine = some(allocate(&index, 1));
+    join(both);
+    join(one);
+    settle(&index, &[(0, 1), (mine, 1)]);
+}
+
+pub fn b3() {
+    let (index, base) = far::<Bit>(2, &[]);
+    let index = both_promised(index, base as usize);
+    index.promise(2, 1, 0);
+    let repairer = spawn(&index, |index| index.repair(1, 1, 0b11, 1));
+    let freer = spawn(&index, move |index| free(index, base, 1));
+    free(&index, base + 1, 1);
+    let mine = some(allocate(&index, 1));
+    join(repairer);
+    join(freer);
+    settle(&index, &[(0, base), (mine, 1)]);
+    some(allocate(&index, 1));
 }
 
 /// Blocks 0, 1 and 2 are free. One thread claims 0 and 1 together and gives 0 back because another
@@ -291,11 +341,11 @@ pub fn s11() {
     let flag = given_back.clone();
     let searcher = spawn(&index, |index| exact(index, 1).ok());
     let taker = spawn(&index, move |index| {
-        let one = index.claim(1, 1).is_ok();
-        let two = one && flag.load(Ordering::Acquire) && index.claim(2, 1).is_ok();
+        let one = claim(index, 1, 1);
+        let two = one && flag.load(Ordering::Acquire) && claim(index, 2, 1);
         (one, two)
     });
-    let long = index.claim(0, 2).is_ok();
+    let long = claim(&index, 0, 2);
     if !long {
         given_back.store(true, Ordering::Release);
     }
@@ -321,7 +371,7 @@ pub fn s12() {
 
 pub fn s13() {
     let index = index::<Bit>(2, 1, &[0, 1]);
-    let other = spawn(&index, |index| index.claim(0, 2).is_ok());
+    let other = spawn(&index, |index| claim(index, 0, 2));
     let mine = held(allocate(&index, 1), 1);
     let theirs = if join(other) { vec![(0, 2)] } else { vec![] };
     assert!(!mine.is_empty() || !theirs.is_empty(), "nobody won");
@@ -340,8 +390,8 @@ pub fn s13b() {
 
 pub fn s13c() {
     let index = index::<Bit>(3, 1, &[0, 1, 2]);
-    let other = spawn(&index, |index| index.claim(0, 2).is_ok());
-    let mine = index.claim(1, 2).is_ok();
+    let other = spawn(&index, |index| claim(index, 0, 2));
+    let mine = claim(&index, 1, 2);
     let theirs = join(other);
     assert!(mine != theirs, "exactly one of two overlapping claims wins");
     settle(&index, &[if mine { (1, 2) } else { (0, 2) }]);
@@ -354,7 +404,7 @@ pub fn s13c() {
 /// behind block 7.
 pub fn s13d() {
     let index = index::<Whole>(16, 1, &[7, 8, 9, 12, 13, 14]);
-    let other = spawn(&index, |index| index.claim(7, 1).is_ok());
+    let other = spawn(&index, |index| claim(index, 7, 1));
     let mine = some(exact(&index, 3).ok());
     let theirs = if join(other) { vec![(7, 1)] } else { vec![] };
     let rest = [(0, 7), (10, 2), (15, 1), (mine, 3)];
@@ -373,7 +423,7 @@ fn as_much_as_possible<G: Geometry>(index: &Bitmap<G>, least: u64) -> (u64, u64)
 /// The run shrinks between being measured and being claimed.
 pub fn s13e() {
     let index = index::<Whole>(4, 1, &[0, 1, 2]);
-    let other = spawn(&index, |index| index.claim(2, 1).is_ok());
+    let other = spawn(&index, |index| claim(index, 2, 1));
     let mine = as_much_as_possible(&index, 2);
     let theirs = if join(other) { vec![(2, 1)] } else { vec![] };
     settle(&index, &[&[mine, (3, 1)][..], &theirs].concat());
@@ -382,7 +432,7 @@ pub fn s13e() {
 /// The same where a claim that fails half way is rolled back, and the run shrinks twice.
 pub fn s13f() {
     let index = index::<Bit>(3, 1, &[0, 1, 2]);
-    let other = spawn(&index, |index| [2, 1].map(|block| index.claim(block, 1).is_ok()));
+    let other = spawn(&index, |index| [2, 1].map(|block| claim(index, block, 1)));
     let mine = as_much_as_possible(&index, 1);
     let theirs = [2, 1].into_iter().zip(join(other)).filter(|&(_, won)| won);
     let owned: Vec<_> = theirs.map(|(block, _)| (block, 1)).chain([mine]).collect();
@@ -406,7 +456,7 @@ pub fn s15b() {
     let (index, base) = far::<Whole>(3, &[]);
     index.promise(2, 1, 0);
     let freer = spawn(&index, move |index| free(index, base, 1));
-    let repairer = spawn(&index, |index| index.repair(2, 1, 0));
+    let repairer = spawn(&index, |index| repair(index, 2, 1, 0));
     free(&index, base + 2, 1);
     let mine = some(allocate(&index, 1));
     join(freer);

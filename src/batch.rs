@@ -1,0 +1,183 @@
+//! Layer 5: many extents in one call, with one read-modify-write for each word of the bitmap.
+
+use smallvec::SmallVec;
+
+use crate::bitmap::order_above;
+use crate::core::{Core, Native, WORD_BLOCKS, free_error};
+use crate::cursor::Cursor;
+use crate::error::{AllocError, FreeError, FreeManyError, on_device};
+use crate::extent::Extent;
+use crate::geometry::Geometry;
+use crate::request::Request;
+use crate::word::Word;
+
+/// Groups of a list that need not be found twice.
+const KEPT: usize = 64;
+
+type NativeWord = <Native as Geometry>::Word;
+
+impl Core {
+    /// Fills `extents` with extents of `len` blocks, or leaves everything as it was.
+    pub fn allocate_many(
+        &self,
+        cursor: &mut Cursor,
+        len: u64,
+        extents: &mut [Extent],
+    ) -> Result<(), AllocError> {
+        Request::new(len).validate(self.bitmap.blocks())?;
+        let mut filled = 0;
+        while filled < extents.len() {
+            let rest = &mut extents[filled..];
+            let taken = if (1..=WORD_BLOCKS).contains(&len) {
+                let word = cursor.place(len).word;
+                self.bitmap.claim_many_in_word(word, order_above(len), len as u32, rest)
+            } else {
+                0
+            };
+            self.lanes.allocated(cursor.lane, taken as u64 * len);
+            filled += taken;
+            if let Some(next) = extents.get_mut(filled) {
+                match self.allocate(cursor, len) {
+                    Ok(extent) => *next = extent,
+                    Err(_) => {
+                        for extent in &extents[..filled] {
+                            self.give_back(*extent);
+                            self.lanes.freed(cursor.lane, len);
+                        }
+                        return Err(self.failure(len.saturating_mul(extents.len() as u64), 1));
+                    }
+                }
+                filled += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back all of `extents`, which it sorts, or none of them if one is no rightful one.
+    pub fn free_many(
+        &self,
+        cursor: &mut Cursor,
+        extents: &mut [Extent],
+    ) -> Result<(), FreeManyError> {
+        let none = |error| FreeManyError { freed: 0, error };
+        self.sort(extents).map_err(none)?;
+        let mut kept: SmallVec<[Group; KEPT]> = SmallVec::new();
+        for group in Group::all(extents, 0) {
+            self.check(&group).map_err(none)?;
+            if kept.len() < KEPT {
+                kept.push(group);
+            }
+        }
+        let rest = kept.last().map_or(0, |group| group.end);
+        let (mut freed, mut blocks, mut result) = (0, 0, Ok(()));
+        for group in kept.into_iter().chain(Group::all(extents, rest)) {
+            match self.release_group(&group) {
+                Ok(()) => {
+                    let last = &extents[group.end - 1];
+                    cursor.freed(last.start, last.len);
+                    blocks += group.blocks();
+                    freed = group.end;
+                }
+                Err(error) => {
+                    if let FreeError::Torn { released } = error {
+                        blocks += released.len;
+                    }
+                    result = Err(FreeManyError { freed, error });
+                    break;
+                }
+            }
+        }
+        self.lanes.freed(cursor.lane, blocks);
+        result
+    }
+
+    /// Sorts `extents`, and sees that they lie on the device and apart from each other.
+    fn sort(&self, extents: &mut [Extent]) -> Result<(), FreeError> {
+        let blocks = self.bitmap.blocks();
+        let (mut sorted, mut end) = (true, 0);
+        for &extent in &*extents {
+            let (start, len) = on_device(extent, blocks)?;
+            sorted &= start >= end;
+            end = start + len;
+        }
+        if !sorted {
+            extents.sort_unstable_by_key(|extent| extent.start);
+            let overlap = |two: &&[Extent]| two[1].start - two[0].start < two[0].len;
+            if let Some(two) = extents.windows(2).find(overlap) {
+                return Err(FreeError::DoubleFree { block: two[1].start });
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, group: &Group) -> Result<(), FreeError> {
+        let free = match group.place {
+            Place::Word(word, mask) => self.bitmap.free_in_word(word as usize, mask),
+            Place::Words(Extent { start, len }) => {
+                let free = self.bitmap.free_in(start, start + len);
+                (free < start + len).then_some(free)
+            }
+        };
+        free.map_or(Ok(()), |block| Err(FreeError::DoubleFree { block }))
+    }
+
+    fn release_group(&self, group: &Group) -> Result<(), FreeError> {
+        let (start, released) = match group.place {
+            Place::Word(word, mask) => (0, self.bitmap.release_in_word(word as usize, mask)),
+            Place::Words(extent) => (extent.start, self.bitmap.release(extent.start, extent.len)),
+        };
+        released.map_err(|error| free_error(error, start))
+    }
+}
+
+/// Neighbours in a sorted list of extents that one step can release.
+#[derive(Clone, Copy)]
+struct Group {
+    place: Place,
+    /// Index behind the last of them.
+    end: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    /// All of them in this word, as these bits.
+    Word(u32, NativeWord),
+    /// One that reaches over several words.
+    Words(Extent),
+}
+
+impl Group {
+    /// Cuts sorted extents, from the `first` on, into groups.
+    #[inline]
+    fn all(extents: &[Extent], first: usize) -> impl Iterator<Item = Group> {
+        let mut next = first;
+        std::iter::from_fn(move || {
+            let extent = *extents.get(next)?;
+            next += 1;
+            let word = extent.start / WORD_BLOCKS;
+            let Some(mut mask) = mask_in(word, extent) else {
+                return Some(Group { place: Place::Words(extent), end: next });
+            };
+            while let Some(more) = extents.get(next).and_then(|&extent| mask_in(word, extent)) {
+                mask |= more;
+                next += 1;
+            }
+            Some(Group { place: Place::Word(word as u32, mask), end: next })
+        })
+    }
+
+    fn blocks(&self) -> u64 {
+        match self.place {
+            Place::Word(_, mask) => u64::from(mask.count_ones()),
+            Place::Words(extent) => extent.len,
+        }
+    }
+}
+
+/// The bits of `extent` in `word`, if it lies there entirely.
+#[inline(always)]
+fn mask_in(word: u64, extent: Extent) -> Option<NativeWord> {
+    let place = extent.start.wrapping_sub(word * WORD_BLOCKS);
+    let inside = place < WORD_BLOCKS && extent.len <= WORD_BLOCKS - place;
+    inside.then(|| NativeWord::span(place as u32, extent.len as u32))
+}

@@ -1,0 +1,162 @@
+//! Where one handle allocates: hints and memories, all of which may be lost at any time.
+
+use crate::allocator::MAX_BLOCKS;
+use crate::bitmap::order_above;
+use crate::core::Native;
+use crate::geometry::Geometry;
+use crate::lanes::LaneId;
+use crate::watch::Ticket;
+
+/// Runs are kept apart by class: the order that holds them, and one class for all that are longer
+/// than a leaf.
+const CLASSES: usize = Native::MAX_ORDER as usize + 2;
+
+/// Places that a handle remembers having freed, for each class.
+const FREED: usize = 8;
+
+/// After so many allocations in places just freed a handle looks around again.
+const REUSES: u32 = 256;
+
+/// What one handle keeps for itself.
+#[derive(Clone, Debug)]
+pub struct Cursor {
+    places: [Place; CLASSES],
+    /// Where the handle counts.
+    pub lane: LaneId,
+    nothing: Option<Nothing>,
+}
+
+/// Where a handle allocates runs of one class.
+///
+/// Going on from where the last one was lays out in sequence what is allocated in sequence, and
+/// costs little while the neighbourhood has plenty. Where it has not, what this handle has just freed
+/// is closer than anything a search would find: its cache lines are here, and no other handle heads
+/// for it.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The word that the last run was taken from.
+    pub word: usize,
+    /// Whether the leaf of that word had little to offer when it was found.
+    pub poor: bool,
+    /// Whether another thread changed that word while this handle was at it.
+    pub crowded: bool,
+    reuses: u32,
+    /// Words in which runs were freed: a stack that forgets its bottom.
+    freed: [u32; FREED],
+    top: usize,
+}
+
+/// No word has this index.
+const NONE: u32 = u32::MAX;
+const _: () = assert!(MAX_BLOCKS.div_ceil(Native::WORD_BLOCKS as u64) < NONE as u64);
+
+/// An exact search that found nothing: no run of `least` blocks at a multiple of `align` until the
+/// watch is lifted.
+#[derive(Clone, Copy, Debug)]
+pub struct Nothing {
+    pub ticket: Ticket,
+    pub least: u64,
+    pub align: u64,
+}
+
+impl Cursor {
+    /// A cursor that begins at `word`.
+    pub fn new(word: usize, lane: LaneId) -> Self {
+        let place =
+            Place { word, poor: false, crowded: false, reuses: 0, freed: [NONE; FREED], top: 0 };
+        Self { places: std::array::from_fn(|_| place.clone()), lane, nothing: None }
+    }
+
+    /// The place for runs of `len` blocks, at least 1.
+    #[inline(always)]
+    pub fn place(&mut self, len: u64) -> &mut Place {
+        &mut self.places[(order_above(len) as usize).min(CLASSES - 1)]
+    }
+
+    /// Remembers that `len` blocks from `start` on were freed.
+    #[inline(always)]
+    pub fn freed(&mut self, start: u64, len: u64) {
+        let word = (start / u64::from(Native::WORD_BLOCKS)) as u32;
+        let place = self.place(len);
+        place.freed[place.top % FREED] = word;
+        place.top = (place.top + 1) % FREED;
+    }
+
+    /// Whether runs of `least` blocks at multiples of `align` are known not to be there, as long as
+    /// `still_none` holds.
+    #[inline]
+    pub fn known_to_fail(
+        &self,
+        least: u64,
+        align: u64,
+        still_none: impl FnOnce(Ticket) -> bool,
+    ) -> bool {
+        self.nothing.is_some_and(|nothing| {
+            least >= nothing.least
+                && align.is_multiple_of(nothing.align)
+                && still_none(nothing.ticket)
+        })
+    }
+
+    /// Keeps the stronger of two memories: the one about shorter runs.
+    pub fn remember(&mut self, new: Nothing, still_none: impl FnOnce(Ticket) -> bool) {
+        let weaker = self
+            .nothing
+            .is_some_and(|old| old.least <= new.least && old.align == 1 && still_none(old.ticket));
+        if !weaker {
+            self.nothing = Some(new);
+        }
+    }
+}
+
+impl Place {
+    /// The word in which a run of this class was freed last, of those not asked for yet. Now and then
+    /// nothing, and the neighbourhood not poor any more, until a search says so again.
+    #[inline]
+    pub fn reuse(&mut self) -> Option<usize> {
+        if self.reuses == REUSES {
+            (self.reuses, self.poor) = (0, false);
+            return None;
+        }
+        let last = (self.top + FREED - 1) % FREED;
+        let word = std::mem::replace(&mut self.freed[last], NONE);
+        if word == NONE {
+            return None;
+        }
+        self.top = last;
+        self.reuses += 1;
+        Some(word as usize)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::lanes::Lanes;
+
+    #[test]
+    fn what_was_freed_last_comes_first_and_the_oldest_is_forgotten() {
+        let mut cursor = Cursor::new(7, Lanes::new().shared(0));
+        for word in 0..FREED as u64 + 3 {
+            cursor.freed(word * u64::from(Native::WORD_BLOCKS) + 1, 1);
+        }
+        let reused: Vec<usize> = std::iter::from_fn(|| cursor.place(1).reuse()).collect();
+        assert_eq!(reused, (3..FREED + 3).rev().collect::<Vec<_>>());
+        cursor.freed(0, 4);
+        assert_eq!(cursor.place(3).reuse(), Some(0), "the class of three blocks is that of four");
+        assert_eq!(cursor.place(2).reuse(), None);
+    }
+
+    #[test]
+    fn reuse_pauses_now_and_then() {
+        let mut cursor = Cursor::new(0, Lanes::new().shared(0));
+        cursor.place(1).poor = true;
+        for _ in 0..REUSES {
+            cursor.freed(0, 1);
+            assert!(cursor.place(1).reuse().is_some() && cursor.place(1).poor);
+        }
+        cursor.freed(0, 1);
+        assert!(cursor.place(1).reuse().is_none() && !cursor.place(1).poor);
+        assert!(cursor.place(1).reuse().is_some());
+    }
+}
