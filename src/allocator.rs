@@ -172,7 +172,6 @@ impl Builder {
         let shards = Shards::new::<Native>(blocks, wanted);
         let bitmap = Bitmap::from_words(blocks, shards.height(), free)
             .map_err(|OutOfMemory { bytes }| ConfigError::OutOfMemory { bytes: bytes as u64 })?;
-        let free_at_start = bitmap.count_free();
         Ok(Allocator {
             core: Arc::new(Core {
                 bitmap,
@@ -181,8 +180,8 @@ impl Builder {
                 quarantine: Quarantine::new(2 * threads.min(32)),
                 conflicts: Counter::new(0),
                 block_size,
-                free_at_start,
                 handles: Counter::new(0),
+                refreshed: Counter::new(0),
                 id: ALLOCATORS.fetch_add(1),
             }),
         })

@@ -25,6 +25,10 @@ impl Core {
         extents: &mut [Extent],
     ) -> Result<(), AllocError> {
         Request::new(len).validate(self.bitmap.blocks())?;
+        let total = len.saturating_mul(extents.len() as u64);
+        if total > self.bitmap.blocks() {
+            return Err(self.no_room_for(len, total));
+        }
         let mut filled = 0;
         while filled < extents.len() {
             let rest = &mut extents[filled..];
@@ -44,13 +48,23 @@ impl Core {
                             self.give_back(*extent);
                             self.lanes.freed(cursor.lane, len);
                         }
-                        return Err(self.failure(len.saturating_mul(extents.len() as u64), 1));
+                        return Err(self.no_room_for(len, total));
                     }
                 }
                 filled += 1;
             }
         }
         Ok(())
+    }
+
+    fn no_room_for(&self, len: u64, total: u64) -> AllocError {
+        match self.failure(total, 1) {
+            // Single blocks fit wherever they are free: others freed some since the search.
+            AllocError::NoContiguous { requested, .. } if len == 1 => {
+                AllocError::NoSpace { requested, free: requested - 1 }
+            }
+            error => error,
+        }
     }
 
     /// Gives back all of `extents`, which it sorts, or none of them if one is no rightful one.

@@ -28,9 +28,17 @@ pub type Native = crate::geometry::Narrow;
 pub const WORD_BLOCKS: u64 = Native::WORD_BLOCKS as u64;
 const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
 
+/// Leaves that each request for a best fit sees to.
+const REFRESHED: u64 = 4096;
+
 /// A leaf in which at least so many words have a run of the wanted order is worth going through in
 /// sequence: for single blocks, about what a device has that is 98 % full at random.
 const RICH: u32 = 6;
+
+/// The same for runs of `order`, of which those longer than a word can begin in few words.
+fn rich(order: u32) -> u32 {
+    RICH.min(Native::LEAF_WORDS as u32 >> order.saturating_sub(Native::WORD_ORDER))
+}
 
 pub struct Core {
     pub bitmap: Bitmap<Native>,
@@ -40,10 +48,10 @@ pub struct Core {
     /// Blocks that were free already when the quarantine let them out: freed behind its back.
     pub conflicts: Counter,
     pub block_size: u32,
-    /// Free blocks at construction: the lanes count from there.
-    pub free_at_start: u64,
     /// Handles made so far, which says where the next one starts.
     pub handles: Counter,
+    /// Leaves that requests for a best fit have seen to, one round after another.
+    pub refreshed: Counter,
     /// Tells allocators of one process apart.
     pub id: u64,
 }
@@ -73,7 +81,7 @@ impl Core {
 
     /// Free blocks: exact while nothing runs, and never more than the device has.
     pub fn free_blocks(&self) -> u64 {
-        let free = self.free_at_start.wrapping_add(self.lanes.sum());
+        let free = self.bitmap.free_at_start().wrapping_add(self.lanes.sum());
         // Lanes are read one after another: a block freed through a lane read late and allocated
         // through one read early counts as two.
         if free > u64::MAX / 2 { 0 } else { free.min(self.bitmap.blocks()) }
@@ -272,6 +280,7 @@ impl Core {
         let order = order_above(len.max(align));
         let claimed = |start| (start, len);
         if best_fit {
+            self.refresh_some();
             return (order..=Native::MAX_ORDER).find_map(|class| {
                 let search = Search { least: len, most: len, align, take: |_| len };
                 self.search_order(request, from).into_iter().find_map(|leaves| {
@@ -296,11 +305,20 @@ impl Core {
             .map(claimed)
     }
 
+    /// Repairs what the summary says of the next leaves in turn. A best fit goes by what leaves do
+    /// *not* have, and that is where the summary lags behind.
+    fn refresh_some(&self) {
+        let leaves = self.bitmap.leaf_count() as u64;
+        let some = leaves.min(REFRESHED);
+        let first = self.refreshed.fetch_add(some) % leaves;
+        (first..first + some).for_each(|leaf| self.bitmap.refresh((leaf % leaves) as usize));
+    }
+
     /// The beginning of an aligned run of `order`: in the leaf at hand, or where this handle has just
     /// freed one, or as near as the summary can say.
     fn around_cursor(&self, cursor: &mut Cursor, order: u32, len: u64) -> Option<u64> {
         let place = cursor.place(len);
-        if std::mem::take(&mut place.crowded) {
+        if std::mem::take(&mut place.crowded) && self.shards.count() > 1 {
             // Somebody else works here. Two handles that go through the same leaves in step fail
             // each other's claims and pull each other's cache lines: one of them has to leave.
             place.word = self.home(self.handles.fetch_add(1));
@@ -317,12 +335,15 @@ impl Core {
                 return claimed;
             }
         }
-        let found = self
-            .shards
-            .search_order(place.word / Native::LEAF_WORDS)
-            .into_iter()
-            .find_map(|leaves| self.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight))?;
-        place.poor = self.bitmap.words_with((found / WORD_BLOCKS) as usize, order) < RICH;
+        let leaf = place.word / Native::LEAF_WORDS;
+        let found = self.bitmap.claim_behind(order, len, leaf, Pack::Tight).or_else(|| {
+            let node = leaf / Native::FANOUT * Native::FANOUT;
+            self.shards
+                .search_order(node)
+                .into_iter()
+                .find_map(|leaves| self.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight))
+        })?;
+        place.poor = self.bitmap.words_with((found / WORD_BLOCKS) as usize, order) < rich(order);
         Some(found)
     }
 

@@ -177,12 +177,13 @@ pub enum FreeError {
 
 /// Not all of a list of extents could be freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("{error} (extents before it in the list that are free now: {freed})")]
+#[error("{error} (freed: the first {freed} extents of the sorted list)")]
 pub struct FreeManyError {
     /// How many extents from the beginning of the list, in the order in which the call left it, are
     /// freed. 0 unless another thread freed the same blocks at the same moment.
     pub freed: usize,
-    /// Why the rest is not.
+    /// Why the rest is not. The block it names may lie some extents behind the first that is not
+    /// freed: what lies in one word is freed together or not at all.
     #[source]
     pub error: FreeError,
 }

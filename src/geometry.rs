@@ -67,6 +67,7 @@ pub trait Geometry: Send + Sync + Debug + 'static {
             <Self::NodeWords as WordArray<Self::Word>>::LEN == Self::MAX_ORDER as usize + 1,
             "a node has one word per order"
         );
+        assert!(Self::LOW_ORDERS <= Self::MAX_ORDER + 1);
         assert!(Self::MAX_ORDER < 16, "repairs keep one word per order");
         assert!(Self::LEAF_WORDS <= 32, "leaf::orders keeps one bit per word in a u32");
     };

@@ -103,14 +103,16 @@ impl Handle {
     ///
     /// # Errors
     /// See [`AllocError`]: it is all of them or none. Nothing is allocated then, and what `extents`
-    /// holds is of no use.
+    /// holds is of no use. Until such a call has given back what it had, others do not find it: of
+    /// two calls at the same moment both can fail.
     pub fn allocate_many(&mut self, len: u64, extents: &mut [Extent]) -> Result<(), AllocError> {
         self.core.allocate_many(&mut self.cursor, len, extents)
     }
 
     /// Frees all of `extents`, which need not be of one length nor allocated together, with one
     /// compare-exchange for those that lie in the same word of the bitmap (64 blocks). Sorts
-    /// `extents` by their start. O(n), or O(n log n) if they do not come sorted.
+    /// `extents` by their start. O(n), or O(n log n) if they do not come sorted: it pays for what was
+    /// allocated together, and not for single blocks from all over the device.
     ///
     /// # Errors
     /// See [`FreeManyError`]: it is all of them or none, unless another thread frees some of the same

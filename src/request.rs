@@ -105,7 +105,9 @@ impl Request {
     /// shortest that will do, wherever on the device it lies (within the size class of a power of
     /// two). For contiguous requests of at most 512 blocks; others are placed as usual. Costs a
     /// look at up to every summary node (about 100 us per TiB) where the default looks at the
-    /// nearest.
+    /// nearest, and at 4096 leaves besides (about as long), because the summary may still say that
+    /// leaves have runs which they have not any more. Those are the next 4096 in turn: on devices of
+    /// more than 2^21 blocks the choice goes in part by what was true some requests ago.
     #[must_use]
     pub const fn best_fit(mut self) -> Self {
         self.best_fit = true;

@@ -2,8 +2,6 @@
 //! may have a free run of this order", and for all orders together one guard word, whose bit i says
 //! "somebody is in the middle of clearing a bit of child i".
 
-use std::collections::TryReserveError;
-
 use crate::geometry::{Geometry, WordArray};
 use crate::mutant::{Mutant, mutated};
 use crate::sync::{AtomicWord, Site};
@@ -123,15 +121,23 @@ pub enum Found {
 }
 
 impl<G: Geometry> Summary<G> {
-    /// Builds the upper levels over `level_one` by plain writes.
-    pub fn new(level_one: Vec<Node<G>>, height: usize) -> Result<Self, TryReserveError> {
+    /// Nodes of `height` levels over `leaves`.
+    pub fn node_count(leaves: usize, height: usize) -> usize {
+        let mut level = leaves;
+        (0..height).fold(0, |count, _| {
+            level = level.div_ceil(G::FANOUT);
+            count + level
+        })
+    }
+
+    /// Builds the upper levels over `level_one`, which has room for them, by plain writes.
+    pub fn new(level_one: Vec<Node<G>>, height: usize) -> Self {
         assert!((1..=MAX_HEIGHT).contains(&height), "Shards::new chooses the height");
         let mut nodes = level_one;
         let mut starts = [0; MAX_HEIGHT + 1];
         starts[1] = nodes.len();
         for level in 1..height {
             let below = starts[level - 1]..starts[level];
-            nodes.try_reserve_exact(below.len().div_ceil(G::FANOUT))?;
             for first in below.clone().step_by(G::FANOUT) {
                 let children = &nodes[first..below.end.min(first + G::FANOUT)];
                 let parent = Node::from_fn(|order| {
@@ -144,7 +150,7 @@ impl<G: Geometry> Summary<G> {
             }
             starts[level + 1] = nodes.len();
         }
-        Ok(Self { nodes, height, starts })
+        Self { nodes, height, starts }
     }
 
     /// Number of levels.
@@ -162,6 +168,7 @@ impl<G: Geometry> Summary<G> {
     /// Node `index` of `level`.
     #[inline(always)]
     pub fn node(&self, level: usize, index: usize) -> &Node<G> {
+        debug_assert!(self.starts[level - 1] + index < self.starts[level]);
         &self.nodes[self.starts[level - 1] + index]
     }
 

@@ -136,8 +136,8 @@ pub trait Word:
     #[inline(always)]
     fn orders_around(self, index: u32) -> OrderSet {
         debug_assert!(self & Self::bit(index) != Self::ZERO);
-        // An aligned group of 2^k around `index` holds bit i if and only if i ^ index < 2^k; of all
-        // unset bits, the nearest on either side has the smallest i ^ index.
+        // An aligned group of 2^k around `index` holds bit i if and only if i ^ index < 2^k. On either
+        // side no unset bit has a smaller logarithm of i ^ index than the nearest.
         let unset = !self;
         let below = (unset & !(Self::MAX << index)).leading_zeros();
         let above = (unset & (Self::MAX << index)).trailing_zeros();

@@ -66,6 +66,10 @@ scenarios! {
     b1w (None) "the same with a free in each leaf";
     b2 (Some(4)) "two repairs that share one of two leaves, free, claim";
     b3 (Some(4)) "a repair of two leaves at once under two levels, two frees";
+    b4 (Some(4)) "two repairs from different orders on, sharing one leaf, free, claim";
+    m1 (None) "a free of two blocks that are no neighbours lifts the watch";
+    m2 (None) "the same, completing a run between them";
+    m3 (None) "two claims of many in one word, free";
     s11 (Some(4)) "a rollback moves space past a searcher";
     s12 (Some(4)) "three frees complete a leaf";
     s13 (None) "two-leaf run against claim";
@@ -157,7 +161,7 @@ fn claim<G: Geometry>(index: &Bitmap<G>, start: u64, len: u64) -> bool {
 /// Repairs what the summary says of the leaves of a range.
 fn tidy<G: Geometry>(index: &Bitmap<G>, start: u64, len: u64) {
     let leaf = |block: u64| block as usize / G::LEAF_BLOCKS;
-    (leaf(start)..=leaf(start + len - 1)).for_each(|leaf| index.tidy(leaf));
+    (leaf(start)..=leaf(start + len - 1)).for_each(|leaf| index.refresh(leaf));
 }
 
 /// Repairs what a node of `level` says of `child` and `order`.

@@ -44,6 +44,7 @@ pub struct Bitmap<G: Geometry> {
     summary: Summary<G>,
     watch: Watch,
     blocks: u64,
+    free_at_start: u64,
 }
 
 /// Why a range could not be released.
@@ -84,6 +85,11 @@ impl<G: Geometry> Bitmap<G> {
     #[inline(always)]
     pub fn blocks(&self) -> u64 {
         self.blocks
+    }
+
+    /// Number of free blocks when the index was built.
+    pub fn free_at_start(&self) -> u64 {
+        self.free_at_start
     }
 
     /// Bytes of the leaves: the bitmap itself.

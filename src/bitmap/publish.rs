@@ -1,8 +1,8 @@
 //! How the summary follows the leaves, without locks.
 //!
-//! After a release: *publish*, bottom-up. After a claim: *repair* (clear under a guard, then look
-//! again) what the leaf no longer has. Clearing is never needed for soundness, so it is left out
-//! wherever it is cheap to see that nothing was lost.
+//! After a release: *publish*, bottom-up. *Repair* (clear under a guard, then look again) what a leaf
+//! no longer has: clearing is never needed for soundness, so claims leave it to those who search
+//! there next, but for claims of whole leaves.
 
 use super::Bitmap;
 use crate::geometry::Geometry;
@@ -271,9 +271,8 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// Repairs what the summary says of one leaf, as the next searcher that comes by would.
-    #[cfg(loom)]
-    pub fn tidy(&self, leaf: usize) {
+    /// Repairs what the summary says of one leaf, as searchers that come by would.
+    pub fn refresh(&self, leaf: usize) {
         let lost = !self.leaves[leaf].orders(Site::LeafLook) & G::ORDERS;
         if lost != 0 {
             let (_, place) = self.summary.parent(1, leaf);

@@ -52,6 +52,15 @@ enum Visit<T> {
     From(usize),
 }
 
+/// What a visit to the leaves under one node came to.
+struct Visited<T, W> {
+    taken: Option<T>,
+    /// The children that had no run of the order at all.
+    stale: W,
+    /// The leaf to go on with.
+    next: usize,
+}
+
 /// The smallest order whose aligned run holds `len` blocks.
 #[inline(always)]
 pub fn order_above(len: u64) -> u32 {
@@ -190,6 +199,16 @@ impl<G: Geometry> Bitmap<G> {
         self.visit_leaves(order, leaves, Look::Quick, pack, |leaf| {
             self.visit_leaf(order, len, from.max((leaf * G::LEAF_BLOCKS) as u64))
         })
+    }
+
+    /// The same in the leaves that follow `leaf` under its node. What is stale there is left for the
+    /// search that comes when the node is done: one repair for all of it.
+    #[inline]
+    pub fn claim_behind(&self, order: u32, len: u64, leaf: usize, pack: Pack) -> Option<u64> {
+        let node = leaf / G::FANOUT;
+        let todo = self.candidates(order, node, leaf + 1, &(0..self.leaves.len()), Look::Quick);
+        let visit = |leaf| self.visit_leaf(order, len, (leaf * G::LEAF_BLOCKS) as u64);
+        self.visit_children(order, node, todo, pack, visit).taken
     }
 
     /// Claims part of a run around an aligned run of `order`, as `search` wants it. One attempt in
@@ -362,45 +381,64 @@ impl<G: Geometry> Bitmap<G> {
                 }
                 Found::Node(node) => {
                     let first = node * fanout;
-                    let mut todo = self.candidates(order, node, next.max(first), &leaves, look);
-                    let tight = self.tight(order, node, todo, pack);
-                    if pack == Pack::OnlyTight {
-                        todo = tight;
-                    }
-                    next = first + fanout;
-                    let (mut taken, mut stale) = (None, G::Word::ZERO);
-                    while todo != G::Word::ZERO {
-                        let preferred = todo & tight;
-                        let pick = if preferred != G::Word::ZERO { preferred } else { todo };
-                        let child = pick.trailing_zeros();
-                        todo &= !G::Word::bit(child);
-                        let leaf = first + child as usize;
-                        match visit(leaf) {
-                            Visit::Done(found) => {
-                                taken = Some(found);
-                                break;
-                            }
-                            Visit::Stale => stale |= G::Word::bit(child),
-                            Visit::From(resume) if resume >= first + fanout => {
-                                next = next.max(resume);
-                                break;
-                            }
-                            Visit::From(resume) => {
-                                todo &= G::Word::MAX << resume.saturating_sub(first) as u32;
-                            }
+                    let todo = self.candidates(order, node, next.max(first), &leaves, look);
+                    let found = self.visit_children(order, node, todo, pack, |leaf| {
+                        let visited = visit(leaf);
+                        // A search that may have to answer "no" repairs at once: in the time that
+                        // the other leaves take, a release could make the repair undo itself, lift
+                        // the watch, and have us search again.
+                        if look == Look::Thorough && matches!(visited, Visit::Stale) {
+                            let place = G::Word::bit((leaf - first) as u32);
+                            self.repair(1, node, place, G::ORDERS >> order << order);
                         }
-                    }
+                        visited
+                    });
                     // All at once, and with the orders above, which those leaves have not either.
-                    if stale != G::Word::ZERO {
-                        self.repair(1, node, stale, G::ORDERS >> order << order);
+                    if look == Look::Quick && found.stale != G::Word::ZERO {
+                        self.repair(1, node, found.stale, G::ORDERS >> order << order);
                     }
-                    if taken.is_some() {
-                        return taken;
+                    if found.taken.is_some() {
+                        return found.taken;
                     }
+                    next = found.next;
                 }
             }
         }
         None
+    }
+
+    /// Visits those leaves under `node` that `todo` names, until `visit` is done.
+    #[inline(always)]
+    fn visit_children<T>(
+        &self,
+        order: u32,
+        node: usize,
+        todo: G::Word,
+        pack: Pack,
+        mut visit: impl FnMut(usize) -> Visit<T>,
+    ) -> Visited<T, G::Word> {
+        let first = node * G::FANOUT;
+        let mut next = first + G::FANOUT;
+        let tight = self.tight(order, node, todo, pack);
+        let mut todo = if pack == Pack::OnlyTight { tight } else { todo };
+        let mut stale = G::Word::ZERO;
+        while todo != G::Word::ZERO {
+            let preferred = todo & tight;
+            let pick = if preferred != G::Word::ZERO { preferred } else { todo };
+            let child = pick.trailing_zeros();
+            todo &= !G::Word::bit(child);
+            match visit(first + child as usize) {
+                Visit::Done(taken) => return Visited { taken: Some(taken), stale, next },
+                Visit::Stale => stale |= G::Word::bit(child),
+                Visit::From(resume) => {
+                    // Those before `child` are still to come if it was preferred.
+                    let skipped = resume.min(first + G::FANOUT) - first - child as usize;
+                    todo &= !G::Word::span(child, skipped as u32);
+                    next = next.max(resume);
+                }
+            }
+        }
+        Visited { taken: None, stale, next }
     }
 
     /// The children of `node` at or after leaf `from` and below the end of `leaves`.

@@ -333,6 +333,69 @@ pub fn b3() {
     some(allocate(&index, 1));
 }
 
+/// One repair begins with order 0, the other with order 1; they share one of two leaves.
+pub fn b4() {
+    let index = index::<Pair>(4, 1, &[]);
+    for leaf in 0..2 {
+        for order in 0..2 {
+            index.promise(1, leaf, order);
+        }
+    }
+    let low = spawn(&index, |index| index.repair(1, 0, 0b11, 0b11));
+    let high = spawn(&index, |index| index.repair(1, 0, 0b10, 0b10));
+    assert_eq!(index.release_in_word(1, 0b11), Ok(()));
+    let mine = some(exact(&index, 2).ok());
+    join(low);
+    join(high);
+    settle(&index, &[(0, 2), (mine, 2)]);
+}
+
+/// Two blocks of one word are freed in one step, and are no neighbours.
+pub fn m1() {
+    let index = index::<Whole>(4, 1, &[]);
+    let other = spawn(&index, |index| exact(index, 1));
+    assert_eq!(index.release_in_word(0, 0b1001), Ok(()));
+    let theirs = join(other);
+    let mut owned = vec![(1, 2)];
+    match theirs {
+        Ok(start) => owned.push((start, 1)),
+        Err(ticket) => assert!(!index.still_none(ticket), "a finished free did not lift the watch"),
+    }
+    owned.push((some(exact(&index, 1).ok()), 1));
+    settle(&index, &owned);
+}
+
+/// The same where one of them completes a run of three.
+pub fn m2() {
+    let index = index::<Whole>(4, 1, &[1]);
+    let other = spawn(&index, |index| exact(index, 3));
+    assert_eq!(index.release_in_word(0, 0b0101), Ok(()));
+    match join(other) {
+        Ok(start) => settle(&index, &[(3, 1), (start, 3)]),
+        Err(ticket) => {
+            assert!(!index.still_none(ticket));
+            let mine = some(exact(&index, 3).ok());
+            settle(&index, &[(3, 1), (mine, 3)]);
+        }
+    }
+}
+
+/// Whatever the two find, nobody gets a block that the other has.
+pub fn m3() {
+    use freemap::Extent;
+    fn many(index: &Bitmap<Whole>) -> Vec<(u64, u64)> {
+        let mut extents = [Extent { start: 9, len: 9 }; 3];
+        let taken = index.claim_many_in_word(0, 0, 1, &mut extents);
+        extents[..taken].iter().map(|extent| (extent.start, extent.len)).collect()
+    }
+    let index = index::<Whole>(4, 1, &[0, 1, 3]);
+    let other = spawn(&index, many);
+    free(&index, 2, 1);
+    let mut owned = many(&index);
+    owned.extend(join(other));
+    settle(&index, &owned);
+}
+
 /// Blocks 0, 1 and 2 are free. One thread claims 0 and 1 together and gives 0 back because another
 /// has taken 1; that other takes 2 only when it knows that 0 is back. So something is always free.
 pub fn s11() {
