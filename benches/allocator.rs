@@ -130,6 +130,32 @@ fn bulk_free() -> f64 {
     })
 }
 
+/// The same in batches, in order: a block's part of an allocation and of a free.
+fn batches() -> (f64, f64) {
+    let allocator = Allocator::new(BLOCKS).expect("allocator");
+    let mut handle = allocator.handle();
+    let mut extents = vec![Extent::new(0, 0); BLOCKS as usize];
+    let allocate = best(|| {
+        let start = Instant::now();
+        for batch in extents.chunks_mut(256) {
+            handle.allocate_many(1, batch).expect("room");
+        }
+        let time = start.elapsed();
+        allocator.free(Extent::new(0, BLOCKS)).expect("all of it");
+        (time, BLOCKS)
+    });
+    extents.sort_unstable();
+    let free = best(|| {
+        allocator.mark_allocated(Extent::new(0, BLOCKS)).expect("all of it");
+        let start = Instant::now();
+        for batch in extents.chunks_mut(256) {
+            handle.free_many(batch).expect("ours");
+        }
+        (start.elapsed(), BLOCKS)
+    });
+    (allocate, free)
+}
+
 /// Free one, allocate one; victims in order from a shuffled table.
 fn churn(per_mille: u64) -> f64 {
     let allocator = Allocator::new(BLOCKS).expect("allocator");
@@ -199,11 +225,14 @@ fn table(_: &mut Criterion) {
         "floor: allocate {:.2} ns, free {:.2} ns, churn pair {:.2} ns",
         floors.allocate, floors.free, floors.pair
     );
-    line("allocate one block, bulk", bulk_allocate(), floors.allocate, 2.5);
-    line("free one block, bulk", bulk_free(), floors.free, 4.0);
+    line("allocate one block, bulk", bulk_allocate(), floors.allocate, 1.5);
+    line("free one block, bulk", bulk_free(), floors.free, 2.5);
+    let (allocate_many, free_many) = batches();
+    line("allocate, 256 blocks to a call", allocate_many, floors.allocate, 0.25);
+    line("free, 256 blocks to a call", free_many, floors.free, 0.5);
     for per_mille in [500, 900, 990, 999] {
         let name = format!("churn at {:.1} % fill", per_mille as f64 / 10.0);
-        line(&name, churn(per_mille), floors.pair, 5.0);
+        line(&name, churn(per_mille), floors.pair, 2.5);
     }
     let (one, two) = (threads(1), threads(2));
     println!(

@@ -35,11 +35,6 @@ const REFRESHED: u64 = 4096;
 /// sequence: for single blocks, about what a device has that is 98 % full at random.
 const RICH: u32 = 6;
 
-/// The same for runs of `order`, of which those longer than a word can begin in few words.
-fn rich(order: u32) -> u32 {
-    RICH.min(Native::LEAF_WORDS as u32 >> order.saturating_sub(Native::WORD_ORDER))
-}
-
 pub struct Core {
     pub bitmap: Bitmap<Native>,
     pub shards: Shards,
@@ -318,6 +313,9 @@ impl Core {
     /// freed one, or as near as the summary can say.
     fn around_cursor(&self, cursor: &mut Cursor, order: u32, len: u64) -> Option<u64> {
         let place = cursor.place(len);
+        if place.look_now() {
+            place.poor = self.is_poor(place.word, order);
+        }
         if std::mem::take(&mut place.crowded) && self.shards.count() > 1 {
             // Somebody else works here. Two handles that go through the same leaves in step fail
             // each other's claims and pull each other's cache lines: one of them has to leave.
@@ -343,8 +341,15 @@ impl Core {
                 .into_iter()
                 .find_map(|leaves| self.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight))
         })?;
-        place.poor = self.bitmap.words_with((found / WORD_BLOCKS) as usize, order) < rich(order);
+        place.poor = self.is_poor((found / WORD_BLOCKS) as usize, order);
         Some(found)
+    }
+
+    /// Whether the leaf of `word` has little to offer for runs of `order`.
+    fn is_poor(&self, word: usize, order: u32) -> bool {
+        // Runs longer than a word can begin in few words.
+        let most = Native::LEAF_WORDS as u32 >> order.saturating_sub(Native::WORD_ORDER);
+        self.bitmap.words_with(word, order) < RICH.min(most)
     }
 
     /// The leaves in the order in which `request` should look at them, beginning at block `from`.

@@ -14,7 +14,7 @@ const CLASSES: usize = Native::MAX_ORDER as usize + 2;
 /// Places that a handle remembers having freed, for each class.
 const FREED: usize = 8;
 
-/// After so many allocations in places just freed a handle looks around again.
+/// After so many allocations in places just freed a handle looks at the leaf where it is.
 const REUSES: u32 = 256;
 
 /// What one handle keeps for itself.
@@ -110,22 +110,27 @@ impl Cursor {
 }
 
 impl Place {
-    /// The word in which a run of this class was freed last, of those not asked for yet. Now and then
-    /// nothing, and the neighbourhood not poor any more, until a search says so again.
+    /// The word in which a run of this class was freed last, of those not asked for yet; nothing when
+    /// it is [time to look](Self::look_now) at the neighbourhood again.
     #[inline]
     pub fn reuse(&mut self) -> Option<usize> {
-        if self.reuses == REUSES {
-            (self.reuses, self.poor) = (0, false);
-            return None;
-        }
         let last = (self.top + FREED - 1) % FREED;
-        let word = std::mem::replace(&mut self.freed[last], NONE);
-        if word == NONE {
+        if self.reuses == REUSES || self.freed[last] == NONE {
             return None;
         }
-        self.top = last;
         self.reuses += 1;
-        Some(word as usize)
+        self.top = last;
+        Some(std::mem::replace(&mut self.freed[last], NONE) as usize)
+    }
+
+    /// Whether enough was reused for a look at what has become of the neighbourhood; asked for once.
+    #[inline]
+    pub fn look_now(&mut self) -> bool {
+        let now = self.reuses == REUSES;
+        if now {
+            self.reuses = 0;
+        }
+        now
     }
 }
 
@@ -148,15 +153,15 @@ mod tests {
     }
 
     #[test]
-    fn reuse_pauses_now_and_then() {
+    fn reuse_stops_for_a_look_now_and_then() {
         let mut cursor = Cursor::new(0, Lanes::new().shared(0));
-        cursor.place(1).poor = true;
-        for _ in 0..REUSES {
+        for _ in 0..3 {
+            for _ in 0..REUSES {
+                cursor.freed(0, 1);
+                assert!(!cursor.place(1).look_now() && cursor.place(1).reuse().is_some());
+            }
             cursor.freed(0, 1);
-            assert!(cursor.place(1).reuse().is_some() && cursor.place(1).poor);
+            assert!(cursor.place(1).reuse().is_none() && cursor.place(1).look_now());
         }
-        cursor.freed(0, 1);
-        assert!(cursor.place(1).reuse().is_none() && !cursor.place(1).poor);
-        assert!(cursor.place(1).reuse().is_some());
     }
 }

@@ -48,11 +48,7 @@ impl<G: Geometry> Bitmap<G> {
                 let left = self.word(piece.word).load(Site::Sibling);
                 last = piece.word;
                 released += piece.mask.count_ones();
-                for order in 0..=G::WORD_ORDER {
-                    if orders >> order & 1 == 0 && completes(left, piece.mask, order) {
-                        orders |= 1 << order;
-                    }
-                }
+                orders |= left.orders();
             }
             if orders >> G::WORD_ORDER & 1 == 1 && !mutated(Mutant::NoSiblingLook) {
                 let (first, last) = (first.word % leaf_words, last % leaf_words);
@@ -322,15 +318,4 @@ impl<G: Geometry> Guard<'_, G> {
             guard.fetch_and(!children, Site::GuardChange);
         }
     }
-}
-
-/// Whether `word` holds an aligned run of `order` that meets `mask`.
-#[inline(always)]
-fn completes<W: Word>(word: W, mask: W, order: u32) -> bool {
-    let mut runs = word.aligned_runs(order);
-    // Spread each start over its group.
-    for step in 0..order {
-        runs |= runs << (1 << step);
-    }
-    runs & mask != W::ZERO
 }
