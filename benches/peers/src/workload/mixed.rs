@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use rand::{Rng, RngExt};
+use rand::Rng;
+use rand::seq::SliceRandom;
 use rand_pcg::Pcg64Mcg;
 
 use super::size;
@@ -28,15 +29,18 @@ fn order(rng: &mut Pcg64Mcg) -> u32 {
 /// A subject and the extents that are held of it.
 struct Extents<S: Subject> {
     subject: S,
-    /// With their lengths in blocks.
+    /// With their lengths in blocks, in random order: freed from the end, so that what the table
+    /// itself costs is the same for all and next to nothing.
     held: Vec<(S::Held, u32)>,
+    /// Those allocated since the table was shuffled.
+    new: Vec<(S::Held, u32)>,
     blocks: u64,
     rng: Pcg64Mcg,
 }
 
 impl<S: Subject> Extents<S> {
     fn new(blocks: u64) -> Self {
-        Self { subject: S::new(blocks), held: Vec::new(), blocks: 0, rng: rng(7) }
+        Self { subject: S::new(blocks), held: Vec::new(), new: Vec::new(), blocks: 0, rng: rng(7) }
     }
 
     /// Whether there was a run.
@@ -44,7 +48,7 @@ impl<S: Subject> Extents<S> {
     fn allocate(&mut self, len: u32) -> bool {
         let run = self.subject.allocate(len);
         if let Some(held) = run {
-            self.held.push((held, len));
+            self.new.push((held, len));
             self.blocks += u64::from(len);
         }
         run.is_some()
@@ -53,9 +57,20 @@ impl<S: Subject> Extents<S> {
     /// Frees a random extent.
     #[inline]
     fn free(&mut self) {
-        let (held, len) = self.held.swap_remove(self.rng.random_range(0..self.held.len()));
-        self.subject.free(held, len);
-        self.blocks -= u64::from(len);
+        if self.held.is_empty() {
+            self.shuffle();
+        }
+        if let Some((held, len)) = self.held.pop() {
+            self.subject.free(held, len);
+            self.blocks -= u64::from(len);
+        }
+    }
+
+    /// Puts everything that is held into random order.
+    #[cold]
+    fn shuffle(&mut self) {
+        self.held.append(&mut self.new);
+        self.held.shuffle(&mut self.rng);
     }
 
     /// Allocates until nothing fits, then frees at random down to `most` blocks.
@@ -123,6 +138,7 @@ impl Alone for Mixed {
         let mut extents = Extents::<S>::new(blocks);
         extents.fill(most);
         let mut exchange = move |budget, pairs| {
+            extents.shuffle();
             let mut failures = 0;
             let timed = within(budget, pairs, |range| {
                 for _ in range {
