@@ -11,7 +11,7 @@ use rand_pcg::Pcg64Mcg;
 
 /// The most blocks that are freed and allocated again in turn. On a device with more allocated
 /// blocks than that they are a sample, drawn over the whole device.
-const MOST_VICTIMS: u64 = 1 << 24;
+const MOST_VICTIMS: u64 = 1 << 28;
 
 /// The generator of everything random here; `stream` tells independent uses apart.
 pub fn rng(stream: u64) -> Pcg64Mcg {
