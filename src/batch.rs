@@ -44,10 +44,8 @@ impl Core {
                 match self.allocate(cursor, len) {
                     Ok(extent) => *next = extent,
                     Err(_) => {
-                        for extent in &extents[..filled] {
-                            self.give_back(*extent);
-                            self.lanes.freed(cursor.lane, len);
-                        }
+                        extents[..filled].iter().for_each(|&extent| self.give_back(extent));
+                        self.lanes.freed(cursor.lane, filled as u64 * len);
                         return Err(self.no_room_for(len, total));
                     }
                 }
@@ -74,10 +72,10 @@ impl Core {
         extents: &mut [Extent],
     ) -> Result<(), FreeManyError> {
         let none = |error| FreeManyError { freed: 0, error };
-        self.sort(extents).map_err(none)?;
+        self.sort_checked(extents).map_err(none)?;
         let mut kept: SmallVec<[Group; KEPT]> = SmallVec::new();
         for group in Group::all(extents, 0) {
-            self.check(&group).map_err(none)?;
+            self.check_allocated(&group).map_err(none)?;
             if kept.len() < KEPT {
                 kept.push(group);
             }
@@ -106,7 +104,7 @@ impl Core {
     }
 
     /// Sorts `extents`, and sees that they lie on the device and apart from each other.
-    fn sort(&self, extents: &mut [Extent]) -> Result<(), FreeError> {
+    fn sort_checked(&self, extents: &mut [Extent]) -> Result<(), FreeError> {
         let blocks = self.bitmap.blocks();
         let (mut sorted, mut end) = (true, 0);
         for &extent in &*extents {
@@ -124,10 +122,11 @@ impl Core {
         Ok(())
     }
 
-    fn check(&self, group: &Group) -> Result<(), FreeError> {
-        let free = match group.place {
-            Place::Word(word, mask) => self.bitmap.free_in_word(word as usize, mask),
-            Place::Words(Extent { start, len }) => {
+    /// Whether all blocks of `group` are allocated, or the first that is not.
+    fn check_allocated(&self, group: &Group) -> Result<(), FreeError> {
+        let free = match group.part {
+            Part::Word(word, mask) => self.bitmap.free_in_word(word as usize, mask),
+            Part::Words(Extent { start, len }) => {
                 let free = self.bitmap.free_in(start, start + len);
                 (free < start + len).then_some(free)
             }
@@ -136,9 +135,9 @@ impl Core {
     }
 
     fn release_group(&self, group: &Group) -> Result<(), FreeError> {
-        let (start, released) = match group.place {
-            Place::Word(word, mask) => (0, self.bitmap.release_in_word(word as usize, mask)),
-            Place::Words(extent) => (extent.start, self.bitmap.release(extent.start, extent.len)),
+        let (start, released) = match group.part {
+            Part::Word(word, mask) => (0, self.bitmap.release_in_word(word as usize, mask)),
+            Part::Words(extent) => (extent.start, self.bitmap.release(extent.start, extent.len)),
         };
         released.map_err(|error| free_error(error, start))
     }
@@ -147,13 +146,13 @@ impl Core {
 /// Neighbours in a sorted list of extents that one step can release.
 #[derive(Clone, Copy)]
 struct Group {
-    place: Place,
+    part: Part,
     /// Index behind the last of them.
     end: usize,
 }
 
 #[derive(Clone, Copy)]
-enum Place {
+enum Part {
     /// All of them in this word, as these bits.
     Word(u32, NativeWord),
     /// One that reaches over several words.
@@ -170,20 +169,20 @@ impl Group {
             next += 1;
             let word = extent.start / WORD_BLOCKS;
             let Some(mut mask) = mask_in(word, extent) else {
-                return Some(Group { place: Place::Words(extent), end: next });
+                return Some(Group { part: Part::Words(extent), end: next });
             };
             while let Some(more) = extents.get(next).and_then(|&extent| mask_in(word, extent)) {
                 mask |= more;
                 next += 1;
             }
-            Some(Group { place: Place::Word(word as u32, mask), end: next })
+            Some(Group { part: Part::Word(word as u32, mask), end: next })
         })
     }
 
     fn blocks(&self) -> u64 {
-        match self.place {
-            Place::Word(_, mask) => u64::from(mask.count_ones()),
-            Place::Words(extent) => extent.len,
+        match self.part {
+            Part::Word(_, mask) => u64::from(mask.count_ones()),
+            Part::Words(extent) => extent.len,
         }
     }
 }

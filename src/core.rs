@@ -240,7 +240,7 @@ impl Core {
 
     fn contiguous(&self, cursor: &mut Cursor, request: &Request) -> Result<Extent, AllocError> {
         let &Request { len, align, near, .. } = request;
-        if cursor.known_to_fail(len, align, |ticket| self.bitmap.still_none(ticket)) {
+        if self.known_to_fail(cursor, len, align) {
             return Err(self.failure(len, align));
         }
         let from = near.unwrap_or(cursor.place(len).word as u64 * WORD_BLOCKS);
@@ -283,19 +283,16 @@ impl Core {
                 })
             });
         }
-        if near.is_none() {
+        let Some(near) = near else {
             return self.around_cursor(cursor, order, len).map(claimed);
-        }
-        let mut parts = self.search_order(request, from).into_iter();
-        // Only the first part holds blocks below `near` that come last in the order.
-        let floor = near.unwrap_or(0);
-        let first = parts.next()?;
-        self.bitmap
-            .claim_aligned(order, len, floor, first, Pack::Tight)
-            .or_else(|| {
-                parts.find_map(|leaves| {
-                    self.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight)
-                })
+        };
+        // Only the first part holds blocks below `near`, which come last in the order.
+        let floors = [near, 0, 0, 0];
+        self.search_order(request, from)
+            .into_iter()
+            .zip(floors)
+            .find_map(|(leaves, floor)| {
+                self.bitmap.claim_aligned(order, len, floor, leaves, Pack::Tight)
             })
             .map(claimed)
     }
@@ -363,6 +360,10 @@ impl Core {
         self.shards.search_order(leaf)
     }
 
+    fn known_to_fail(&self, cursor: &Cursor, least: u64, align: u64) -> bool {
+        cursor.known_to_fail(least, align, |ticket| self.bitmap.still_none(ticket))
+    }
+
     fn remember(&self, cursor: &mut Cursor, nothing: Nothing) {
         cursor.remember(nothing, |ticket| self.bitmap.still_none(ticket));
     }
@@ -422,9 +423,7 @@ impl Core {
     ) -> Option<Extent> {
         let &Request { min_extent: least, max_extent, align, near, .. } = request;
         let most = left.min(max_extent);
-        if most < least
-            || cursor.known_to_fail(least, align, |ticket| self.bitmap.still_none(ticket))
-        {
+        if most < least || self.known_to_fail(cursor, least, align) {
             return None;
         }
         let from = near.unwrap_or(cursor.place(most).word as u64 * WORD_BLOCKS);

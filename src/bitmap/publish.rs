@@ -75,10 +75,7 @@ impl<G: Geometry> Bitmap<G> {
 
     #[inline(always)]
     pub(super) fn tell_watchers_of_release(&self, start: u64, len: u64) {
-        let skip = mutated(Mutant::NoEventOnFree)
-            || mutated(Mutant::EventBeforeEnsure)
-            || mutated(Mutant::WatchReadBeforeLeaf);
-        if !skip {
+        if !told_at_the_wrong_time() {
             self.tell_watchers(start, len);
         }
     }
@@ -86,10 +83,8 @@ impl<G: Geometry> Bitmap<G> {
     /// The same for blocks of one word that need not be neighbours.
     #[inline(always)]
     pub(super) fn tell_watchers_of_word(&self, word: usize, mask: G::Word) {
-        let skip = mutated(Mutant::NoEventOnFree)
-            || mutated(Mutant::EventBeforeEnsure)
-            || mutated(Mutant::WatchReadBeforeLeaf);
-        if !skip && let Some(awaited) = self.watch.awaited() {
+        if !told_at_the_wrong_time()
+            && let Some(awaited) = self.watch.awaited() {
             self.lift_for_word(word, mask, awaited);
         }
     }
@@ -303,6 +298,14 @@ impl<G: Geometry> Bitmap<G> {
         };
         each(orders).filter(live).fold(0, |set, order| set | 1 << order)
     }
+}
+
+/// Whether a mutant has a release tell the watchers earlier than last, or never.
+#[inline(always)]
+fn told_at_the_wrong_time() -> bool {
+    mutated(Mutant::NoEventOnFree)
+        || mutated(Mutant::EventBeforeEnsure)
+        || mutated(Mutant::WatchReadBeforeLeaf)
 }
 
 /// The guards of some children of one node, until they are released.
