@@ -11,6 +11,7 @@ use crate::geometry::Geometry;
 use crate::guard::ReadGuard;
 use crate::handle::Handle;
 use crate::lanes::Lanes;
+use crate::ledger::Ledger;
 use crate::local;
 use crate::quarantine::Quarantine;
 use crate::request::Request;
@@ -78,7 +79,8 @@ pub struct Allocator {
 pub struct Memory {
     /// The bitmap: one bit per block, rounded up to whole cache lines.
     pub bitmap: usize,
-    /// Everything beside it: summary, counters, the structure itself.
+    /// Everything beside it: summary, counters, the structure itself; with a ledger also that, which
+    /// is as large as the bitmap.
     pub search: usize,
 }
 
@@ -121,7 +123,7 @@ impl Builder {
     /// # Errors
     /// See [`ConfigError`].
     pub fn build(self) -> Result<Allocator, ConfigError> {
-        self.build_from_words(|_| <Native as Geometry>::FULL)
+        Ok(Allocator { core: Arc::new(self.core_from_words(|_| <Native as Geometry>::FULL)?) })
     }
 
     /// An allocator with all blocks allocated, for those who go on with
@@ -130,7 +132,8 @@ impl Builder {
     /// # Errors
     /// See [`ConfigError`].
     pub fn build_allocated(self) -> Result<Allocator, ConfigError> {
-        self.build_from_words(|_| <Native as Geometry>::Word::ZERO)
+        let core = self.core_from_words(|_| <Native as Geometry>::Word::ZERO)?;
+        Ok(Allocator { core: Arc::new(core) })
     }
 
     /// An allocator whose state is `allocated`: bit i % 64 of word i / 64 is block i, 1 = allocated.
@@ -140,23 +143,45 @@ impl Builder {
     /// # Errors
     /// See [`ConfigError`].
     pub fn build_from_bitmap(self, allocated: &[u64]) -> Result<Allocator, ConfigError> {
+        Ok(Allocator { core: Arc::new(self.core_from_bitmap(allocated)?) })
+    }
+
+    /// As [`Builder::build_from_bitmap`], and keeps beside the index what is committed, in the memory
+    /// of `allocated`: for stores that cannot see by themselves whether a transaction contradicts
+    /// the durable state. [`Transaction::freeze`](crate::Transaction::freeze) and
+    /// [`commit`](crate::Transaction::commit) compare, O(blocks of the transaction / 64), and
+    /// [`Delta::conflict`](crate::Delta::conflict) has the answer, before anything is written.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn build_with_ledger(self, mut allocated: Vec<u64>) -> Result<Allocator, ConfigError> {
+        let blocks = self.blocks;
+        let core = self.core_from_bitmap(&allocated)?;
+        if let (Some(last), 1..) = (allocated.last_mut(), blocks % 64) {
+            *last &= u64::MAX >> (64 - blocks % 64);
+        }
+        let ledger = Some(Ledger::new(allocated));
+        Ok(Allocator { core: Arc::new(Core { ledger, ..core }) })
+    }
+
+    fn core_from_bitmap(self, allocated: &[u64]) -> Result<Core, ConfigError> {
         let expected = self.blocks.div_ceil(64);
         if allocated.len() as u64 != expected {
             let (blocks, found) = (self.blocks, allocated.len() as u64);
             return Err(ConfigError::BitmapLength { blocks, expected, found });
         }
         let width = <Native as Geometry>::WORD_BLOCKS;
-        self.build_from_words(|index| {
+        self.core_from_words(|index| {
             let bit = index as u64 * u64::from(width);
             let word = allocated.get((bit / 64) as usize).copied().unwrap_or(u64::MAX);
             <Native as Geometry>::Word::from_u64(!(word >> (bit % 64)))
         })
     }
 
-    fn build_from_words(
+    fn core_from_words(
         self,
         free: impl Fn(usize) -> <Native as Geometry>::Word + Sync,
-    ) -> Result<Allocator, ConfigError> {
+    ) -> Result<Core, ConfigError> {
         let Self { blocks, block_size, shards } = self;
         if blocks == 0 {
             return Err(ConfigError::NoBlocks);
@@ -172,18 +197,17 @@ impl Builder {
         let shards = Shards::new::<Native>(blocks, wanted);
         let bitmap = Bitmap::from_words(blocks, shards.height(), free)
             .map_err(|OutOfMemory { bytes }| ConfigError::OutOfMemory { bytes: bytes as u64 })?;
-        Ok(Allocator {
-            core: Arc::new(Core {
-                bitmap,
-                shards,
-                lanes: Lanes::new(),
-                quarantine: Quarantine::new(2 * threads.min(32)),
-                conflicts: Counter::new(0),
-                block_size,
-                handles: Counter::new(0),
-                refreshed: Counter::new(0),
-                id: ALLOCATORS.fetch_add(1),
-            }),
+        Ok(Core {
+            bitmap,
+            shards,
+            lanes: Lanes::new(),
+            quarantine: Quarantine::new(2 * threads.min(32)),
+            ledger: None,
+            conflicts: Counter::new(0),
+            block_size,
+            handles: Counter::new(0),
+            refreshed: Counter::new(0),
+            id: ALLOCATORS.fetch_add(1),
         })
     }
 }
@@ -380,6 +404,14 @@ impl Allocator {
         FreeExtents::new(&self.core.bitmap, block)
     }
 
+    /// The committed state with that of all frozen transactions, as [`Allocator::from_bitmap`] takes
+    /// it; `None` if the allocator was not made by [`Builder::build_with_ledger`]. O(blocks); word by
+    /// word, so a mixture of moments while others commit.
+    pub fn committed_bitmap(&self) -> Option<Vec<u64>> {
+        let ledger = self.core.ledger.as_ref()?;
+        Some((0..ledger.len()).map(|index| ledger.word(index)).collect())
+    }
+
     /// The state as [`Allocator::from_bitmap`] takes it: bit i % 64 of word i / 64 is block i,
     /// 1 = allocated; bits beyond the last block are 0. O(blocks); word by word, so a mixture of
     /// moments while others allocate and free.
@@ -454,8 +486,9 @@ impl Allocator {
 
     /// Bytes that the allocator occupies.
     pub fn memory(&self) -> Memory {
-        let Core { bitmap, lanes, quarantine, .. } = &*self.core;
-        let beside = lanes.bytes() + quarantine.bytes() + size_of::<Core>();
+        let Core { bitmap, lanes, quarantine, ledger, .. } = &*self.core;
+        let ledger = ledger.as_ref().map_or(0, |ledger| size_of::<u64>() * ledger.len());
+        let beside = lanes.bytes() + quarantine.bytes() + ledger + size_of::<Core>();
         let search = bitmap.summary_bytes() + beside;
         Memory { bitmap: bitmap.leaf_bytes(), search }
     }

@@ -11,6 +11,7 @@ use crate::error::{AllocError, FreeError, MarkError, RangeError, RequestError, o
 use crate::extent::{Extent, ExtentList, Extents};
 use crate::geometry::Geometry;
 use crate::lanes::{LaneId, Lanes};
+use crate::ledger::Ledger;
 use crate::plan::plan;
 use crate::quarantine::Quarantine;
 use crate::request::Request;
@@ -40,6 +41,8 @@ pub struct Core {
     pub shards: Shards,
     pub lanes: Lanes,
     pub quarantine: Quarantine,
+    /// What frozen transactions will have done, where the store needs it.
+    pub ledger: Option<Ledger>,
     /// Blocks that were free already when the quarantine let them out: freed behind its back.
     pub conflicts: Counter,
     pub block_size: u32,

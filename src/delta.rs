@@ -13,6 +13,8 @@ pub struct Delta {
     pub(crate) freed: Extents,
     /// The allocator it comes from; none after decoding.
     pub(crate) origin: Option<u64>,
+    /// A block that the allocator's ledger knows in another state.
+    pub(crate) conflict: Option<u64>,
 }
 
 /// Whatever they come from.
@@ -33,6 +35,15 @@ impl Delta {
     /// Extents freed, ascending, neighbours joined.
     pub fn freed(&self) -> &[Extent] {
         &self.freed
+    }
+
+    /// A block that the transaction takes to be in another state than it was committed in: it frees
+    /// one that another transaction frees too or that was never committed, or allocates one that was
+    /// freed without a transaction. Such a delta must not be made durable. Known only to allocators
+    /// made by [`Builder::build_with_ledger`](crate::Builder::build_with_ledger); always `None`
+    /// otherwise.
+    pub fn conflict(&self) -> Option<u64> {
+        self.conflict
     }
 
     /// Whether nothing changes.

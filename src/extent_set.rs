@@ -35,7 +35,7 @@ impl ExtentSet {
     }
 
     /// The extents in ascending order, no two of which touch.
-    pub fn iter(&self) -> impl Iterator<Item = Extent> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = Extent> + Clone + '_ {
         let (few, many) = match self {
             Self::Few(list) => (list.as_slice(), None),
             Self::Many(map) => (&[][..], Some(map.iter())),

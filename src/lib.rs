@@ -63,6 +63,7 @@
 
 mod allocator;
 mod batch;
+mod check;
 mod core;
 mod cursor;
 mod delta;
@@ -77,6 +78,8 @@ mod local;
 mod log;
 mod plan;
 mod request;
+#[cfg(feature = "rocksdb")]
+pub mod rocks;
 mod shard;
 mod stats;
 mod store;
@@ -93,10 +96,13 @@ macro_rules! index_modules {
         pub mod $name;
     )*};
 }
-index_modules!(bitmap, epoch, geometry, leaf, mutant, quarantine, summary, sync, watch, word);
+index_modules!(
+    bitmap, epoch, geometry, leaf, ledger, mutant, quarantine, summary, sync, watch, word
+);
 
 pub use allocator::{Allocator, Builder, MAX_BLOCKS, Memory};
 pub use bitmap::{Difference, Verification};
+pub use check::Discrepancies;
 pub use delta::{DecodeError, Delta};
 pub use error::{
     AllocError, ConfigError, FreeError, FreeManyError, MarkError, RangeError, RequestError,
@@ -109,10 +115,12 @@ pub use handle::Handle;
 #[doc(hidden)]
 pub use log::group;
 pub use log::{
-    Authority, CommitError, Committing, CreateOptions, Discrepancies, Disk, Figures, FileDisk,
-    Flusher, IoFailure, LogError, OpenOptions, Opened, Part, Pending, Report, SpaceMapLog,
+    Authority, CommitError, Committing, CreateOptions, Disk, Figures, FileDisk, Flusher, IoFailure,
+    LogError, OpenOptions, Opened, Part, Pending, Report, SpaceMapLog,
 };
 pub use request::Request;
+#[cfg(feature = "rocksdb")]
+pub use rocks::RocksFreelist;
 pub use stats::Stats;
 pub use store::{Lsn, Store};
 pub use transaction::{CommitFailed, Frozen, Transaction};

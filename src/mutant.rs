@@ -148,6 +148,10 @@ mutants! {
     FlusherLeavesWork,
     /// A flusher that was stopped behind a leader is not told of his end.
     StopIsKept,
+    /// A change is entered in the ledger by a look and a store.
+    EnterByLook,
+    /// A transaction that is given up lets its blocks out before it leaves the ledger.
+    LetOutBeforeLeave,
 }
 
 /// Whether `mutant` is switched on in this process.

@@ -51,6 +51,8 @@ pub enum Site {
     PinLook,
     /// Taking a pin out of the count.
     Unpin,
+    /// Reading or changing what frozen transactions will have done.
+    Ledger,
 }
 
 /// An atomic word of the index.

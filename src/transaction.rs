@@ -9,6 +9,7 @@ use crate::delta::Delta;
 use crate::error::{AllocError, FreeError, MarkError, on_device};
 use crate::extent::{Extent, Extents};
 use crate::extent_set::ExtentSet;
+use crate::ledger::Change;
 use crate::local;
 use crate::request::Request;
 use crate::store::{Lsn, Store};
@@ -64,6 +65,8 @@ struct Open {
     returned: ExtentSet,
     /// It may be durable: what it allocated is given to nobody.
     in_doubt: bool,
+    /// Its changes are in the allocator's ledger.
+    entered: bool,
 }
 
 /// A transaction that takes no more changes, while the engine makes its [`Delta`] durable in a log
@@ -226,7 +229,7 @@ impl<'h> Transaction<'h> {
         mut self,
         store: &S,
     ) -> Result<Lsn, CommitFailed<'h, S::Error>> {
-        let delta = self.open.delta();
+        let delta = self.open.freeze();
         match store.commit(&delta) {
             Ok(lsn) => {
                 self.open.committed();
@@ -234,14 +237,15 @@ impl<'h> Transaction<'h> {
             }
             Err(error) => {
                 self.open.in_doubt |= store.leaves_doubt(&error);
+                self.open.thaw();
                 Err(CommitFailed { transaction: self, error })
             }
         }
     }
 
     /// Ends the collecting of changes, for engines that make the delta durable themselves.
-    pub fn freeze(self) -> Frozen {
-        let delta = self.open.delta();
+    pub fn freeze(mut self) -> Frozen {
+        let delta = self.open.freeze();
         Frozen { open: self.open, delta }
     }
 }
@@ -263,7 +267,8 @@ impl Frozen {
     }
 
     /// Back to a transaction, for changes that were forgotten.
-    pub fn reopen(self) -> Transaction<'static> {
+    pub fn reopen(mut self) -> Transaction<'static> {
+        self.open.thaw();
         Transaction { open: self.open, cursor: None }
     }
 }
@@ -271,15 +276,31 @@ impl Frozen {
 impl Open {
     fn new(core: Arc<Core>) -> Self {
         let none = ExtentSet::default;
-        Self { core, allocated: none(), freed: none(), returned: none(), in_doubt: false }
+        let (in_doubt, entered) = (false, false);
+        Self { core, allocated: none(), freed: none(), returned: none(), in_doubt, entered }
     }
 
-    fn delta(&self) -> Delta {
-        Delta {
-            allocated: self.allocated.iter().collect(),
-            freed: self.freed.iter().collect(),
-            origin: Some(self.core.id),
+    /// What a store has to make durable.
+    fn freeze(&mut self) -> Delta {
+        let conflict = match &self.core.ledger {
+            Some(ledger) => ledger.enter(self.changes()).err(),
+            None => None,
+        };
+        self.entered = conflict.is_none();
+        let (allocated, freed) = (self.allocated.iter().collect(), self.freed.iter().collect());
+        Delta { allocated, freed, origin: Some(self.core.id), conflict }
+    }
+
+    /// Undoes [`Open::freeze`].
+    fn thaw(&mut self) {
+        if let (true, Some(ledger)) = (std::mem::take(&mut self.entered), &self.core.ledger) {
+            ledger.leave(self.changes());
         }
+    }
+
+    fn changes(&self) -> impl Iterator<Item = (Extent, Change)> + Clone + '_ {
+        let allocated = self.allocated.iter().map(|extent| (extent, Change::Allocate));
+        allocated.chain(self.freed.iter().map(|extent| (extent, Change::Free)))
     }
 
     fn committed(mut self) {
@@ -302,14 +323,23 @@ impl Open {
 /// Rolls back: nothing is left here after a commit.
 impl Drop for Open {
     fn drop(&mut self) {
-        if self.in_doubt || (self.allocated.is_empty() && self.returned.is_empty()) {
+        if self.in_doubt {
             return;
         }
         let core = &*self.core;
-        local::with_lane(core, |lane| {
-            for extent in self.allocated.iter().chain(self.returned.iter()) {
-                core.let_out(lane, extent);
+        let let_out = || {
+            if self.allocated.is_empty() && self.returned.is_empty() {
+                return;
             }
-        });
+            local::with_lane(core, |lane| {
+                for extent in self.allocated.iter().chain(self.returned.iter()) {
+                    core.let_out(lane, extent);
+                }
+            });
+        };
+        match &core.ledger {
+            Some(ledger) if self.entered => ledger.give_up(self.changes(), let_out),
+            _ => let_out(),
+        }
     }
 }

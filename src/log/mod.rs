@@ -32,7 +32,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-pub use check::Discrepancies;
 pub use disk::{Disk, FileDisk};
 pub use error::{CommitError, IoFailure, LogError, Part};
 pub use open::{Authority, CreateOptions, OpenOptions, Opened};

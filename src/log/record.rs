@@ -311,7 +311,7 @@ pub fn decode_delta(bytes: &[u8]) -> Result<Delta, DecodeError> {
         offset = records.offset();
     }
     let (allocated, freed) = (allocated.into_extents(), freed.into_extents());
-    Ok(Delta { allocated, freed, origin: None })
+    Ok(Delta { allocated, freed, origin: None, conflict: None })
 }
 
 #[cfg(all(test, not(loom)))]
@@ -330,7 +330,7 @@ mod tests {
             start += len;
         }
         let (allocated, freed) = (allocated.into_extents(), freed.into_extents());
-        Delta { allocated, freed, origin: None }
+        Delta { allocated, freed, origin: None, conflict: None }
     }
 
     #[test]

@@ -691,6 +691,7 @@ impl Replay<'_> {
             allocated: allocated.into_extents(),
             freed: freed.into_extents(),
             origin: None,
+            conflict: None,
         };
         Some((delta, self.transactions_after(until)))
     }

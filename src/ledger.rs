@@ -1,0 +1,188 @@
+//! Layer 6: the state that a store will have once every frozen transaction is committed.
+//!
+//! For stores that cannot look a transaction over before it is durable, since they are told only
+//! "set" and "clear" by several threads at once. The index cannot stand in for it: there, a block
+//! is taken from the moment it is reserved until its quarantine is over.
+//!
+//! A transaction enters its changes when it is frozen and takes them back if it is given up. Every
+//! bit it changes must change: a block that it allocates is free here, and one that it frees is
+//! allocated. So of two transactions that free the same block one is refused, before anything of
+//! it is written. A bit of each block changes in one locked instruction per word; nobody waits.
+
+use crate::extent::Extent;
+use crate::mutant::{Mutant, mutated};
+use crate::sync::{AtomicWord, Site};
+
+/// One bit per block, 1 = allocated.
+#[derive(Debug)]
+pub struct Ledger {
+    words: Vec<AtomicWord<u64>>,
+}
+
+/// What a transaction does with an extent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was free.
+    Allocate,
+    /// It was allocated.
+    Free,
+}
+
+impl Change {
+    fn inverse(self) -> Self {
+        match self {
+            Self::Allocate => Self::Free,
+            Self::Free => Self::Allocate,
+        }
+    }
+}
+
+impl Ledger {
+    /// A ledger that begins with the state `allocated`.
+    pub fn new(allocated: Vec<u64>) -> Self {
+        // In place: the words stay where they are.
+        Self { words: allocated.into_iter().map(AtomicWord::new).collect() }
+    }
+
+    /// Word `index`: blocks from 64 * `index` on.
+    pub fn word(&self, index: usize) -> u64 {
+        self.words[index].load(Site::Ledger)
+    }
+
+    /// Number of words.
+    pub fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    /// Enters `changes`, whose extents are on the device and have no block in common: all of them, or
+    /// none, and then the answer names a block that is not as the change takes it to be. Other
+    /// blocks of a refused transaction are entered for a moment.
+    ///
+    /// O(blocks / 64).
+    pub fn enter(
+        &self,
+        changes: impl Iterator<Item = (Extent, Change)> + Clone,
+    ) -> Result<(), u64> {
+        for (entered, (extent, change)) in changes.clone().enumerate() {
+            if let Err(block) = self.change(extent, change) {
+                self.leave(changes.take(entered));
+                return Err(block);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back what was entered, then has `let_out` give the allocated blocks away: in the other
+    /// order, the next owner finds his blocks taken here. [mutant: LetOutBeforeLeave]
+    pub fn give_up(
+        &self,
+        changes: impl Iterator<Item = (Extent, Change)>,
+        let_out: impl FnOnce(),
+    ) {
+        if mutated(Mutant::LetOutBeforeLeave) {
+            let_out();
+            return self.leave(changes);
+        }
+        self.leave(changes);
+        let_out();
+    }
+
+    /// Takes back what was entered.
+    pub fn leave(&self, changes: impl Iterator<Item = (Extent, Change)>) {
+        for (extent, change) in changes {
+            let left = self.change(extent, change.inverse());
+            debug_assert_eq!(left, Ok(()), "{extent} was entered");
+        }
+    }
+
+    fn change(&self, extent: Extent, change: Change) -> Result<(), u64> {
+        for (index, mask) in spans(extent) {
+            let wrong = self.change_word(index, mask, change);
+            if wrong != 0 {
+                let block = 64 * index as u64 + u64::from(wrong.trailing_zeros());
+                self.change_word(index, mask & !wrong, change.inverse());
+                for (before, mask) in spans(extent).take_while(|&(before, _)| before < index) {
+                    self.change_word(before, mask, change.inverse());
+                }
+                return Err(block);
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes the bits of `mask`; those that were so already.
+    fn change_word(&self, index: usize, mask: u64, change: Change) -> u64 {
+        let word = &self.words[index];
+        if mutated(Mutant::EnterByLook) {
+            let before = word.load(Site::Ledger);
+            let (wrong, after) = match change {
+                Change::Allocate => (mask & before, before | mask),
+                Change::Free => (mask & !before, before & !mask),
+            };
+            word.store(after, Site::Ledger);
+            return wrong;
+        }
+        match change {
+            Change::Allocate => mask & word.fetch_or(mask, Site::Ledger),
+            Change::Free => mask & !word.fetch_and(!mask, Site::Ledger),
+        }
+    }
+}
+
+/// The words that `extent` touches, with its bits in each.
+fn spans(extent: Extent) -> impl Iterator<Item = (usize, u64)> {
+    let Extent { start, len } = extent;
+    let end = start + len;
+    (start / 64..end.div_ceil(64)).map(move |word| {
+        let low = start.saturating_sub(64 * word);
+        let high = (end - 64 * word).min(64);
+        (word as usize, (u64::MAX >> (64 - (high - low))) << low)
+    })
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use Change::{Allocate, Free};
+
+    fn state(ledger: &Ledger) -> Vec<u64> {
+        (0..ledger.len()).map(|index| ledger.word(index)).collect()
+    }
+
+    #[test]
+    fn changes_are_entered_whole_or_not_at_all() {
+        let ledger = Ledger::new(vec![0b1111, 0, 0, u64::MAX]);
+        let changes = [(Extent::new(60, 100), Allocate), (Extent::new(1, 2), Free)];
+        assert_eq!(ledger.enter(changes.into_iter()), Ok(()));
+        let entered = [0b1001 | 0b1111 << 60, u64::MAX, u64::MAX >> 32, u64::MAX];
+        assert_eq!(state(&ledger), entered);
+
+        for (extent, change, block) in [
+            (Extent::new(2, 3), Allocate, 3),
+            (Extent::new(160, 40), Allocate, 192),
+            (Extent::new(120, 100), Free, 160),
+            (Extent::new(0, 1), Allocate, 0),
+        ] {
+            // A change that fits comes first, and is taken back.
+            let refused = [(Extent::new(32, 8), Allocate), (extent, change)];
+            assert_eq!(ledger.enter(refused.into_iter()), Err(block));
+            assert_eq!(state(&ledger), entered, "{extent}, {change:?}");
+        }
+        ledger.leave(changes.into_iter());
+        assert_eq!(state(&ledger), [0b1111, 0, 0, u64::MAX]);
+    }
+
+    #[test]
+    fn spans_cover_an_extent_exactly() {
+        let blocks = |extent| {
+            let ones = |(word, mask): (usize, u64)| {
+                (0..64).filter(move |bit| mask >> bit & 1 == 1).map(move |bit| 64 * word as u64 + bit)
+            };
+            spans(extent).flat_map(ones).collect::<Vec<u64>>()
+        };
+        for (start, len) in [(0, 1), (63, 1), (63, 2), (0, 64), (64, 64), (10, 200), (127, 66)] {
+            let expected: Vec<u64> = (start..start + len).collect();
+            assert_eq!(blocks(Extent::new(start, len)), expected);
+        }
+    }
+}

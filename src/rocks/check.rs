@@ -1,0 +1,112 @@
+//! Comparing the freelist with memory and with what the engine knows.
+
+use rocksdb::WriteBatch;
+
+use crate::check::{Discrepancies, check, push_bits};
+use crate::extent::Extent;
+use crate::rocks::error::RocksError;
+use crate::rocks::family::Mode;
+use crate::rocks::scan::scan;
+use crate::rocks::{Opened, StageError, chunk, family, open, operand};
+use crate::store::Lsn;
+
+/// What [`Opened::check`] found: nothing, if all lists are empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Integrity {
+    /// Allocated in the database, but not by any transaction that was committed: somebody else wrote
+    /// there.
+    pub set_behind: Vec<Extent>,
+    /// Free in the database although allocated by a committed transaction.
+    pub cleared_behind: Vec<Extent>,
+    /// Allocated in the index, but by no transaction: of [`Allocator::allocate`](crate::Allocator::allocate)
+    /// or [`mark_allocated`](crate::Allocator::mark_allocated). Lost at the next restart, or given to
+    /// somebody else then.
+    pub unrecorded: Vec<Extent>,
+    /// Free in the index although allocated by a committed transaction: of
+    /// [`Allocator::free`](crate::Allocator::free) where [`Transaction::free`](crate::Transaction::free)
+    /// was due. The next transaction that gets them is refused.
+    pub untracked: Vec<Extent>,
+    /// The committed state compared with the engine's list.
+    pub discrepancies: Discrepancies,
+}
+
+impl Integrity {
+    /// Whether nothing was found.
+    pub fn is_clean(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl<M: Mode> Opened<M> {
+    /// Compares three states, block by block: what is in the database, what was committed by the
+    /// transactions of this process, and the index; and the committed one with the engine's own
+    /// list of the extents it uses, in any order. Writes nothing. While transactions are under way,
+    /// or freed blocks wait for [`ReadGuard`](crate::ReadGuard)s, theirs count as differences.
+    ///
+    /// O(n log n) in the list, and O(blocks / 64).
+    ///
+    /// # Errors
+    /// What opening would answer.
+    pub fn check(&self, used: impl IntoIterator<Item = Extent>) -> Result<Integrity, RocksError> {
+        self.allocator.collect();
+        let committed = self.allocator.committed_bitmap().unwrap_or_default();
+        let durable = scan(&self.freelist.inner.db, &self.freelist.inner.family)?.words;
+        let index = self.allocator.to_bitmap()?;
+        let mut found = Integrity {
+            discrepancies: check(&committed, self.allocator.blocks(), used),
+            ..Integrity::default()
+        };
+        for (at, ((&committed, &durable), &index)) in
+            committed.iter().zip(&durable).zip(&index).enumerate()
+        {
+            let start = 64 * at as u64;
+            push_bits(&mut found.set_behind, start, durable & !committed);
+            push_bits(&mut found.cleared_behind, start, committed & !durable);
+            push_bits(&mut found.unrecorded, start, index & !committed);
+            push_bits(&mut found.untracked, start, committed & !index);
+        }
+        Ok(found)
+    }
+
+    /// Makes the state what the engine's list says, and the database what was committed:
+    /// `unprotected` blocks are allocated, `leaked` ones freed, what was written behind our back is
+    /// undone. Overlaps are the engine's to resolve, and so is what it did without a transaction. To
+    /// be called before anything else is allocated, and without guards.
+    ///
+    /// # Errors
+    /// [`RocksError`]; what was done stays, and another check shows the rest.
+    /// [`StageError::Conflict`](crate::rocks::StageError::Conflict) if somebody allocated an
+    /// unprotected block in the meantime.
+    pub fn repair(&self, found: &Integrity) -> Result<Lsn, RocksError> {
+        /// Extents in one transaction.
+        const AT_ONCE: usize = 50_000;
+        let inner = &*self.freelist.inner;
+        // The last word counts: the operands that should have been the last are merged once more.
+        for (allocated, freed) in [(&found.cleared_behind, &[][..]), (&vec![], &found.set_behind)] {
+            let family = family::find(&inner.db, &inner.family)?;
+            let mut batch = WriteBatch::default();
+            for (number, operand) in operand::operands(inner.chunk, allocated, freed) {
+                batch.merge_cf(&family, chunk::key(number), &operand[..]);
+            }
+            open::write(&inner.db, batch, "repair the freelist")?;
+        }
+        self.allocator.collect();
+        let mut last = Lsn(inner.db.latest_sequence_number());
+        for extents in found.discrepancies.unprotected.chunks(AT_ONCE) {
+            let mut transaction = self.allocator.begin();
+            for &extent in extents {
+                transaction.mark_allocated(extent).map_err(StageError::from)?;
+            }
+            last = transaction.commit(&self.freelist)?;
+        }
+        for extents in found.discrepancies.leaked.chunks(AT_ONCE) {
+            let mut transaction = self.allocator.begin();
+            for &extent in extents {
+                transaction.free(extent).map_err(StageError::from)?;
+            }
+            last = transaction.commit(&self.freelist)?;
+        }
+        Ok(last)
+    }
+}

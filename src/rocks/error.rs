@@ -1,0 +1,258 @@
+//! Everything that can go wrong with a freelist in RocksDB, as values that say what and where.
+
+use std::fmt::{Display, Formatter};
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::error::{ConfigError, FreeError, MarkError};
+use crate::log::LogError;
+use crate::transaction::CommitFailed;
+
+/// Where in the column family damage was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Place {
+    /// The description of the freelist, under the key `meta`.
+    Meta,
+    /// The value of a chunk has the wrong length for the freelist's chunk size.
+    Length {
+        /// The chunk's number.
+        chunk: u64,
+        /// Bytes found.
+        found: usize,
+        /// Bytes that the value of a chunk has.
+        expected: usize,
+    },
+    /// The value of a chunk does not have the checksum of its bits.
+    Checksum {
+        /// The chunk's number.
+        chunk: u64,
+    },
+    /// A value names blocks beyond the device.
+    Beyond {
+        /// The chunk's number.
+        chunk: u64,
+    },
+    /// A key that no freelist has.
+    Key(Vec<u8>),
+}
+
+impl Display for Place {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Meta => write!(f, "the description is damaged"),
+            Self::Length { chunk, found, expected } => {
+                write!(f, "the value of chunk {chunk} has {found} bytes instead of {expected}")
+            }
+            Self::Checksum { chunk } => write!(f, "the checksum of chunk {chunk} is wrong"),
+            Self::Beyond { chunk } => write!(f, "chunk {chunk} has blocks beyond the device"),
+            Self::Key(key) => write!(f, "no freelist has the key {}", key.escape_ascii()),
+        }
+    }
+}
+
+/// A freelist could not be created, opened or changed. Nothing was written, unless the error is
+/// [`RocksError::Database`] with an action that writes.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum RocksError {
+    /// RocksDB's error.
+    #[error("cannot {action}: {error}")]
+    Database {
+        /// What was tried.
+        action: &'static str,
+        /// RocksDB's answer.
+        error: rocksdb::Error,
+    },
+    /// Another process, or another part of this one, has the database open.
+    #[error("{}: in use by another process", path.display())]
+    Locked {
+        /// The database's folder.
+        path: PathBuf,
+    },
+    /// Another freelist of this process is at work in the column family, or was not dropped.
+    #[error("column family {family}: in use by another freelist")]
+    InUse {
+        /// The column family.
+        family: String,
+    },
+    /// The database has not been opened with this column family.
+    #[error("the database was not opened with the column family {family}")]
+    NoFamily {
+        /// The column family.
+        family: String,
+    },
+    /// The column family has not been opened with our merge operator: see
+    /// [`RocksFreelist::family_options`](crate::RocksFreelist::family_options).
+    #[error("column family {family}: not opened with the options of a freelist")]
+    Operator {
+        /// The column family.
+        family: String,
+    },
+    /// There is no freelist, or one whose creation was cut short.
+    #[error("column family {family}: holds no freelist")]
+    NoFreelist {
+        /// The column family.
+        family: String,
+    },
+    /// There is something already.
+    #[error("column family {family}: is not empty")]
+    Exists {
+        /// The column family.
+        family: String,
+    },
+    /// What is there is no freelist.
+    #[error("column family {family}: holds something else")]
+    Foreign {
+        /// The column family.
+        family: String,
+    },
+    /// Written by a version that this one cannot read.
+    #[error("column family {family}: format version {version} is not supported")]
+    Version {
+        /// The column family.
+        family: String,
+        /// The version found.
+        version: u16,
+    },
+    /// Needs features that this version does not have.
+    #[error("column family {family}: unknown features {features:#x}")]
+    Features {
+        /// The column family.
+        family: String,
+        /// The unknown bits.
+        features: u32,
+    },
+    /// Another device than the caller expects.
+    #[error("column family {family}: {what} is {found}, not {expected}")]
+    Geometry {
+        /// The column family.
+        family: String,
+        /// What differs.
+        what: &'static str,
+        /// As the caller says.
+        expected: u64,
+        /// As the freelist says.
+        found: u64,
+    },
+    /// A change of the chunk size was cut short:
+    /// [`rechunk`](crate::RocksFreelist::rechunk) again, to the same size, finishes it.
+    #[error("column family {family}: the change to chunks of {target} blocks is not finished")]
+    Rechunking {
+        /// The column family.
+        family: String,
+        /// Blocks of a chunk when it is.
+        target: u64,
+    },
+    /// The freelist is damaged.
+    #[error("column family {family}: {place}")]
+    Damaged {
+        /// The column family.
+        family: String,
+        /// Where, and how.
+        place: Place,
+    },
+    /// The durable state is not what the committed transactions made it.
+    #[error("column family {family}: block {block} differs from what was committed")]
+    Differs {
+        /// The column family.
+        family: String,
+        /// The first such block.
+        block: u64,
+    },
+    /// An option is out of range.
+    #[error("{name} = {value} is not possible: {reason}")]
+    Option {
+        /// Which option.
+        name: &'static str,
+        /// Its value.
+        value: u64,
+        /// What would be.
+        reason: &'static str,
+    },
+    /// No allocator can have this size.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A space-map log could not be written or read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A transaction of ours could not be committed.
+    #[error(transparent)]
+    Commit(#[from] StageError),
+    /// The system has no random numbers.
+    #[error("cannot draw a UUID: {0}")]
+    Random(String),
+}
+
+/// A transaction could not be staged or committed.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum StageError {
+    /// The committed state contradicts the transaction: see
+    /// [`Delta::conflict`](crate::Delta::conflict). It can only be dropped. Nothing was staged.
+    #[error("block {block} is not in the state that the transaction takes it to be in")]
+    Conflict {
+        /// The block.
+        block: u64,
+    },
+    /// The transaction belongs to another allocator. Nothing was staged.
+    #[error("the transaction belongs to another allocator")]
+    Foreign,
+    /// The database is open without the column family any more. Nothing was staged.
+    #[error("the column family {family} is gone")]
+    NoFamily {
+        /// The column family.
+        family: String,
+    },
+    /// RocksDB did not take the batch. Nothing is committed.
+    #[error("not committed: {0}")]
+    Refused(rocksdb::Error),
+    /// RocksDB failed while it wrote. Whether the transaction is durable shows only when the
+    /// database is opened again; until then nobody gets its blocks, whether it is dropped or not.
+    #[error("perhaps committed: {0}")]
+    Doubt(rocksdb::Error),
+}
+
+impl StageError {
+    pub(super) fn of_write(error: rocksdb::Error) -> Self {
+        use rocksdb::ErrorKind::{ColumnFamilyDropped, InvalidArgument, NotSupported};
+        match error.kind() {
+            ColumnFamilyDropped | InvalidArgument | NotSupported => Self::Refused(error),
+            _ => Self::Doubt(error),
+        }
+    }
+}
+
+impl From<CommitFailed<'_, StageError>> for StageError {
+    /// Gives the transaction up.
+    fn from(failed: CommitFailed<'_, StageError>) -> Self {
+        failed.error
+    }
+}
+
+impl From<CommitFailed<'_, StageError>> for RocksError {
+    /// Gives the transaction up.
+    fn from(failed: CommitFailed<'_, StageError>) -> Self {
+        failed.error.into()
+    }
+}
+
+impl From<MarkError> for StageError {
+    fn from(error: MarkError) -> Self {
+        match error {
+            MarkError::AlreadyAllocated { block } => Self::Conflict { block },
+            MarkError::Range(_) => Self::Foreign,
+        }
+    }
+}
+
+impl From<FreeError> for StageError {
+    fn from(error: FreeError) -> Self {
+        match error {
+            FreeError::DoubleFree { block } => Self::Conflict { block },
+            FreeError::Torn { released } => Self::Conflict { block: released.start },
+            FreeError::Range(_) => Self::Foreign,
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Layer 7: the freelist in RocksDB, for engines that keep their metadata there. Feature `rocksdb`.
+//!
+//! The bitmap of allocated blocks lies in chunks under the keys of a column family, and RocksDB's
+//! merge changes it bit by bit: a transaction adds a few bytes per chunk to the engine's own write
+//! batch, so that the engine's metadata and its free space are committed by one write. This is the
+//! persistent form that Allen Samuels proposed on ceph-devel in 2016 together with the index.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use freemap::RocksFreelist;
+//! use freemap::rocks::{CreateOptions, OpenOptions};
+//! use rocksdb::{DB, Options, WriteBatch, WriteOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path();
+//! let mut options = Options::default();
+//! options.create_if_missing(true);
+//! let db: Arc<DB> = Arc::new(RocksFreelist::open_database(path, &options, "free", vec![])?);
+//! let created = RocksFreelist::create(db.clone(), "free", 1 << 20, &CreateOptions::new())?;
+//!
+//! let mut transaction = created.allocator.begin();
+//! let extent = transaction.allocate(100)?;
+//! let transaction = transaction.freeze();
+//! let mut batch = WriteBatch::default();
+//! batch.put(b"object 7", extent.start.to_le_bytes()); // the engine's metadata
+//! created.freelist.stage(&mut batch, transaction.delta())?;
+//! let mut synced = WriteOptions::default();
+//! synced.set_sync(true);
+//! db.write_opt(batch, &synced)?; // both or none
+//! transaction.committed();
+//! drop(created); // or a crash
+//!
+//! let opened = RocksFreelist::open(db, "free", &OpenOptions::new())?;
+//! assert_eq!(opened.allocator.is_allocated(extent), Ok(true));
+//! assert_eq!(opened.allocator.free_blocks(), (1 << 20) - 100);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Why a batch that failed, or a thread that died, does no harm
+//!
+//! What is merged says "these blocks are allocated" and "these are free", not "these have changed":
+//! merging it once more comes to the same. Dropping the frozen transaction, instead of calling
+//! [`Frozen::committed`](crate::Frozen::committed), gives its blocks back, and nothing of it was
+//! written. But if RocksDB fails *while* it writes, the batch may be durable or not: then the frozen
+//! transaction must be kept, not dropped, until the database is opened again;
+//! [`Transaction::commit`](crate::Transaction::commit) does so by itself.
+//!
+//! # What cannot happen unseen
+//!
+//! Setting what is set or clearing what is clear comes from a mistake above: a block freed by two
+//! transactions, or allocated or freed without one. The allocator that comes from here keeps the
+//! committed state in memory (a [ledger](crate::Builder::build_with_ledger), 32 MiB per TiB of
+//! 4 KiB blocks), every transaction is compared with it when it is frozen, and one that contradicts
+//! it is refused ([`StageError::Conflict`]) before anything is in a batch. What is written into the
+//! column family behind our back changes bits only where it says so, never flips any, and
+//! [`Opened::check`] finds where the durable state differs from what was committed. Setting a set
+//! bit behind our back changes nothing, so nothing can be found.
+//!
+//! # Restart
+//!
+//! [`RocksFreelist::open`] scans the column family, in parallel, on a snapshot. Chunks with pending
+//! merge operands cost several times as much as others. RocksDB folds them: a flush makes one
+//! operand per chunk of those in memory, and after four flushes a compaction leaves none. With
+//! [`RocksFreelist::family_options`] that is every 16 MiB of operands in memory, some 200,000
+//! transactions, whatever the rest of the database does. [`RocksFreelist::fold`] does it at once,
+//! before a shutdown, say. README has the figures.
+
+mod check;
+mod chunk;
+mod error;
+mod family;
+mod merge;
+mod meta;
+mod open;
+mod operand;
+mod rechunk;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod transfer;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rocksdb::{
+    BottommostLevelCompaction, ColumnFamilyDescriptor, CompactOptions, DBWithThreadMode, Options,
+    SingleThreaded, WriteBatch, WriteOptions,
+};
+
+use crate::MAX_BLOCKS;
+use crate::delta::Delta;
+use crate::store::{Lsn, Store};
+
+pub use check::Integrity;
+pub use error::{Place, RocksError, StageError};
+pub use family::Mode;
+pub use open::{CreateOptions, OpenOptions, Opened, Report};
+pub use rechunk::Progress;
+
+use family::Lease;
+use meta::Meta;
+
+/// The freelist of one device in a column family of a RocksDB database. See the
+/// [module](crate::rocks).
+///
+/// A clone is another name for the same freelist. The column family must not be used by anybody
+/// else; as long as a clone lives, no other freelist of this process can be opened there. The
+/// database is kept open.
+pub struct RocksFreelist<M: Mode = SingleThreaded> {
+    inner: Arc<Inner<M>>,
+}
+
+struct Inner<M: Mode> {
+    db: Arc<DBWithThreadMode<M>>,
+    family: String,
+    /// The description as it is on disk. Locked while it is changed, never by commits.
+    meta: Mutex<Meta>,
+    chunk: chunk::ChunkOrder,
+    /// The allocator whose transactions this freelist takes.
+    allocator: u64,
+    _lease: Lease,
+}
+
+impl<M: Mode> Clone for RocksFreelist<M> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+impl<M: Mode> std::fmt::Debug for RocksFreelist<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RocksFreelist")
+            .field("path", &self.inner.db.path())
+            .field("family", &self.inner.family)
+            .field("meta", &*self.meta())
+            .finish_non_exhaustive()
+    }
+}
+
+impl RocksFreelist {
+    /// The options of a freelist's column family, for engines that open the database themselves:
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use freemap::RocksFreelist;
+    /// use rocksdb::{ColumnFamilyDescriptor, DB, Options};
+    ///
+    /// let free = ColumnFamilyDescriptor::new("free", RocksFreelist::family_options());
+    /// let objects = ColumnFamilyDescriptor::new("objects", Options::default());
+    /// let db = DB::open_cf_descriptors(&Options::default(), "path", [free, objects])?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Everything in them may be changed but the merge operator and the compaction filter. Write
+    /// buffer and compaction trigger decide how long a restart can take; there is no compression,
+    /// which pays where free space is in long runs.
+    pub fn family_options() -> Options {
+        family::options()
+    }
+
+    /// Opens the database in the folder `path`, with the column family `family` for a freelist, made
+    /// if it is not there, and `others`, which must be all the others that the database has (the
+    /// default one is opened anyway).
+    ///
+    /// # Errors
+    /// [`RocksError::Locked`] if another process, or another part of this one, has it open;
+    /// [`RocksError::Database`].
+    pub fn open_database<M: Mode>(
+        path: impl AsRef<Path>,
+        options: &Options,
+        family: &str,
+        others: Vec<ColumnFamilyDescriptor>,
+    ) -> Result<DBWithThreadMode<M>, RocksError> {
+        family::open_database(path.as_ref(), options, family, others)
+    }
+}
+
+impl<M: Mode> Store for RocksFreelist<M> {
+    type Error = StageError;
+
+    /// Writes the delta alone, with a synced write-ahead log, for those who keep nothing else in the
+    /// database. RocksDB writes and flushes those who commit at the same time as one group.
+    ///
+    /// The answer is a sequence number of the database at which the transaction is durable, not the
+    /// number of transactions: others in between may have the same, and there are gaps.
+    fn commit(&self, delta: &Delta) -> Result<Lsn, StageError> {
+        let mut batch = WriteBatch::default();
+        self.stage(&mut batch, delta)?;
+        if !batch.is_empty() {
+            let mut synced = WriteOptions::default();
+            synced.set_sync(true);
+            self.inner.db.write_opt(batch, &synced).map_err(StageError::of_write)?;
+        }
+        Ok(Lsn(self.inner.db.latest_sequence_number()))
+    }
+
+    fn leaves_doubt(&self, error: &StageError) -> bool {
+        matches!(error, StageError::Doubt(_))
+    }
+}
+
+impl<M: Mode> RocksFreelist<M> {
+    /// Adds `delta` to a batch that the engine writes with whatever else belongs to the transaction,
+    /// and with its own options. When it has been written, and is as durable as it shall be:
+    /// [`Frozen::committed`](crate::Frozen::committed); until then nobody gets the freed blocks.
+    ///
+    /// One merge operand for each chunk that the delta touches: of three or four bytes for a single
+    /// block, at most a quarter of the chunk's blocks. With RocksDB's own bytes, 16 to 20 for a
+    /// single block. O(extents), no lock (a database in mode [`MultiThreaded`](rocksdb::MultiThreaded)
+    /// has one around the names of its column families).
+    ///
+    /// # Errors
+    /// [`StageError`]; the batch is as it was then.
+    pub fn stage(&self, batch: &mut WriteBatch, delta: &Delta) -> Result<(), StageError> {
+        let inner = &*self.inner;
+        if delta.origin != Some(inner.allocator) {
+            return Err(StageError::Foreign);
+        }
+        if let Some(block) = delta.conflict() {
+            return Err(StageError::Conflict { block });
+        }
+        let family = M::family(&inner.db, &inner.family)
+            .ok_or_else(|| StageError::NoFamily { family: inner.family.clone() })?;
+        for (number, operand) in operand::operands(inner.chunk, delta.allocated(), delta.freed()) {
+            batch.merge_cf(&family, chunk::key(number), &operand[..]);
+        }
+        Ok(())
+    }
+
+    /// Writes out all pending operands and folds them into the chunks, so that the next opening is
+    /// as fast as it can be; chunks that are all free lose their keys. Runs beside commits; rewrites
+    /// up to the whole column family, 32 MiB per TiB of 4 KiB blocks.
+    ///
+    /// # Errors
+    /// [`RocksError::Database`], [`RocksError::NoFamily`].
+    pub fn fold(&self) -> Result<(), RocksError> {
+        let family = family::find(&self.inner.db, &self.inner.family)?;
+        let failed = |error| RocksError::Database { action: "fold the freelist", error };
+        self.inner.db.flush_cf(&family).map_err(failed)?;
+        let mut options = CompactOptions::default();
+        // Also what has just been compacted: the filter does not see what a merge results in.
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        let all = None::<&[u8]>;
+        self.inner.db.compact_range_cf_opt(&family, all, all, &options);
+        Ok(())
+    }
+
+    /// Makes the freelist one for a device of `blocks` blocks, more than before; the new ones are
+    /// free. The allocator has them after the freelist is opened again. Commits go on meanwhile; one
+    /// synced write.
+    ///
+    /// # Errors
+    /// [`RocksError::Option`] if `blocks` are fewer than before or more than
+    /// [`MAX_BLOCKS`](crate::MAX_BLOCKS); [`RocksError::Database`], and then the size may be either.
+    pub fn grow(&self, blocks: u64) -> Result<(), RocksError> {
+        let mut meta = self.meta();
+        let refuse = |reason| Err(RocksError::Option { name: "blocks", value: blocks, reason });
+        if blocks < meta.blocks {
+            return refuse("a freelist does not shrink");
+        }
+        if blocks > MAX_BLOCKS {
+            return refuse("more than an allocator can hold");
+        }
+        let grown = Meta { blocks, ..*meta };
+        open::write_meta(&self.inner.db, &self.inner.family, &grown)?;
+        *meta = grown;
+        Ok(())
+    }
+
+    /// Blocks of the device; more than the allocator has after [`RocksFreelist::grow`].
+    pub fn blocks(&self) -> u64 {
+        self.meta().blocks
+    }
+
+    /// Blocks of a chunk.
+    pub fn chunk_blocks(&self) -> u64 {
+        self.inner.chunk.blocks()
+    }
+
+    /// The identity of the device, as chosen or drawn at creation.
+    pub fn uuid(&self) -> [u8; 16] {
+        self.meta().uuid
+    }
+
+    /// The database.
+    pub fn database(&self) -> &Arc<DBWithThreadMode<M>> {
+        &self.inner.db
+    }
+
+    fn meta(&self) -> MutexGuard<'_, Meta> {
+        self.inner.meta.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,382 @@
+//! Creating, opening and inspecting a freelist.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rocksdb::{DBWithThreadMode, IteratorMode, WriteBatch, WriteOptions};
+
+use crate::Extent;
+use crate::allocator::{Allocator, MAX_BLOCKS};
+use crate::error::ConfigError;
+use crate::rocks::chunk::{self, ChunkOrder};
+use crate::rocks::error::RocksError;
+use crate::rocks::family::{self, Lease, Mode};
+use crate::rocks::meta::{self, Meta};
+use crate::rocks::operand;
+use crate::rocks::scan::{PROBE, Scanned, scan};
+use crate::rocks::{Inner, RocksFreelist};
+
+/// How to create a freelist.
+#[derive(Clone, Debug, Default)]
+pub struct CreateOptions {
+    block_size: Option<u32>,
+    chunk_blocks: Option<u64>,
+    uuid: Option<[u8; 16]>,
+    shards: Option<usize>,
+    overwrite: bool,
+}
+
+impl CreateOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes per block: see [`Builder::block_size`](crate::Builder::block_size).
+    #[must_use]
+    pub fn block_size(mut self, bytes: u32) -> Self {
+        self.block_size = Some(bytes);
+        self
+    }
+
+    /// Blocks of a chunk, a power of two from 64 to 2^20; 4096 by default, whose values have 516
+    /// bytes. README has the figures of other sizes. It can be changed later:
+    /// [`RocksFreelist::rechunk`].
+    #[must_use]
+    pub fn chunk_blocks(mut self, blocks: u64) -> Self {
+        self.chunk_blocks = Some(blocks);
+        self
+    }
+
+    /// The identity of the device; drawn at random by default.
+    #[must_use]
+    pub fn uuid(mut self, uuid: [u8; 16]) -> Self {
+        self.uuid = Some(uuid);
+        self
+    }
+
+    /// See [`Builder::shards`](crate::Builder::shards).
+    #[must_use]
+    pub fn shards(mut self, count: usize) -> Self {
+        self.shards = Some(count);
+        self
+    }
+
+    /// Destroy what the column family holds, whatever it is. What a creation left that was cut short
+    /// is destroyed without this.
+    #[must_use]
+    pub fn overwrite(mut self) -> Self {
+        self.overwrite = true;
+        self
+    }
+
+    /// The order of the chunks that these options ask for.
+    fn chunk(&self) -> Result<ChunkOrder, RocksError> {
+        self.chunk_blocks.map_or(Ok(ChunkOrder::DEFAULT), chunk_order)
+    }
+}
+
+/// The order of chunks of `blocks` blocks.
+pub fn chunk_order(blocks: u64) -> Result<ChunkOrder, RocksError> {
+    let reason = "a power of two from 64 to 2^20";
+    let error = RocksError::Option { name: "chunk_blocks", value: blocks, reason };
+    ChunkOrder::of_blocks(blocks).ok_or(error)
+}
+
+/// How to open a freelist.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    blocks: Option<u64>,
+    shards: Option<usize>,
+}
+
+impl OpenOptions {
+    /// Whatever is there.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The device must have this many blocks.
+    #[must_use]
+    pub fn expect_blocks(mut self, blocks: u64) -> Self {
+        self.blocks = Some(blocks);
+        self
+    }
+
+    /// See [`Builder::shards`](crate::Builder::shards).
+    #[must_use]
+    pub fn shards(mut self, count: usize) -> Self {
+        self.shards = Some(count);
+        self
+    }
+}
+
+/// A freelist and its allocator.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Opened<M: Mode> {
+    /// Where transactions are staged or committed to.
+    pub freelist: RocksFreelist<M>,
+    /// The free space as of the last write. What is allocated or freed here without a transaction is
+    /// not in the freelist: freeing it in one later is a
+    /// [`StageError::Conflict`](crate::rocks::StageError::Conflict).
+    pub allocator: Allocator,
+    /// What was found.
+    pub report: Report,
+}
+
+/// What opening a freelist found, and how long that took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Blocks of the device.
+    pub blocks: u64,
+    /// Allocated blocks.
+    pub allocated: u64,
+    /// Chunks that have a key.
+    pub chunks: u64,
+    /// Reading the column family.
+    pub scan_time: Duration,
+    /// Building the index.
+    pub build_time: Duration,
+}
+
+impl<M: Mode> RocksFreelist<M> {
+    /// Makes the column family `family` the freelist of a new device of `blocks` blocks, all free.
+    /// Writes nothing but the description, synced.
+    ///
+    /// # Errors
+    /// [`RocksError::Exists`] if the column family is not empty; [`RocksError::Option`],
+    /// [`RocksError::Config`] for impossible options; [`RocksError::NoFamily`],
+    /// [`RocksError::InUse`], [`RocksError::Operator`], [`RocksError::Database`].
+    pub fn create(
+        db: Arc<DBWithThreadMode<M>>,
+        family: &str,
+        blocks: u64,
+        options: &CreateOptions,
+    ) -> Result<Opened<M>, RocksError> {
+        Self::create_with(db, family, blocks, None, options)
+    }
+
+    /// As [`RocksFreelist::create`], for a device that is in use already: bit i % 64 of word i / 64
+    /// of `allocated` is block i, 1 = allocated, as in
+    /// [`Allocator::from_bitmap`](crate::Allocator::from_bitmap). Writes a key for every chunk that
+    /// is not all free. The description comes last: if this is cut short, there is no freelist yet.
+    ///
+    /// # Errors
+    /// As [`RocksFreelist::create`], and [`ConfigError::BitmapLength`].
+    pub fn create_from_bitmap(
+        db: Arc<DBWithThreadMode<M>>,
+        family: &str,
+        blocks: u64,
+        allocated: &[u64],
+        options: &CreateOptions,
+    ) -> Result<Opened<M>, RocksError> {
+        let (expected, found) = (blocks.div_ceil(64), allocated.len() as u64);
+        if found != expected {
+            return Err(ConfigError::BitmapLength { blocks, expected, found }.into());
+        }
+        Self::create_with(db, family, blocks, Some(allocated), options)
+    }
+
+    fn create_with(
+        db: Arc<DBWithThreadMode<M>>,
+        family: &str,
+        blocks: u64,
+        allocated: Option<&[u64]>,
+        options: &CreateOptions,
+    ) -> Result<Opened<M>, RocksError> {
+        let lease = Lease::take(db.path(), family)?;
+        let block_size = options.block_size.unwrap_or(4096);
+        let chunk = options.chunk()?;
+        // Before anything is written: sizes that no allocator can have.
+        Allocator::builder(1).block_size(block_size).build()?;
+        if blocks == 0 {
+            return Err(ConfigError::NoBlocks.into());
+        }
+        if blocks > MAX_BLOCKS {
+            return Err(ConfigError::TooManyBlocks { blocks, max: MAX_BLOCKS }.into());
+        }
+        let uuid = options.uuid.map_or_else(draw_uuid, Ok)?;
+        if !options.overwrite {
+            refuse_used(&db, family)?;
+        }
+        clear(&db, family)?;
+        probe(&db, family)?;
+        let meta = Meta { blocks, block_size, chunk, uuid, rechunking: None };
+        if let Some(allocated) = allocated {
+            write_chunks(&db, family, &meta, allocated)?;
+        }
+        write_meta(&db, family, &meta)?;
+        Self::open_leased(db, family, lease, &OpenOptions { shards: options.shards, blocks: None })
+    }
+
+    /// Opens the freelist in the column family `family`. Reads all of it, in parallel on the rayon
+    /// pool that the caller is in; writes nothing but a few bytes that show whether the column family
+    /// was opened with our merge operator.
+    ///
+    /// # Errors
+    /// [`RocksError`]. Nothing was written unless it is [`RocksError::Operator`].
+    pub fn open(
+        db: Arc<DBWithThreadMode<M>>,
+        family: &str,
+        options: &OpenOptions,
+    ) -> Result<Opened<M>, RocksError> {
+        let lease = Lease::take(db.path(), family)?;
+        Self::open_leased(db, family, lease, options)
+    }
+
+    fn open_leased(
+        db: Arc<DBWithThreadMode<M>>,
+        family: &str,
+        lease: Lease,
+        options: &OpenOptions,
+    ) -> Result<Opened<M>, RocksError> {
+        let (meta, allocator, report) = load(&db, family, options)?;
+        probe(&db, family)?;
+        let inner = Inner {
+            family: family.to_string(),
+            chunk: meta.chunk,
+            meta: Mutex::new(meta),
+            allocator: allocator.id(),
+            _lease: lease,
+            db,
+        };
+        Ok(Opened { freelist: Self { inner: Arc::new(inner) }, allocator, report })
+    }
+
+    /// The state at this moment without writing anything, also of a freelist that is in use, or of
+    /// a database that was opened read-only: an allocator whose changes go nowhere, and what was
+    /// found.
+    ///
+    /// # Errors
+    /// [`RocksError`].
+    pub fn inspect(
+        db: &DBWithThreadMode<M>,
+        family: &str,
+        options: &OpenOptions,
+    ) -> Result<(Allocator, Report), RocksError> {
+        let (_, allocator, report) = load(db, family, options)?;
+        Ok((allocator, report))
+    }
+}
+
+fn load<M: Mode>(
+    db: &DBWithThreadMode<M>,
+    family: &str,
+    options: &OpenOptions,
+) -> Result<(Meta, Allocator, Report), RocksError> {
+    let started = Instant::now();
+    let Scanned { meta, words, chunks } = scan(db, family)?;
+    let scan_time = started.elapsed();
+    let (family, found) = (family.to_string(), meta.blocks);
+    if let Some(expected) = options.blocks.filter(|&expected| expected != found) {
+        return Err(RocksError::Geometry { family, what: "the number of blocks", expected, found });
+    }
+    let started = Instant::now();
+    let mut builder = Allocator::builder(meta.blocks).block_size(meta.block_size);
+    if let Some(shards) = options.shards {
+        builder = builder.shards(shards);
+    }
+    let allocator = builder.build_with_ledger(words)?;
+    let build_time = started.elapsed();
+    let (blocks, allocated) = (meta.blocks, meta.blocks - allocator.free_blocks());
+    Ok((meta, allocator, Report { blocks, allocated, chunks, scan_time, build_time }))
+}
+
+fn draw_uuid() -> Result<[u8; 16], RocksError> {
+    let mut uuid = [0; 16];
+    getrandom::fill(&mut uuid).map_err(|error| RocksError::Random(error.to_string()))?;
+    Ok(uuid)
+}
+
+/// An error if there is a freelist, or anything that a creation cut short cannot have left.
+fn refuse_used<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<(), RocksError> {
+    let handle = family::find(db, family)?;
+    for item in db.iterator_cf(&handle, IteratorMode::End) {
+        let (key, _) = item.map_err(super::scan::read_failed)?;
+        if &*key == PROBE || chunk::number(&key).is_some() {
+            continue;
+        }
+        return Err(RocksError::Exists { family: family.to_string() });
+    }
+    Ok(())
+}
+
+/// Removes every key, the description first.
+fn clear<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<(), RocksError> {
+    let handle = family::find(db, family)?;
+    let mut batch = WriteBatch::default();
+    batch.delete_cf(&handle, meta::KEY);
+    batch.delete_range_cf(&handle, &[][..], &[u8::MAX; 64][..]);
+    write(db, batch, "clear the column family")
+}
+
+/// Writes all chunks that are not all free.
+fn write_chunks<M: Mode>(
+    db: &DBWithThreadMode<M>,
+    family: &str,
+    meta: &Meta,
+    allocated: &[u64],
+) -> Result<(), RocksError> {
+    const BATCH_BYTES: usize = 1 << 20;
+    let handle = family::find(db, family)?;
+    let mut batch = WriteBatch::default();
+    for (number, words) in allocated.chunks(meta.chunk.words()).enumerate() {
+        let left = meta.blocks - number as u64 * meta.chunk.blocks();
+        let whole = (0..meta.chunk.words()).map(|index| {
+            let valid = left.saturating_sub(64 * index as u64).min(64);
+            let mask = u64::MAX.checked_shr(64 - valid as u32).unwrap_or(0);
+            words.get(index).copied().unwrap_or(0) & mask
+        });
+        if whole.clone().all(|word| word == 0) {
+            continue;
+        }
+        let key = chunk::key(number as u64);
+        batch.put_cf(&handle, key, chunk::encode(&key, whole));
+        if batch.size_in_bytes() > BATCH_BYTES {
+            let full = std::mem::take(&mut batch);
+            db.write(full)
+                .map_err(|error| RocksError::Database { action: "write chunks", error })?;
+        }
+    }
+    write(db, batch, "write chunks")
+}
+
+/// Writes the description, and makes it durable with everything before it.
+pub fn write_meta<M: Mode>(
+    db: &DBWithThreadMode<M>,
+    family: &str,
+    meta: &Meta,
+) -> Result<(), RocksError> {
+    let handle = family::find(db, family)?;
+    let mut batch = WriteBatch::default();
+    batch.put_cf(&handle, meta::KEY, meta.encode());
+    write(db, batch, "write the description")
+}
+
+/// Writes `batch`, synced.
+pub fn write<M: Mode>(
+    db: &DBWithThreadMode<M>,
+    batch: WriteBatch,
+    action: &'static str,
+) -> Result<(), RocksError> {
+    let mut synced = WriteOptions::default();
+    synced.set_sync(true);
+    db.write_opt(batch, &synced).map_err(|error| RocksError::Database { action, error })
+}
+
+/// Has a key beside the freelist changed by an operand, to see whether that comes to what it should.
+fn probe<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<(), RocksError> {
+    let handle = family::find(db, family)?;
+    let bit = [Extent::new(1, 1)];
+    let Some((_, operand)) = operand::operands(ChunkOrder::MIN, &bit, &[]).next() else {
+        return Ok(());
+    };
+    let expected = chunk::encode(PROBE, [0b10]);
+    let operator = || RocksError::Operator { family: family.to_string() };
+    // Not as a batch: of one that merges, RocksDB notices too late that it has no operator.
+    let merged = db.merge_cf(&handle, PROBE, &operand[..]);
+    let found = merged.and_then(|()| db.get_pinned_cf(&handle, PROBE)).map_err(|_| operator())?;
+    if found.is_some_and(|found| *found == *expected) { Ok(()) } else { Err(operator()) }
+}
