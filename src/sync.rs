@@ -229,6 +229,8 @@ mod access {
                 | Site::EpochAdvance
                 | Site::PinLook
                 | Site::Unpin => true,
+                // The index orders what belongs together here: a block's way from owner to owner.
+                Site::Ledger => true,
                 _ => false,
             };
         if !weak {

@@ -218,6 +218,8 @@ fn order_for(mutant: Mutant) -> Vec<&'static Scenario> {
         FlushIsForgotten => &["g4"],
         FlusherLeavesWork => &["g7"],
         StopIsKept => &["g8"],
+        EnterByLook => &["l1"],
+        LetOutBeforeLeave => &["l2"],
         _ => &[],
     };
     let named = |id: &&str| ALL.iter().find(|scenario| scenario.id == *id);

@@ -10,6 +10,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
+use self::ledger::*;
 use self::lifecycle::*;
 use self::runs::*;
 use crate::geometries::{Bit, Four, Pair, Split, Whole};
@@ -103,6 +104,8 @@ scenarios! {
     g6 (Some(4)) "a flusher with two committers";
     g7 (None) "a flusher is closed beside a committer and leaves nothing";
     g8 (Some(4)) "the same, after a flush";
+    l1 (None) "two transactions free a block: one of them may";
+    l2 (None) "a transaction that is given up lets its block go, another enters it";
 }
 
 /// An index of `blocks` blocks of which those in `free` are free.
@@ -226,5 +229,6 @@ fn held(claimed: Option<u64>, len: u64) -> Vec<(u64, u64)> {
     claimed.map(|start| (start, len)).into_iter().collect()
 }
 
+mod ledger;
 mod lifecycle;
 mod runs;

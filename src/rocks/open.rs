@@ -112,7 +112,6 @@ impl OpenOptions {
 }
 
 /// A freelist and its allocator.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct Opened<M: Mode> {
     /// Where transactions are staged or committed to.
@@ -123,6 +122,17 @@ pub struct Opened<M: Mode> {
     pub allocator: Allocator,
     /// What was found.
     pub report: Report,
+}
+
+// Not derived: the modes have none.
+impl<M: Mode> std::fmt::Debug for Opened<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened")
+            .field("freelist", &self.freelist)
+            .field("allocator", &self.allocator)
+            .field("report", &self.report)
+            .finish()
+    }
 }
 
 /// What opening a freelist found, and how long that took.

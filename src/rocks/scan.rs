@@ -44,7 +44,10 @@ pub fn scan<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<Scanned, 
         let first = (part * chunks_per_part) as u64;
         let last = first as usize + chunks_per_part >= count;
         let mut options = read_options(&snapshot);
-        options.set_iterate_lower_bound(chunk::key(first));
+        // The first and the last part also see what is no chunk.
+        if first > 0 {
+            options.set_iterate_lower_bound(chunk::key(first));
+        }
         if !last {
             options.set_iterate_upper_bound(chunk::key(first + chunks_per_part as u64));
         }
