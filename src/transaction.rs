@@ -70,7 +70,8 @@ struct Open {
 }
 
 /// A transaction that takes no more changes, while the engine makes its [`Delta`] durable in a log
-/// or key-value store of its own. Dropping it gives up, as dropping the transaction does.
+/// or key-value store of its own. Dropping it gives up, as dropping the transaction does; if the
+/// delta may be durable all the same, call [`Frozen::in_doubt`] instead.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -261,7 +262,13 @@ impl Frozen {
         self.open.committed();
     }
 
-    /// It may be durable and may not: until a restart, nobody gets its blocks.
+    /// The delta may be durable and may not, since the engine's write failed half way: nobody gets the
+    /// transaction's blocks, neither those it allocated nor those it frees, until a restart finds out.
+    pub fn in_doubt(mut self) {
+        self.doubt();
+    }
+
+    /// The same for what is dropped later.
     pub(crate) fn doubt(&mut self) {
         self.open.in_doubt = true;
     }

@@ -303,3 +303,17 @@ fn a_later_guard_does_not_hold_what_an_earlier_one_held() {
         drop(later);
     }
 }
+
+#[test]
+fn nobody_gets_the_blocks_of_a_transaction_in_doubt() {
+    let allocator = Allocator::new(100).unwrap();
+    let old = allocator.allocate(10).unwrap();
+    let mut transaction = allocator.begin();
+    let new = transaction.allocate(20).unwrap();
+    transaction.free(old).unwrap();
+    transaction.freeze().in_doubt();
+    allocator.collect();
+    assert_eq!(allocator.free_blocks(), 70);
+    assert_eq!(allocator.is_allocated(old), Ok(true));
+    assert_eq!(allocator.is_allocated(new), Ok(true));
+}

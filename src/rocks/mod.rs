@@ -44,9 +44,9 @@
 //! What is merged says "these blocks are allocated" and "these are free", not "these have changed":
 //! merging it once more comes to the same. Dropping the frozen transaction, instead of calling
 //! [`Frozen::committed`](crate::Frozen::committed), gives its blocks back, and nothing of it was
-//! written. But if RocksDB fails *while* it writes, the batch may be durable or not: then the frozen
-//! transaction must be kept, not dropped, until the database is opened again;
-//! [`Transaction::commit`](crate::Transaction::commit) does so by itself.
+//! written. But if RocksDB fails *while* it writes, the batch may be durable or not: then the engine
+//! calls [`Frozen::in_doubt`](crate::Frozen::in_doubt), and nobody gets those blocks until the database
+//! is opened again; [`Transaction::commit`](crate::Transaction::commit) does so by itself.
 //!
 //! # What cannot happen unseen
 //!
