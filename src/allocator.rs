@@ -407,9 +407,17 @@ impl Allocator {
     /// The committed state with that of all frozen transactions, as [`Allocator::from_bitmap`] takes
     /// it; `None` if the allocator was not made by [`Builder::build_with_ledger`]. O(blocks); word by
     /// word, so a mixture of moments while others commit.
-    pub fn committed_bitmap(&self) -> Option<Vec<u64>> {
-        let ledger = self.core.ledger.as_ref()?;
-        Some((0..ledger.len()).map(|index| ledger.word(index)).collect())
+    ///
+    /// # Errors
+    /// [`ConfigError::OutOfMemory`] if the process has no memory for it.
+    pub fn committed_bitmap(&self) -> Result<Option<Vec<u64>>, ConfigError> {
+        let Some(ledger) = &self.core.ledger else { return Ok(None) };
+        let mut committed = Vec::new();
+        committed
+            .try_reserve_exact(ledger.len())
+            .map_err(|_| ConfigError::OutOfMemory { bytes: ledger.len() as u64 * 8 })?;
+        committed.extend((0..ledger.len()).map(|index| ledger.word(index)));
+        Ok(Some(committed))
     }
 
     /// The state as [`Allocator::from_bitmap`] takes it: bit i % 64 of word i / 64 is block i,

@@ -37,11 +37,15 @@ impl Delta {
         &self.freed
     }
 
-    /// A block that the transaction takes to be in another state than it was committed in: it frees
-    /// one that another transaction frees too or that was never committed, or allocates one that was
-    /// freed without a transaction. Such a delta must not be made durable. Known only to allocators
-    /// made by [`Builder::build_with_ledger`](crate::Builder::build_with_ledger); always `None`
-    /// otherwise.
+    /// A block that the transaction takes to be in another state than it is in when all that was
+    /// frozen before is committed: it frees one that another transaction frees too or that no
+    /// transaction allocated, or allocates one that was freed without a transaction. Such a delta must
+    /// not be made durable. Known only to allocators made by
+    /// [`Builder::build_with_ledger`](crate::Builder::build_with_ledger); always `None` otherwise.
+    ///
+    /// With one bit per block, a block that was freed, and allocated again by somebody else, between
+    /// [`Transaction::free`](crate::Transaction::free) and the freezing looks like the old one. A
+    /// transaction that frees what another has frozen must be written after it.
     pub fn conflict(&self) -> Option<u64> {
         self.conflict
     }

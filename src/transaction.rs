@@ -19,7 +19,8 @@ use crate::store::{Lsn, Store};
 /// Allocated blocks are taken from the free space at once, so nobody else gets them; freed blocks
 /// stay allocated until the transaction is durable and every [`ReadGuard`](crate::ReadGuard) is gone
 /// that was there before. Dropping the transaction, also by unwinding, gives back what it allocated
-/// and forgets what it freed. A crash before the commit does the same.
+/// and forgets what it freed. A crash before the commit does the same. If a thread panics while it
+/// commits, nobody knows, and nobody gets the blocks until a restart.
 ///
 /// ```
 /// use freemap::{Allocator, Store};
@@ -65,6 +66,8 @@ struct Open {
     returned: ExtentSet,
     /// It may be durable: what it allocated is given to nobody.
     in_doubt: bool,
+    /// A store may be at work on it.
+    frozen: bool,
     /// Its changes are in the allocator's ledger.
     entered: bool,
 }
@@ -83,7 +86,10 @@ struct Open {
 /// let frozen = transaction.freeze();
 /// let mut record = Vec::new();
 /// frozen.delta().encode(&mut record);
-/// write_and_sync(&record)?; // on an error, `frozen` is dropped and gives back its blocks
+/// if let Err(error) = write_and_sync(&record) {
+///     frozen.in_doubt(); // the record may be there or not
+///     return Err(error.into());
+/// }
 /// frozen.committed();
 /// assert_eq!(allocator.free_blocks(), (1 << 20) - 7);
 /// # Ok(())
@@ -257,9 +263,12 @@ impl Frozen {
         &self.delta
     }
 
-    /// The delta is durable: the freed extents go to the quarantine.
+    /// The delta is durable: the freed extents go to the quarantine. A delta with a
+    /// [conflict](Delta::conflict) must not have become durable, and is dropped.
     pub fn committed(self) {
-        self.open.committed();
+        if self.delta.conflict().is_none() {
+            self.open.committed();
+        }
     }
 
     /// The delta may be durable and may not, since the engine's write failed half way: nobody gets the
@@ -270,6 +279,7 @@ impl Frozen {
 
     /// The same for what is dropped later.
     pub(crate) fn doubt(&mut self) {
+        self.open.thaw();
         self.open.in_doubt = true;
     }
 
@@ -283,8 +293,15 @@ impl Frozen {
 impl Open {
     fn new(core: Arc<Core>) -> Self {
         let none = ExtentSet::default;
-        let (in_doubt, entered) = (false, false);
-        Self { core, allocated: none(), freed: none(), returned: none(), in_doubt, entered }
+        Self {
+            core,
+            allocated: none(),
+            freed: none(),
+            returned: none(),
+            in_doubt: false,
+            frozen: false,
+            entered: false,
+        }
     }
 
     /// What a store has to make durable.
@@ -293,13 +310,14 @@ impl Open {
             Some(ledger) => ledger.enter(self.changes()).err(),
             None => None,
         };
-        self.entered = conflict.is_none();
+        (self.frozen, self.entered) = (true, conflict.is_none());
         let (allocated, freed) = (self.allocated.iter().collect(), self.freed.iter().collect());
         Delta { allocated, freed, origin: Some(self.core.id), conflict }
     }
 
     /// Undoes [`Open::freeze`].
     fn thaw(&mut self) {
+        self.frozen = false;
         if let (true, Some(ledger)) = (std::mem::take(&mut self.entered), &self.core.ledger) {
             ledger.leave(self.changes());
         }
@@ -330,7 +348,8 @@ impl Open {
 /// Rolls back: nothing is left here after a commit.
 impl Drop for Open {
     fn drop(&mut self) {
-        if self.in_doubt {
+        // A panic between the write and the word that it is done: nobody knows.
+        if self.in_doubt || (self.frozen && std::thread::panicking()) {
             return;
         }
         let core = &*self.core;

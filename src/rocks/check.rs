@@ -1,13 +1,11 @@
 //! Comparing the freelist with memory and with what the engine knows.
 
-use rocksdb::WriteBatch;
-
 use crate::check::{Discrepancies, check, push_bits};
 use crate::extent::Extent;
 use crate::rocks::error::RocksError;
 use crate::rocks::family::Mode;
 use crate::rocks::scan::scan;
-use crate::rocks::{Opened, StageError, chunk, family, open, operand};
+use crate::rocks::{Opened, StageError};
 use crate::store::Lsn;
 
 /// What [`Opened::check`] found: nothing, if all lists are empty.
@@ -50,7 +48,7 @@ impl<M: Mode> Opened<M> {
     /// What opening would answer.
     pub fn check(&self, used: impl IntoIterator<Item = Extent>) -> Result<Integrity, RocksError> {
         self.allocator.collect();
-        let committed = self.allocator.committed_bitmap().unwrap_or_default();
+        let committed = self.allocator.committed_bitmap()?.unwrap_or_default();
         let durable = scan(&self.freelist.inner.db, &self.freelist.inner.family)?.words;
         let index = self.allocator.to_bitmap()?;
         let mut found = Integrity {
@@ -69,41 +67,31 @@ impl<M: Mode> Opened<M> {
         Ok(found)
     }
 
-    /// Makes the state what the engine's list says, and the database what was committed:
-    /// `unprotected` blocks are allocated, `leaked` ones freed, what was written behind our back is
-    /// undone. Overlaps are the engine's to resolve, and so is what it did without a transaction. To
-    /// be called before anything else is allocated, and without guards.
+    /// Makes the state what the engine's list says: `unprotected` blocks are allocated, `leaked` ones
+    /// freed, in as many transactions as that takes; answers with the last. Overlaps are the engine's
+    /// to resolve, and so is what it did without a transaction. What was written behind our back is
+    /// found by this, too, after the freelist has been opened again. To be called before anything
+    /// else is allocated, and without guards.
     ///
     /// # Errors
-    /// [`RocksError`]; what was done stays, and another check shows the rest.
-    /// [`StageError::Conflict`](crate::rocks::StageError::Conflict) if somebody allocated an
-    /// unprotected block in the meantime.
-    pub fn repair(&self, found: &Integrity) -> Result<Lsn, RocksError> {
+    /// [`StageError`]; what earlier transactions did stays, and another check shows the rest.
+    /// [`StageError::Conflict`] if somebody allocated an unprotected block in the meantime.
+    pub fn repair(&self, found: &Discrepancies) -> Result<Lsn, StageError> {
         /// Extents in one transaction.
         const AT_ONCE: usize = 50_000;
-        let inner = &*self.freelist.inner;
-        // The last word counts: the operands that should have been the last are merged once more.
-        for (allocated, freed) in [(&found.cleared_behind, &[][..]), (&vec![], &found.set_behind)] {
-            let family = family::find(&inner.db, &inner.family)?;
-            let mut batch = WriteBatch::default();
-            for (number, operand) in operand::operands(inner.chunk, allocated, freed) {
-                batch.merge_cf(&family, chunk::key(number), &operand[..]);
-            }
-            open::write(&inner.db, batch, "repair the freelist")?;
-        }
         self.allocator.collect();
-        let mut last = Lsn(inner.db.latest_sequence_number());
-        for extents in found.discrepancies.unprotected.chunks(AT_ONCE) {
+        let mut last = Lsn(self.freelist.inner.db.latest_sequence_number());
+        for extents in found.unprotected.chunks(AT_ONCE) {
             let mut transaction = self.allocator.begin();
             for &extent in extents {
-                transaction.mark_allocated(extent).map_err(StageError::from)?;
+                transaction.mark_allocated(extent)?;
             }
             last = transaction.commit(&self.freelist)?;
         }
-        for extents in found.discrepancies.leaked.chunks(AT_ONCE) {
+        for extents in found.leaked.chunks(AT_ONCE) {
             let mut transaction = self.allocator.begin();
             for &extent in extents {
-                transaction.free(extent).map_err(StageError::from)?;
+                transaction.free(extent)?;
             }
             last = transaction.commit(&self.freelist)?;
         }

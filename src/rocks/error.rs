@@ -52,8 +52,8 @@ impl Display for Place {
     }
 }
 
-/// A freelist could not be created, opened or changed. Nothing was written, unless the error is
-/// [`RocksError::Database`] with an action that writes.
+/// A freelist could not be created, opened or changed. Each call says what may have been written
+/// when it fails.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum RocksError {
@@ -153,8 +153,8 @@ pub enum RocksError {
         /// Where, and how.
         place: Place,
     },
-    /// The durable state is not what the committed transactions made it.
-    #[error("column family {family}: block {block} differs from what was committed")]
+    /// A copy is not what it is a copy of.
+    #[error("column family {family}: block {block} differs from its copy")]
     Differs {
         /// The column family.
         family: String,
@@ -205,22 +205,30 @@ pub enum StageError {
         /// The column family.
         family: String,
     },
-    /// RocksDB did not take the batch. Nothing is committed.
-    #[error("not committed: {0}")]
-    Refused(rocksdb::Error),
-    /// RocksDB failed while it wrote. Whether the transaction is durable shows only when the
-    /// database is opened again; until then nobody gets its blocks, whether it is dropped or not.
+    /// RocksDB answered the write with an error. It tells everybody who wrote in the same group what
+    /// went wrong with one of them, perhaps behind the write-ahead log, so no error means that nothing
+    /// was written. Whether the transaction is durable shows only when the database is opened again;
+    /// until then nobody gets its blocks, whether it is dropped or not.
     #[error("perhaps committed: {0}")]
     Doubt(rocksdb::Error),
 }
 
-impl StageError {
-    pub(super) fn of_write(error: rocksdb::Error) -> Self {
-        use rocksdb::ErrorKind::{ColumnFamilyDropped, InvalidArgument, NotSupported};
-        match error.kind() {
-            ColumnFamilyDropped | InvalidArgument | NotSupported => Self::Refused(error),
-            _ => Self::Doubt(error),
+impl RocksError {
+    /// RocksDB's `error` when it was to do `action`.
+    pub(super) fn of(error: rocksdb::Error, action: &'static str, family: &str) -> Self {
+        // It has several codes for it, and the same ones for other things.
+        if error.as_ref().contains("merge_operator") {
+            return Self::Operator { family: family.to_string() };
         }
+        Self::Database { action, error }
+    }
+}
+
+impl StageError {
+    /// Whether the transaction may be durable all the same: see
+    /// [`Frozen::in_doubt`](crate::Frozen::in_doubt).
+    pub fn leaves_doubt(&self) -> bool {
+        matches!(self, Self::Doubt(_))
     }
 }
 

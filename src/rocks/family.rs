@@ -1,7 +1,7 @@
 //! The column family that a freelist lives in: its options, how it is found, who has it.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rocksdb::{
@@ -97,24 +97,26 @@ pub fn open_database<M: Mode>(
 }
 
 /// The right to change a column family, for one part of this process at a time: two freelists in
-/// one would hand out the same blocks. RocksDB itself keeps other processes out.
+/// one would hand out the same blocks. RocksDB itself keeps other processes out, and a second
+/// opening of the database in this one, so its address stands for it.
 #[derive(Debug)]
 pub struct Lease {
-    path: PathBuf,
+    database: usize,
     family: String,
 }
 
-static LEASES: Mutex<BTreeSet<(PathBuf, String)>> = Mutex::new(BTreeSet::new());
+static LEASES: Mutex<BTreeSet<(usize, String)>> = Mutex::new(BTreeSet::new());
 
-fn leases() -> MutexGuard<'static, BTreeSet<(PathBuf, String)>> {
+fn leases() -> MutexGuard<'static, BTreeSet<(usize, String)>> {
     LEASES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Lease {
-    /// The lease, unless somebody has it.
-    pub fn take(path: &Path, family: &str) -> Result<Self, RocksError> {
-        if leases().insert((path.to_path_buf(), family.to_string())) {
-            Ok(Self { path: path.to_path_buf(), family: family.to_string() })
+    /// The lease, unless somebody has it. Must not outlive `db`.
+    pub fn take<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<Self, RocksError> {
+        let database = std::ptr::from_ref(db).addr();
+        if leases().insert((database, family.to_string())) {
+            Ok(Self { database, family: family.to_string() })
         } else {
             Err(RocksError::InUse { family: family.to_string() })
         }
@@ -123,6 +125,6 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        leases().remove(&(std::mem::take(&mut self.path), std::mem::take(&mut self.family)));
+        leases().remove(&(self.database, std::mem::take(&mut self.family)));
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! So what is damaged stays damaged, and opening or checking the freelist finds it: a value with a
 //! flaw is handed on as it is, whatever is merged into it, and an operand that is none turns the
-//! value into one with a flaw.
+//! value into one with a flaw. (One exception does no harm: a sound value of zeros that is foreign, of
+//! another chunk size, say, means all free as no key does, and goes in a compaction.)
 
 use rocksdb::compaction_filter::Decision;
 use rocksdb::{MergeOperands, Options};

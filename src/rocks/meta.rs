@@ -97,7 +97,10 @@ impl Meta {
         let target = ChunkOrder::new(page.target_order);
         if !(9..=20).contains(&page.block_shift)
             || !(1..=MAX_BLOCKS).contains(&blocks)
-            || (target.is_none() && page.target_order != 0)
+            || (target.is_none() && (page.target_order != 0 || page.units_done != 0))
+            || target.is_some_and(|target| {
+                target == chunk || page.units_done.get() >= chunk.max(target).count(blocks)
+            })
         {
             return Err(damaged());
         }

@@ -10,7 +10,7 @@
 //!
 //! use freemap::RocksFreelist;
 //! use freemap::rocks::{CreateOptions, OpenOptions};
-//! use rocksdb::{DB, Options, WriteBatch, WriteOptions};
+//! use rocksdb::{DB, Options, WriteOptions};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dir = tempfile::tempdir()?;
@@ -22,14 +22,11 @@
 //!
 //! let mut transaction = created.allocator.begin();
 //! let extent = transaction.allocate(100)?;
-//! let transaction = transaction.freeze();
-//! let mut batch = WriteBatch::default();
-//! batch.put(b"object 7", extent.start.to_le_bytes()); // the engine's metadata
-//! created.freelist.stage(&mut batch, transaction.delta())?;
 //! let mut synced = WriteOptions::default();
 //! synced.set_sync(true);
-//! db.write_opt(batch, &synced)?; // both or none
-//! transaction.committed();
+//! created.freelist.commit_with(transaction.freeze(), &synced, |batch| {
+//!     batch.put(b"object 7", extent.start.to_le_bytes()); // the engine's metadata: both or none
+//! })?;
 //! drop(created); // or a crash
 //!
 //! let opened = RocksFreelist::open(db, "free", &OpenOptions::new())?;
@@ -39,14 +36,24 @@
 //! # }
 //! ```
 //!
-//! # Why a batch that failed, or a thread that died, does no harm
+//! # What an engine has to keep to
 //!
-//! What is merged says "these blocks are allocated" and "these are free", not "these have changed":
-//! merging it once more comes to the same. Dropping the frozen transaction, instead of calling
-//! [`Frozen::committed`](crate::Frozen::committed), gives its blocks back, and nothing of it was
-//! written. But if RocksDB fails *while* it writes, the batch may be durable or not: then the engine
-//! calls [`Frozen::in_doubt`](crate::Frozen::in_doubt), and nobody gets those blocks until the database
-//! is opened again; [`Transaction::commit`](crate::Transaction::commit) does so by itself.
+//! - A transaction is committed when its batch is as durable as the engine needs it: written with a
+//!   synced write-ahead log, or followed by `flush_wal(true)`. Freed blocks are reused from then on, so
+//!   with less, old objects can come back after a power failure with foreign data in them. Without a
+//!   write-ahead log the families must be flushed together (`atomic_flush`) first.
+//! - An error of the write leaves open whether the batch is durable.
+//!   [`RocksFreelist::commit_with`] and [`Transaction::commit`](crate::Transaction::commit) see to it
+//!   that nobody gets those blocks; who stages and writes himself calls
+//!   [`Frozen::in_doubt`](crate::Frozen::in_doubt). A batch that was never written does no harm, and
+//!   writing one twice comes to the same.
+//! - The database is always opened with the family's options: [`RocksFreelist::open_database`], or
+//!   [`RocksFreelist::family_options`]. If it is opened once without our merge operator, also by a
+//!   tool, RocksDB's replay of the write-ahead log stops at the first of our operands, without an
+//!   error, and what was committed behind it is lost. Operands that come first in their batch leave at
+//!   least no half of it.
+//! - One process, one database, one family: no secondary instances. The transactional databases of
+//!   RocksDB have batches of another type and are not supported.
 //!
 //! # What cannot happen unseen
 //!
@@ -57,7 +64,8 @@
 //! it is refused ([`StageError::Conflict`]) before anything is in a batch. What is written into the
 //! column family behind our back changes bits only where it says so, never flips any, and
 //! [`Opened::check`] finds where the durable state differs from what was committed. Setting a set
-//! bit behind our back changes nothing, so nothing can be found.
+//! bit behind our back changes nothing, so nothing can be found. Nor can, with one bit per block, a
+//! stale free of a block that was allocated again since.
 //!
 //! # Restart
 //!
@@ -93,6 +101,7 @@ use rocksdb::{
 use crate::MAX_BLOCKS;
 use crate::delta::Delta;
 use crate::store::{Lsn, Store};
+use crate::transaction::Frozen;
 
 pub use check::Integrity;
 pub use error::{Place, RocksError, StageError};
@@ -114,6 +123,8 @@ pub struct RocksFreelist<M: Mode = SingleThreaded> {
 }
 
 struct Inner<M: Mode> {
+    /// Given back before the database can go.
+    _lease: Lease,
     db: Arc<DBWithThreadMode<M>>,
     family: String,
     /// The description as it is on disk. Locked while it is changed, never by commits.
@@ -121,7 +132,6 @@ struct Inner<M: Mode> {
     chunk: chunk::ChunkOrder,
     /// The allocator whose transactions this freelist takes.
     allocator: u64,
-    _lease: Lease,
 }
 
 impl<M: Mode> Clone for RocksFreelist<M> {
@@ -155,9 +165,10 @@ impl RocksFreelist {
     /// # }
     /// ```
     ///
-    /// Everything in them may be changed but the merge operator and the compaction filter. Write
-    /// buffer and compaction trigger decide how long a restart can take; there is no compression,
-    /// which pays where free space is in long runs.
+    /// Sizes, triggers, compression, tables and caches may be changed; not merge operator, compaction
+    /// filter and comparator, nor to a compaction style or a time to live that drops files, nor to
+    /// timestamps of the user's. Write buffer and compaction trigger decide how long a restart can take;
+    /// there is no compression, which pays where free space is in long runs.
     pub fn family_options() -> Options {
         family::options()
     }
@@ -193,20 +204,49 @@ impl<M: Mode> Store for RocksFreelist<M> {
         if !batch.is_empty() {
             let mut synced = WriteOptions::default();
             synced.set_sync(true);
-            self.inner.db.write_opt(batch, &synced).map_err(StageError::of_write)?;
+            self.inner.db.write_opt(batch, &synced).map_err(StageError::Doubt)?;
         }
         Ok(Lsn(self.inner.db.latest_sequence_number()))
     }
 
     fn leaves_doubt(&self, error: &StageError) -> bool {
-        matches!(error, StageError::Doubt(_))
+        error.leaves_doubt()
     }
 }
 
 impl<M: Mode> RocksFreelist<M> {
-    /// Adds `delta` to a batch that the engine writes with whatever else belongs to the transaction,
-    /// and with its own options. When it has been written, and is as durable as it shall be:
-    /// [`Frozen::committed`](crate::Frozen::committed); until then nobody gets the freed blocks.
+    /// Writes a transaction in one batch with what `add` puts there, and with the engine's `options`:
+    /// synced, as a rule. [`Frozen::committed`] or, after an error of the write, [`Frozen::in_doubt`]
+    /// is seen to. RocksDB writes and flushes those who commit at the same time as one group.
+    ///
+    /// The answer is as that of [`Store::commit`] here.
+    ///
+    /// # Errors
+    /// [`StageError`]. `add` was not called unless it is [`StageError::Doubt`], and the transaction is
+    /// given up.
+    pub fn commit_with(
+        &self,
+        transaction: Frozen,
+        options: &WriteOptions,
+        add: impl FnOnce(&mut WriteBatch),
+    ) -> Result<Lsn, StageError> {
+        let mut batch = WriteBatch::default();
+        self.stage(&mut batch, transaction.delta())?;
+        add(&mut batch);
+        match self.inner.db.write_opt(batch, options) {
+            Ok(()) => transaction.committed(),
+            Err(error) => {
+                transaction.in_doubt();
+                return Err(StageError::Doubt(error));
+            }
+        }
+        Ok(Lsn(self.inner.db.latest_sequence_number()))
+    }
+
+    /// Adds `delta` to a batch that the engine writes itself, best before anything else is in it.
+    /// Then: [`Frozen::committed`](crate::Frozen::committed) if the write went well, and until then
+    /// nobody gets the freed blocks; [`Frozen::in_doubt`](crate::Frozen::in_doubt) if it did not. A
+    /// batch must not be written any more when the freelist has been closed.
     ///
     /// One merge operand for each chunk that the delta touches: of three or four bytes for a single
     /// block, at most a quarter of the chunk's blocks. With RocksDB's own bytes, 16 to 20 for a
@@ -214,7 +254,7 @@ impl<M: Mode> RocksFreelist<M> {
     /// has one around the names of its column families).
     ///
     /// # Errors
-    /// [`StageError`]; the batch is as it was then.
+    /// [`StageError`]; the batch is as it was then, and the transaction may be dropped.
     pub fn stage(&self, batch: &mut WriteBatch, delta: &Delta) -> Result<(), StageError> {
         let inner = &*self.inner;
         if delta.origin != Some(inner.allocator) {
@@ -236,10 +276,11 @@ impl<M: Mode> RocksFreelist<M> {
     /// up to the whole column family, 32 MiB per TiB of 4 KiB blocks.
     ///
     /// # Errors
-    /// [`RocksError::Database`], [`RocksError::NoFamily`].
+    /// [`RocksError::Database`] if the flush fails, [`RocksError::NoFamily`]. The `rocksdb` crate does
+    /// not tell whether a compaction failed; nothing is lost then, and RocksDB's log says why.
     pub fn fold(&self) -> Result<(), RocksError> {
         let family = family::find(&self.inner.db, &self.inner.family)?;
-        let failed = |error| RocksError::Database { action: "fold the freelist", error };
+        let failed = |error| RocksError::of(error, "flush the freelist", &self.inner.family);
         self.inner.db.flush_cf(&family).map_err(failed)?;
         let mut options = CompactOptions::default();
         // Also what has just been compacted: the filter does not see what a merge results in.
@@ -255,7 +296,7 @@ impl<M: Mode> RocksFreelist<M> {
     ///
     /// # Errors
     /// [`RocksError::Option`] if `blocks` are fewer than before or more than
-    /// [`MAX_BLOCKS`](crate::MAX_BLOCKS); [`RocksError::Database`], and then the size may be either.
+    /// [`MAX_BLOCKS`]; [`RocksError::Database`], and then the size may be either.
     pub fn grow(&self, blocks: u64) -> Result<(), RocksError> {
         let mut meta = self.meta();
         let refuse = |reason| Err(RocksError::Option { name: "blocks", value: blocks, reason });

@@ -13,7 +13,7 @@ use crate::rocks::error::RocksError;
 use crate::rocks::family::{self, Lease, Mode};
 use crate::rocks::meta::{self, Meta};
 use crate::rocks::operand;
-use crate::rocks::scan::{PROBE, Scanned, scan};
+use crate::rocks::scan::{PROBE, Scanned, read_failed, scan};
 use crate::rocks::{Inner, RocksFreelist};
 
 /// How to create a freelist.
@@ -63,7 +63,7 @@ impl CreateOptions {
     }
 
     /// Destroy what the column family holds, whatever it is. What a creation left that was cut short
-    /// is destroyed without this.
+    /// needs no such permission.
     #[must_use]
     pub fn overwrite(mut self) -> Self {
         self.overwrite = true;
@@ -158,7 +158,8 @@ impl<M: Mode> RocksFreelist<M> {
     /// # Errors
     /// [`RocksError::Exists`] if the column family is not empty; [`RocksError::Option`],
     /// [`RocksError::Config`] for impossible options; [`RocksError::NoFamily`],
-    /// [`RocksError::InUse`], [`RocksError::Operator`], [`RocksError::Database`].
+    /// [`RocksError::InUse`], [`RocksError::Operator`]: nothing was written but the probe, and that is
+    /// deleted. [`RocksError::Database`], and [`ConfigError::OutOfMemory`]: there may be a freelist.
     pub fn create(
         db: Arc<DBWithThreadMode<M>>,
         family: &str,
@@ -196,7 +197,7 @@ impl<M: Mode> RocksFreelist<M> {
         allocated: Option<&[u64]>,
         options: &CreateOptions,
     ) -> Result<Opened<M>, RocksError> {
-        let lease = Lease::take(db.path(), family)?;
+        let lease = Lease::take(&db, family)?;
         let block_size = options.block_size.unwrap_or(4096);
         let chunk = options.chunk()?;
         // Before anything is written: sizes that no allocator can have.
@@ -211,8 +212,8 @@ impl<M: Mode> RocksFreelist<M> {
         if !options.overwrite {
             refuse_used(&db, family)?;
         }
-        clear(&db, family)?;
         probe(&db, family)?;
+        begin(&db, family)?;
         let meta = Meta { blocks, block_size, chunk, uuid, rechunking: None };
         if let Some(allocated) = allocated {
             write_chunks(&db, family, &meta, allocated)?;
@@ -226,13 +227,13 @@ impl<M: Mode> RocksFreelist<M> {
     /// was opened with our merge operator.
     ///
     /// # Errors
-    /// [`RocksError`]. Nothing was written unless it is [`RocksError::Operator`].
+    /// [`RocksError`]. Nothing was written, but for the probe, which is deleted.
     pub fn open(
         db: Arc<DBWithThreadMode<M>>,
         family: &str,
         options: &OpenOptions,
     ) -> Result<Opened<M>, RocksError> {
-        let lease = Lease::take(db.path(), family)?;
+        let lease = Lease::take(&db, family)?;
         Self::open_leased(db, family, lease, options)
     }
 
@@ -245,18 +246,18 @@ impl<M: Mode> RocksFreelist<M> {
         let (meta, allocator, report) = load(&db, family, options)?;
         probe(&db, family)?;
         let inner = Inner {
+            _lease: lease,
+            db,
             family: family.to_string(),
             chunk: meta.chunk,
             meta: Mutex::new(meta),
             allocator: allocator.id(),
-            _lease: lease,
-            db,
         };
         Ok(Opened { freelist: Self { inner: Arc::new(inner) }, allocator, report })
     }
 
     /// The state at this moment without writing anything, also of a freelist that is in use, or of
-    /// a database that was opened read-only: an allocator whose changes go nowhere, and what was
+    /// a database that was opened read-only (not as a secondary instance, which has no snapshots): an allocator whose changes go nowhere, and what was
     /// found.
     ///
     /// # Errors
@@ -300,26 +301,36 @@ fn draw_uuid() -> Result<[u8; 16], RocksError> {
     Ok(uuid)
 }
 
-/// An error if there is a freelist, or anything that a creation cut short cannot have left.
+/// There, with this value, from the beginning of a creation until there is a description.
+const BEGUN: (&[u8], &[u8]) = (b"begun", b"fm-rocks");
+
+/// An error if there is anything but what a creation left that was cut short.
 fn refuse_used<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<(), RocksError> {
     let handle = family::find(db, family)?;
-    for item in db.iterator_cf(&handle, IteratorMode::End) {
-        let (key, _) = item.map_err(super::scan::read_failed)?;
-        if &*key == PROBE || chunk::number(&key).is_some() {
-            continue;
+    let get = |key| db.get_pinned_cf(&handle, key).map_err(|error| read_failed(error, family));
+    if get(BEGUN.0)?.is_some_and(|value| *value == *BEGUN.1) && get(meta::KEY)?.is_none() {
+        return Ok(());
+    }
+    let probed = chunk::encode(PROBE, PROBED);
+    for item in db.iterator_cf(&handle, IteratorMode::Start) {
+        let (key, value) = item.map_err(|error| read_failed(error, family))?;
+        if (&*key, &*value) != (PROBE, &*probed) {
+            return Err(RocksError::Exists { family: family.to_string() });
         }
-        return Err(RocksError::Exists { family: family.to_string() });
     }
     Ok(())
 }
 
-/// Removes every key, the description first.
-fn clear<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<(), RocksError> {
+/// Removes every key (but of 64 bytes 255 and more), and leaves word that a creation has begun.
+fn begin<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<(), RocksError> {
     let handle = family::find(db, family)?;
     let mut batch = WriteBatch::default();
-    batch.delete_cf(&handle, meta::KEY);
-    batch.delete_range_cf(&handle, &[][..], &[u8::MAX; 64][..]);
-    write(db, batch, "clear the column family")
+    // A deleted range slows scans down until it is compacted away.
+    if db.iterator_cf(&handle, IteratorMode::Start).next().is_some() {
+        batch.delete_range_cf(&handle, &[][..], &[u8::MAX; 64][..]);
+    }
+    batch.put_cf(&handle, BEGUN.0, BEGUN.1);
+    write(db, family, batch, "clear the column family")
 }
 
 /// Writes all chunks that are not all free.
@@ -350,7 +361,7 @@ fn write_chunks<M: Mode>(
                 .map_err(|error| RocksError::Database { action: "write chunks", error })?;
         }
     }
-    write(db, batch, "write chunks")
+    write(db, family, batch, "write chunks")
 }
 
 /// Writes the description, and makes it durable with everything before it.
@@ -362,31 +373,41 @@ pub fn write_meta<M: Mode>(
     let handle = family::find(db, family)?;
     let mut batch = WriteBatch::default();
     batch.put_cf(&handle, meta::KEY, meta.encode());
-    write(db, batch, "write the description")
+    batch.delete_cf(&handle, BEGUN.0);
+    write(db, family, batch, "write the description")
 }
 
 /// Writes `batch`, synced.
 pub fn write<M: Mode>(
     db: &DBWithThreadMode<M>,
+    family: &str,
     batch: WriteBatch,
     action: &'static str,
 ) -> Result<(), RocksError> {
     let mut synced = WriteOptions::default();
     synced.set_sync(true);
-    db.write_opt(batch, &synced).map_err(|error| RocksError::Database { action, error })
+    db.write_opt(batch, &synced).map_err(|error| RocksError::of(error, action, family))
 }
+
+/// What the probe comes to.
+const PROBED: [u64; 1] = [0b10];
 
 /// Has a key beside the freelist changed by an operand, to see whether that comes to what it should.
 fn probe<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<(), RocksError> {
+    const ACTION: &str = "probe the merge operator";
     let handle = family::find(db, family)?;
     let bit = [Extent::new(1, 1)];
     let Some((_, operand)) = operand::operands(ChunkOrder::MIN, &bit, &[]).next() else {
         return Ok(());
     };
-    let expected = chunk::encode(PROBE, [0b10]);
-    let operator = || RocksError::Operator { family: family.to_string() };
-    // Not as a batch: of one that merges, RocksDB notices too late that it has no operator.
-    let merged = db.merge_cf(&handle, PROBE, &operand[..]);
-    let found = merged.and_then(|()| db.get_pinned_cf(&handle, PROBE)).map_err(|_| operator())?;
-    if found.is_some_and(|found| *found == *expected) { Ok(()) } else { Err(operator()) }
+    let failed = |error| RocksError::of(error, ACTION, family);
+    // Not in a batch: of one that merges, RocksDB notices too late that it has no operator.
+    db.merge_cf(&handle, PROBE, &operand[..]).map_err(failed)?;
+    let right = match db.get_pinned_cf(&handle, PROBE) {
+        Ok(found) => found.is_some_and(|found| *found == *chunk::encode(PROBE, PROBED)),
+        Err(_) => false,
+    };
+    // What another operator cannot merge must not wait for its compactions.
+    db.delete_cf(&handle, PROBE).map_err(failed)?;
+    if right { Ok(()) } else { Err(RocksError::Operator { family: family.to_string() }) }
 }

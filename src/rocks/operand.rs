@@ -8,8 +8,8 @@
 //! masks    the bits to set, then the bits to clear, each as long as the chunk
 //! ```
 //! A single block of a chunk of 4096 takes three or four bytes. Masks are for changes whose runs
-//! would take more bytes than they do. Every change has exactly one encoding, and a byte string that is none
-//! is refused, so operands can be compared as bytes.
+//! would take more bytes than they do. Every change has exactly one encoding, and a byte string
+//! that is none is refused, so operands can be compared as bytes.
 //!
 //! # The algebra
 //!
@@ -24,10 +24,11 @@
 //! one; there, setting a bit twice clears it.
 
 use smallvec::SmallVec;
-use unsigned_varint::{decode, encode};
+use unsigned_varint::encode;
 
 use crate::extent::Extent;
-use crate::rocks::chunk::ChunkOrder;
+use crate::ledger::spans;
+use crate::rocks::chunk::{self, ChunkOrder};
 
 const MASKS: u8 = 0x80;
 
@@ -85,11 +86,11 @@ impl Masks {
         let mut end = 0;
         let mut last = None;
         while !body.is_empty() {
-            let (head, rest) = decode::u64(body).ok()?;
+            let (head, rest) = varint(body)?;
             let (more, rest) = if head & 2 == 0 {
                 (None, rest)
             } else {
-                decode::u64(rest).ok().map(|(more, rest)| (Some(more), rest))?
+                varint(rest).map(|(more, rest)| (Some(more), rest))?
             };
             let (gap, set) = (head >> 2, head & 1 == 1);
             let len = more.map_or(Some(1), |more| more.checked_add(2))?;
@@ -110,10 +111,9 @@ impl Masks {
             return None;
         }
         let (set, clear) = body.split_at(self.order.bytes());
-        let words = crate::rocks::chunk::words;
         let mut given = Self::new(self.order);
-        given.set.iter_mut().zip(words(set)).for_each(|(word, bits)| *word = bits);
-        given.clear.iter_mut().zip(words(clear)).for_each(|(word, bits)| *word = bits);
+        given.set.iter_mut().zip(chunk::words(set)).for_each(|(word, bits)| *word = bits);
+        given.clear.iter_mut().zip(chunk::words(clear)).for_each(|(word, bits)| *word = bits);
         if given.set.iter().zip(&given.clear).any(|(set, clear)| set & clear != 0) {
             return None;
         }
@@ -136,13 +136,9 @@ impl Masks {
         } else {
             (&mut self.clear, &mut self.set)
         };
-        let end = run.start + run.len;
-        for word in run.start / 64..end.div_ceil(64) {
-            let low = run.start.saturating_sub(64 * word);
-            let high = (end - 64 * word).min(64);
-            let mask = (u64::MAX >> (64 - (high - low))) << low;
-            into[word as usize] |= mask;
-            from[word as usize] &= !mask;
+        for (word, mask) in spans(Extent::new(run.start, run.len)) {
+            into[word] |= mask;
+            from[word] &= !mask;
         }
     }
 
@@ -202,6 +198,12 @@ fn next(words: impl Fn(usize) -> u64, order: ChunkOrder, from: u64) -> Option<u6
         let bits = words(index) & if index == first { u64::MAX << (from % 64) } else { u64::MAX };
         (bits != 0).then(|| 64 * index as u64 + u64::from(bits.trailing_zeros()))
     })
+}
+
+/// The number at the beginning of `bytes`, if that is its one encoding, and the rest.
+fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (value, rest) = unsigned_varint::decode::u64(bytes).ok()?;
+    (bytes.len() - rest.len() == varint_len(value)).then_some((value, rest))
 }
 
 fn varint_len(value: u64) -> usize {

@@ -18,11 +18,11 @@ use rocksdb::{DBWithThreadMode, WriteBatch};
 
 use crate::rocks::RocksFreelist;
 use crate::rocks::chunk::{self, ChunkOrder};
-use crate::rocks::error::RocksError;
+use crate::rocks::error::{Place, RocksError};
 use crate::rocks::family::{self, Lease, Mode};
-use crate::rocks::meta::{Meta, Rechunking};
+use crate::rocks::meta::{self, Meta, Rechunking};
 use crate::rocks::open::{chunk_order, write, write_meta};
-use crate::rocks::scan::{read_failed, read_meta, read_options, value_bits};
+use crate::rocks::scan::{read_failed, read_meta, read_options, scan, value_bits};
 
 /// Bytes of bitmap that one step moves, if a unit is not more.
 const STEP_BYTES: usize = 1 << 20;
@@ -49,15 +49,15 @@ impl<M: Mode> RocksFreelist<M> {
     ///
     /// # Errors
     /// [`RocksError::Rechunking`] if a change to another size has begun, which must be finished
-    /// first; [`RocksError::Damaged`] before the damaged unit is touched; [`RocksError::Option`],
-    /// [`RocksError::InUse`], [`RocksError::Database`].
+    /// first; [`RocksError::Damaged`], before anything was written unless the damage came while the
+    /// call was interrupted; [`RocksError::Option`], [`RocksError::InUse`], [`RocksError::Database`].
     pub fn rechunk(
         db: &DBWithThreadMode<M>,
         family: &str,
         chunk_blocks: u64,
         mut progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<bool, RocksError> {
-        let _lease = Lease::take(db.path(), family)?;
+        let _lease = Lease::take(db, family)?;
         let target = chunk_order(chunk_blocks)?;
         let mut meta = read_meta(db, &db.snapshot(), family)?;
         match meta.rechunking {
@@ -68,6 +68,8 @@ impl<M: Mode> RocksFreelist<M> {
             None if meta.chunk == target => return Ok(true),
             Some(_) => {}
             None => {
+                // Damage would stop it half way.
+                scan(db, family)?;
                 meta.rechunking = Some(Rechunking { target, units: 0 });
                 write_meta(db, family, &meta)?;
             }
@@ -113,8 +115,8 @@ fn step<M: Mode>(
     } else {
         (meta.chunk, meta.rechunking) = (target, None);
     }
-    batch.put_cf(&handle, crate::rocks::meta::KEY, meta.encode());
-    write(db, batch, "change the chunk size")
+    batch.put_cf(&handle, meta::KEY, meta.encode());
+    write(db, family, batch, "change the chunk size")
 }
 
 /// The words of a unit, whose old keys `batch` deletes.
@@ -138,14 +140,13 @@ fn take_unit<M: Mode>(
     iterator.seek_to_first();
     while let Some((key, value)) = iterator.item() {
         let damaged = |place| RocksError::Damaged { family: family.to_string(), place };
-        let number =
-            chunk::number(key).ok_or_else(|| damaged(crate::rocks::Place::Key(key.to_vec())))?;
+        let number = chunk::number(key).ok_or_else(|| damaged(Place::Key(key.to_vec())))?;
         let bits = value_bits(old, number, key, value).map_err(damaged)?;
         let at = (number - first) as usize * old.words();
         words[at..].iter_mut().zip(chunk::words(bits)).for_each(|(word, bits)| *word = bits);
         batch.delete_cf(&handle, key);
         iterator.next();
     }
-    iterator.status().map_err(read_failed)?;
+    iterator.status().map_err(|error| read_failed(error, family))?;
     Ok(words)
 }

@@ -76,6 +76,8 @@ fn zeros(words: usize) -> Result<Vec<u64>, RocksError> {
 pub fn read_options<D: DBAccess>(snapshot: &SnapshotWithThreadMode<'_, D>) -> ReadOptions {
     let mut options = ReadOptions::default();
     options.set_snapshot(snapshot);
+    // Whatever prefixes the family may have been given.
+    options.set_total_order_seek(true);
     options.fill_cache(false);
     options.set_readahead_size(2 << 20);
     options
@@ -96,13 +98,14 @@ pub fn read_meta<M: Mode>(
     family: &str,
 ) -> Result<Meta, RocksError> {
     let handle = family::find(db, family)?;
-    let found = snapshot.get_pinned_cf(&handle, meta::KEY).map_err(read_failed)?;
+    let found = snapshot.get_pinned_cf(&handle, meta::KEY);
+    let found = found.map_err(|error| read_failed(error, family))?;
     let bytes = found.ok_or_else(|| RocksError::NoFreelist { family: family.to_string() })?;
     Meta::decode(&bytes, family)
 }
 
-pub fn read_failed(error: rocksdb::Error) -> RocksError {
-    RocksError::Database { action: "read the freelist", error }
+pub fn read_failed(error: rocksdb::Error, family: &str) -> RocksError {
+    RocksError::of(error, "read the freelist", family)
 }
 
 /// A range of chunks.
@@ -130,7 +133,7 @@ impl Part<'_> {
             }
             iterator.next();
         }
-        iterator.status().map_err(read_failed)?;
+        iterator.status().map_err(|error| read_failed(error, self.family))?;
         Ok(chunks)
     }
 

@@ -208,7 +208,10 @@ fn operands_of_long_extents_are_cut_at_chunks() {
 fn what_is_no_operand_damages_the_value_it_is_merged_into() {
     let sound = chunk::encode(&KEY, [1, 2, 3, 4]);
     let order_9 = [9u8, 1 << 2 | 1];
-    for operand in [&b""[..], b"\x00", b"\xff\xff", &[ORDER, 0x80], &[ORDER, 1, 1], &order_9] {
+    // A varint of ten bytes, of which the last has bits that do not fit.
+    let long = [ORDER, 0x85, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x02];
+    for operand in [&b""[..], &long, b"\x00", b"\xff\xff", &[ORDER, 0x80], &[ORDER, 1, 1], &order_9]
+    {
         let merged = merge(&KEY, Some(&sound), [operand].into_iter());
         assert!(chunk::decode(&KEY, &merged).is_err(), "{operand:?}");
         if operand != order_9 {

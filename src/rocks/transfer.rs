@@ -27,7 +27,7 @@ impl<M: Mode> RocksFreelist<M> {
         let (blocks, words) = log.log.committed();
         let options = options.clone().block_size(log.allocator.block_size()).uuid(log.log.uuid());
         let opened = Self::create_from_bitmap(db, family, blocks, &words, &options)?;
-        let written = opened.allocator.committed_bitmap().unwrap_or_default();
+        let written = opened.allocator.committed_bitmap()?.unwrap_or_default();
         same(family, &words, &written)?;
         Ok(opened)
     }

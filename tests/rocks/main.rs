@@ -96,12 +96,13 @@ fn free(opened: &Opened<SingleThreaded>, extents: &[Extent]) {
         transaction.free(extent).unwrap();
     }
     transaction.commit(&opened.freelist).unwrap();
+    opened.allocator.collect();
 }
 
 /// Nothing is wrong, and the three states agree, if what is allocated is what the engine uses.
 #[track_caller]
 fn assert_clean(opened: &Opened<SingleThreaded>) {
-    let committed = opened.allocator.committed_bitmap().unwrap();
+    let committed = opened.allocator.committed_bitmap().unwrap().unwrap();
     let mut used: Vec<Extent> = Vec::new();
     for block in (0..opened.allocator.blocks()).filter(|&block| is_set(&committed, block)) {
         match used.last_mut() {

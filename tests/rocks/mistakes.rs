@@ -107,7 +107,7 @@ fn changes_without_a_transaction_are_found_and_refused() {
 /// Operands that the engine wrote itself, or staged a second time after others had changed the same
 /// blocks: bits go where the operand says, none is flipped, and the check has them.
 #[test]
-fn what_is_written_behind_our_back_is_found_and_undone() {
+fn what_is_written_behind_our_back_is_found() {
     let place = Place::new();
     let opened = place.create(1000, &small_chunks());
     let db = opened.freelist.database().clone();
@@ -136,11 +136,14 @@ fn what_is_written_behind_our_back_is_found_and_undone() {
         assert!(found.discrepancies.is_clean(), "{found:?}");
         opened.freelist.fold().unwrap();
     }
-    opened.repair(&opened.check(used).unwrap()).unwrap();
+    // What is in the database counts from the next opening on, and the engine's list against it.
+    drop((opened, db));
+    let opened = place.open();
+    let found = opened.check(used).unwrap();
+    assert_eq!(found.discrepancies.leaked, [Extent::new(70, 3)]);
+    assert_eq!(found.discrepancies.unprotected, [Extent::new(5, 1)]);
+    opened.repair(&found.discrepancies).unwrap();
     assert!(opened.check(used).unwrap().is_clean());
-    drop(opened);
-    drop(db);
-    assert_eq!(place.open().allocator.free_blocks(), 903);
 }
 
 #[test]
@@ -154,7 +157,7 @@ fn repair_follows_the_engines_list() {
     assert_eq!(discrepancies.overlapping, [Extent::new(40, 10)]);
     assert_eq!(discrepancies.leaked, [Extent::new(60, 40), Extent::new(5000, 70)]);
     assert_eq!(discrepancies.unprotected, [Extent::new(900, 200)]);
-    opened.repair(&found).unwrap();
+    opened.repair(discrepancies).unwrap();
     let left = opened.check([Extent::new(0, 60), Extent::new(900, 200)]).unwrap();
     assert!(left.is_clean(), "{left:?}");
     drop(opened);
@@ -239,7 +242,7 @@ fn what_is_there_is_not_destroyed() {
     assert_eq!(opened.allocator.free_blocks(), 500);
 }
 
-/// A creation that was cut short has chunks but no description.
+/// What a creation leaves that is cut short: chunks, and word that it has begun.
 #[test]
 fn a_creation_that_was_cut_short_is_no_freelist_and_in_nobodys_way() {
     let place = Place::new();
@@ -247,12 +250,41 @@ fn a_creation_that_was_cut_short_is_no_freelist_and_in_nobodys_way() {
     allocate(&opened, &[Extent::new(0, 1000)]);
     let db = opened.freelist.database().clone();
     drop(opened);
-    db.delete_cf(&db.cf_handle(FAMILY).unwrap(), b"meta").unwrap();
-    let opened = RocksFreelist::open(db.clone(), FAMILY, &OpenOptions::new());
-    assert!(matches!(opened, Err(RocksError::NoFreelist { .. })));
-    let opened = RocksFreelist::create(db, FAMILY, 1000, &small_chunks()).unwrap();
+    let family = db.cf_handle(FAMILY).unwrap();
+    db.delete_cf(&family, b"meta").unwrap();
+    let open = || RocksFreelist::open(db.clone(), FAMILY, &OpenOptions::new());
+    let create = || RocksFreelist::create(db.clone(), FAMILY, 1000, &small_chunks());
+    // Chunks alone are what is left of a freelist: perhaps all that is known of the device.
+    assert!(matches!(open(), Err(RocksError::NoFreelist { .. })));
+    assert!(matches!(create(), Err(RocksError::Exists { .. })));
+    db.put_cf(&family, b"begun", b"fm-rocks").unwrap();
+    assert!(matches!(open(), Err(RocksError::NoFreelist { .. })));
+    let opened = create().unwrap();
     assert_eq!(opened.allocator.free_blocks(), 1000);
     assert_clean(&opened);
+    drop(opened);
+    assert_eq!(open().unwrap().allocator.free_blocks(), 1000);
+}
+
+/// Keys of eight bytes, as chunks have: the commonest there are.
+#[test]
+fn somebody_elses_column_family_is_not_touched() {
+    let place = Place::new();
+    let mut others = Options::default();
+    others.create_missing_column_families(true);
+    others.create_if_missing(true);
+    for options in [Options::default(), RocksFreelist::family_options()] {
+        let db: std::sync::Arc<DB> =
+            DB::open_cf_with_opts(&others, place.path(), [(FAMILY, options)]).unwrap().into();
+        let family = db.cf_handle(FAMILY).unwrap();
+        for key in 0..10u64 {
+            db.put_cf(&family, key.to_be_bytes(), b"an object").unwrap();
+        }
+        let before = contents(&db);
+        let created = RocksFreelist::create(db.clone(), FAMILY, 1000, &CreateOptions::new());
+        assert!(matches!(created, Err(RocksError::Exists { .. })), "{created:?}");
+        assert_eq!(contents(&db), before);
+    }
 }
 
 /// The last operand wins: not what the freelist needs.
@@ -274,9 +306,34 @@ fn a_column_family_without_our_operator_is_refused() {
     assert_eq!(place.open().allocator.free_blocks(), 1000);
 }
 
-/// Every write to a database that was opened read-only is refused.
+/// Whatever bloom filters and prefixes it is given, a scan sees all of the family.
 #[test]
-fn a_write_that_rocksdb_refuses_gives_the_blocks_back() {
+fn a_column_family_with_a_prefix_extractor_is_read_whole() {
+    let place = Place::new();
+    let mut options = RocksFreelist::family_options();
+    options.set_prefix_extractor(rocksdb::SliceTransform::create_fixed_prefix(8));
+    options.set_memtable_prefix_bloom_ratio(0.2);
+    let mut table = rocksdb::BlockBasedOptions::default();
+    table.set_bloom_filter(10.0, false);
+    options.set_block_based_table_factory(&table);
+    let mut create = Options::default();
+    create.create_if_missing(true);
+    create.create_missing_column_families(true);
+    let open = || -> std::sync::Arc<DB> {
+        let families = [(FAMILY, options.clone())];
+        DB::open_cf_with_opts(&create, place.path(), families).unwrap().into()
+    };
+    let opened = RocksFreelist::create(open(), FAMILY, 1 << 20, &small_chunks()).unwrap();
+    let extents: Vec<Extent> = (0..1000).map(|number| Extent::new(1000 * number, 3)).collect();
+    allocate(&opened, &extents);
+    assert!(opened.check(extents.clone()).unwrap().is_clean());
+    drop(opened);
+    let opened = RocksFreelist::open(open(), FAMILY, &OpenOptions::new()).unwrap();
+    assert_eq!(opened.report.allocated, 3000);
+}
+
+#[test]
+fn a_database_that_was_opened_read_only_can_be_inspected() {
     let place = Place::new();
     allocate(&place.create(1000, &small_chunks()), &[Extent::new(0, 100)]);
     let families = [(FAMILY, RocksFreelist::family_options())];
@@ -286,5 +343,121 @@ fn a_write_that_rocksdb_refuses_gives_the_blocks_back() {
     let (allocator, report) = Freelist::inspect(&db, FAMILY, &OpenOptions::new()).unwrap();
     assert_eq!((allocator.free_blocks(), report.allocated), (900, 100));
     let opened = RocksFreelist::open(db.into(), FAMILY, &OpenOptions::new());
-    assert!(matches!(opened, Err(RocksError::Operator { .. } | RocksError::Database { .. })));
+    assert!(matches!(opened, Err(RocksError::Database { .. })), "{opened:?}");
+}
+
+/// A batch that merges into a family without an operator: RocksDB refuses every write after it.
+fn spoil(db: &DB) {
+    let mut batch = WriteBatch::default();
+    batch.merge(b"key", b"value");
+    assert!(db.write(batch).is_err());
+    assert!(db.put(b"key", b"value").is_err());
+}
+
+#[test]
+fn nobody_gets_the_blocks_of_a_transaction_whose_write_failed() {
+    let place = Place::new();
+    let opened = place.create(1000, &small_chunks());
+    allocate(&opened, &[Extent::new(0, 100)]);
+    spoil(opened.freelist.database());
+    let (mut transaction, old) = (opened.allocator.begin(), Extent::new(50, 5));
+    let new = transaction.allocate(10).unwrap();
+    transaction.free(old).unwrap();
+    let failed = transaction.commit(&opened.freelist).unwrap_err();
+    assert!(matches!(failed.error, StageError::Doubt(_)) && failed.error.leaves_doubt());
+    drop(failed);
+    let taken = |extent| opened.allocator.is_allocated(extent) == Ok(true);
+    opened.allocator.collect();
+    assert!(taken(new) && taken(old));
+    assert_eq!(opened.allocator.free_blocks(), 890);
+
+    let mut transaction = opened.allocator.begin();
+    let new = transaction.allocate(10).unwrap();
+    transaction.free(Extent::new(0, 20)).unwrap();
+    let mut added = false;
+    let result = opened.freelist.commit_with(
+        transaction.freeze(),
+        &rocksdb::WriteOptions::default(),
+        |_| added = true,
+    );
+    assert!(added && matches!(result, Err(StageError::Doubt(_))));
+    opened.allocator.collect();
+    assert!(taken(new));
+    assert_eq!(opened.allocator.free_blocks(), 880);
+    // The live database has neither, and the committed state agrees with it.
+    let found = opened.check([Extent::new(0, 100)]).unwrap();
+    assert!(found.set_behind.is_empty() && found.cleared_behind.is_empty(), "{found:?}");
+    assert_eq!(found.unrecorded.iter().map(|extent| extent.len).sum::<u64>(), 20);
+}
+
+#[test]
+fn a_refused_transaction_is_not_written_at_all() {
+    let place = Place::new();
+    let opened = place.create(1000, &small_chunks());
+    allocate(&opened, &[Extent::new(0, 100)]);
+    opened.allocator.mark_allocated(Extent::new(500, 1)).unwrap();
+    let mut transaction = opened.allocator.begin();
+    transaction.free(Extent::new(500, 1)).unwrap();
+    transaction.allocate(7).unwrap();
+    let sequence = opened.freelist.database().latest_sequence_number();
+    let result = opened.freelist.commit_with(
+        transaction.freeze(),
+        &rocksdb::WriteOptions::default(),
+        |_| panic!("not asked for"),
+    );
+    assert!(matches!(result, Err(StageError::Conflict { block: 500 })), "{result:?}");
+    assert_eq!(opened.freelist.database().latest_sequence_number(), sequence);
+    assert_eq!(opened.allocator.free_blocks(), 899);
+
+    // And one that is called committed all the same frees nothing.
+    let mut transaction = opened.allocator.begin();
+    transaction.free(Extent::new(500, 1)).unwrap();
+    transaction.freeze().committed();
+    opened.allocator.collect();
+    assert_eq!(opened.allocator.free_blocks(), 899);
+}
+
+#[test]
+fn nobody_gets_the_blocks_of_a_thread_that_panicked_in_its_commit() {
+    let place = Place::new();
+    let opened = place.create(1000, &small_chunks());
+    let mut extent = None;
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut transaction = opened.allocator.begin();
+        extent = Some(transaction.allocate(10).unwrap());
+        let frozen = transaction.freeze();
+        let mut batch = WriteBatch::default();
+        opened.freelist.stage(&mut batch, frozen.delta()).unwrap();
+        opened.freelist.database().write(batch).unwrap();
+        panic!("between the write and the word that it is done");
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(opened.allocator.is_allocated(extent.unwrap()), Ok(true));
+    assert_clean(&opened);
+    // One that was not being committed is rolled back.
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut transaction = opened.allocator.begin();
+        transaction.allocate(10).unwrap();
+        panic!("before the commit");
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(opened.allocator.free_blocks(), 990);
+}
+
+/// It frees what another has frozen and given up since. The rest goes on.
+#[test]
+fn a_transaction_that_builds_on_one_that_was_given_up_harms_nobody_else() {
+    let place = Place::new();
+    let opened = place.create(1000, &small_chunks());
+    let mut first = opened.allocator.begin();
+    let extent = first.allocate(100).unwrap();
+    let first = first.freeze();
+    let mut second = opened.allocator.begin();
+    second.free(Extent::new(extent.start, 1)).unwrap();
+    let second = second.freeze();
+    assert_eq!(second.delta().conflict(), None);
+    drop(first);
+    drop(second);
+    assert_eq!(opened.allocator.free_blocks(), 1000);
+    allocate(&opened, &[Extent::new(extent.start + 1, 99)]);
 }

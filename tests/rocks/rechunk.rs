@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use rocksdb::DB;
 
-use super::{FAMILY, Freelist, Place, allocate, assert_clean, bitmap, contents};
+use super::{FAMILY, Freelist, Place, allocate, assert_clean, bitmap, contents, free};
 
 /// Many steps: one covers 1 MiB of bitmap.
 const BLOCKS: u64 = (1 << 26) + 12_345;
@@ -59,10 +59,9 @@ fn every_size_holds_the_same_state() {
         let opened = RocksFreelist::open(db, FAMILY, &OpenOptions::new()).unwrap();
         assert_eq!(opened.freelist.chunk_blocks(), chunk_blocks);
         assert!(bitmap(&opened.allocator) == before, "chunks of {chunk_blocks}");
-        // It is used in between, so that operands wait above the old values.
-        allocate(&opened, &[]);
-        let some = opened.allocator.allocate(0).is_err();
-        assert!(some);
+        // It is used in between, so that operands wait above the values.
+        free(&opened, &[Extent::new(0, 1)]);
+        allocate(&opened, &[Extent::new(0, 1)]);
     }
     assert_clean_small(&place);
 }
@@ -125,14 +124,34 @@ fn damage_stops_it_before_it_is_made_worse() {
     let db = opened.freelist.database().clone();
     drop(opened);
     db.put_cf(&db.cf_handle(FAMILY).unwrap(), 3u64.to_be_bytes(), [1; 12]).unwrap();
-    let chunks_before: Vec<_> =
-        contents(&db).into_iter().filter(|(key, _)| key != b"meta").collect();
+    let before = contents(&db);
     let stopped = rechunk(&db, 128, |_| ControlFlow::Continue(()));
     assert!(matches!(stopped, Err(RocksError::Damaged { .. })), "{stopped:?}");
-    let chunks: Vec<_> = contents(&db).into_iter().filter(|(key, _)| key != b"meta").collect();
-    assert_eq!(chunks, chunks_before);
+    assert_eq!(contents(&db), before);
     for wrong in [0, 63, 1 << 21] {
         let refused = rechunk(&db, wrong, |_| ControlFlow::Continue(()));
         assert!(matches!(refused, Err(RocksError::Option { .. })), "{refused:?}");
+    }
+}
+
+/// A description with the right checksum that says more than there can be.
+#[test]
+fn an_impossible_description_is_refused() {
+    let place = Place::new();
+    let opened = place.create(1000, &CreateOptions::new().chunk_blocks(64));
+    allocate(&opened, &[Extent::new(0, 1000)]);
+    let db = opened.freelist.database().clone();
+    drop(opened);
+    let family = db.cf_handle(FAMILY).unwrap();
+    let sound = db.get_cf(&family, b"meta").unwrap().unwrap();
+    for (target, units) in [(7, 8), (7, u64::MAX), (6, 0), (0, 1)] {
+        let mut meta = sound.clone();
+        meta[40] = target;
+        meta[48..56].copy_from_slice(&units.to_le_bytes());
+        let sum = crc32c::crc32c(&meta[..60]);
+        meta[60..].copy_from_slice(&sum.to_le_bytes());
+        db.put_cf(&family, b"meta", meta).unwrap();
+        let refused = rechunk(&db, 128, |_| ControlFlow::Continue(()));
+        assert!(matches!(refused, Err(RocksError::Damaged { .. })), "{target}, {units}");
     }
 }
