@@ -1,6 +1,7 @@
 //! The engine example is killed at random moments, again and again, and must find every object that
 //! it had acknowledged: with the acknowledged version, or with the one that was being written when
-//! it died. Nothing is pass or fail by the clock.
+//! it died. Nothing is pass or fail by the clock. With the feature `rocksdb`, its store in RocksDB is
+//! killed too.
 //!
 //! `KILL_ROUNDS` sets how many times (12), `KILL_SEED` the random numbers (1).
 //!
@@ -10,6 +11,7 @@
 #![cfg(unix)]
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -30,6 +32,9 @@ fn engine_path() -> PathBuf {
     cargo.args(["build", "--quiet", "--example", "engine", "--message-format", "json"]);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
+    }
+    if cfg!(feature = "rocksdb") {
+        cargo.args(["--features", "rocksdb"]);
     }
     let output = cargo.stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "the example does not build");
@@ -119,8 +124,28 @@ impl Model {
     }
 }
 
+/// What makes the engine's changes durable.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Log,
+    #[cfg(feature = "rocksdb")]
+    Rocksdb,
+}
+
+impl Kind {
+    /// As the engine is told, and the name of what is there once a store has been created.
+    fn names(self) -> [&'static str; 2] {
+        match self {
+            Self::Log => ["log", "metadata.freemap-engine"],
+            #[cfg(feature = "rocksdb")]
+            Self::Rocksdb => ["rocksdb", "rocksdb.freemap-engine"],
+        }
+    }
+}
+
 struct Rounds {
     engine: PathBuf,
+    kind: Kind,
     dir: tempfile::TempDir,
     rng: Pcg64Mcg,
     model: Model,
@@ -129,22 +154,34 @@ struct Rounds {
 }
 
 impl Rounds {
+    fn new(kind: Kind, size: [&'static str; 2]) -> Self {
+        Self {
+            engine: engine_path(),
+            kind,
+            dir: tempfile::tempdir().unwrap(),
+            rng: Pcg64Mcg::seed_from_u64(from_environment("KILL_SEED", 1)),
+            model: Model::default(),
+            size,
+        }
+    }
+
     fn events(&self, name: &str) -> PathBuf {
         self.dir.path().join(format!("events-{name}"))
     }
 
-    /// There is a store from the moment on that its metadata log has its name.
-    fn store_exists(&self) -> bool {
-        self.dir.path().join("metadata.freemap-engine").exists()
+    /// What has its name from the moment on that there is a store: its metadata log, or its database.
+    fn store(&self) -> PathBuf {
+        let [_, name] = self.kind.names();
+        self.dir.path().join(name)
     }
 
     fn command(&self, events: &Path, seconds: u64) -> Command {
         let mut command = Command::new(&self.engine);
         command.arg("--dir").arg(self.dir.path()).arg("--acknowledge").arg(events);
-        let [blocks, fill] = self.size;
-        command.args(["--json", "--blocks", blocks, "--fill", fill]);
+        let ([store, _], [blocks, fill]) = (self.kind.names(), self.size);
+        command.args(["--json", "--store", store, "--blocks", blocks, "--fill", fill]);
         command.args(["--threads", &THREADS.to_string(), "--seconds", &seconds.to_string()]);
-        if self.store_exists() {
+        if self.store().exists() {
             command.arg("--reopen");
         }
         command
@@ -171,28 +208,32 @@ impl Rounds {
         self.model.follow(told(&events))
     }
 
-    /// Has everything verified. How many transactions were taken back.
+    /// Has everything verified, or a store created where there is none yet. How many transactions
+    /// were taken back.
     fn verify(&mut self, round: usize) -> u64 {
-        if !self.store_exists() {
-            let Model { acknowledged, in_flight } = &self.model;
-            assert!(acknowledged.is_empty() && in_flight.is_empty(), "the store is gone");
-            return 0;
+        let exists = self.store().exists();
+        let Model { acknowledged, in_flight } = &self.model;
+        assert!(exists || acknowledged.len() + in_flight.len() == 0, "the store is gone");
+        let mut torn = Vec::new();
+        if exists && self.kind == Kind::Log {
+            // What a torn write of the next group could leave.
+            torn.resize(self.rng.random_range(0..100), 0);
+            self.rng.fill(&mut torn[..]);
+            let mut metadata = File::options().append(true).open(self.store()).unwrap();
+            metadata.write_all(&torn).unwrap();
         }
-        // What a torn write of the next group could leave.
-        let torn: Vec<u8> = (0..self.rng.random_range(0..100)).map(|_| self.rng.random()).collect();
-        let metadata = self.dir.path().join("metadata.freemap-engine");
-        std::fs::File::options().append(true).open(metadata).unwrap().write_all(&torn).unwrap();
-
         let events = self.events(&format!("{round}-verified"));
         let output = self.command(&events, 0).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         let result: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(result["verified"], true, "{result}");
-        assert_eq!(result["recovery"]["torn_bytes"], torn.len(), "{result}");
+        if exists {
+            assert_eq!(result["recovery"]["torn_bytes"], torn.len(), "{result}");
+        }
         let told = told(&events);
         assert!(told.found.is_some(), "it was never ready");
         self.model.follow(told);
-        result["recovery"]["taken_back"].as_u64().unwrap()
+        result["recovery"]["taken_back"].as_u64().unwrap_or(0)
     }
 }
 
@@ -204,16 +245,14 @@ fn from_environment(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
 }
 
-fn kill_rounds(size: [&'static str; 2]) {
-    let mut rounds = Rounds {
-        engine: engine_path(),
-        dir: tempfile::tempdir().unwrap(),
-        rng: Pcg64Mcg::seed_from_u64(from_environment("KILL_SEED", 1)),
-        model: Model::default(),
-        size,
-    };
+fn rounds_wanted() -> usize {
+    from_environment("KILL_ROUNDS", 12) as usize
+}
+
+fn kill_rounds(kind: Kind, size: [&'static str; 2]) {
+    let mut rounds = Rounds::new(kind, size);
     let (mut acknowledged, mut taken_back) = (0, 0);
-    let count = from_environment("KILL_ROUNDS", 12) as usize;
+    let count = rounds_wanted();
     for round in 0..count {
         acknowledged += rounds.kill(round, round % 3 == 0);
         taken_back += rounds.verify(round);
@@ -226,13 +265,58 @@ fn kill_rounds(size: [&'static str; 2]) {
     );
 }
 
-#[test]
-fn a_killed_engine_finds_what_it_acknowledged() {
-    kill_rounds(["4096", "80"]);
+/// Kills only while a store is created or soon after, in a folder where others may have been killed
+/// so before.
+fn kill_creations(kind: Kind) {
+    let mut rounds = Rounds::new(kind, ROOMY);
+    let mut cut_short = 0;
+    let count = rounds_wanted();
+    for round in 0..count {
+        rounds.kill(round, true);
+        cut_short += usize::from(!rounds.store().exists());
+        if rounds.rng.random() {
+            rounds.verify(round);
+            rounds.dir = tempfile::tempdir().unwrap();
+            rounds.model = Model::default();
+        }
+    }
+    eprintln!("{count} rounds, {cut_short} creations cut short");
 }
 
-/// What is freed is reused at once, so blocks that are let go too early are overwritten.
+/// A device with room, and a full one: there, what is freed is reused at once, so blocks that are let
+/// go too early are overwritten.
+const ROOMY: [&str; 2] = ["4096", "80"];
+const FULL: [&str; 2] = ["512", "99"];
+
+#[test]
+fn a_killed_engine_finds_what_it_acknowledged() {
+    kill_rounds(Kind::Log, ROOMY);
+}
+
 #[test]
 fn a_killed_engine_on_a_full_device_finds_what_it_acknowledged() {
-    kill_rounds(["512", "99"]);
+    kill_rounds(Kind::Log, FULL);
+}
+
+#[test]
+fn an_engine_killed_at_creation_creates_its_store() {
+    kill_creations(Kind::Log);
+}
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn a_killed_engine_with_rocksdb_finds_what_it_acknowledged() {
+    kill_rounds(Kind::Rocksdb, ROOMY);
+}
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn a_killed_engine_with_rocksdb_on_a_full_device_finds_what_it_acknowledged() {
+    kill_rounds(Kind::Rocksdb, FULL);
+}
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn an_engine_with_rocksdb_killed_at_creation_creates_its_store() {
+    kill_creations(Kind::Rocksdb);
 }

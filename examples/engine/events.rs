@@ -13,8 +13,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::object::Object;
-use super::record::Change;
+use super::object::{Change, Object};
 
 /// A file of events; each is one write, so it is there as a whole even if the process is killed.
 pub struct Events(File);
@@ -36,7 +35,6 @@ impl Events {
         let (what, id, version) = match change {
             Change::Put(object) => ("put", object.id, object.version),
             Change::Delete { id, version } => ("delete", *id, *version),
-            Change::Foreign(_) | Change::TakenBack => return Ok(()),
         };
         (&self.0).write_all(format!("{stage} {what} {id} {version}\n").as_bytes())
     }

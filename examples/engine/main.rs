@@ -1,24 +1,33 @@
 //! A small object store on a real file, to see freemap at work: threads put, overwrite, read back
 //! and delete objects at a target fill, verify every byte they read, and print what it cost. Every
-//! change is a transaction that survives a crash: `store` says why.
+//! change is a transaction that survives a crash: `logs` and `rocks` say why.
 //!
 //! ```text
 //! cargo run --release --example engine
 //! cargo run --release --example engine -- --threads 4 --fill 97 --free-list tests/data/aged-xfs.free.csv
 //! cargo run --release --example engine -- --dir DIR; kill it; the same again with --reopen
+//! cargo run --release --features rocksdb --example engine -- --store rocksdb
 //! ```
 //!
 //! - this file: options, one run; `start`: what a new store begins with;
 //! - `worker`: what the threads do; `report`: what it came to;
-//! - `store`: transactions, recovery, checks;
-//! - `metadata`: the log of objects; `record`: its bytes; `object`: the bytes of an object;
+//! - `store`: objects and readers, transactions, checks; `object`: the bytes of an object;
+//! - `durable`: what makes transactions durable and recovers them, as the store sees it;
+//! - `logs`: one way, a space-map log beside `metadata`, the log of objects; `record`: its bytes;
+//! - `rocks`: the other way, a RocksDB database; `flush`: how threads share flushes there;
 //! - `events`: what a test that kills the process wants to know.
 
+mod durable;
 mod events;
+#[cfg(feature = "rocksdb")]
+mod flush;
+mod logs;
 mod metadata;
 mod object;
 mod record;
 mod report;
+#[cfg(feature = "rocksdb")]
+mod rocks;
 mod start;
 mod store;
 mod worker;
@@ -31,6 +40,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use durable::Kind;
 use events::Events;
 use report::{Report, Run};
 use store::Store;
@@ -45,6 +55,9 @@ struct Options {
     /// Where the store's files live, and stay; a temporary folder by default.
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// What makes changes durable; RocksDB if built with the feature `rocksdb`.
+    #[arg(long, value_enum, default_value_t = Kind::Log)]
+    store: Kind,
     /// Recover the store in --dir and verify all of it, then go on with it.
     #[arg(long, requires = "dir", conflicts_with_all = ["ext4", "free_list", "print_free"])]
     reopen: bool,
@@ -126,11 +139,12 @@ fn begin(options: &Options, dir: &Path) -> Result<(Store, Run), Failure> {
     let events = options.acknowledge.as_deref().map(Events::create).transpose()?;
     if !options.reopen {
         let start = start::load(options)?;
-        let store = Store::create(dir, &start, events)?;
-        return Ok((store, Run::new(start.origin)));
+        let store = Store::create(options.store, dir, &start, events)?;
+        let run = Run::new(start.origin, &store);
+        return Ok((store, run));
     }
-    let (store, recovery) = Store::open(dir, events)?;
-    let mut run = Run::new(format!("the store in {}", dir.display()));
+    let (store, recovery) = Store::open(options.store, dir, events)?;
+    let mut run = Run::new(format!("the store in {}", dir.display()), &store);
     run.recovery = Some(recovery);
     verify(&store, &mut run)?;
     Ok((store, run))
@@ -165,7 +179,7 @@ fn work(options: &Options, store: &Store, run: &mut Run) -> Result<(), Failure> 
             .collect::<Result<Vec<Measured>, Failure>>()
     })?;
     run.elapsed = started.elapsed();
-    run.count(before, store.figures());
+    run.figures = store.figures().since(&before);
     verify(store, run)?;
     store.close()
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use freemap::Lsn;
 
 use super::Failure;
-use super::record::Change;
+use super::record::Record;
 
 /// A metadata log that is open for appending.
 pub struct MetadataLog {
@@ -70,9 +70,9 @@ impl MetadataLog {
 
     /// Returns when the record of `lsn` and all before it are durable. Whoever finds the next
     /// record in line and nobody flushing does so, for all that follow without a gap.
-    pub fn append(&self, lsn: Lsn, change: &Change) -> Result<(), Failure> {
+    pub fn append(&self, lsn: Lsn, record: &Record) -> Result<(), Failure> {
         let mut state = self.lock();
-        state.waiting.insert(lsn.0, change.encode(lsn));
+        state.waiting.insert(lsn.0, record.encode(lsn));
         loop {
             if state.durable_below > lsn.0 {
                 return Ok(());

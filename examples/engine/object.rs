@@ -1,4 +1,4 @@
-//! What an object is, and its bytes in the data file.
+//! What an object is, what can become of it, and its bytes in the data file.
 
 use std::fs::File;
 use std::io;
@@ -12,6 +12,17 @@ pub struct Object {
     /// 0 when it is put, one more with every overwrite.
     pub version: u64,
     pub extents: Vec<Extent>,
+}
+
+/// What a transaction does to the objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The object is this now.
+    Put(Object),
+    Delete {
+        id: u64,
+        version: u64,
+    },
 }
 
 impl Object {

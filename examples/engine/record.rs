@@ -7,13 +7,13 @@
 //! ```
 //! All numbers are little-endian. Records stand in the order of their LSNs, without gaps.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use freemap::{Extent, Lsn};
 
 use super::Failure;
-use super::object::Object;
+use super::durable::Contents;
+use super::object::{Change, Object};
 
 /// What a metadata log begins with.
 pub const MAGIC: [u8; 8] = *b"fmengin1";
@@ -24,26 +24,23 @@ const FIXED: usize = 25;
 
 /// What a transaction did, as far as it is not in the space-map log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum Record {
     /// These blocks were in use before the store was created.
     Foreign(Vec<Extent>),
-    /// The object is this now.
-    Put(Object),
-    Delete {
-        id: u64,
-        version: u64,
-    },
+    Changed(Change),
     /// All LSNs between the record before and this one were taken back.
     TakenBack,
 }
 
-impl Change {
+impl Record {
     pub fn encode(&self, lsn: Lsn) -> Vec<u8> {
         let none: &[Extent] = &[];
         let (kind, id, version, extents) = match self {
             Self::Foreign(extents) => (1u8, 0, 0, extents.as_slice()),
-            Self::Put(object) => (2, object.id, object.version, object.extents.as_slice()),
-            Self::Delete { id, version } => (3, *id, *version, none),
+            Self::Changed(Change::Put(object)) => {
+                (2, object.id, object.version, object.extents.as_slice())
+            }
+            Self::Changed(Change::Delete { id, version }) => (3, *id, *version, none),
             Self::TakenBack => (4, 0, 0, none),
         };
         let mut rest = Vec::with_capacity(FRAME + FIXED + 16 * extents.len());
@@ -63,7 +60,7 @@ impl Change {
 }
 
 /// The record at the beginning of `bytes` and its length, if there is a whole one.
-fn decode(bytes: &[u8]) -> Option<(Lsn, Change, usize)> {
+fn decode(bytes: &[u8]) -> Option<(Lsn, Record, usize)> {
     let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let long = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
     let end = FRAME.checked_add(word(4)? as usize)?;
@@ -77,25 +74,22 @@ fn decode(bytes: &[u8]) -> Option<(Lsn, Change, usize)> {
         starts.map(|at| Some(Extent::new(long(at)?, long(at + 8)?))).collect::<Option<Vec<_>>>()
     };
     let (id, version) = (long(FRAME + 9)?, long(FRAME + 17)?);
-    let change = match bytes[FRAME + 8] {
-        1 => Change::Foreign(extents()?),
-        2 => Change::Put(Object { id, version, extents: extents()? }),
-        3 => Change::Delete { id, version },
-        4 => Change::TakenBack,
+    let record = match bytes[FRAME + 8] {
+        1 => Record::Foreign(extents()?),
+        2 => Record::Changed(Change::Put(Object { id, version, extents: extents()? })),
+        3 => Record::Changed(Change::Delete { id, version }),
+        4 => Record::TakenBack,
         _ => return None,
     };
-    Some((Lsn(long(FRAME)?), change, end))
+    Some((Lsn(long(FRAME)?), record, end))
 }
 
 /// What the records of a metadata log add up to.
 #[derive(Debug, Default)]
 pub struct Catalog {
-    pub objects: BTreeMap<u64, Arc<Object>>,
-    pub foreign: Vec<Extent>,
+    pub contents: Contents,
     /// The last transaction.
     pub last: Lsn,
-    /// Greater than every id that was ever recorded.
-    pub next_id: u64,
     /// Bytes of whole records, with the magic.
     pub whole: usize,
 }
@@ -108,30 +102,32 @@ impl Catalog {
             return Err("no metadata log: wrong magic".into());
         }
         let mut catalog = Self { whole: MAGIC.len(), ..Self::default() };
-        while let Some((lsn, change, len)) = decode(&bytes[catalog.whole..]) {
+        while let Some((lsn, record, len)) = decode(&bytes[catalog.whole..]) {
             let expected = catalog.last.0 + 1;
-            if lsn.0 != expected && !(change == Change::TakenBack && lsn.0 > expected) {
+            if lsn.0 != expected && !(record == Record::TakenBack && lsn.0 > expected) {
                 let at = catalog.whole;
                 return Err(format!("byte {at}: transaction {lsn}, not {expected}").into());
             }
-            catalog.apply(change);
+            catalog.contents.apply(record);
             catalog.last = lsn;
             catalog.whole += len;
         }
         Ok(catalog)
     }
+}
 
-    fn apply(&mut self, change: Change) {
-        match change {
-            Change::Foreign(extents) => self.foreign.extend(extents),
-            Change::Put(object) => {
+impl Contents {
+    fn apply(&mut self, record: Record) {
+        match record {
+            Record::Foreign(extents) => self.foreign.extend(extents),
+            Record::Changed(Change::Put(object)) => {
                 self.next_id = self.next_id.max(object.id.saturating_add(1));
                 self.objects.insert(object.id, Arc::new(object));
             }
-            Change::Delete { id, .. } => {
+            Record::Changed(Change::Delete { id, .. }) => {
                 self.objects.remove(&id);
             }
-            Change::TakenBack => {}
+            Record::TakenBack => {}
         }
     }
 }

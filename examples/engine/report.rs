@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
-use freemap::{Figures, Stats};
+use freemap::Stats;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use super::Options;
-use super::metadata::MetadataFigures;
-use super::store::{Recovery, Store};
+use super::durable::{Figures, Flushes, Recovery};
+use super::store::Store;
 use super::worker::Measured;
 
 /// What is known of a run while it goes on.
@@ -20,14 +20,13 @@ pub struct Run {
     pub elapsed: Duration,
     pub corrupt_blocks: u64,
     pub faults: Vec<String>,
-    commits: u64,
-    syncs: u64,
-    records: u64,
-    groups: u64,
+    /// What was made durable while the workers worked.
+    pub figures: Figures,
 }
 
 impl Run {
-    pub fn new(origin: String) -> Self {
+    pub fn new(origin: String, store: &Store) -> Self {
+        let figures = store.figures();
         Self {
             origin,
             recovery: None,
@@ -35,24 +34,13 @@ impl Run {
             elapsed: Duration::ZERO,
             corrupt_blocks: 0,
             faults: Vec::new(),
-            commits: 0,
-            syncs: 0,
-            records: 0,
-            groups: 0,
+            figures: figures.since(&figures),
         }
     }
 
     /// Whether nothing wrong has been found so far.
     pub fn is_right(&self) -> bool {
         self.corrupt_blocks == 0 && self.faults.is_empty()
-    }
-
-    /// Takes in what both logs did between two looks.
-    pub fn count(&mut self, before: (Figures, MetadataFigures), after: (Figures, MetadataFigures)) {
-        self.commits = after.0.commits - before.0.commits;
-        self.syncs = after.0.syncs - before.0.syncs;
-        self.records = after.1.records - before.1.records;
-        self.groups = after.1.groups - before.1.groups;
     }
 }
 
@@ -74,6 +62,11 @@ pub struct Report {
 /// `count` per `unit`, 0 if there is none.
 fn per(count: u64, unit: f64) -> f64 {
     if unit > 0.0 { count as f64 / unit } else { 0.0 }
+}
+
+/// How many shared a flush.
+fn shared(flushes: &Flushes) -> f64 {
+    per(flushes.asked, flushes.made as f64)
 }
 
 impl Report {
@@ -114,7 +107,7 @@ impl Report {
         if self.verified() {
             return format!(
                 "every byte of {} objects read back, every block owned once, free count exact, \
-                 index and logs clean",
+                 index and durable state clean",
                 self.objects
             );
         }
@@ -147,27 +140,17 @@ impl Report {
         row("started from", run.origin.clone());
         if let Some(recovery) = &run.recovery {
             row("recovery", format!("{:.1} ms", 1e3 * recovery.took.as_secs_f64()));
-            row(
-                "recovered",
-                format!(
-                    "{} objects, {} transactions replayed, {} taken back, {} torn bytes cut",
-                    recovery.objects, recovery.replayed, recovery.taken_back, recovery.torn_bytes
-                ),
-            );
+            row("recovered", format!("{} objects, {}", recovery.objects, recovery.account));
         }
         if self.operations > 0 {
             let operations = self.operations;
             row("threads", self.threads.to_string());
             row("operations", format!("{operations} ({:.0}/s)", self.per_second(operations)));
-            row("commits", format!("{} ({:.0}/s)", run.commits, self.per_second(run.commits)));
-            row(
-                "commits per fdatasync",
-                format!(
-                    "{:.2} in the space-map log, {:.2} in the metadata log",
-                    per(run.commits, run.syncs as f64),
-                    per(run.records, run.groups as f64)
-                ),
-            );
+            let Figures { commits, flushes } = &run.figures;
+            row("commits", format!("{commits} ({:.0}/s)", self.per_second(*commits)));
+            let shared =
+                flushes.map(|flushes| format!("{:.2} {}", shared(&flushes), flushes.place));
+            row("commits per fdatasync", shared.join(", "));
             row("durable p50 / p99 / p99.99", quantiles(&self.durable, "us"));
             row("refused for want of space", self.refused.to_string());
             row("time allocating", format!("{:.3} %", 100.0 * self.in_allocator));
@@ -199,17 +182,15 @@ impl Report {
                 "torn_bytes": recovery.torn_bytes,
             })
         });
-        json!({
+        let mut result = json!({
             "started_from": run.origin,
             "recovery": recovery,
             "threads": self.threads,
             "seconds": run.elapsed.as_secs_f64(),
             "operations": self.operations,
             "operations_per_second": self.per_second(self.operations),
-            "commits": run.commits,
-            "commits_per_second": self.per_second(run.commits),
-            "commits_per_sync": per(run.commits, run.syncs as f64),
-            "metadata_records_per_sync": per(run.records, run.groups as f64),
+            "commits": run.figures.commits,
+            "commits_per_second": self.per_second(run.figures.commits),
             "durable_us": quantiles(&self.durable),
             "refused": self.refused,
             "allocator_time_share": self.in_allocator,
@@ -225,6 +206,10 @@ impl Report {
             "corrupt_blocks": self.corrupt_blocks,
             "verified": self.verified(),
             "verdict": self.verdict(),
-        })
+        });
+        for flushes in &run.figures.flushes {
+            result[flushes.key] = json!(shared(flushes));
+        }
+        result
     }
 }

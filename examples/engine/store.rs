@@ -1,179 +1,90 @@
-//! The store: a data file, the space-map log that says which of its blocks are in use, and the
-//! metadata log that says which object they belong to.
+//! The store: a data file, and which object owns which of its blocks.
 //!
-//! # Why the two logs agree after a crash
+//! A put, overwrite or delete is one transaction. It allocates, and writes the data to the new
+//! blocks, which nobody else has and nothing durable names; is made durable, with its data (`logs`
+//! and `rocks` say how, and what a crash leaves); replaces the object in the index, where readers
+//! look it up; and lets the old version's blocks go ([`Frozen::committed`]).
 //!
-//! A put, overwrite or delete is one transaction, and goes through these steps:
-//!
-//! 1. allocate, and write the data to the new blocks: nobody else has them, and nothing durable
-//!    names them;
-//! 2. commit to the space-map log, which gives the LSN;
-//! 3. flush the data file, then append the record with that LSN to the metadata log and flush it.
-//!    Records are appended in the order of their LSNs, so that log always ends with *all*
-//!    transactions up to some LSN n;
-//! 4. replace the object in the index, where readers look it up;
-//! 5. let the old version's blocks go ([`Frozen::committed`]), and acknowledge.
-//!
-//! The metadata log is the authority: [`Store::open`] has the space-map log take back everything
-//! behind n. What a crash leaves, then, if it comes
-//!
-//! - before 2 is durable: neither log has the transaction. The blocks were never durably allocated.
-//! - between 2 and 3: the transaction is behind n, and so are all with a greater LSN. It is taken
-//!   back: the new blocks are free, and the old version has its own again, with its data, since
-//!   nobody gets those before step 5.
-//! - after 3: both logs have it, whether it was acknowledged or not, and its data was durable first.
-//! - during recovery: cutting the torn tail of the metadata log changes nothing that counts, and
-//!   taking back is a transaction of the space-map log behind n, so doing it again comes to the
-//!   same. The record [`Change::TakenBack`] then joins the LSNs again.
-//! - during creation: there is a store if there is a metadata log, which gets its name last.
-//!
-//! Readers pin before they look up. An object leaves the index (4) before its blocks are retired
-//! (5), so whoever finds the old version has pinned before that and keeps its blocks from reuse.
+//! Readers pin before they look up. An object leaves the index before its blocks are retired, so
+//! whoever finds the old version has pinned before that and keeps its blocks from reuse.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::fs::{self, File, TryLockError};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Instant;
 
-use freemap::{
-    Allocator, Authority, CreateOptions, Extent, Figures, FileDisk, Frozen, Lsn, OpenOptions,
-    Opened, SpaceMapLog, Transaction,
-};
+use freemap::{Allocator, Extent, Transaction};
 
 use super::Failure;
+use super::durable::{Contents, Durable, Figures, Found, Kind, Recovery, is_store};
 use super::events::Events;
-use super::metadata::{MetadataFigures, MetadataLog};
-use super::object::Object;
-use super::record::{Catalog, Change, MAGIC};
+use super::object::{Change, Object};
 use super::start::Start;
 
 const DATA: &str = "objects.freemap-engine";
-const SPACE: &str = "space.freemap-engine";
-const METADATA: &str = "metadata.freemap-engine";
-const METADATA_NEW: &str = "metadata.freemap-engine.new";
-
-/// Foreign extents in one transaction: far below what the smallest space-map log takes at once.
-const FOREIGN_AT_ONCE: usize = 50_000;
 
 pub struct Store {
-    opened: Opened,
-    metadata: MetadataLog,
+    durable: Box<dyn Durable>,
     data: Arc<File>,
     objects: RwLock<BTreeMap<u64, Arc<Object>>>,
     foreign: Vec<Extent>,
     next_id: AtomicU64,
     events: Option<Events>,
-    /// Transactions whose records may or may not be durable, since a flush failed: nobody may get
-    /// their blocks before the store is opened again.
-    doubtful: Mutex<Vec<Frozen>>,
-}
-
-/// What opening a store came to.
-#[derive(Clone, Debug)]
-pub struct Recovery {
-    pub took: Duration,
-    /// Transactions of the space-map log that were replayed.
-    pub replayed: u64,
-    /// Transactions of the space-map log that the metadata log did not have.
-    pub taken_back: u64,
-    /// Bytes behind the last whole record of the metadata log.
-    pub torn_bytes: u64,
-    pub objects: usize,
 }
 
 impl Store {
     /// A new store in `dir`, with the blocks in use that `start` has in use.
-    pub fn create(dir: &Path, start: &Start, events: Option<Events>) -> Result<Self, Failure> {
+    pub fn create(
+        kind: Kind,
+        dir: &Path,
+        start: &Start,
+        events: Option<Events>,
+    ) -> Result<Self, Failure> {
         fs::create_dir_all(dir)?;
-        // Locked from here on.
-        let disk = FileDisk::open(dir.join(SPACE))?;
-        if dir.join(METADATA).exists() {
+        let data = lock(dir, true)?;
+        if is_store(dir) {
             return Err(format!("{}: holds a store; try --reopen", dir.display()).into());
         }
-        let (blocks, block_size) = (start.allocator.blocks(), start.allocator.block_size());
-        let data = options().create(true).truncate(true).open(dir.join(DATA))?;
-        data.set_len(blocks * u64::from(block_size))?;
+        data.set_len(0)?;
+        data.set_len(start.allocator.blocks() * u64::from(start.allocator.block_size()))?;
         data.sync_all()?;
-        let data = Arc::new(data);
-        let how = CreateOptions::new().authority(Authority::Engine).block_size(block_size);
-        // What a crash during an earlier creation left is nobody's.
-        let opened = SpaceMapLog::create(disk, blocks, &how.overwrite())?;
-        let file = options().create(true).truncate(true).open(dir.join(METADATA_NEW))?;
-        file.write_all_at(&MAGIC, 0)?;
-        file.sync_all()?;
-        let metadata = MetadataLog::new(file, MAGIC.len() as u64, Lsn(1), data.clone());
-        let foreign = start.foreign();
-        let catalog = Catalog { foreign: foreign.clone(), ..Catalog::default() };
-        let store = Self::new(opened, metadata, data, catalog, events);
-        for extents in foreign.chunks(FOREIGN_AT_ONCE) {
-            let mut transaction = store.allocator().begin();
-            for &extent in extents {
-                transaction.mark_allocated(extent)?;
-            }
-            store.commit(transaction, Change::Foreign(extents.to_vec()))?;
-        }
-        fs::rename(dir.join(METADATA_NEW), dir.join(METADATA))?;
-        File::open(dir)?.sync_all()?;
-        Ok(store)
+        let durable = kind.create(dir, start, &data)?;
+        let contents = Contents { foreign: start.foreign(), ..Contents::default() };
+        Ok(Self::new(durable, data, contents, events))
     }
 
     /// The store in `dir`, with every transaction that was acknowledged.
-    pub fn open(dir: &Path, events: Option<Events>) -> Result<(Self, Recovery), Failure> {
-        let path = dir.join(METADATA);
-        if !path.exists() {
-            return Err(format!("{}: holds no store", dir.display()).into());
+    pub fn open(
+        kind: Kind,
+        dir: &Path,
+        events: Option<Events>,
+    ) -> Result<(Self, Recovery), Failure> {
+        if !kind.is_store(dir) {
+            return Err(format!("{}: holds no store of this kind", dir.display()).into());
         }
         let started = Instant::now();
-        // Locked from here on.
-        let disk = FileDisk::open(dir.join(SPACE))?;
-        let bytes = fs::read(&path)?;
-        let catalog =
-            Catalog::read(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
-        let opened = SpaceMapLog::open(disk, &OpenOptions::new().recover_until(catalog.last))?;
-        let data = Arc::new(options().open(dir.join(DATA))?);
-        let file = options().open(&path)?;
-        let torn_bytes = (bytes.len() - catalog.whole) as u64;
-        if torn_bytes > 0 {
-            file.set_len(catalog.whole as u64)?;
-            file.sync_all()?;
-        }
-        let recovery = Recovery {
-            took: Duration::ZERO,
-            replayed: opened.report.replayed,
-            taken_back: opened.report.taken_back,
-            torn_bytes,
-            objects: catalog.objects.len(),
-        };
-        let (known, last) = (catalog.last, opened.log.last());
-        let next = if last > known { last } else { Lsn(known.0 + 1) };
-        let metadata = MetadataLog::new(file, catalog.whole as u64, next, data.clone());
-        if last > known {
-            metadata.append(last, &Change::TakenBack)?;
-        }
-        opened.log.stable(last);
-        let store = Self::new(opened, metadata, data, catalog, events);
-        Ok((store, Recovery { took: started.elapsed(), ..recovery }))
+        let data = lock(dir, false)?;
+        let Found { durable, contents, mut recovery } = kind.open(dir, &data)?;
+        recovery.objects = contents.objects.len();
+        recovery.took = started.elapsed();
+        Ok((Self::new(durable, data, contents, events), recovery))
     }
 
     fn new(
-        opened: Opened,
-        metadata: MetadataLog,
+        durable: Box<dyn Durable>,
         data: Arc<File>,
-        catalog: Catalog,
+        contents: Contents,
         events: Option<Events>,
     ) -> Self {
         Self {
-            opened,
-            metadata,
+            durable,
             data,
-            objects: RwLock::new(catalog.objects),
-            foreign: catalog.foreign,
-            next_id: AtomicU64::new(catalog.next_id),
+            objects: RwLock::new(contents.objects),
+            foreign: contents.foreign,
+            next_id: AtomicU64::new(contents.next_id),
             events,
-            doubtful: Mutex::default(),
         }
     }
 
@@ -181,16 +92,15 @@ impl Store {
     fn commit(&self, transaction: Transaction<'_>, change: Change) -> Result<(), Failure> {
         self.tell("begin", &change)?;
         let frozen = transaction.freeze();
-        let lsn = freemap::Store::commit(&self.opened.log, frozen.delta())?;
-        if let Err(error) = self.metadata.append(lsn, &change) {
-            self.doubtful.lock().unwrap_or_else(PoisonError::into_inner).push(frozen);
-            return Err(error);
+        if let Err(failed) = self.durable.commit(frozen.delta(), &change) {
+            if failed.doubt {
+                frozen.in_doubt();
+            }
+            return Err(failed.error);
         }
         self.enter(&change);
         frozen.committed();
-        self.tell("done", &change)?;
-        self.opened.log.stable(lsn);
-        Ok(())
+        self.tell("done", &change)
     }
 
     /// Lets readers see `change`.
@@ -203,7 +113,6 @@ impl Store {
             Change::Delete { id, .. } => {
                 objects.remove(id);
             }
-            Change::Foreign(_) | Change::TakenBack => {}
         }
     }
 
@@ -268,17 +177,13 @@ impl Store {
     }
 
     /// What is wrong with the bookkeeping: blocks owned twice, lost, or free though owned, a free
-    /// count that is not exact, an index or a log on disk that differs. Only while nothing runs.
+    /// count that is not exact, an index or a disk that differs. Only while nothing runs.
     pub fn faults(&self) -> Vec<String> {
-        let mut faults = Vec::new();
         let allocator = self.allocator();
         let mut used = self.foreign.clone();
         used.extend(self.objects().values().flat_map(|object| object.extents.iter().copied()));
         let owned: u64 = used.iter().map(|extent| extent.len).sum();
-        let found = self.opened.check(used);
-        if !found.is_clean() {
-            faults.push(format!("the logs disagree: {found:?}"));
-        }
+        let mut faults = self.durable.faults(used);
         allocator.collect();
         let (free, waiting) = (allocator.free_blocks(), allocator.quarantined_blocks());
         if owned + free != allocator.blocks() || waiting > 0 {
@@ -290,20 +195,16 @@ impl Store {
             let count = index.differences.iter().filter(|difference| difference.is_fault()).count();
             faults.push(format!("{count} faults in the index, {} free bits", index.free_blocks));
         }
-        if let Err(error) = self.opened.log.verify() {
-            faults.push(error.to_string());
-        }
         faults
     }
 
-    /// Before a shutdown: leaves nothing to replay.
+    /// Before a shutdown: leaves as little as possible to do for the next opening.
     pub fn close(&self) -> Result<(), Failure> {
-        self.opened.log.stable(self.opened.log.last());
-        Ok(self.opened.log.condense()?)
+        self.durable.close()
     }
 
     pub fn allocator(&self) -> &Allocator {
-        &self.opened.allocator
+        self.durable.allocator()
     }
 
     /// An id that no object ever had.
@@ -324,15 +225,23 @@ impl Store {
         self.objects.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn figures(&self) -> (Figures, MetadataFigures) {
-        (self.opened.log.figures(), self.metadata.figures())
+    pub fn figures(&self) -> Figures {
+        self.durable.figures()
     }
 }
 
-fn options() -> fs::OpenOptions {
+/// The data file, which keeps other processes out of the store as long as it is open.
+fn lock(dir: &Path, create: bool) -> Result<Arc<File>, Failure> {
     let mut options = File::options();
-    options.read(true).write(true);
-    options
+    let file =
+        options.read(true).write(true).create(create).truncate(false).open(dir.join(DATA))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Arc::new(file)),
+        Err(TryLockError::WouldBlock) => {
+            Err(format!("{}: in use by another process", dir.display()).into())
+        }
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
 }
 
 fn free_all(transaction: &mut Transaction<'_>, object: &Object) -> Result<(), Failure> {
