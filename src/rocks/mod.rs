@@ -72,9 +72,10 @@
 //! [`RocksFreelist::open`] scans the column family, in parallel, on a snapshot. Chunks with pending
 //! merge operands cost several times as much as others. RocksDB folds them: a flush makes one
 //! operand per chunk of those in memory, and after four flushes a compaction leaves none. With
-//! [`RocksFreelist::family_options`] that is every 16 MiB of operands in memory, some 200,000
-//! transactions, whatever the rest of the database does. [`RocksFreelist::fold`] does it at once,
-//! before a shutdown, say. README has the figures.
+//! [`RocksFreelist::family_options`] that is every 16 MiB of operands in memory, some 450,000
+//! transactions of one block, whatever the rest of the database does. [`RocksFreelist::fold`] does it
+//! at once, before a shutdown, say. README has the figures; after a crash, most of the time goes into
+//! RocksDB's replay of the write-ahead log.
 
 mod check;
 mod chunk;
@@ -248,10 +249,10 @@ impl<M: Mode> RocksFreelist<M> {
     /// nobody gets the freed blocks; [`Frozen::in_doubt`](crate::Frozen::in_doubt) if it did not. A
     /// batch must not be written any more when the freelist has been closed.
     ///
-    /// One merge operand for each chunk that the delta touches: of three or four bytes for a single
-    /// block, at most a quarter of the chunk's blocks. With RocksDB's own bytes, 16 to 20 for a
-    /// single block. O(extents), no lock (a database in mode [`MultiThreaded`](rocksdb::MultiThreaded)
-    /// has one around the names of its column families).
+    /// One merge operand for each chunk that the delta touches: of two to four bytes for a single
+    /// block of a chunk of the default size (with RocksDB's own 16 in the batch), and never more bytes
+    /// than a quarter of the chunk's blocks. O(extents), no lock (a database in mode
+    /// [`MultiThreaded`](rocksdb::MultiThreaded) has one around the names of its column families).
     ///
     /// # Errors
     /// [`StageError`]; the batch is as it was then, and the transaction may be dropped.

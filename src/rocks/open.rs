@@ -39,9 +39,9 @@ impl CreateOptions {
         self
     }
 
-    /// Blocks of a chunk, a power of two from 64 to 2^20; 4096 by default, whose values have 516
-    /// bytes. README has the figures of other sizes. It can be changed later:
-    /// [`RocksFreelist::rechunk`].
+    /// Blocks of a chunk, a power of two from 64 to 2^20; 16384 by default, whose values have 2052
+    /// bytes. Larger chunks make restarts with pending operands faster, and need a byte more for
+    /// each. It can be changed later: [`RocksFreelist::rechunk`].
     #[must_use]
     pub fn chunk_blocks(mut self, blocks: u64) -> Self {
         self.chunk_blocks = Some(blocks);

@@ -7,7 +7,7 @@
 //!          length - 2
 //! masks    the bits to set, then the bits to clear, each as long as the chunk
 //! ```
-//! A single block of a chunk of 4096 takes three or four bytes. Masks are for changes whose runs
+//! A single block takes two to five bytes, of a chunk of 16384 at most four. Masks are for changes whose runs
 //! would take more bytes than they do. Every change has exactly one encoding, and a byte string
 //! that is none is refused, so operands can be compared as bytes.
 //!
