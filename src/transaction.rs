@@ -277,7 +277,13 @@ impl Frozen {
         self.doubt();
     }
 
-    /// The same for what is dropped later.
+    /// Whether a store may be at work on it: only then, a panic leaves it in doubt.
+    #[cfg(feature = "rocksdb")]
+    pub(crate) fn at_work(&mut self, at_work: bool) {
+        self.open.frozen = at_work;
+    }
+
+    /// As [`Frozen::in_doubt`], for what is dropped later.
     pub(crate) fn doubt(&mut self) {
         self.open.thaw();
         self.open.in_doubt = true;

@@ -28,7 +28,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use freemap::rocks::{CreateOptions, OpenOptions, Opened, RocksError};
+use freemap::rocks::{CreateOptions, OpenOptions, Opened, RocksError, StageError};
 use freemap::{Allocator, Delta, Extent, RocksFreelist};
 use rocksdb::statistics::Ticker;
 use rocksdb::{
@@ -130,7 +130,10 @@ impl Durable for Rocks {
         if let Change::Put(_) = change {
             self.data.flush()?;
         }
-        self.db().write_opt(batch, &synced()).map_err(NotDurable::doubt)?;
+        self.db().write_opt(batch, &synced()).map_err(|error| {
+            let error = StageError::of_write(error);
+            NotDurable { doubt: error.leaves_doubt(), error: error.into() }
+        })?;
         self.commits.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

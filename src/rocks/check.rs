@@ -17,13 +17,16 @@ pub struct Integrity {
     pub set_behind: Vec<Extent>,
     /// Free in the database although allocated by a committed transaction.
     pub cleared_behind: Vec<Extent>,
-    /// Allocated in the index, but by no transaction: of [`Allocator::allocate`](crate::Allocator::allocate)
-    /// or [`mark_allocated`](crate::Allocator::mark_allocated). Lost at the next restart, or given to
-    /// somebody else then.
+    /// Allocated in the index, but by no committed transaction: of one under way or in doubt, in the
+    /// quarantine, or of [`Allocator::allocate`](crate::Allocator::allocate) or
+    /// [`mark_allocated`](crate::Allocator::mark_allocated). The last are lost at the next restart, or
+    /// given to somebody else then.
     pub unrecorded: Vec<Extent>,
     /// Free in the index although allocated by a committed transaction: of
     /// [`Allocator::free`](crate::Allocator::free) where [`Transaction::free`](crate::Transaction::free)
-    /// was due. The next transaction that gets them is refused.
+    /// was due. Every transaction that gets them is refused, until
+    /// [`Allocator::mark_allocated`](crate::Allocator::mark_allocated) or [`Opened::repair`] makes it
+    /// right.
     pub untracked: Vec<Extent>,
     /// The committed state compared with the engine's list.
     pub discrepancies: Discrepancies,
@@ -67,28 +70,33 @@ impl<M: Mode> Opened<M> {
         Ok(found)
     }
 
-    /// Makes the state what the engine's list says: `unprotected` blocks are allocated, `leaked` ones
-    /// freed, in as many transactions as that takes; answers with the last. Overlaps are the engine's
-    /// to resolve, and so is what it did without a transaction. What was written behind our back is
-    /// found by this, too, after the freelist has been opened again. To be called before anything
-    /// else is allocated, and without guards.
+    /// Makes the state what the engine's list says: `untracked` blocks are taken back into the index,
+    /// `unprotected` ones allocated, `leaked` ones freed, in as many transactions as that takes;
+    /// answers with the last. Overlaps are the engine's to resolve; `unrecorded` blocks may be those of
+    /// transactions under way, and are not touched. What was written behind our back is found by
+    /// this, too, after the freelist has been opened again. To be called before anything else is
+    /// allocated, and without guards.
     ///
     /// # Errors
     /// [`StageError`]; what earlier transactions did stays, and another check shows the rest.
-    /// [`StageError::Conflict`] if somebody allocated an unprotected block in the meantime.
-    pub fn repair(&self, found: &Discrepancies) -> Result<Lsn, StageError> {
+    /// [`StageError::Conflict`] if somebody allocated an unprotected or untracked block in the
+    /// meantime.
+    pub fn repair(&self, found: &Integrity) -> Result<Lsn, StageError> {
         /// Extents in one transaction.
         const AT_ONCE: usize = 50_000;
         self.allocator.collect();
+        for &extent in &found.untracked {
+            self.allocator.mark_allocated(extent)?;
+        }
         let mut last = Lsn(self.freelist.inner.db.latest_sequence_number());
-        for extents in found.unprotected.chunks(AT_ONCE) {
+        for extents in found.discrepancies.unprotected.chunks(AT_ONCE) {
             let mut transaction = self.allocator.begin();
             for &extent in extents {
                 transaction.mark_allocated(extent)?;
             }
             last = transaction.commit(&self.freelist)?;
         }
-        for extents in found.leaked.chunks(AT_ONCE) {
+        for extents in found.discrepancies.leaked.chunks(AT_ONCE) {
             let mut transaction = self.allocator.begin();
             for &extent in extents {
                 transaction.free(extent)?;

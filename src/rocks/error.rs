@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::error::{ConfigError, FreeError, MarkError};
+use crate::error::{ConfigError, FreeError, MarkError, RangeError};
 use crate::log::LogError;
 use crate::transaction::CommitFailed;
 
@@ -58,18 +58,28 @@ impl Display for Place {
 #[non_exhaustive]
 pub enum RocksError {
     /// RocksDB's error.
-    #[error("cannot {action}: {error}")]
+    #[error("column family {family}: cannot {action}: {error}")]
     Database {
+        /// The column family.
+        family: String,
         /// What was tried.
         action: &'static str,
         /// RocksDB's answer.
         error: rocksdb::Error,
     },
     /// Another process, or another part of this one, has the database open.
-    #[error("{}: in use by another process", path.display())]
+    #[error("{}: in use by another process, or by another part of this one", path.display())]
     Locked {
         /// The database's folder.
         path: PathBuf,
+    },
+    /// No column family can be called that, or it is named twice.
+    #[error("column family {}: {reason}", family.escape_debug())]
+    Name {
+        /// The column family.
+        family: String,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// Another freelist of this process is at work in the column family, or was not dropped.
     #[error("column family {family}: in use by another freelist")]
@@ -190,7 +200,9 @@ pub enum RocksError {
 #[non_exhaustive]
 pub enum StageError {
     /// The committed state contradicts the transaction: see
-    /// [`Delta::conflict`](crate::Delta::conflict). It can only be dropped. Nothing was staged.
+    /// [`Delta::conflict`](crate::Delta::conflict). Of two threads that replace one object at the same
+    /// time the loser sees it, and looks the object up again. The transaction can only be dropped;
+    /// nothing was staged.
     #[error("block {block} is not in the state that the transaction takes it to be in")]
     Conflict {
         /// The block.
@@ -205,10 +217,21 @@ pub enum StageError {
         /// The column family.
         family: String,
     },
+    /// What was to be added to the batch took out of it what had been staged. Nothing was written.
+    #[error("the batch was cleared or replaced")]
+    Cleared,
+    /// An extent is not on the device, or empty.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+    /// RocksDB did not take the batch at all: for a stall, with `no_slowdown`, or because a synced
+    /// write without a write-ahead log is impossible. Nothing was written.
+    #[error("not committed: {0}")]
+    Refused(rocksdb::Error),
     /// RocksDB answered the write with an error. It tells everybody who wrote in the same group what
-    /// went wrong with one of them, perhaps behind the write-ahead log, so no error means that nothing
-    /// was written. Whether the transaction is durable shows only when the database is opened again;
-    /// until then nobody gets its blocks, whether it is dropped or not.
+    /// went wrong with one of them, perhaps behind the write-ahead log, so an error in general does
+    /// not mean that nothing was written. Whether the transaction is durable shows only when the
+    /// database is opened again (the freelist alone is not enough, and RocksDB as a rule refuses
+    /// all writes until then). Nobody gets its blocks before, whether it is dropped or not.
     #[error("perhaps committed: {0}")]
     Doubt(rocksdb::Error),
 }
@@ -220,11 +243,23 @@ impl RocksError {
         if error.as_ref().contains("merge_operator") {
             return Self::Operator { family: family.to_string() };
         }
-        Self::Database { action, error }
+        Self::Database { family: family.to_string(), action, error }
     }
 }
 
 impl StageError {
+    /// What it means for a staged transaction that RocksDB answered the write of its batch with
+    /// `error`: [`StageError::Refused`] where it surely wrote nothing, [`StageError::Doubt`] otherwise.
+    pub fn of_write(error: rocksdb::Error) -> Self {
+        // Both come before the batch joins others: PreprocessWrite and the head of WriteImpl.
+        let before = ["Write stall", "Sync writes has to enable WAL"];
+        if before.iter().any(|message| error.as_ref().contains(message)) {
+            Self::Refused(error)
+        } else {
+            Self::Doubt(error)
+        }
+    }
+
     /// Whether the transaction may be durable all the same: see
     /// [`Frozen::in_doubt`](crate::Frozen::in_doubt).
     pub fn leaves_doubt(&self) -> bool {
@@ -250,7 +285,7 @@ impl From<MarkError> for StageError {
     fn from(error: MarkError) -> Self {
         match error {
             MarkError::AlreadyAllocated { block } => Self::Conflict { block },
-            MarkError::Range(_) => Self::Foreign,
+            MarkError::Range(error) => Self::Range(error),
         }
     }
 }
@@ -260,7 +295,7 @@ impl From<FreeError> for StageError {
         match error {
             FreeError::DoubleFree { block } => Self::Conflict { block },
             FreeError::Torn { released } => Self::Conflict { block: released.start },
-            FreeError::Range(_) => Self::Foreign,
+            FreeError::Range(error) => Self::Range(error),
         }
     }
 }

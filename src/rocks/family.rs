@@ -81,6 +81,13 @@ pub fn open_database<M: Mode>(
     name: &str,
     others: Vec<ColumnFamilyDescriptor>,
 ) -> Result<DBWithThreadMode<M>, RocksError> {
+    let refuse = |reason| RocksError::Name { family: name.to_string(), reason };
+    if name.contains('\0') {
+        return Err(refuse("a name has no zero bytes"));
+    }
+    if others.iter().any(|other| other.name() == name) {
+        return Err(refuse("named twice"));
+    }
     let mut options = options.clone();
     options.create_missing_column_families(true);
     let families = others.into_iter().chain([ColumnFamilyDescriptor::new(name, self::options())]);
@@ -92,7 +99,7 @@ pub fn open_database<M: Mode>(
         if locked {
             return RocksError::Locked { path: path.to_path_buf() };
         }
-        RocksError::Database { action: "open the database", error }
+        RocksError::of(error, "open the database", name)
     })
 }
 

@@ -36,22 +36,32 @@
 //! # }
 //! ```
 //!
+//! Readers [pin](crate::Allocator::pin), look the object up, read, and drop the guard. A database of the
+//! same version of the `rocksdb` crate is needed, so this module has it as [`rocks::rocksdb`](rocksdb).
+//! The options and reports here are not those of the space-map log, which have the same names at the
+//! root of the crate.
+//!
 //! # What an engine has to keep to
 //!
 //! - A transaction is committed when its batch is as durable as the engine needs it: written with a
 //!   synced write-ahead log, or followed by `flush_wal(true)`. Freed blocks are reused from then on, so
 //!   with less, old objects can come back after a power failure with foreign data in them. Without a
 //!   write-ahead log the families must be flushed together (`atomic_flush`) first.
-//! - An error of the write leaves open whether the batch is durable.
+//! - An error of the write may leave open whether the batch is durable.
 //!   [`RocksFreelist::commit_with`] and [`Transaction::commit`](crate::Transaction::commit) see to it
-//!   that nobody gets those blocks; who stages and writes himself calls
-//!   [`Frozen::in_doubt`](crate::Frozen::in_doubt). A batch that was never written does no harm, and
-//!   writing one twice comes to the same.
+//!   that nobody gets those blocks; who stages and writes himself asks [`StageError::of_write`], and
+//!   calls [`Frozen::in_doubt`](crate::Frozen::in_doubt). A batch that was never written does no harm,
+//!   and writing one twice comes to the same; but while a batch may still be written, its frozen
+//!   transaction must not be dropped, nor its delta be kept for later.
+//! - What a transaction allocated may be freed by another as soon as the first has been written, not
+//!   before: if it is given up, its blocks go to somebody else while the second frees them.
 //! - The database is always opened with the family's options: [`RocksFreelist::open_database`], or
 //!   [`RocksFreelist::family_options`]. If it is opened once without our merge operator, also by a
 //!   tool, RocksDB's replay of the write-ahead log stops at the first of our operands, without an
 //!   error, and what was committed behind it is lost. Operands that come first in their batch leave at
-//!   least no half of it.
+//!   least no half of it. A time to live (`open_with_ttl`), or a compaction style that drops old files,
+//!   drops the freelist.
+//! - While a freelist is open its family is not dropped, and `ignore_missing_column_families` not set.
 //! - One process, one database, one family: no secondary instances. The transactional databases of
 //!   RocksDB have batches of another type and are not supported.
 //!
@@ -104,6 +114,7 @@ use crate::delta::Delta;
 use crate::store::{Lsn, Store};
 use crate::transaction::Frozen;
 
+pub use ::rocksdb;
 pub use check::Integrity;
 pub use error::{Place, RocksError, StageError};
 pub use family::Mode;
@@ -176,11 +187,13 @@ impl RocksFreelist {
 
     /// Opens the database in the folder `path`, with the column family `family` for a freelist, made
     /// if it is not there, and `others`, which must be all the others that the database has (the
-    /// default one is opened anyway).
+    /// default one is opened anyway) and are made, too, if they are not there. `options` are those of the
+    /// database and of the default family; a new database needs `create_if_missing`. What the result
+    /// is assigned to chooses the [`Mode`]: `Arc<rocksdb::DB>`, as a rule.
     ///
     /// # Errors
     /// [`RocksError::Locked`] if another process, or another part of this one, has it open;
-    /// [`RocksError::Database`].
+    /// [`RocksError::Name`], [`RocksError::Database`].
     pub fn open_database<M: Mode>(
         path: impl AsRef<Path>,
         options: &Options,
@@ -205,7 +218,7 @@ impl<M: Mode> Store for RocksFreelist<M> {
         if !batch.is_empty() {
             let mut synced = WriteOptions::default();
             synced.set_sync(true);
-            self.inner.db.write_opt(batch, &synced).map_err(StageError::Doubt)?;
+            self.inner.db.write_opt(batch, &synced).map_err(StageError::of_write)?;
         }
         Ok(Lsn(self.inner.db.latest_sequence_number()))
     }
@@ -216,32 +229,45 @@ impl<M: Mode> Store for RocksFreelist<M> {
 }
 
 impl<M: Mode> RocksFreelist<M> {
-    /// Writes a transaction in one batch with what `add` puts there, and with the engine's `options`:
-    /// synced, as a rule. [`Frozen::committed`] or, after an error of the write, [`Frozen::in_doubt`]
-    /// is seen to. RocksDB writes and flushes those who commit at the same time as one group.
+    /// Writes a transaction in one batch with what `add` appends there, and with the engine's
+    /// `options`: synced, as a rule, since freed blocks are reused as soon as this returns. To sync later,
+    /// or to try again after an error, use [`RocksFreelist::stage`]. RocksDB writes and flushes those
+    /// who commit at the same time as one group. `add` runs before the write, under no lock.
     ///
     /// The answer is as that of [`Store::commit`] here.
     ///
     /// # Errors
-    /// [`StageError`]. `add` was not called unless it is [`StageError::Doubt`], and the transaction is
-    /// given up.
+    /// [`StageError`], and the transaction is given up: rolled back, or kept from everybody after
+    /// [`StageError::Doubt`].
     pub fn commit_with(
         &self,
-        transaction: Frozen,
+        mut transaction: Frozen,
         options: &WriteOptions,
         add: impl FnOnce(&mut WriteBatch),
     ) -> Result<Lsn, StageError> {
+        /// Sequence number and count, which RocksDB fills in.
+        const HEADER: usize = 12;
         let mut batch = WriteBatch::default();
         self.stage(&mut batch, transaction.delta())?;
+        let staged = batch.data().get(HEADER..).unwrap_or_default().to_vec();
+        transaction.at_work(false);
         add(&mut batch);
-        match self.inner.db.write_opt(batch, options) {
-            Ok(()) => transaction.committed(),
+        if !batch.data().get(HEADER..).is_some_and(|data| data.starts_with(&staged)) {
+            return Err(StageError::Cleared);
+        }
+        transaction.at_work(true);
+        match self.inner.db.write_opt(batch, options).map_err(StageError::of_write) {
+            Ok(()) => {
+                transaction.committed();
+                Ok(Lsn(self.inner.db.latest_sequence_number()))
+            }
             Err(error) => {
-                transaction.in_doubt();
-                return Err(StageError::Doubt(error));
+                if error.leaves_doubt() {
+                    transaction.in_doubt();
+                }
+                Err(error)
             }
         }
-        Ok(Lsn(self.inner.db.latest_sequence_number()))
     }
 
     /// Adds `delta` to a batch that the engine writes itself, best before anything else is in it.
@@ -292,12 +318,13 @@ impl<M: Mode> RocksFreelist<M> {
     }
 
     /// Makes the freelist one for a device of `blocks` blocks, more than before; the new ones are
-    /// free. The allocator has them after the freelist is opened again. Commits go on meanwhile; one
-    /// synced write.
+    /// free. The allocator has them after the freelist is opened again; until then
+    /// [`Opened::check`] takes extents there for `outside`. Commits go on meanwhile; one synced write.
     ///
     /// # Errors
     /// [`RocksError::Option`] if `blocks` are fewer than before or more than
-    /// [`MAX_BLOCKS`]; [`RocksError::Database`], and then the size may be either.
+    /// [`MAX_BLOCKS`]; [`RocksError::NoFreelist`] if the description is not the one that was opened;
+    /// [`RocksError::Database`], and then the size may be either.
     pub fn grow(&self, blocks: u64) -> Result<(), RocksError> {
         let mut meta = self.meta();
         let refuse = |reason| Err(RocksError::Option { name: "blocks", value: blocks, reason });
@@ -306,6 +333,11 @@ impl<M: Mode> RocksFreelist<M> {
         }
         if blocks > MAX_BLOCKS {
             return refuse("more than an allocator can hold");
+        }
+        // It may have been dropped and made again behind our back.
+        let found = scan::read_meta(&self.inner.db, &self.inner.db.snapshot(), &self.inner.family)?;
+        if found != *meta {
+            return Err(RocksError::NoFreelist { family: self.inner.family.clone() });
         }
         let grown = Meta { blocks, ..*meta };
         open::write_meta(&self.inner.db, &self.inner.family, &grown)?;

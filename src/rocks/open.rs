@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rocksdb::{DBWithThreadMode, IteratorMode, WriteBatch, WriteOptions};
+use rocksdb::{
+    DBWithThreadMode, Direction, IteratorMode, SingleThreaded, WriteBatch, WriteOptions,
+};
 
 use crate::Extent;
 use crate::allocator::{Allocator, MAX_BLOCKS};
@@ -113,7 +115,7 @@ impl OpenOptions {
 
 /// A freelist and its allocator.
 #[non_exhaustive]
-pub struct Opened<M: Mode> {
+pub struct Opened<M: Mode = SingleThreaded> {
     /// Where transactions are staged or committed to.
     pub freelist: RocksFreelist<M>,
     /// The free space as of the last write. What is allocated or freed here without a transaction is
@@ -153,7 +155,8 @@ pub struct Report {
 
 impl<M: Mode> RocksFreelist<M> {
     /// Makes the column family `family` the freelist of a new device of `blocks` blocks, all free.
-    /// Writes nothing but the description, synced.
+    /// Writes nothing but the description, synced. Builds the allocator, whose memory and time are those
+    /// of [`Builder::build`](crate::Builder::build), and as much memory again for the ledger.
     ///
     /// # Errors
     /// [`RocksError::Exists`] if the column family is not empty; [`RocksError::Option`],
@@ -321,13 +324,18 @@ fn refuse_used<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<(), Ro
     Ok(())
 }
 
-/// Removes every key (but of 64 bytes 255 and more), and leaves word that a creation has begun.
+/// Removes every key, and leaves word that a creation has begun.
 fn begin<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<(), RocksError> {
+    const LAST: [u8; 64] = [u8::MAX; 64];
     let handle = family::find(db, family)?;
     let mut batch = WriteBatch::default();
     // A deleted range slows scans down until it is compacted away.
     if db.iterator_cf(&handle, IteratorMode::Start).next().is_some() {
-        batch.delete_range_cf(&handle, &[][..], &[u8::MAX; 64][..]);
+        batch.delete_range_cf(&handle, &[][..], &LAST[..]);
+    }
+    for item in db.iterator_cf(&handle, IteratorMode::From(&LAST, Direction::Forward)) {
+        let (key, _) = item.map_err(|error| read_failed(error, family))?;
+        batch.delete_cf(&handle, key);
     }
     batch.put_cf(&handle, BEGUN.0, BEGUN.1);
     write(db, family, batch, "clear the column family")
@@ -357,8 +365,7 @@ fn write_chunks<M: Mode>(
         batch.put_cf(&handle, key, chunk::encode(&key, whole));
         if batch.size_in_bytes() > BATCH_BYTES {
             let full = std::mem::take(&mut batch);
-            db.write(full)
-                .map_err(|error| RocksError::Database { action: "write chunks", error })?;
+            db.write(full).map_err(|error| RocksError::of(error, "write chunks", family))?;
         }
     }
     write(db, family, batch, "write chunks")

@@ -234,10 +234,15 @@ fn a_database_of_the_other_mode_does_as_well() {
     let opened = RocksFreelist::open(open(), FAMILY, &OpenOptions::new()).unwrap();
     assert_eq!(opened.allocator.is_allocated(extent), Ok(true));
     let other = opened.freelist.clone();
-    other.database().drop_cf(FAMILY).unwrap();
+    let db = other.database();
+    db.drop_cf(FAMILY).unwrap();
     let mut transaction = opened.allocator.begin();
     transaction.allocate(3).unwrap();
     let refused = transaction.commit(&opened.freelist).unwrap_err().into_error();
     assert!(matches!(refused, freemap::rocks::StageError::NoFamily { .. }), "{refused}");
     assert_eq!(opened.allocator.free_blocks(), 997);
+    // One of the same name is not the one that was opened.
+    db.create_cf(FAMILY, &RocksFreelist::family_options()).unwrap();
+    let grown = opened.freelist.grow(2000);
+    assert!(matches!(grown, Err(RocksError::NoFreelist { .. })), "{grown:?}");
 }

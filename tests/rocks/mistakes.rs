@@ -1,6 +1,6 @@
 //! What an engine can do wrong, and how it is told.
 
-use freemap::rocks::{CreateOptions, OpenOptions, RocksError, StageError};
+use freemap::rocks::{CreateOptions, Integrity, OpenOptions, RocksError, StageError};
 use freemap::{ConfigError, Extent, RocksFreelist, Transaction};
 use rocksdb::{DB, MergeOperands, Options, WriteBatch};
 
@@ -100,7 +100,103 @@ fn changes_without_a_transaction_are_found_and_refused() {
     let mut transaction = opened.allocator.begin();
     transaction.mark_allocated(Extent::new(72, 1)).unwrap();
     assert_eq!(conflict(transaction.commit(&opened.freelist)), Some(72));
-    opened.allocator.mark_allocated(lost).unwrap();
+    let found = opened.check([Extent::new(0, 100)]).unwrap();
+    opened.repair(&found).unwrap();
+    assert!(opened.check([Extent::new(0, 100)]).unwrap().is_clean());
+}
+
+#[test]
+fn repair_refuses_extents_that_are_none() {
+    let place = Place::new();
+    let opened = place.create(1000, &small_chunks());
+    let before = bitmap(&opened.allocator);
+    for extent in [Extent::new(1000, 1), Extent::new(5, 0), Extent::new(u64::MAX, 5)] {
+        let mut found = Integrity::default();
+        found.discrepancies.unprotected.push(extent);
+        assert!(matches!(opened.repair(&found), Err(StageError::Range(_))), "{extent}");
+        let mut found = Integrity::default();
+        found.discrepancies.leaked.push(extent);
+        assert!(matches!(opened.repair(&found), Err(StageError::Range(_))), "{extent}");
+    }
+    assert_eq!(bitmap(&opened.allocator), before);
+}
+
+/// What is added to the batch must not take out what was staged.
+#[test]
+fn a_batch_that_was_cleared_is_not_written() {
+    let place = Place::new();
+    let opened = place.create(1000, &small_chunks());
+    allocate(&opened, &[Extent::new(0, 100)]);
+    let sequence = opened.freelist.database().latest_sequence_number();
+    let adds: [fn(&mut WriteBatch); 3] = [
+        WriteBatch::clear,
+        |batch| {
+            batch.clear();
+            batch.put(b"a key long enough", b"and a value long enough to look like it");
+        },
+        |batch| *batch = WriteBatch::default(),
+    ];
+    for add in adds {
+        let mut transaction = opened.allocator.begin();
+        transaction.allocate(10).unwrap();
+        transaction.free(Extent::new(0, 50)).unwrap();
+        let result = opened.freelist.commit_with(transaction.freeze(), &Default::default(), add);
+        assert!(matches!(result, Err(StageError::Cleared)), "{result:?}");
+    }
+    assert_eq!(opened.freelist.database().latest_sequence_number(), sequence);
+    assert_eq!(opened.allocator.free_blocks(), 900);
+    assert_clean(&opened);
+}
+
+#[test]
+fn what_rocksdb_surely_did_not_write_gives_the_blocks_back() {
+    let place = Place::new();
+    let opened = place.create(1000, &small_chunks());
+    let mut impossible = rocksdb::WriteOptions::default();
+    impossible.set_sync(true);
+    impossible.disable_wal(true);
+    let mut transaction = opened.allocator.begin();
+    transaction.allocate(10).unwrap();
+    let result = opened.freelist.commit_with(transaction.freeze(), &impossible, |_| ());
+    assert!(matches!(result, Err(StageError::Refused(_))), "{result:?}");
+    assert_eq!(opened.allocator.free_blocks(), 1000);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut transaction = opened.allocator.begin();
+        transaction.allocate(10).unwrap();
+        let options = rocksdb::WriteOptions::default();
+        opened.freelist.commit_with(transaction.freeze(), &options, |_| panic!("not written yet"))
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(opened.allocator.free_blocks(), 1000);
+    assert_clean(&opened);
+}
+
+#[test]
+fn names_that_no_column_family_can_have_are_refused() {
+    let place = Place::new();
+    let open = |name: &str, others: Vec<rocksdb::ColumnFamilyDescriptor>| {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        let opened: Result<DB, RocksError> =
+            RocksFreelist::open_database(place.path(), &options, name, others);
+        opened.map(|_| ()).unwrap_err()
+    };
+    let twice = rocksdb::ColumnFamilyDescriptor::new(FAMILY, Options::default());
+    assert!(matches!(open("a\0b", vec![]), RocksError::Name { .. }));
+    assert!(matches!(open(FAMILY, vec![twice]), RocksError::Name { .. }));
+}
+
+#[test]
+fn overwriting_leaves_nothing() {
+    let place = Place::new();
+    let db = place.database();
+    let family = db.cf_handle(FAMILY).unwrap();
+    for key in [&b""[..], b"text", &[0; 8], &[255; 63], &[255; 64], &[255; 65], &[255; 100]] {
+        db.put_cf(&family, key, b"value").unwrap();
+    }
+    let options = CreateOptions::new().overwrite();
+    let opened = RocksFreelist::create(db.clone(), FAMILY, 1000, &options).unwrap();
+    assert_eq!(contents(&db).len(), 1, "the description");
     assert_clean(&opened);
 }
 
@@ -142,7 +238,7 @@ fn what_is_written_behind_our_back_is_found() {
     let found = opened.check(used).unwrap();
     assert_eq!(found.discrepancies.leaked, [Extent::new(70, 3)]);
     assert_eq!(found.discrepancies.unprotected, [Extent::new(5, 1)]);
-    opened.repair(&found.discrepancies).unwrap();
+    opened.repair(&found).unwrap();
     assert!(opened.check(used).unwrap().is_clean());
 }
 
@@ -157,7 +253,7 @@ fn repair_follows_the_engines_list() {
     assert_eq!(discrepancies.overlapping, [Extent::new(40, 10)]);
     assert_eq!(discrepancies.leaked, [Extent::new(60, 40), Extent::new(5000, 70)]);
     assert_eq!(discrepancies.unprotected, [Extent::new(900, 200)]);
-    opened.repair(discrepancies).unwrap();
+    opened.repair(&found).unwrap();
     let left = opened.check([Extent::new(0, 60), Extent::new(900, 200)]).unwrap();
     assert!(left.is_clean(), "{left:?}");
     drop(opened);
