@@ -414,9 +414,9 @@ impl Allocator {
         let Some(ledger) = &self.core.ledger else { return Ok(None) };
         let mut committed = Vec::new();
         committed
-            .try_reserve_exact(ledger.len())
-            .map_err(|_| ConfigError::OutOfMemory { bytes: ledger.len() as u64 * 8 })?;
-        committed.extend((0..ledger.len()).map(|index| ledger.word(index)));
+            .try_reserve_exact(ledger.word_count())
+            .map_err(|_| ConfigError::OutOfMemory { bytes: ledger.word_count() as u64 * 8 })?;
+        committed.extend((0..ledger.word_count()).map(|index| ledger.word(index)));
         Ok(Some(committed))
     }
 
@@ -495,7 +495,7 @@ impl Allocator {
     /// Bytes that the allocator occupies.
     pub fn memory(&self) -> Memory {
         let Core { bitmap, lanes, quarantine, ledger, .. } = &*self.core;
-        let ledger = ledger.as_ref().map_or(0, |ledger| size_of::<u64>() * ledger.len());
+        let ledger = ledger.as_ref().map_or(0, |ledger| size_of::<u64>() * ledger.word_count());
         let beside = lanes.bytes() + quarantine.bytes() + ledger + size_of::<Core>();
         let search = bitmap.summary_bytes() + beside;
         Memory { bitmap: bitmap.leaf_bytes(), search }

@@ -50,7 +50,7 @@ impl Ledger {
     }
 
     /// Number of words.
-    pub fn len(&self) -> usize {
+    pub fn word_count(&self) -> usize {
         self.words.len()
     }
 
@@ -148,7 +148,7 @@ mod tests {
     use Change::{Allocate, Free};
 
     fn state(ledger: &Ledger) -> Vec<u64> {
-        (0..ledger.len()).map(|index| ledger.word(index)).collect()
+        (0..ledger.word_count()).map(|index| ledger.word(index)).collect()
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod mistakes;
 mod processes;
 mod rechunk;
 mod threads;
+mod torn;
 mod transfer;
 
 use std::path::Path;
