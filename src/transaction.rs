@@ -337,8 +337,10 @@ impl Open {
     fn committed(mut self) {
         self.allocated = ExtentSet::default();
         let freed = std::mem::take(&mut self.freed).into_extents();
-        // Nothing durable names these, but a reader may have been told of them.
+        // Nothing durable names these, but a reader may have been told of them; and a first try that
+        // failed may have named them.
         let returned = std::mem::take(&mut self.returned).into_extents();
+        let returned = if self.in_doubt { Extents::new() } else { returned };
         if !(freed.is_empty() && returned.is_empty()) {
             let core = &*self.core;
             local::with_lane(core, |lane| {
@@ -354,8 +356,15 @@ impl Open {
 /// Rolls back: nothing is left here after a commit.
 impl Drop for Open {
     fn drop(&mut self) {
-        // A panic between the write and the word that it is done: nobody knows.
-        if self.in_doubt || (self.frozen && std::thread::panicking()) {
+        if self.in_doubt {
+            return;
+        }
+        if self.frozen && std::thread::panicking() {
+            // Between the write and the word that it is done: nobody knows. What it would have freed
+            // stays, and may be freed again, which comes to the same in either case.
+            if let (true, Some(ledger)) = (self.entered, &self.core.ledger) {
+                ledger.leave(self.freed.iter().map(|extent| (extent, Change::Free)));
+            }
             return;
         }
         let core = &*self.core;

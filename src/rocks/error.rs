@@ -3,6 +3,7 @@
 use std::fmt::{Display, Formatter};
 use std::path::PathBuf;
 
+use rocksdb::ErrorKind;
 use thiserror::Error;
 
 use crate::error::{ConfigError, FreeError, MarkError, RangeError};
@@ -223,15 +224,18 @@ pub enum StageError {
     /// An extent is not on the device, or empty.
     #[error(transparent)]
     Range(#[from] RangeError),
-    /// RocksDB did not take the batch at all: for a stall, with `no_slowdown`, or because a synced
-    /// write without a write-ahead log is impossible. Nothing was written.
+    /// RocksDB did not take the batch at all: for a stall, with `no_slowdown`, because a synced write
+    /// without a write-ahead log is impossible, or because it still takes no writes since one failed.
+    /// Nothing was written.
     #[error("not committed: {0}")]
     Refused(rocksdb::Error),
     /// RocksDB answered the write with an error. It tells everybody who wrote in the same group what
     /// went wrong with one of them, perhaps behind the write-ahead log, so an error in general does
     /// not mean that nothing was written. Whether the transaction is durable shows only when the
-    /// database is opened again (the freelist alone is not enough, and RocksDB as a rule refuses
-    /// all writes until then). Nobody gets its blocks before, whether it is dropped or not.
+    /// database is opened again (the freelist alone is not enough), also if RocksDB goes on by itself,
+    /// as it does when a full device has room again. Nobody gets its blocks before, whether it is
+    /// dropped or not. After this error, [`RocksFreelist`](crate::RocksFreelist) tries RocksDB out
+    /// before it hands over another transaction; who stages himself should do the same.
     #[error("perhaps committed: {0}")]
     Doubt(rocksdb::Error),
 }
@@ -240,7 +244,8 @@ impl RocksError {
     /// RocksDB's `error` when it was to do `action`.
     pub(super) fn of(error: rocksdb::Error, action: &'static str, family: &str) -> Self {
         // It has several codes for it, and the same ones for other things.
-        if error.as_ref().contains("merge_operator") {
+        let of_kind = matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::NotSupported);
+        if of_kind && error.as_ref().contains("merge_operator") {
             return Self::Operator { family: family.to_string() };
         }
         Self::Database { family: family.to_string(), action, error }
@@ -251,13 +256,15 @@ impl StageError {
     /// What it means for a staged transaction that RocksDB answered the write of its batch with
     /// `error`: [`StageError::Refused`] where it surely wrote nothing, [`StageError::Doubt`] otherwise.
     pub fn of_write(error: rocksdb::Error) -> Self {
-        // Both come before the batch joins others: PreprocessWrite and the head of WriteImpl.
-        let before = ["Write stall", "Sync writes has to enable WAL"];
-        if before.iter().any(|message| error.as_ref().contains(message)) {
-            Self::Refused(error)
-        } else {
-            Self::Doubt(error)
-        }
+        // These alone come before anything of a group is written, to whichever of its members: 11.8.1,
+        // WriteImpl, PreprocessWrite, DelayWrite, LinkOne, BeginWriteStall, in all modes of writing.
+        let message = error.as_ref().to_lowercase();
+        let before = match error.kind() {
+            ErrorKind::Incomplete => message.contains("write stall"),
+            ErrorKind::InvalidArgument => message.contains("sync writes has to enable wal"),
+            _ => false,
+        };
+        if before { Self::Refused(error) } else { Self::Doubt(error) }
     }
 
     /// Whether the transaction may be durable all the same: see

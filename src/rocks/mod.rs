@@ -82,9 +82,10 @@
 //! [`RocksFreelist::open`] scans the column family, in parallel, on a snapshot. Chunks with pending
 //! merge operands cost several times as much as others. RocksDB folds them: a flush makes one
 //! operand per chunk of those in memory, and after four flushes a compaction leaves none. With
-//! [`RocksFreelist::family_options`] that is every 16 MiB of operands in memory, some 450,000
+//! [`RocksFreelist::family_options`] that is every 16 MiB of operands in memory, some 460,000
 //! transactions of one block, whatever the rest of the database does. [`RocksFreelist::fold`] does it
-//! at once, before a shutdown, say. README has the figures; after a crash, most of the time goes into
+//! at once, before a shutdown, say. With `unordered_write` a snapshot may hold half a batch, which only
+//! checks, inspections and exports beside commits can see. README has the figures; after a crash, most of the time goes into
 //! RocksDB's replay of the write-ahead log.
 
 mod check;
@@ -112,6 +113,7 @@ use rocksdb::{
 use crate::MAX_BLOCKS;
 use crate::delta::Delta;
 use crate::store::{Lsn, Store};
+use crate::sync::Counter;
 use crate::transaction::Frozen;
 
 pub use ::rocksdb;
@@ -144,6 +146,8 @@ struct Inner<M: Mode> {
     chunk: chunk::ChunkOrder,
     /// The allocator whose transactions this freelist takes.
     allocator: u64,
+    /// 1 since a write failed, until one succeeds.
+    failed: Counter,
 }
 
 impl<M: Mode> Clone for RocksFreelist<M> {
@@ -218,7 +222,8 @@ impl<M: Mode> Store for RocksFreelist<M> {
         if !batch.is_empty() {
             let mut synced = WriteOptions::default();
             synced.set_sync(true);
-            self.inner.db.write_opt(batch, &synced).map_err(StageError::of_write)?;
+            self.try_out()?;
+            self.write(batch, &synced)?;
         }
         Ok(Lsn(self.inner.db.latest_sequence_number()))
     }
@@ -249,6 +254,7 @@ impl<M: Mode> RocksFreelist<M> {
         const HEADER: usize = 12;
         let mut batch = WriteBatch::default();
         self.stage(&mut batch, transaction.delta())?;
+        self.try_out()?;
         let staged = batch.data().get(HEADER..).unwrap_or_default().to_vec();
         transaction.at_work(false);
         add(&mut batch);
@@ -256,7 +262,7 @@ impl<M: Mode> RocksFreelist<M> {
             return Err(StageError::Cleared);
         }
         transaction.at_work(true);
-        match self.inner.db.write_opt(batch, options).map_err(StageError::of_write) {
+        match self.write(batch, options) {
             Ok(()) => {
                 transaction.committed();
                 Ok(Lsn(self.inner.db.latest_sequence_number()))
@@ -327,17 +333,19 @@ impl<M: Mode> RocksFreelist<M> {
     /// [`RocksError::Database`], and then the size may be either.
     pub fn grow(&self, blocks: u64) -> Result<(), RocksError> {
         let mut meta = self.meta();
+        // It may have been dropped and made again behind our back; and a growth that failed before
+        // may have succeeded.
+        let found = scan::read_meta(&self.inner.db, &self.inner.db.snapshot(), &self.inner.family)?;
+        if (Meta { blocks: meta.blocks, ..found }) != *meta {
+            return Err(RocksError::NoFreelist { family: self.inner.family.clone() });
+        }
+        *meta = found;
         let refuse = |reason| Err(RocksError::Option { name: "blocks", value: blocks, reason });
         if blocks < meta.blocks {
             return refuse("a freelist does not shrink");
         }
         if blocks > MAX_BLOCKS {
             return refuse("more than an allocator can hold");
-        }
-        // It may have been dropped and made again behind our back.
-        let found = scan::read_meta(&self.inner.db, &self.inner.db.snapshot(), &self.inner.family)?;
-        if found != *meta {
-            return Err(RocksError::NoFreelist { family: self.inner.family.clone() });
         }
         let grown = Meta { blocks, ..*meta };
         open::write_meta(&self.inner.db, &self.inner.family, &grown)?;
@@ -363,6 +371,32 @@ impl<M: Mode> RocksFreelist<M> {
     /// The database.
     pub fn database(&self) -> &Arc<DBWithThreadMode<M>> {
         &self.inner.db
+    }
+
+    fn write(&self, batch: WriteBatch, options: &WriteOptions) -> Result<(), StageError> {
+        let written = self.inner.db.write_opt(batch, options).map_err(StageError::of_write);
+        if written.as_ref().is_err_and(StageError::leaves_doubt) {
+            self.inner.failed.set(1);
+        }
+        written
+    }
+
+    /// After a write that failed: whether RocksDB writes again, before another transaction loses its
+    /// blocks to find out.
+    fn try_out(&self) -> Result<(), StageError> {
+        let inner = &*self.inner;
+        if inner.failed.get() == 0 {
+            return Ok(());
+        }
+        let family = M::family(&inner.db, &inner.family)
+            .ok_or_else(|| StageError::NoFamily { family: inner.family.clone() })?;
+        let mut batch = WriteBatch::default();
+        batch.delete_cf(&family, scan::PROBE);
+        let mut synced = WriteOptions::default();
+        synced.set_sync(true);
+        inner.db.write_opt(batch, &synced).map_err(StageError::Refused)?;
+        inner.failed.set(0);
+        Ok(())
     }
 
     fn meta(&self) -> MutexGuard<'_, Meta> {

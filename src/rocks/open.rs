@@ -3,9 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rocksdb::{
-    DBWithThreadMode, Direction, IteratorMode, SingleThreaded, WriteBatch, WriteOptions,
-};
+use rocksdb::{DBWithThreadMode, IteratorMode, SingleThreaded, WriteBatch, WriteOptions};
 
 use crate::Extent;
 use crate::allocator::{Allocator, MAX_BLOCKS};
@@ -17,6 +15,7 @@ use crate::rocks::meta::{self, Meta};
 use crate::rocks::operand;
 use crate::rocks::scan::{PROBE, Scanned, read_failed, scan};
 use crate::rocks::{Inner, RocksFreelist};
+use crate::sync::Counter;
 
 /// How to create a freelist.
 #[derive(Clone, Debug, Default)]
@@ -255,13 +254,14 @@ impl<M: Mode> RocksFreelist<M> {
             chunk: meta.chunk,
             meta: Mutex::new(meta),
             allocator: allocator.id(),
+            failed: Counter::new(0),
         };
         Ok(Opened { freelist: Self { inner: Arc::new(inner) }, allocator, report })
     }
 
-    /// The state at this moment without writing anything, also of a freelist that is in use, or of
-    /// a database that was opened read-only (not as a secondary instance, which has no snapshots): an allocator whose changes go nowhere, and what was
-    /// found.
+    /// The state at this moment: an allocator whose transactions every freelist refuses, and what was
+    /// found. Writes nothing, and works beside an open freelist and on a database that was opened
+    /// read-only, but not on a secondary instance, which has no snapshots.
     ///
     /// # Errors
     /// [`RocksError`].
@@ -315,7 +315,7 @@ fn refuse_used<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<(), Ro
         return Ok(());
     }
     let probed = chunk::encode(PROBE, PROBED);
-    for item in db.iterator_cf(&handle, IteratorMode::Start) {
+    for item in db.full_iterator_cf(&handle, IteratorMode::Start) {
         let (key, value) = item.map_err(|error| read_failed(error, family))?;
         if (&*key, &*value) != (PROBE, &*probed) {
             return Err(RocksError::Exists { family: family.to_string() });
@@ -324,22 +324,30 @@ fn refuse_used<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<(), Ro
     Ok(())
 }
 
-/// Removes every key, and leaves word that a creation has begun.
+/// Leaves word that a creation has begun, and removes every other key. One by one: ranges cannot be
+/// deleted where there is a row cache, and slow scans down elsewhere.
 fn begin<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<(), RocksError> {
-    const LAST: [u8; 64] = [u8::MAX; 64];
+    const ACTION: &str = "clear the column family";
     let handle = family::find(db, family)?;
     let mut batch = WriteBatch::default();
-    // A deleted range slows scans down until it is compacted away.
-    if db.iterator_cf(&handle, IteratorMode::Start).next().is_some() {
-        batch.delete_range_cf(&handle, &[][..], &LAST[..]);
-    }
-    for item in db.iterator_cf(&handle, IteratorMode::From(&LAST, Direction::Forward)) {
-        let (key, _) = item.map_err(|error| read_failed(error, family))?;
-        batch.delete_cf(&handle, key);
-    }
+    batch.delete_cf(&handle, meta::KEY);
     batch.put_cf(&handle, BEGUN.0, BEGUN.1);
-    write(db, family, batch, "clear the column family")
+    write(db, family, batch, ACTION)?;
+    let mut batch = WriteBatch::default();
+    for item in db.full_iterator_cf(&handle, IteratorMode::Start) {
+        let (key, _) = item.map_err(|error| read_failed(error, family))?;
+        if &*key != BEGUN.0 {
+            batch.delete_cf(&handle, key);
+        }
+        if batch.size_in_bytes() > BATCH_BYTES {
+            write(db, family, std::mem::take(&mut batch), ACTION)?;
+        }
+    }
+    write(db, family, batch, ACTION)
 }
+
+/// Bytes of a batch of many keys.
+const BATCH_BYTES: usize = 1 << 20;
 
 /// Writes all chunks that are not all free.
 fn write_chunks<M: Mode>(
@@ -348,7 +356,6 @@ fn write_chunks<M: Mode>(
     meta: &Meta,
     allocated: &[u64],
 ) -> Result<(), RocksError> {
-    const BATCH_BYTES: usize = 1 << 20;
     let handle = family::find(db, family)?;
     let mut batch = WriteBatch::default();
     for (number, words) in allocated.chunks(meta.chunk.words()).enumerate() {

@@ -50,8 +50,8 @@ impl<M: Mode> RocksFreelist<M> {
     /// # Errors
     /// [`RocksError::Rechunking`] if a change to another size has begun, which must be finished
     /// first; [`RocksError::Damaged`], before anything was written unless the damage came while the
-    /// call was interrupted; [`RocksError::Option`], [`RocksError::InUse`], [`RocksError::Config`] without memory for the bitmap,
-    /// [`RocksError::Database`].
+    /// call was interrupted; [`RocksError::Config`] without memory for the bitmap;
+    /// [`RocksError::Option`], [`RocksError::InUse`], [`RocksError::Database`].
     pub fn rechunk(
         db: &DBWithThreadMode<M>,
         family: &str,
