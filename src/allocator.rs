@@ -20,6 +20,7 @@ use crate::stats::Stats;
 use crate::sync::Counter;
 use crate::transaction::Transaction;
 use crate::word::Word;
+use crate::words::{expect_count, on_device, zeroed};
 
 /// The most blocks one allocator can hold: 2^36, which is 256 TiB of 4 KiB blocks (less where a
 /// pointer has fewer bits than that takes). Its bitmap takes 8 GiB.
@@ -157,19 +158,29 @@ impl Builder {
     pub fn build_with_ledger(self, mut allocated: Vec<u64>) -> Result<Allocator, ConfigError> {
         let blocks = self.blocks;
         let core = self.core_from_bitmap(&allocated)?;
-        if let (Some(last), 1..) = (allocated.last_mut(), blocks % 64) {
-            *last &= u64::MAX >> (64 - blocks % 64);
-        }
+        let last = allocated.len() - 1; // there is a block
+        allocated[last] &= on_device(blocks, last);
         let ledger = Some(Ledger::new(allocated));
         Ok(Allocator { core: Arc::new(Core { ledger, ..core }) })
     }
 
-    fn core_from_bitmap(self, allocated: &[u64]) -> Result<Core, ConfigError> {
-        let expected = self.blocks.div_ceil(64);
-        if allocated.len() as u64 != expected {
-            let (blocks, found) = (self.blocks, allocated.len() as u64);
-            return Err(ConfigError::BitmapLength { blocks, expected, found });
+    /// An error if no allocator can have these sizes.
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        let Self { blocks, block_size, .. } = *self;
+        if blocks == 0 {
+            return Err(ConfigError::NoBlocks);
         }
+        if blocks > MAX_BLOCKS {
+            return Err(ConfigError::TooManyBlocks { blocks, max: MAX_BLOCKS });
+        }
+        if !block_size.is_power_of_two() || !(512..=1 << 20).contains(&block_size) {
+            return Err(ConfigError::BlockSize { bytes: block_size });
+        }
+        Ok(())
+    }
+
+    fn core_from_bitmap(self, allocated: &[u64]) -> Result<Core, ConfigError> {
+        expect_count(self.blocks, allocated)?;
         let width = <Native as Geometry>::WORD_BLOCKS;
         self.core_from_words(|index| {
             let bit = index as u64 * u64::from(width);
@@ -182,16 +193,8 @@ impl Builder {
         self,
         free: impl Fn(usize) -> <Native as Geometry>::Word + Sync,
     ) -> Result<Core, ConfigError> {
+        self.validate()?;
         let Self { blocks, block_size, shards } = self;
-        if blocks == 0 {
-            return Err(ConfigError::NoBlocks);
-        }
-        if blocks > MAX_BLOCKS {
-            return Err(ConfigError::TooManyBlocks { blocks, max: MAX_BLOCKS });
-        }
-        if !block_size.is_power_of_two() || !(512..=1 << 20).contains(&block_size) {
-            return Err(ConfigError::BlockSize { bytes: block_size });
-        }
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         let wanted = shards.unwrap_or(threads * SHARDS_PER_THREAD);
         let shards = Shards::new::<Native>(blocks, wanted);
@@ -412,11 +415,8 @@ impl Allocator {
     /// [`ConfigError::OutOfMemory`] if the process has no memory for it.
     pub fn committed_bitmap(&self) -> Result<Option<Vec<u64>>, ConfigError> {
         let Some(ledger) = &self.core.ledger else { return Ok(None) };
-        let mut committed = Vec::new();
-        committed
-            .try_reserve_exact(ledger.word_count())
-            .map_err(|_| ConfigError::OutOfMemory { bytes: ledger.word_count() as u64 * 8 })?;
-        committed.extend((0..ledger.word_count()).map(|index| ledger.word(index)));
+        let mut committed = zeroed(ledger.word_count())?;
+        committed.iter_mut().enumerate().for_each(|(index, word)| *word = ledger.word(index));
         Ok(Some(committed))
     }
 
@@ -427,12 +427,7 @@ impl Allocator {
     /// # Errors
     /// [`ConfigError::OutOfMemory`] if the process has no memory for it.
     pub fn to_bitmap(&self) -> Result<Vec<u64>, ConfigError> {
-        let words = self.blocks().div_ceil(64) as usize;
-        let mut allocated = Vec::new();
-        allocated
-            .try_reserve_exact(words)
-            .map_err(|_| ConfigError::OutOfMemory { bytes: words as u64 * 8 })?;
-        allocated.resize(words, 0u64);
+        let mut allocated = zeroed(self.blocks().div_ceil(64) as usize)?;
         let width = u64::from(<Native as Geometry>::WORD_BLOCKS);
         self.core.bitmap.for_each_word(|index, free| {
             let block = index as u64 * width;

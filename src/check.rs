@@ -1,8 +1,12 @@
 //! Comparing a committed state with what the engine knows.
 
-use crate::error::on_device;
+use crate::allocator::Allocator;
+use crate::error::{self, FreeError, MarkError};
 use crate::extent::Extent;
 use crate::extent_set::ExtentSet;
+use crate::store::Store;
+use crate::transaction::CommitFailed;
+use crate::words::on_device;
 
 /// What a check found: nothing, if all lists are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,7 +42,7 @@ pub fn check(
     let mut claimed = ExtentSet::default();
     let mut overlapping = ExtentSet::default();
     for extent in list {
-        if on_device(extent, blocks).is_err() {
+        if error::on_device(extent, blocks).is_err() {
             found.outside.push(extent);
             continue;
         }
@@ -54,6 +58,30 @@ pub fn check(
     found.overlapping = overlapping.iter().collect();
     compare(committed, blocks, &claimed, &mut found);
     found
+}
+
+/// Allocates what is `unprotected` and frees what is `leaked`, in transactions of `at_once` extents.
+pub fn repair<S: Store<Error: From<MarkError> + From<FreeError>>>(
+    allocator: &Allocator,
+    store: &S,
+    found: &Discrepancies,
+    at_once: usize,
+) -> Result<(), S::Error> {
+    for extents in found.unprotected.chunks(at_once) {
+        let mut transaction = allocator.begin();
+        for &extent in extents {
+            transaction.mark_allocated(extent)?;
+        }
+        transaction.commit(store).map_err(CommitFailed::into_error)?;
+    }
+    for extents in found.leaked.chunks(at_once) {
+        let mut transaction = allocator.begin();
+        for &extent in extents {
+            transaction.free(extent)?;
+        }
+        transaction.commit(store).map_err(CommitFailed::into_error)?;
+    }
+    Ok(())
 }
 
 /// Walks over the committed state and the engine's extents together.
@@ -74,8 +102,7 @@ fn compare(committed: &[u64], blocks: u64, claimed: &ExtentSet, found: &mut Disc
             }
             extents.next();
         }
-        let valid = blocks.saturating_sub(start).min(64);
-        let valid = if valid == 0 { 0 } else { u64::MAX >> (64 - valid) };
+        let valid = on_device(blocks, index);
         push_bits(&mut found.leaked, start, allocated & !used & valid);
         push_bits(&mut found.unprotected, start, !allocated & used & valid);
     }

@@ -12,6 +12,7 @@
 use crate::extent::Extent;
 use crate::mutant::{Mutant, mutated};
 use crate::sync::{AtomicWord, Site};
+use crate::words::spans;
 
 /// One bit per block, 1 = allocated.
 #[derive(Debug)]
@@ -131,17 +132,6 @@ impl Ledger {
     }
 }
 
-/// The words that `extent` touches, with its bits in each.
-pub fn spans(extent: Extent) -> impl Iterator<Item = (usize, u64)> {
-    let Extent { start, len } = extent;
-    let end = start + len;
-    (start / 64..end.div_ceil(64)).map(move |word| {
-        let low = start.saturating_sub(64 * word);
-        let high = (end - 64 * word).min(64);
-        (word as usize, (u64::MAX >> (64 - (high - low))) << low)
-    })
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -172,19 +162,5 @@ mod tests {
         }
         ledger.leave(changes.into_iter());
         assert_eq!(state(&ledger), [0b1111, 0, 0, u64::MAX]);
-    }
-
-    #[test]
-    fn spans_cover_an_extent_exactly() {
-        let blocks = |extent| {
-            let ones = |(word, mask): (usize, u64)| {
-                (0..64).filter(move |bit| mask >> bit & 1 == 1).map(move |bit| 64 * word as u64 + bit)
-            };
-            spans(extent).flat_map(ones).collect::<Vec<u64>>()
-        };
-        for (start, len) in [(0, 1), (63, 1), (63, 2), (0, 64), (64, 64), (10, 200), (127, 66)] {
-            let expected: Vec<u64> = (start..start + len).collect();
-            assert_eq!(blocks(Extent::new(start, len)), expected);
-        }
     }
 }

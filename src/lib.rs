@@ -84,6 +84,7 @@ mod shard;
 mod stats;
 mod store;
 mod transaction;
+mod words;
 
 // The index is public for the model checker alone.
 macro_rules! index_modules {

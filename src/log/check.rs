@@ -1,6 +1,6 @@
 //! Comparing the log with itself, with memory, and with what the engine knows.
 
-use crate::check::{Discrepancies, check};
+use crate::check::{Discrepancies, check, repair};
 use crate::extent::Extent;
 use crate::log::error::{CommitError, LogError, Part};
 use crate::log::mirror::{Mirror, survey};
@@ -86,20 +86,7 @@ impl Opened {
         self.allocator.collect();
         // An extent takes at most two items and a fill.
         let at_once = (self.log.inner.max_commit / 40).max(1) as usize;
-        for extents in found.unprotected.chunks(at_once) {
-            let mut transaction = self.allocator.begin();
-            for &extent in extents {
-                transaction.mark_allocated(extent)?;
-            }
-            transaction.commit(&self.log)?;
-        }
-        for extents in found.leaked.chunks(at_once) {
-            let mut transaction = self.allocator.begin();
-            for &extent in extents {
-                transaction.free(extent)?;
-            }
-            transaction.commit(&self.log)?;
-        }
+        repair(&self.allocator, &self.log, found, at_once)?;
         Ok(self.log.last())
     }
 }

@@ -6,7 +6,9 @@
 //! copy of 4 KiB without a look at any transaction, and every commit is checked, block by block,
 //! before it becomes durable.
 
+use crate::extent::Extent;
 use crate::log::record::{Item, Op, RANGE_BLOCKS, Record, Records, items};
+use crate::words::{spans, zeroed};
 
 /// Words of a range.
 pub const RANGE_WORDS: usize = RANGE_BLOCKS as usize / 64;
@@ -40,11 +42,7 @@ impl Mirror {
     /// All free. `None` if the process has no memory for it.
     pub fn new(blocks: u64) -> Option<Self> {
         let words = (blocks.div_ceil(RANGE_BLOCKS) as usize).checked_mul(RANGE_WORDS)?;
-        let mut probe: Vec<u64> = Vec::new();
-        probe.try_reserve_exact(words).ok()?;
-        drop(probe);
-        // Not `resize`: zeroed pages from the system stay untouched, and unpaid for, until written.
-        Some(Self { words: vec![0; words], blocks, allocated: 0 })
+        Some(Self { words: zeroed(words).ok()?, blocks, allocated: 0 })
     }
 
     pub fn blocks(&self) -> u64 {
@@ -208,24 +206,18 @@ pub fn blocks_of(blocks: u64, range: u32) -> u32 {
 /// Carries out `item` on the words of its range, or names a block of the range that already is what
 /// the item would make it, and changes nothing.
 pub fn apply_item(words: &mut [u64], item: Item) -> Result<(), u32> {
-    let (start, end) = (item.start, item.start + item.len);
-    let masks = |word: u32| {
-        let low = start.saturating_sub(64 * word).min(64);
-        let high = (end - 64 * word).min(64);
-        (u64::MAX >> (64 - (high - low))) << low
-    };
-    let touched = start / 64..end.div_ceil(64);
-    for word in touched.clone() {
+    let spans = || spans(Extent::new(item.start.into(), item.len.into()));
+    for (index, mask) in spans() {
         let wrong = match item.op {
-            Op::Allocate => words[word as usize],
-            Op::Free => !words[word as usize],
-        } & masks(word);
+            Op::Allocate => words[index],
+            Op::Free => !words[index],
+        } & mask;
         if wrong != 0 {
-            return Err(64 * word + wrong.trailing_zeros());
+            return Err(64 * index as u32 + wrong.trailing_zeros());
         }
     }
-    for word in touched {
-        words[word as usize] ^= masks(word);
+    for (index, mask) in spans() {
+        words[index] ^= mask;
     }
     Ok(())
 }

@@ -3,9 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use crate::allocator::{Allocator, MAX_BLOCKS};
+use crate::allocator::Allocator;
 use crate::delta::Delta;
-use crate::error::ConfigError;
 use crate::log::disk::Disk;
 use crate::log::error::{CommitError, LogError};
 use crate::log::fault::{Fault, faulty};
@@ -18,6 +17,7 @@ use crate::log::writer::{Work, Writer, empty_page, identity, image};
 use crate::log::{Inner, SpaceMapLog};
 use crate::store::Lsn;
 use crate::sync::Counter;
+use crate::words::expect_count;
 
 /// Whose log is right after a crash.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -231,7 +231,8 @@ impl SpaceMapLog {
     /// # Errors
     /// [`LogError::Exists`] or [`LogError::Foreign`] if the disk holds a log or something else;
     /// [`LogError::Option`], [`LogError::Config`] for impossible options; [`LogError::Io`]. After the
-    /// last, and after [`ConfigError::OutOfMemory`], there may be a log already.
+    /// last, and after [`ConfigError::OutOfMemory`](crate::ConfigError::OutOfMemory), there may be
+    /// a log already.
     pub fn create(
         disk: impl Disk + 'static,
         blocks: u64,
@@ -246,18 +247,14 @@ impl SpaceMapLog {
     /// is neither all free nor all used.
     ///
     /// # Errors
-    /// As [`SpaceMapLog::create`], and [`ConfigError::BitmapLength`].
+    /// As [`SpaceMapLog::create`], and [`ConfigError::BitmapLength`](crate::ConfigError::BitmapLength).
     pub fn create_from_bitmap(
         disk: impl Disk + 'static,
         blocks: u64,
         allocated: &[u64],
         options: &CreateOptions,
     ) -> Result<Opened, LogError> {
-        let expected = blocks.div_ceil(64);
-        if allocated.len() as u64 != expected {
-            let found = allocated.len() as u64;
-            return Err(ConfigError::BitmapLength { blocks, expected, found }.into());
-        }
+        expect_count(blocks, allocated)?;
         Self::create_with(Arc::new(disk), blocks, Some(allocated), options)
     }
 
@@ -267,10 +264,9 @@ impl SpaceMapLog {
         allocated: Option<&[u64]>,
         options: &CreateOptions,
     ) -> Result<Opened, LogError> {
-        let layout = layout(blocks, options)?;
         let block_size = options.block_size.unwrap_or(4096);
-        // Before anything is written: sizes that no allocator can have.
-        Allocator::builder(1).block_size(block_size).build()?;
+        Allocator::builder(blocks).block_size(block_size).validate()?;
+        let layout = layout(blocks, options)?;
         let loader = Loader::new(disk.clone());
         let used = disk.len().map_err(|error| loader.io("measure", 0, error))? > 0;
         if used && !options.overwrite {
@@ -340,7 +336,8 @@ impl SpaceMapLog {
     ///
     /// # Errors
     /// [`LogError`]. Nothing was written unless it is [`LogError::Io`], [`LogError::Commit`] or
-    /// [`ConfigError::OutOfMemory`], and then opening again finds the same state.
+    /// [`ConfigError::OutOfMemory`](crate::ConfigError::OutOfMemory), and then opening again finds the
+    /// same state.
     pub fn open(disk: impl Disk + 'static, options: &OpenOptions) -> Result<Opened, LogError> {
         Self::open_with(Arc::new(disk), options)
     }
@@ -404,12 +401,6 @@ impl SpaceMapLog {
 }
 
 fn layout(blocks: u64, options: &CreateOptions) -> Result<Layout, LogError> {
-    if blocks == 0 {
-        return Err(ConfigError::NoBlocks.into());
-    }
-    if blocks > MAX_BLOCKS {
-        return Err(ConfigError::TooManyBlocks { blocks, max: MAX_BLOCKS }.into());
-    }
     let sector = u64::from(options.sector.unwrap_or(PAGE as u32));
     if ![512, 4096].contains(&sector) {
         let reason = "a sector has 512 or 4096 bytes";

@@ -1,6 +1,6 @@
 //! Comparing the freelist with memory and with what the engine knows.
 
-use crate::check::{Discrepancies, check, push_bits};
+use crate::check::{Discrepancies, check, push_bits, repair};
 use crate::extent::Extent;
 use crate::rocks::error::RocksError;
 use crate::rocks::family::Mode;
@@ -88,21 +88,7 @@ impl<M: Mode> Opened<M> {
         for &extent in &found.untracked {
             self.allocator.mark_allocated(extent)?;
         }
-        let mut last = Lsn(self.freelist.inner.db.latest_sequence_number());
-        for extents in found.discrepancies.unprotected.chunks(AT_ONCE) {
-            let mut transaction = self.allocator.begin();
-            for &extent in extents {
-                transaction.mark_allocated(extent)?;
-            }
-            last = transaction.commit(&self.freelist)?;
-        }
-        for extents in found.discrepancies.leaked.chunks(AT_ONCE) {
-            let mut transaction = self.allocator.begin();
-            for &extent in extents {
-                transaction.free(extent)?;
-            }
-            last = transaction.commit(&self.freelist)?;
-        }
-        Ok(last)
+        repair(&self.allocator, &self.freelist, &found.discrepancies, AT_ONCE)?;
+        Ok(Lsn(self.freelist.inner.db.latest_sequence_number()))
     }
 }

@@ -220,10 +220,8 @@ impl<M: Mode> Store for RocksFreelist<M> {
         let mut batch = WriteBatch::default();
         self.stage(&mut batch, delta)?;
         if !batch.is_empty() {
-            let mut synced = WriteOptions::default();
-            synced.set_sync(true);
             self.try_out()?;
-            self.write(batch, &synced)?;
+            self.write(batch, &open::synced())?;
         }
         Ok(Lsn(self.inner.db.latest_sequence_number()))
     }
@@ -392,9 +390,7 @@ impl<M: Mode> RocksFreelist<M> {
             .ok_or_else(|| StageError::NoFamily { family: inner.family.clone() })?;
         let mut batch = WriteBatch::default();
         batch.delete_cf(&family, scan::PROBE);
-        let mut synced = WriteOptions::default();
-        synced.set_sync(true);
-        inner.db.write_opt(batch, &synced).map_err(StageError::Refused)?;
+        inner.db.write_opt(batch, &open::synced()).map_err(StageError::Refused)?;
         inner.failed.set(0);
         Ok(())
     }

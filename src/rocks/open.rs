@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use rocksdb::{DBWithThreadMode, IteratorMode, SingleThreaded, WriteBatch, WriteOptions};
 
 use crate::Extent;
-use crate::allocator::{Allocator, MAX_BLOCKS};
-use crate::error::ConfigError;
+use crate::allocator::Allocator;
 use crate::rocks::chunk::{self, ChunkOrder};
 use crate::rocks::error::RocksError;
 use crate::rocks::family::{self, Lease, Mode};
@@ -16,6 +15,7 @@ use crate::rocks::operand;
 use crate::rocks::scan::{PROBE, Scanned, read_failed, scan};
 use crate::rocks::{Inner, RocksFreelist};
 use crate::sync::Counter;
+use crate::words::{expect_count, on_device};
 
 /// How to create a freelist.
 #[derive(Clone, Debug, Default)]
@@ -161,7 +161,8 @@ impl<M: Mode> RocksFreelist<M> {
     /// [`RocksError::Exists`] if the column family is not empty; [`RocksError::Option`],
     /// [`RocksError::Config`] for impossible options; [`RocksError::NoFamily`],
     /// [`RocksError::InUse`], [`RocksError::Operator`]: nothing was written but the probe, and that is
-    /// deleted. [`RocksError::Database`], and [`ConfigError::OutOfMemory`]: there may be a freelist.
+    /// deleted. [`RocksError::Database`], and
+    /// [`ConfigError::OutOfMemory`](crate::ConfigError::OutOfMemory): there may be a freelist.
     pub fn create(
         db: Arc<DBWithThreadMode<M>>,
         family: &str,
@@ -177,7 +178,7 @@ impl<M: Mode> RocksFreelist<M> {
     /// is not all free. The description comes last: if this is cut short, there is no freelist yet.
     ///
     /// # Errors
-    /// As [`RocksFreelist::create`], and [`ConfigError::BitmapLength`].
+    /// As [`RocksFreelist::create`], and [`ConfigError::BitmapLength`](crate::ConfigError::BitmapLength).
     pub fn create_from_bitmap(
         db: Arc<DBWithThreadMode<M>>,
         family: &str,
@@ -185,10 +186,7 @@ impl<M: Mode> RocksFreelist<M> {
         allocated: &[u64],
         options: &CreateOptions,
     ) -> Result<Opened<M>, RocksError> {
-        let (expected, found) = (blocks.div_ceil(64), allocated.len() as u64);
-        if found != expected {
-            return Err(ConfigError::BitmapLength { blocks, expected, found }.into());
-        }
+        expect_count(blocks, allocated)?;
         Self::create_with(db, family, blocks, Some(allocated), options)
     }
 
@@ -202,14 +200,7 @@ impl<M: Mode> RocksFreelist<M> {
         let lease = Lease::take(&db, family)?;
         let block_size = options.block_size.unwrap_or(4096);
         let chunk = options.chunk()?;
-        // Before anything is written: sizes that no allocator can have.
-        Allocator::builder(1).block_size(block_size).build()?;
-        if blocks == 0 {
-            return Err(ConfigError::NoBlocks.into());
-        }
-        if blocks > MAX_BLOCKS {
-            return Err(ConfigError::TooManyBlocks { blocks, max: MAX_BLOCKS }.into());
-        }
+        Allocator::builder(blocks).block_size(block_size).validate()?;
         let uuid = options.uuid.map_or_else(draw_uuid, Ok)?;
         if !options.overwrite {
             refuse_used(&db, family)?;
@@ -359,11 +350,9 @@ fn write_chunks<M: Mode>(
     let handle = family::find(db, family)?;
     let mut batch = WriteBatch::default();
     for (number, words) in allocated.chunks(meta.chunk.words()).enumerate() {
-        let left = meta.blocks - number as u64 * meta.chunk.blocks();
+        let first = number * meta.chunk.words();
         let whole = (0..meta.chunk.words()).map(|index| {
-            let valid = left.saturating_sub(64 * index as u64).min(64);
-            let mask = u64::MAX.checked_shr(64 - valid as u32).unwrap_or(0);
-            words.get(index).copied().unwrap_or(0) & mask
+            words.get(index).map_or(0, |word| word & on_device(meta.blocks, first + index))
         });
         if whole.clone().all(|word| word == 0) {
             continue;
@@ -398,9 +387,14 @@ pub fn write<M: Mode>(
     batch: WriteBatch,
     action: &'static str,
 ) -> Result<(), RocksError> {
+    db.write_opt(batch, &synced()).map_err(|error| RocksError::of(error, action, family))
+}
+
+/// The options of a write that is durable when it returns.
+pub fn synced() -> WriteOptions {
     let mut synced = WriteOptions::default();
     synced.set_sync(true);
-    db.write_opt(batch, &synced).map_err(|error| RocksError::of(error, action, family))
+    synced
 }
 
 /// What the probe comes to.

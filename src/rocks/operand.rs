@@ -7,9 +7,9 @@
 //!          length - 2
 //! masks    the bits to set, then the bits to clear, each as long as the chunk
 //! ```
-//! A single block takes two to five bytes, of a chunk of 16384 at most four. Masks are for changes whose runs
-//! would take more bytes than they do. Every change has exactly one encoding, and a byte string
-//! that is none is refused, so operands can be compared as bytes.
+//! A single block takes two to five bytes, of a chunk of 16384 at most four. Masks are for changes
+//! whose runs would take more bytes than they do. Every change has exactly one encoding, and a byte
+//! string that is none is refused, so operands can be compared as bytes.
 //!
 //! # The algebra
 //!
@@ -27,8 +27,8 @@ use smallvec::SmallVec;
 use unsigned_varint::encode;
 
 use crate::extent::Extent;
-use crate::ledger::spans;
 use crate::rocks::chunk::{self, ChunkOrder};
+use crate::words::spans;
 
 const MASKS: u8 = 0x80;
 
