@@ -17,12 +17,12 @@ use std::ops::{ControlFlow, Range};
 use rocksdb::{DBWithThreadMode, WriteBatch};
 
 use crate::rocks::RocksFreelist;
-use crate::rocks::chunk::{self, ChunkOrder};
-use crate::rocks::error::{Place, RocksError};
+use crate::rocks::chunk;
+use crate::rocks::error::RocksError;
 use crate::rocks::family::{self, Lease, Mode};
 use crate::rocks::meta::{self, Meta, Rechunking};
 use crate::rocks::open::{chunk_order, write, write_meta};
-use crate::rocks::scan::{read_failed, read_meta, read_options, scan, value_bits};
+use crate::rocks::scan::{read, read_meta, scan};
 
 /// Bytes of bitmap that one step moves, if a unit is not more.
 const STEP_BYTES: usize = 1 << 20;
@@ -98,11 +98,15 @@ fn step<M: Mode>(
 ) -> Result<(), RocksError> {
     let Some(Rechunking { target, .. }) = meta.rechunking else { return Ok(()) };
     let handle = family::find(db, family)?;
+    let snapshot = db.snapshot();
     let mut batch = WriteBatch::default();
     let of = meta.chunk.max(target).count(meta.blocks);
     for turn in turns.clone() {
         let unit = if target < meta.chunk { of - 1 - turn } else { turn };
-        let words = take_unit(db, family, meta.chunk, target, unit, &mut batch)?;
+        let mut words = vec![0; meta.chunk.max(target).words()];
+        let chunks = (words.len() / meta.chunk.words()) as u64;
+        let range = (Some(unit * chunks), Some((unit + 1) * chunks));
+        read(db, &snapshot, family, meta, range, &mut words, |key| batch.delete_cf(&handle, key))?;
         let first = unit * (words.len() / target.words()) as u64;
         for (number, words) in (first..).zip(words.chunks(target.words())) {
             if words.iter().any(|&word| word != 0) {
@@ -118,36 +122,4 @@ fn step<M: Mode>(
     }
     batch.put_cf(&handle, meta::KEY, meta.encode());
     write(db, family, batch, "change the chunk size")
-}
-
-/// The words of a unit, whose old keys `batch` deletes.
-fn take_unit<M: Mode>(
-    db: &DBWithThreadMode<M>,
-    family: &str,
-    old: ChunkOrder,
-    target: ChunkOrder,
-    unit: u64,
-    batch: &mut WriteBatch,
-) -> Result<Vec<u64>, RocksError> {
-    let handle = family::find(db, family)?;
-    let mut words = vec![0; old.max(target).words()];
-    let chunks = (words.len() / old.words()) as u64;
-    let first = unit * chunks;
-    let snapshot = db.snapshot();
-    let mut options = read_options(&snapshot);
-    options.set_iterate_lower_bound(chunk::key(first));
-    options.set_iterate_upper_bound(chunk::key(first + chunks));
-    let mut iterator = db.raw_iterator_cf_opt(&handle, options);
-    iterator.seek_to_first();
-    while let Some((key, value)) = iterator.item() {
-        let damaged = |place| RocksError::Damaged { family: family.to_string(), place };
-        let number = chunk::number(key).ok_or_else(|| damaged(Place::Key(key.to_vec())))?;
-        let bits = value_bits(old, number, key, value).map_err(damaged)?;
-        let at = (number - first) as usize * old.words();
-        words[at..].iter_mut().zip(chunk::words(bits)).for_each(|(word, bits)| *word = bits);
-        batch.delete_cf(&handle, key);
-        iterator.next();
-    }
-    iterator.status().map_err(|error| read_failed(error, family))?;
-    Ok(words)
 }
