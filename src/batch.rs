@@ -32,20 +32,23 @@ impl Core {
         let mut filled = 0;
         while filled < extents.len() {
             let rest = &mut extents[filled..];
-            let taken = if (1..=WORD_BLOCKS).contains(&len) {
+            if (1..=WORD_BLOCKS).contains(&len) {
                 let word = cursor.place(len).word;
-                self.bitmap.claim_many_in_word(word, order_above(len), len as u32, rest)
-            } else {
-                0
-            };
-            self.lanes.allocated(cursor.lane, taken as u64 * len);
-            filled += taken;
+                let taken =
+                    self.bitmap.claim_many_in_word(word, order_above(len), len as u32, rest);
+                // All in one word: it does not matter which of its blocks are counted.
+                let counted = Extent { start: word as u64 * WORD_BLOCKS, len: taken as u64 * len };
+                self.count_allocated(cursor.lane, counted);
+                filled += taken;
+            }
             if let Some(next) = extents.get_mut(filled) {
                 match self.allocate(cursor, len) {
                     Ok(extent) => *next = extent,
                     Err(_) => {
-                        extents[..filled].iter().for_each(|&extent| self.give_back(extent));
-                        self.lanes.freed(cursor.lane, filled as u64 * len);
+                        for &extent in &extents[..filled] {
+                            self.give_back(extent);
+                            self.count_freed(cursor.lane, extent);
+                        }
                         return Err(self.no_room_for(len, total));
                     }
                 }
@@ -81,25 +84,24 @@ impl Core {
             }
         }
         let rest = kept.last().map_or(0, |group| group.end);
-        let (mut freed, mut blocks, mut result) = (0, 0, Ok(()));
+        let (mut freed, mut result) = (0, Ok(()));
         for group in kept.into_iter().chain(Group::all(extents, rest)) {
             match self.release_group(&group) {
                 Ok(()) => {
                     let last = &extents[group.end - 1];
                     cursor.freed(last.start, last.len);
-                    blocks += group.blocks();
+                    self.count_freed(cursor.lane, group.counted());
                     freed = group.end;
                 }
                 Err(error) => {
                     if let FreeError::Torn { released } = error {
-                        blocks += released.len;
+                        self.count_freed(cursor.lane, released);
                     }
                     result = Err(FreeManyError { freed, error });
                     break;
                 }
             }
         }
-        self.lanes.freed(cursor.lane, blocks);
         result
     }
 
@@ -179,10 +181,14 @@ impl Group {
         })
     }
 
-    fn blocks(&self) -> u64 {
+    /// As many blocks as the group has, where it lies.
+    fn counted(&self) -> Extent {
         match self.part {
-            Part::Word(_, mask) => u64::from(mask.count_ones()),
-            Part::Words(extent) => extent.len,
+            Part::Word(word, mask) => Extent {
+                start: u64::from(word) * WORD_BLOCKS,
+                len: u64::from(mask.count_ones()),
+            },
+            Part::Words(extent) => extent,
         }
     }
 }

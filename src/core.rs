@@ -91,8 +91,9 @@ impl Core {
         if len == 1
             && let Some(start) = self.claim_one(cursor)
         {
-            self.lanes.allocated(cursor.lane, 1);
-            return Ok(Extent { start, len });
+            let extent = Extent { start, len };
+            self.count_allocated(cursor.lane, extent);
+            return Ok(extent);
         }
         self.allocate_elsewhere(cursor, len)
     }
@@ -152,7 +153,7 @@ impl Core {
         let extent = self.contiguous(cursor, request)?;
         if !list.append(extent) {
             self.give_back(extent);
-            self.lanes.freed(cursor.lane, extent.len);
+            self.count_freed(cursor.lane, extent);
             return Err(AllocError::OutOfMemory);
         }
         Ok(())
@@ -172,17 +173,29 @@ impl Core {
         let (start, len) = on_device(extent, self.bitmap.blocks())?;
         match self.bitmap.release(start, len) {
             Ok(()) => {
-                self.lanes.freed(lane, len);
+                self.count_freed(lane, extent);
                 Ok(())
             }
             Err(error) => {
                 let error = free_error(error, start);
                 if let FreeError::Torn { released } = error {
-                    self.lanes.freed(lane, released.len);
+                    self.count_freed(lane, released);
                 }
                 Err(error)
             }
         }
+    }
+
+    /// Every claim that somebody is told of is counted here, and every free in
+    /// [`Core::count_freed`].
+    #[inline(always)]
+    pub fn count_allocated(&self, lane: LaneId, extent: Extent) {
+        self.lanes.allocated(lane, extent.len);
+    }
+
+    #[inline(always)]
+    pub fn count_freed(&self, lane: LaneId, extent: Extent) {
+        self.lanes.freed(lane, extent.len);
     }
 
     /// Takes exactly `extent`.
@@ -190,7 +203,7 @@ impl Core {
         let (start, len) = on_device(extent, self.bitmap.blocks())?;
         match self.bitmap.claim(start, len) {
             Ok(()) => {
-                self.lanes.allocated(lane, len);
+                self.count_allocated(lane, extent);
                 Ok(())
             }
             Err(conflict) => Err(MarkError::AlreadyAllocated { block: conflict.block }),
@@ -264,8 +277,9 @@ impl Core {
         if near.is_none() {
             cursor.place(len).word = ((start + len - 1) / WORD_BLOCKS) as usize;
         }
-        self.lanes.allocated(cursor.lane, len);
-        Ok(Extent { start, len })
+        let extent = Extent { start, len };
+        self.count_allocated(cursor.lane, extent);
+        Ok(extent)
     }
 
     /// The quick way: the beginning of an aligned run of the rounded-up order.
@@ -409,9 +423,10 @@ impl Core {
                 return Err(self.failure(request.len, request.align));
             }
             self.planned(request, list)?;
-            left = 0;
         }
-        self.lanes.allocated(cursor.lane, request.len - left);
+        for &extent in &list.extents()[before..] {
+            self.count_allocated(cursor.lane, extent);
+        }
         Ok(())
     }
 
