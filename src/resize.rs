@@ -30,6 +30,7 @@ fn grow_alone(core: &Core, wanted: u64) -> Result<(), ResizeError> {
             ledger.grow(wanted)?;
         }
         core.aside.lengthen(wanted)?;
+        core.escrow.lengthen(wanted)?;
         core.bitmap.lengthen(wanted)
     };
     lengthen().map_err(|memory| ResizeError::OutOfMemory { bytes: memory.bytes as u64 })?;
