@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::aside::Aside;
 use crate::bitmap::{Bitmap, OutOfMemory, Verification};
 use crate::core::{Core, Native};
+use crate::discarder::{DiscardLimits, Discarder};
 use crate::error::{
     AllocError, CloseError, ConfigError, FreeError, FreeManyError, MarkError, RangeError,
     ResizeError,
@@ -18,6 +19,7 @@ use crate::handle::Handle;
 use crate::lanes::Lanes;
 use crate::ledger::Ledger;
 use crate::local;
+use crate::pending::Pending;
 use crate::quarantine::Quarantine;
 use crate::region::Region;
 use crate::request::Request;
@@ -60,8 +62,8 @@ static ALLOCATORS: Counter = Counter::new(0);
 /// # Memory
 ///
 /// One bit per block, and one byte of summary per 256 blocks beside it: 32 MiB and 1 MiB for 1 TiB
-/// of 4 KiB blocks; see [`Allocator::memory`]. As much address space again, twice, is reserved for
-/// regions that are closed and for space that is promised; of that, memory is taken as it is used.
+/// of 4 KiB blocks; see [`Allocator::memory`]. Three times as much address space is reserved for closed
+/// regions, promises and discards; of that, memory is taken as it is used.
 ///
 /// ```
 /// use freemap::{Allocator, Extent};
@@ -211,10 +213,16 @@ impl Builder {
         let bitmap = Bitmap::from_words(blocks, shards.height(), free).map_err(memory)?;
         let aside = Aside::new(blocks).map_err(memory)?;
         let escrow = Escrow::new(blocks).map_err(memory)?;
+        let pending = Pending::new(blocks).map_err(memory)?;
         Ok(Core {
             bitmap,
             aside,
             escrow,
+            pending,
+            discarder: Claim::default(),
+            discarding_blocks: Counter::new(0),
+            discarded_blocks: Counter::new(0),
+            skipped_discards: Counter::new(0),
             administration: Claim::default(),
             shards,
             lanes: Lanes::new(),
@@ -441,18 +449,21 @@ impl Allocator {
     /// # Errors
     /// [`ConfigError::OutOfMemory`] if the process has no memory for it.
     pub fn to_bitmap(&self) -> Result<Vec<u64>, ConfigError> {
-        let mut allocated = zeroed(self.blocks().div_ceil(64) as usize)?;
-        let width = u64::from(<Native as Geometry>::WORD_BLOCKS);
-        self.core.bitmap.for_each_word(|index, free| {
-            let block = index as u64 * width;
-            let on_device = self.blocks().saturating_sub(block).min(width) as u32;
-            if on_device > 0 {
-                let taken = !(free | self.core.unowned_in_word(index))
-                    & <Native as Geometry>::Word::span(0, on_device);
-                allocated[(block / 64) as usize] |= taken.to_u64() << (block % 64);
-            }
-        });
+        let blocks = self.blocks();
+        let mut allocated = zeroed(blocks.div_ceil(64) as usize)?;
+        for (word, on_device) in Bitmap::<Native>::words_of(0, blocks) {
+            let unowned = self.core.bitmap.look(word) | self.core.unowned_in_word(word);
+            let block = word as u64 * u64::from(<Native as Geometry>::WORD_BLOCKS);
+            let taken = (!unowned & on_device).to_u64();
+            allocated[(block / 64) as usize] |= taken << (block % 64);
+        }
         Ok(allocated)
+    }
+
+    /// From now on, has what is freed wait until the device was told that it holds nothing any more: see
+    /// [`Discarder`]. `None` if there is one already. O(1).
+    pub fn discarder(&self, limits: DiscardLimits) -> Option<Discarder> {
+        Discarder::new(self.core.clone(), limits)
     }
 
     /// Promises that `blocks` blocks can be allocated later, without choosing them: see [`Reservation`].
@@ -481,8 +492,9 @@ impl Allocator {
     /// Makes the device longer: `blocks` blocks in all, the new ones free. Handles, guards and
     /// transactions go on meanwhile; nothing is copied, nothing stops. O(new blocks / 64).
     ///
-    /// The first growth reserves memory for a device twice as long, or for `blocks` if that is more;
-    /// what of it is never free is never touched.
+    /// The first growth reserves address space for a device twice as long, or for `blocks` if that is
+    /// more; memory is taken as blocks become free. Growing, shrinking and closing exclude each other: a
+    /// thread that is stopped in the middle of one has the others answer `Busy`, and delays nobody else.
     ///
     /// With a store, grow through it, so that it knows of the blocks before a transaction does.
     ///

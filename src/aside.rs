@@ -9,8 +9,9 @@
 //! 2. *Nothing is lost.* A block is set aside first, and then whoever did it looks whether its leaf is
 //!    still closed; opening clears the mark first, and then takes out what is set aside. One of the two
 //!    sees the other, and the bit of the block says which of them takes it.
-//! 3. *Empty stays empty.* If all blocks of closed leaves are set aside, nobody owns one of them, and
-//!    nobody will until they are opened.
+//! 3. *Taken is taken.* Who takes a closed range for himself gets every block of it out of what is set
+//!    aside, or puts back what he got. To look is not enough: somebody who began to let blocks out when the
+//!    leaf was open, or closed by another, may still do so.
 
 use std::ops::Range;
 
@@ -36,7 +37,7 @@ pub enum Moved {
 /// What is set aside of one index.
 #[derive(Debug)]
 pub struct Aside<G: Geometry> {
-    /// Number of ranges that are closed.
+    /// Number of ranges that are closed, and of others who want everybody to look closer.
     ranges: AtomicWord<u64>,
     /// One bit per leaf: closed.
     closed: Segmented<AtomicWord<u64>>,
@@ -102,41 +103,38 @@ impl<G: Geometry> Aside<G> {
         false
     }
 
-    /// Gives back `start..start + len`: as [`Bitmap::release`], but what lies in closed leaves is set
-    /// aside.
-    #[cold]
+    /// Has claims and frees look closer, until [`deactivate`](Self::deactivate).
+    pub fn activate(&self) {
+        self.ranges.fetch_add(1, Site::Closed);
+    }
+
+    /// Undoes one [`activate`](Self::activate).
+    pub fn deactivate(&self) {
+        self.ranges.fetch_add(u64::MAX, Site::Closed);
+    }
+
+    /// Gives back `start..start + len`: what lies in closed leaves is set aside, the rest is given to
+    /// `release`, with the same promise as [`Bitmap::release`] makes for each call.
     pub fn release(
         &self,
         index: &Bitmap<G>,
         start: u64,
         len: u64,
         moved: &mut impl FnMut(Moved, u64, u64),
+        mut release: impl FnMut(u64, u64) -> Result<(), ReleaseError>,
     ) -> Result<(), ReleaseError> {
-        let end = start + len;
-        let block = index.free_in(start, end).min(self.held.free_in(start, end));
-        if block < end {
-            return Err(ReleaseError::Free { block });
-        }
         for part in self.parts(start, len) {
             let released = if part.closed {
                 self.set_aside(index, part.start, part.len, moved)
             } else {
-                index.release(part.start, part.len)
+                release(part.start, part.len)
             };
             match released {
-                Ok(()) if part.closed => {}
-                Ok(()) => moved(Moved::Freed, part.start, part.len),
                 // A free of the same blocks by somebody else came between.
                 Err(ReleaseError::Free { .. }) if part.start > start => {
                     return Err(ReleaseError::Torn { block: part.start });
                 }
-                Err(ReleaseError::Torn { block }) => {
-                    if !part.closed {
-                        moved(Moved::Freed, part.start, block - part.start);
-                    }
-                    return Err(ReleaseError::Torn { block });
-                }
-                Err(error) => return Err(error),
+                released => released?,
             }
         }
         Ok(())
@@ -150,35 +148,38 @@ impl<G: Geometry> Aside<G> {
         len: u64,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) -> Result<(), ReleaseError> {
-        self.held.release(start, len)?;
+        let put = match self.held.release(start, len) {
+            Ok(()) => len,
+            Err(ReleaseError::Free { block }) => return Err(ReleaseError::Free { block }),
+            Err(ReleaseError::Torn { block }) => block - start,
+        };
         // Pairs with `open`, which clears the marks and then looks for blocks [mutants:
         // AsideWithoutLook, OpenAfterLook, WeakClosed].
         if !mutated(Mutant::AsideWithoutLook) {
-            for part in self.parts(start, len).filter(|part| !part.closed) {
+            for part in self.parts(start, put).filter(|part| !part.closed) {
                 self.let_out(index, part.start, part.len, moved);
             }
         }
-        Ok(())
+        if put == len { Ok(()) } else { Err(ReleaseError::Torn { block: start + put }) }
     }
 
-    /// Closes `leaves`, and sets aside what is free there. O(leaves).
+    /// Closes `leaves`, none of which is closed, and sets aside what is free there. O(leaves). For one
+    /// caller at a time.
     pub fn close(
         &self,
         index: &Bitmap<G>,
         leaves: Range<usize>,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) -> Result<(), Overlap> {
-        self.ranges.fetch_add(1, Site::Closed);
         for (word, mask) in marks(&leaves) {
-            let before = self.closed[word].fetch_or(mask, Site::Closed);
-            if before & mask != 0 {
-                let leaf = word * MARKS + (before & mask).trailing_zeros() as usize;
-                self.closed[word].fetch_and(!(mask & !before), Site::Closed);
-                let own = leaves.start..(word * MARKS).max(leaves.start);
-                self.open(index, own, moved);
-                self.let_out_leaves(index, leaves, moved);
-                return Err(Overlap { leaf });
+            let before = self.closed[word].load(Site::Closed) & mask;
+            if before != 0 {
+                return Err(Overlap { leaf: word * MARKS + before.trailing_zeros() as usize });
             }
+        }
+        self.activate();
+        for (word, mask) in marks(&leaves) {
+            self.closed[word].fetch_or(mask, Site::Closed);
         }
         self.sweep(index, leaves, moved);
         Ok(())
@@ -195,17 +196,14 @@ impl<G: Geometry> Aside<G> {
         if mutated(Mutant::OpenAfterLook) {
             self.let_out_leaves(index, leaves.clone(), moved);
         }
-        self.unmark(&leaves);
+        for (word, mask) in marks(&leaves) {
+            self.closed[word].fetch_and(!mask, Site::Closed);
+        }
         if !mutated(Mutant::OpenAfterLook) {
             self.let_out_leaves(index, leaves, moved);
         }
-    }
-
-    fn unmark(&self, leaves: &Range<usize>) {
-        for (word, mask) in marks(leaves) {
-            self.closed[word].fetch_and(!mask, Site::Closed);
-        }
-        self.ranges.fetch_add(u64::MAX, Site::Closed);
+        // Last: a double free of what is still set aside is to be noticed.
+        self.deactivate();
     }
 
     /// Sets aside what has become free in closed `leaves` by frees that began before they were closed.
@@ -216,26 +214,25 @@ impl<G: Geometry> Aside<G> {
         moved: &mut impl FnMut(Moved, u64, u64),
     ) {
         for word in leaves.start * G::LEAF_WORDS..leaves.end * G::LEAF_WORDS {
+            // Claims sweep leaves that others may open.
+            if !self.is_closed(word / G::LEAF_WORDS) {
+                continue;
+            }
             let taken = index.take_in_word(word, G::FULL);
             if taken != G::Word::ZERO {
                 moved(Moved::Taken, first_block::<G>(word), u64::from(taken.count_ones()));
-                let aside = self.held.release_in_word(word, taken);
-                debug_assert_eq!(aside, Ok(()), "what is free is not set aside");
-                // As in `set_aside`: for claims, which sweep leaves that others may open.
-                if !self.is_closed(word / G::LEAF_WORDS) {
+                self.held.add_in_word(word, taken);
+                // As in `set_aside` [mutant: SweepWithoutLook].
+                if !(mutated(Mutant::SweepWithoutLook) || self.is_closed(word / G::LEAF_WORDS)) {
                     self.let_out_word(index, word, taken, moved);
                 }
             }
         }
     }
 
-    /// Whether nobody owns a block of `blocks`, which lie in closed leaves: all are set aside. Stays true
-    /// until they are opened. O(blocks / 64).
-    pub fn is_empty(&self, index: &Bitmap<G>, blocks: Range<u64>) -> bool {
-        if mutated(Mutant::EmptyIfNotFree) {
-            // What a claim has taken and not yet put aside counts as nobody's.
-            return index.free_in(blocks.start, blocks.end) == blocks.end;
-        }
+    /// Whether nobody owns a block of `blocks`, which lie in closed leaves: all are set aside.
+    /// O(blocks / 64).
+    pub fn is_empty(&self, blocks: Range<u64>) -> bool {
         self.held.run_end(blocks.start, blocks.end) == blocks.end
     }
 
@@ -279,21 +276,34 @@ impl<G: Geometry> Aside<G> {
         self.held.look(word)
     }
 
-    /// Ends the closing of `leaves`, all of whose blocks from `from` up to `to` are set aside: those
-    /// become the caller's, and whatever else is set aside there free.
-    pub fn take(
-        &self,
-        index: &Bitmap<G>,
-        leaves: Range<usize>,
-        blocks: Range<u64>,
-        moved: &mut impl FnMut(Moved, u64, u64),
-    ) {
-        for (word, mask) in Bitmap::<G>::words_of(blocks.start, blocks.end - blocks.start) {
+    /// Makes `blocks`, which lie in leaves that the caller has closed, his if all of them are set aside.
+    /// O(blocks / 64).
+    pub fn take(&self, blocks: Range<u64>) -> bool {
+        let words = || Bitmap::<G>::words_of(blocks.start, blocks.end - blocks.start);
+        for (nth, (word, mask)) in words().enumerate() {
             let taken = self.held.take_in_word(word, mask);
-            debug_assert!(taken == mask, "empty stays empty");
+            if taken != mask && !mutated(Mutant::TakeWithoutAll) {
+                if !mutated(Mutant::TakeWithoutPutBack) {
+                    self.held.add_in_word(word, taken);
+                    words().take(nth).for_each(|(word, mask)| {
+                        self.held.add_in_word(word, mask);
+                    });
+                }
+                return false;
+            }
         }
-        self.open(index, leaves, moved);
+        true
     }
+
+    /// Has `blocks`, which are behind the end of the device, be in neither bitmap: a double free that did
+    /// not know of the new end yet may have put some there.
+    pub fn forget(&self, index: &Bitmap<G>, blocks: Range<u64>) {
+        for (word, mask) in Bitmap::<G>::words_of(blocks.start, blocks.end - blocks.start) {
+            index.take_in_word(word, mask);
+            self.held.take_in_word(word, mask);
+        }
+    }
+
     fn is_closed(&self, leaf: usize) -> bool {
         self.closed[leaf / MARKS].load(Site::Closed) >> (leaf % MARKS) & 1 == 1
     }
@@ -350,9 +360,8 @@ impl<G: Geometry> Aside<G> {
     ) {
         let taken = self.held.take_in_word(word, mask);
         if taken != G::Word::ZERO {
-            let released = index.release_in_word(word, taken);
-            debug_assert_eq!(released, Ok(()), "what is set aside is not free");
-            moved(Moved::Freed, first_block::<G>(word), u64::from(taken.count_ones()));
+            let freed = index.add_in_word(word, taken);
+            moved(Moved::Freed, first_block::<G>(word), u64::from(freed.count_ones()));
         }
     }
 }

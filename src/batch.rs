@@ -3,19 +3,16 @@
 use smallvec::SmallVec;
 
 use crate::bitmap::order_above;
-use crate::core::{Core, Native, WORD_BLOCKS, free_error};
+use crate::core::{Core, NativeWord, WORD_BLOCKS, free_error};
 use crate::cursor::Cursor;
 use crate::error::{AllocError, FreeError, FreeManyError, on_device};
 use crate::extent::Extent;
-use crate::geometry::Geometry;
 use crate::lanes::LaneId;
 use crate::request::Request;
 use crate::word::Word;
 
 /// Groups of a list that need not be found twice.
 const KEPT: usize = 64;
-
-type NativeWord = <Native as Geometry>::Word;
 
 impl Core {
     /// Fills `extents` with extents of `len` blocks, or leaves everything as it was.
@@ -124,14 +121,22 @@ impl Core {
 
     /// Whether all blocks of `group` are allocated, or the first that is not.
     fn check_allocated(&self, group: &Group) -> Result<(), FreeError> {
-        let free = match group.part {
-            Part::Word(word, mask) => self.bitmap.free_in_word(word as usize, mask),
+        let unowned = match group.part {
+            Part::Word(word, mask) => {
+                let word = word as usize;
+                let mut unowned = self.bitmap.look(word) & mask;
+                if self.aside.is_active() {
+                    unowned |= self.unowned_in_word(word) & mask;
+                }
+                (unowned != NativeWord::ZERO)
+                    .then(|| word as u64 * WORD_BLOCKS + u64::from(unowned.trailing_zeros()))
+            }
             Part::Words(Extent { start, len }) => {
-                let free = self.bitmap.free_in(start, start + len);
-                (free < start + len).then_some(free)
+                let unowned = self.first_unowned(start, start + len);
+                (unowned < start + len).then_some(unowned)
             }
         };
-        free.map_or(Ok(()), |block| Err(FreeError::DoubleFree { block }))
+        unowned.map_or(Ok(()), |block| Err(FreeError::DoubleFree { block }))
     }
 
     fn release_group(&self, lane: LaneId, group: &Group) -> Result<(), FreeError> {
@@ -142,7 +147,7 @@ impl Core {
                     let start = u64::from(word) * WORD_BLOCKS + u64::from(place);
                     Extent { start, len: u64::from(len) }
                 });
-                runs.try_for_each(|extent| self.release_or_set_aside(lane, extent))
+                runs.try_for_each(|extent| self.release_looking(lane, extent, true))
             }
             Part::Word(word, mask) => {
                 let released = self.bitmap.release_in_word(word as usize, mask);

@@ -13,6 +13,7 @@ use crate::extent::{Extent, ExtentList, Extents};
 use crate::geometry::Geometry;
 use crate::lanes::{LaneId, Lanes};
 use crate::ledger::Ledger;
+use crate::pending::Pending;
 use crate::plan::plan;
 use crate::quarantine::Quarantine;
 use crate::request::Request;
@@ -30,7 +31,8 @@ pub type Native = crate::geometry::Narrow;
 pub const WORD_BLOCKS: u64 = Native::WORD_BLOCKS as u64;
 const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
 
-type NativeWord = <Native as Geometry>::Word;
+/// A word of the bitmap.
+pub type NativeWord = <Native as Geometry>::Word;
 
 /// Leaves that each request for a best fit sees to.
 const REFRESHED: u64 = 4096;
@@ -45,6 +47,15 @@ pub struct Core {
     pub aside: Aside<Native>,
     /// Blocks that are kept for promises.
     pub escrow: Escrow<Native>,
+    /// Freed blocks that wait to be discarded.
+    pub pending: Pending<Native>,
+    /// Held by the discarder, if there is one.
+    pub discarder: Claim,
+    /// Blocks that the device is being told of.
+    pub discarding_blocks: Counter,
+    /// Blocks that it was told of, and blocks that waited in vain.
+    pub discarded_blocks: Counter,
+    pub skipped_discards: Counter,
     /// Held while regions are closed or the device changes its length: one caller at a time.
     pub administration: Claim,
     pub shards: Shards,
@@ -188,7 +199,7 @@ impl Core {
     pub fn release(&self, lane: LaneId, extent: Extent) -> Result<(), FreeError> {
         let (start, len) = on_device(extent, self.bitmap.blocks())?;
         if self.aside.is_active() {
-            return self.release_or_set_aside(lane, extent);
+            return self.release_looking(lane, extent, true);
         }
         match self.bitmap.release(start, len) {
             Ok(()) => {
@@ -205,11 +216,35 @@ impl Core {
         }
     }
 
-    /// The same while some of the device is closed.
+    /// The same while some of the device is closed, or freed blocks are discarded.
     #[cold]
-    pub fn release_or_set_aside(&self, lane: LaneId, extent: Extent) -> Result<(), FreeError> {
+    pub fn release_looking(
+        &self,
+        lane: LaneId,
+        extent: Extent,
+        discard: bool,
+    ) -> Result<(), FreeError> {
         let Extent { start, len } = extent;
-        let released = self.aside.release(&self.bitmap, start, len, &mut self.moved(lane));
+        let block = self.first_unowned(start, start + len);
+        if block < start + len {
+            return Err(FreeError::DoubleFree { block });
+        }
+        let release = |start, len| {
+            if discard && self.pending.has_room(len) {
+                let mut free = |word, bits| self.free_word(lane, word, bits);
+                return self.pending.put(start, len, &mut free);
+            }
+            let released = self.bitmap.release(start, len);
+            let len = match released {
+                Ok(()) => len,
+                Err(ReleaseError::Torn { block }) => block - start,
+                Err(ReleaseError::Free { .. }) => 0,
+            };
+            self.count_freed(lane, Extent { start, len });
+            released
+        };
+        let moved = &mut self.moved(lane);
+        let released = self.aside.release(&self.bitmap, start, len, moved, release);
         released.map_err(|error| free_error(error, start))
     }
 
@@ -257,7 +292,10 @@ impl Core {
             });
         }
         if !self.keeps(lane, extent) {
-            return Err(MarkError::Closed { block: self.aside.held_in(start, start + len) });
+            let block = self.aside.held_in(start, start + len);
+            return Err(MarkError::Closed {
+                block: if block < start + len { block } else { start },
+            });
         }
         self.count_allocated(lane, extent);
         Ok(())
@@ -274,28 +312,38 @@ impl Core {
         self.quarantine.collect_all(|extent| self.let_out(lane, extent))
     }
 
-    /// Whether an allocation failed for want of space, and the quarantine or the escrow had some.
+    /// Whether an allocation failed for want of space, and there was some elsewhere that is free now: in the
+    /// quarantine, in escrow, or waiting to be discarded.
     #[inline]
     fn may_retry<T>(&self, cursor: &Cursor, result: &Result<T, AllocError>) -> bool {
         let failed =
             matches!(result, Err(AllocError::NoSpace { .. } | AllocError::NoContiguous { .. }));
         let waiting = |core: &Self| core.quarantine.blocks() > 0 && core.collect(cursor.lane) > 0;
         let spare = |core: &Self| core.escrow.spare() > 0 && core.collect_escrow(cursor.lane) > 0;
-        // Both, if there are both.
-        failed && waiting(self) | spare(self)
+        let undiscarded =
+            |core: &Self| core.pending.waiting() > 0 && core.skip_discards(cursor.lane) > 0;
+        // All of them: what one of them has may not be enough.
+        failed && waiting(self) | spare(self) | undiscarded(self)
     }
 
     /// Frees what comes out of the quarantine: all of it but the blocks that are free already.
     pub fn let_out(&self, lane: LaneId, extent: Extent) {
+        self.let_out_by(extent, |part| self.release(lane, part));
+    }
+
+    /// The same past the discarder.
+    pub fn let_out_undiscarded(&self, lane: LaneId, extent: Extent) {
+        self.let_out_by(extent, |part| self.release_looking(lane, part, false));
+    }
+
+    fn let_out_by(&self, extent: Extent, release: impl Fn(Extent) -> Result<(), FreeError>) {
         let Extent { mut start, len } = extent;
         let end = start + len;
         while start < end {
-            match self.release(lane, Extent { start, len: end - start }) {
+            match release(Extent { start, len: end - start }) {
                 Ok(()) => return,
                 Err(FreeError::DoubleFree { block }) => {
-                    if block > start
-                        && self.release(lane, Extent { start, len: block - start }).is_err()
-                    {
+                    if block > start && release(Extent { start, len: block - start }).is_err() {
                         self.conflicts.add(block - start);
                     }
                     self.conflicts.add(1);
@@ -649,15 +697,16 @@ impl Core {
         Ok(self.first_unowned(start, start + len) == start + len)
     }
 
-    /// The first block of `start..end` that nobody owns, or `end`: free, set aside, or in escrow.
+    /// The first block of `start..end` that nobody owns, or `end`: free, set aside, in escrow, or waiting to
+    /// be discarded.
     pub fn first_unowned(&self, start: u64, end: u64) -> u64 {
-        let other = self.aside.held_in(start, end).min(self.escrow.first_in(start, end));
-        self.bitmap.free_in(start, end).min(other)
+        let kept = self.aside.held_in(start, end).min(self.escrow.first_in(start, end));
+        self.bitmap.free_in(start, end).min(self.pending.first_in(start, end)).min(kept)
     }
 
     /// Blocks of word `word` that nobody owns and that are not free either.
     pub fn unowned_in_word(&self, word: usize) -> NativeWord {
-        self.aside.held_in_word(word) | self.escrow.look(word)
+        self.aside.held_in_word(word) | self.escrow.look(word) | self.pending.look(word)
     }
 }
 

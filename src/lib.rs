@@ -67,6 +67,7 @@ mod check;
 mod core;
 mod cursor;
 mod delta;
+mod discarder;
 mod error;
 mod extent;
 mod extent_set;
@@ -101,14 +102,15 @@ macro_rules! index_modules {
     )*};
 }
 index_modules!(
-    aside, bitmap, epoch, escrow, geometry, leaf, ledger, mutant, quarantine, segmented, summary,
-    sync, watch, word
+    aside, bitmap, epoch, escrow, geometry, leaf, ledger, mutant, pending, quarantine, segmented,
+    summary, sync, watch, word
 );
 
 pub use allocator::{Allocator, Builder, MAX_BLOCKS, Memory};
 pub use bitmap::{Difference, Verification};
 pub use check::Discrepancies;
 pub use delta::{DecodeError, Delta};
+pub use discarder::{Batch, DiscardLimits, Discarder, Discarding};
 pub use error::{
     AllocError, CloseError, ConfigError, FreeError, FreeManyError, MarkError, RangeError,
     RequestError, ResizeError,

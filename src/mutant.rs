@@ -160,8 +160,16 @@ mutants! {
     AsideWithoutLook,
     /// Opening looks for what is set aside first, and clears the marks afterwards.
     OpenAfterLook,
-    /// A range counts as empty when none of it is free, wherever its blocks are.
-    EmptyIfNotFree,
+    /// Who takes a range for himself does not see to it that he gets all of it.
+    TakeWithoutAll,
+    /// Who does not get all of a range keeps what he got.
+    TakeWithoutPutBack,
+    /// Who sweeps a leaf does not look whether it was opened meanwhile.
+    SweepWithoutLook,
+    /// Who has blocks wait to be discarded does not look whether anybody still does that.
+    PendingWithoutLook,
+    /// The last discarder looks for what waits first, and says that it is gone afterwards.
+    LimitAfterLook,
     /// The token of a block is there before the block is in escrow.
     TokenBeforeBlock,
     /// Tokens are taken by a look and a store.

@@ -18,6 +18,10 @@ const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
 /// Dropping it opens it again: what is set aside becomes free. A region does not outlive the process;
 /// after a restart everything is open.
 ///
+/// *Never* is a long time: blocks of a transaction in doubt, of a [`Reservation`](crate::Reservation) that
+/// nothing else is free for, or behind a guard that is never dropped stay in use. A promise that was made
+/// before can be met with blocks of the region, if nothing else is free.
+///
 /// Blocks that are set aside count as neither free nor allocated:
 /// [`is_free`](crate::Allocator::is_free) and [`is_allocated`](crate::Allocator::is_allocated) are both
 /// false, [`free_blocks`](crate::Allocator::free_blocks) leaves them out, and
@@ -51,7 +55,6 @@ const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
 pub struct Region {
     core: Arc<Core>,
     blocks: Range<u64>,
-    /// Nothing once it is taken.
     leaves: Range<usize>,
 }
 
@@ -111,7 +114,8 @@ impl Region {
         })
     }
 
-    /// Whether nobody owns a block of the region. If so, nobody will until it is opened. What a commit has
+    /// Whether nobody owns a block of the region; then nobody will but who [takes](Self::take) it, until it is
+    /// opened. What a commit has
     /// freed counts once it has left the quarantine, which this call asks to let out what it can; blocks kept
     /// for a [`Reservation`](crate::Reservation) are exchanged for others, as far as others are free.
     /// O(blocks of the region / 64).
@@ -124,10 +128,13 @@ impl Region {
         local::with_cursor(core, |cursor| {
             core.collect(cursor.lane);
             core.move_escrow(cursor, self.blocks.start, self.blocks.end);
-            let moved = &mut core.moved(cursor.lane);
+            let lane = cursor.lane;
+            let mut free = |word, bits| core.free_word(lane, word, bits);
+            core.pending.let_out(self.blocks.start, self.blocks.end, &mut free);
+            let moved = &mut core.moved(lane);
             core.aside.sweep(&core.bitmap, self.leaves.clone(), moved);
         });
-        core.aside.is_empty(&core.bitmap, blocks)
+        core.aside.is_empty(blocks)
     }
 
     /// The whole region as one extent that the caller owns, if it is [empty](Self::is_empty): to use it,
@@ -136,21 +143,11 @@ impl Region {
     /// # Errors
     /// The region, if it is not empty.
     pub fn take(self) -> Result<Extent, Self> {
-        if !self.is_empty() {
-            return Err(self);
-        }
-        let (extent, blocks) = (self.extent(), self.blocks.clone());
-        self.end(blocks);
-        Ok(extent)
+        if self.take_in(self.blocks.clone()) { Ok(self.extent()) } else { Err(self) }
     }
 
-    /// Opens the region, which is empty, but for `blocks`: those are the caller's, or nobody's.
-    pub(crate) fn end(mut self, blocks: Range<u64>) {
-        let leaves = std::mem::take(&mut self.leaves);
-        let core = &*self.core;
-        local::with_lane(core, |lane| {
-            core.aside.take(&core.bitmap, leaves, blocks, &mut core.moved(lane));
-        });
+    pub(crate) fn take_in(&self, blocks: Range<u64>) -> bool {
+        self.is_empty_in(blocks.clone()) && self.core.aside.take(blocks)
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -158,14 +155,12 @@ impl Region {
     }
 }
 
-/// Opens what was not taken.
+/// Opens it. What was taken is not there any more.
 impl Drop for Region {
     fn drop(&mut self) {
-        if !self.leaves.is_empty() {
-            let core = &*self.core;
-            local::with_lane(core, |lane| {
-                core.aside.open(&core.bitmap, self.leaves.clone(), &mut core.moved(lane));
-            });
-        }
+        let core = &*self.core;
+        local::with_lane(core, |lane| {
+            core.aside.open(&core.bitmap, self.leaves.clone(), &mut core.moved(lane));
+        });
     }
 }

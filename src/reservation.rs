@@ -201,7 +201,7 @@ impl Core {
                 debug_assert!(false, "there is a block for each token");
                 return;
             };
-            self.let_out(lane, Extent { start, len });
+            self.let_out_undiscarded(lane, Extent { start, len });
             left -= len;
         }
     }
@@ -222,7 +222,7 @@ impl Core {
             let put = others.blocks();
             let taken = self.escrow.take_without_tokens(at, to, put);
             if let Some((start, len)) = taken {
-                self.let_out(cursor.lane, Extent { start, len });
+                self.let_out_undiscarded(cursor.lane, Extent { start, len });
             }
             // More went in than came out if somebody else was quicker.
             self.escrow.leave_tokens(put - taken.map_or(0, |(_, len)| len));

@@ -31,12 +31,13 @@ fn grow_alone(core: &Core, wanted: u64) -> Result<(), ResizeError> {
         }
         core.aside.lengthen(wanted)?;
         core.escrow.lengthen(wanted)?;
+        core.pending.lengthen(wanted)?;
         core.bitmap.lengthen(wanted)
     };
     lengthen().map_err(|memory| ResizeError::OutOfMemory { bytes: memory.bytes as u64 })?;
     if wanted > blocks {
         let added = Extent { start: blocks, len: wanted - blocks };
-        local::with_lane(core, |lane| core.let_out(lane, added));
+        local::with_lane(core, |lane| core.let_out_undiscarded(lane, added));
     }
     Ok(())
 }
@@ -135,7 +136,7 @@ impl Shrink {
         self.region.live_in(self.tail.clone())
     }
 
-    /// Whether nobody owns a block behind the new end, and so nobody will: see [`Region::is_empty`].
+    /// Whether nobody owns a block behind the new end: see [`Region::is_empty`].
     pub fn is_empty(&self) -> bool {
         self.region.is_empty_in(self.tail.clone())
     }
@@ -146,26 +147,28 @@ impl Shrink {
     /// See [`ShrinkFailed`]: blocks behind the new end are in use; the device has grown meanwhile; or
     /// another region is being closed at this moment. Nothing is changed then.
     pub fn finish(self) -> Result<(), ShrinkFailed> {
-        let core = self.region.core().clone();
-        let busy = CloseError::Busy.into();
-        if !core.administration.acquire() {
-            return Err(ShrinkFailed { shrink: self, error: busy });
+        let core = self.core().clone();
+        let mut shrink = Some(self);
+        let finished = core.administration.with(|| shrink.take().map(Self::finish_alone));
+        match (finished.flatten(), shrink) {
+            (Some(finished), _) => finished,
+            (None, Some(shrink)) => Err(ShrinkFailed { shrink, error: CloseError::Busy.into() }),
+            (None, None) => Ok(()), // not possible
         }
-        let finished = self.finish_alone();
-        core.administration.release();
-        finished
     }
 
     fn finish_alone(self) -> Result<(), ShrinkFailed> {
-        let blocks = self.core().bitmap.blocks();
+        let core = self.core();
+        let blocks = core.bitmap.blocks();
         let error = if blocks != self.tail.end {
             ResizeError::Length { blocks, wanted: self.tail.start }
-        } else if !self.is_empty() {
-            ResizeError::InUse { live: self.live_blocks() }
-        } else {
-            self.core().bitmap.shorten(self.tail.start);
-            self.region.end(self.tail);
+        } else if self.region.take_in(self.tail.clone()) {
+            // Nobody's, and ours: nobody is told of them any more.
+            core.bitmap.shorten(self.tail.start);
+            core.aside.forget(&core.bitmap, self.tail.clone());
             return Ok(());
+        } else {
+            ResizeError::InUse { live: self.live_blocks() }
         };
         Err(ShrinkFailed { shrink: self, error })
     }

@@ -60,6 +60,8 @@ pub enum Site {
     Closed,
     /// Reading or changing how many blocks in escrow nobody is promised.
     Spare,
+    /// Reading or changing how many blocks may wait to be discarded.
+    Discarding,
 }
 
 /// An atomic word of the index.

@@ -275,3 +275,60 @@ fn ownership_holds_while_the_device_changes() {
     clean(&allocator);
     assert!(allocator.allocate(allocator.blocks()).is_ok());
 }
+
+/// `free_many` looked at the free space alone before it began, and met what was set aside half way.
+#[test]
+fn freeing_many_of_what_is_set_aside_changes_nothing() {
+    let allocator = allocator(2048);
+    let (one, two) = (allocator.allocate(5).unwrap(), allocator.allocate(5).unwrap());
+    let (near, far) = (Extent::new(60, 1), Extent::new(1000, 3));
+    allocator.mark_allocated(near).unwrap();
+    allocator.mark_allocated(far).unwrap();
+    let region = allocator.close(Extent::new(0, 2048)).unwrap();
+    for aside in [near, far] {
+        allocator.free(aside).unwrap();
+        let error = allocator.free_many(&mut [one, two, aside]).unwrap_err();
+        assert_eq!((error.freed, error.error), (0, FreeError::DoubleFree { block: aside.start }));
+        assert_eq!(region.live_blocks(), if aside == near { 13 } else { 10 });
+    }
+    allocator.free_many(&mut [two, one]).unwrap();
+    assert!(region.is_empty());
+}
+
+/// Whoever walks, marks or copies the bitmap while the device becomes shorter and longer read its length
+/// more than once, and went wrong in between.
+#[test]
+fn readers_stand_a_changing_length() {
+    let allocator = allocator(5000);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(SeqCst) {
+                assert!(allocator.to_bitmap().unwrap().len() <= 79);
+                for extent in allocator.free_extents() {
+                    assert!(extent.len > 0 && extent.start + extent.len <= 5000, "{extent}");
+                }
+                let _ = allocator.next_free(4000);
+            }
+        });
+        scope.spawn(|| {
+            while !stop.load(SeqCst) {
+                if let Ok(extent) = allocator.allocate(4990) {
+                    allocator.free(extent).unwrap();
+                }
+                if allocator.mark_allocated(Extent::new(4980, 15)).is_ok() {
+                    allocator.free(Extent::new(4980, 15)).unwrap();
+                }
+            }
+        });
+        for _ in 0..3000 {
+            if let Ok(shrink) = allocator.shrink(550) {
+                let _ = shrink.finish();
+            }
+            allocator.grow(5000).unwrap();
+        }
+        stop.store(true, SeqCst);
+    });
+    assert_eq!(allocator.free_blocks(), 5000);
+    clean(&allocator);
+}

@@ -113,9 +113,13 @@ scenarios! {
     a3 (None) "a claim in a closed leaf while it is opened";
     a4 (Some(4)) "a leaf is closed and taken, against a claim";
     a5 (None) "a leaf is closed and taken, against a free";
-    a6 (Some(4)) "two ranges that overlap are closed and opened";
+    a6 (Some(4)) "a leaf is opened, closed again and taken, beside a free";
     a7 (Some(4)) "the device becomes longer beside a search";
     a8 (Some(4)) "the device becomes shorter beside a claim and a free";
+    a9 (Some(4)) "a leaf is opened, another closes and takes it";
+    a10 (Some(4)) "two leaves are closed and taken, beside a free";
+    d1 (None) "a free while the discarder leaves";
+    d2 (None) "the discarder takes a block that an allocation wants";
     e1 (Some(5)) "two are promised the one free block: one of them is";
     e2 (Some(4)) "two use their promises";
     e3 (Some(5)) "one uses a promise, another takes what there is";

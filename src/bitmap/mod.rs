@@ -171,13 +171,14 @@ impl<G: Geometry> Bitmap<G> {
         piece.word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place)
     }
 
-    /// Claims exactly `start..start + len`, or nothing. The range must lie on the device.
+    /// Claims exactly `start..start + len`, or nothing. The range lies on the device, or did
+    /// so a moment ago: what was given up since is not free.
     ///
     /// Words are claimed in ascending order, so of all who hold part of something the one who got
     /// furthest is stopped only by a finished allocation or by one still further (invariant 5).
     /// O(len / word width) compare-exchanges.
     pub fn claim(&self, start: u64, len: u64) -> Result<(), Conflict> {
-        debug_assert!(len > 0 && start + len <= self.blocks());
+        debug_assert!(len > 0);
         let pieces = Self::pieces(start, len);
         if !mutated(Mutant::NoPrecheckRollbackAll) {
             for piece in pieces.clone() {
@@ -220,6 +221,18 @@ impl<G: Geometry> Bitmap<G> {
             return G::Word::ZERO;
         }
         atomic.fetch_and(!mask, Site::LeafClaim) & mask
+    }
+
+    /// Has those blocks of `mask` in word `word` become free that are not, and says which. For blocks that
+    /// go from one bitmap to another: one that somebody wrongly frees meanwhile does not hold up the rest.
+    pub fn add_in_word(&self, word: usize, mask: G::Word) -> G::Word {
+        let before = self.word(word).fetch_or(mask, Site::LeafReleaseFull);
+        let added = mask & !before;
+        if added != G::Word::ZERO {
+            self.publish_word(word, added, before | mask);
+            self.tell_watchers_of_word(word, added);
+        }
+        added
     }
 
     /// Where free blocks become somebody's, but for [`Bitmap::take_in_word`] (invariant 1).
@@ -275,7 +288,7 @@ impl<G: Geometry> Bitmap<G> {
     /// O(len / word width) compare-exchanges, then the publication of each leaf.
     #[inline(always)]
     pub fn release(&self, start: u64, len: u64) -> Result<(), ReleaseError> {
-        debug_assert!(len > 0 && start + len <= self.blocks());
+        debug_assert!(len > 0);
         let width = u64::from(G::WORD_BLOCKS);
         if mutated(Mutant::SetBeforeLeaf) {
             let leaf = (start / G::LEAF_BLOCKS as u64) as usize;

@@ -3,7 +3,7 @@
 //! Nothing here stops anybody, so an answer that spans words may be a mixture of moments. What was
 //! free (or allocated) throughout the call is always reported as such.
 
-use super::{Bitmap, Piece};
+use super::Bitmap;
 use crate::geometry::Geometry;
 use crate::summary::{Found, Look};
 use crate::sync::Site;
@@ -15,7 +15,7 @@ impl<G: Geometry> Bitmap<G> {
         self.run_end(start, start + len) == start + len
     }
 
-    /// The first allocated block of `from..to`, or `to`.
+    /// The first allocated block of `from..to`, or `to` (or `from`, if that lies behind it).
     #[inline]
     pub fn run_end(&self, from: u64, to: u64) -> u64 {
         for piece in Self::pieces(from, to.saturating_sub(from)) {
@@ -24,7 +24,7 @@ impl<G: Geometry> Bitmap<G> {
                 return Self::first_block(piece, taken);
             }
         }
-        to
+        to.max(from)
     }
 
     /// The start of the run of free blocks that ends before `to`, looking no lower than `floor`;
@@ -57,13 +57,6 @@ impl<G: Geometry> Bitmap<G> {
     pub fn free_blocks_in(&self, from: u64, to: u64) -> u64 {
         let words = Self::words_of(from, to.saturating_sub(from));
         words.map(|(word, mask)| u64::from((self.look(word) & mask).count_ones())).sum()
-    }
-
-    /// The first free block of those in `mask`.
-    #[inline]
-    pub fn free_in_word(&self, word: usize, mask: G::Word) -> Option<u64> {
-        let free = self.word(word).load(Site::LeafLook) & mask;
-        (free != G::Word::ZERO).then(|| Self::first_block(Piece { word, mask }, free))
     }
 
     /// The first free block of `from..to` by the words alone, or `to`.
@@ -135,14 +128,5 @@ impl<G: Geometry> Bitmap<G> {
             }
         }
         None
-    }
-
-    /// Calls `visit` with word index and word for all words of the device, 1 = free.
-    pub fn for_each_word(&self, mut visit: impl FnMut(usize, G::Word)) {
-        for (leaf, words) in self.leaves().enumerate() {
-            for (word, value) in words.words().iter().enumerate() {
-                visit(leaf * G::LEAF_WORDS + word, value.load(Site::LeafLook));
-            }
-        }
     }
 }

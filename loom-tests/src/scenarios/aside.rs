@@ -1,7 +1,8 @@
-//! Closed regions, and a device that changes its length (a). Blocks that a thread owns are marked, so
+//! Closed regions, a device that changes its length (a), and discards (d). Blocks that a thread owns are marked, so
 //! that a second owner is noticed at once.
 
 use freemap::aside::{Aside, Moved};
+use freemap::pending::Pending;
 use loom::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
@@ -47,10 +48,11 @@ impl Device {
 
     fn free(&self, block: u64) {
         self.owned[block as usize].store(false, Ordering::Relaxed);
+        let release = |block, len| self.index.release(block, len);
         let freed = if self.aside.is_active() {
-            self.aside.release(&self.index, block, 1, &mut nothing)
+            self.aside.release(&self.index, block, 1, &mut nothing, release)
         } else {
-            self.index.release(block, 1)
+            release(block, 1)
         };
         assert_eq!(freed, Ok(()), "a rightful free failed");
     }
@@ -67,12 +69,12 @@ impl Device {
     fn take(&self, block: u64) -> bool {
         let (leaves, blocks) = (block as usize..block as usize + 1, block..block + 1);
         self.aside.sweep(&self.index, leaves.clone(), &mut nothing);
-        let empty = self.aside.is_empty(&self.index, blocks.clone());
-        if empty {
+        let taken = self.aside.take(blocks);
+        if taken {
             self.own(block);
-            self.aside.take(&self.index, leaves, blocks, &mut nothing);
+            self.open(leaves);
         }
-        empty
+        taken
     }
 
     /// At the end, with everything open: each block is free or somebody's.
@@ -155,22 +157,17 @@ pub fn a5() {
     device.all_there();
 }
 
-/// Two ranges that overlap are closed and opened; a block of theirs is freed, another claimed.
+/// Opened, closed again and taken, beside a free that may have begun while it was closed before.
 pub fn a6() {
-    let device = Device::new(3, &[0, 2]);
-    let other = at(&device, |device| {
-        let closed = device.close(1..3);
-        if closed {
-            device.open(1..3);
-        }
-        closed
-    });
-    let closed = device.close(0..2);
-    device.free(1);
-    if closed {
-        device.open(0..2);
+    let device = Device::new(1, &[]);
+    assert!(device.close(0..1));
+    let freeing = at(&device, |device| device.free(0));
+    device.open(0..1);
+    assert!(device.close(0..1));
+    if !device.take(0) {
+        device.open(0..1);
     }
-    assert!(join(other) || closed, "one of them gets it");
+    join(freeing);
     device.all_there();
 }
 
@@ -196,16 +193,104 @@ pub fn a8() {
     });
     assert!(device.close(1..2));
     device.aside.sweep(&device.index, 1..2, &mut nothing);
-    if device.aside.is_empty(&device.index, 1..2) {
+    if device.aside.take(1..2) {
         device.own(1);
         device.index.shorten(1);
-        device.aside.take(&device.index, 1..2, 1..2, &mut nothing);
-    } else {
-        device.open(1..2);
+        device.aside.forget(&device.index, 1..2);
     }
+    device.open(1..2);
     join(other);
     let rest = device.index.blocks() as usize;
     let free = device.index.verify();
     assert!(free.is_clean(), "{:?}", free.differences);
     assert_eq!(free.free_blocks as usize, rest);
+}
+
+/// The owner of a region opens it; another closes it, if it is open already, and takes it.
+pub fn a9() {
+    let device = Device::new(1, &[0]);
+    assert!(device.close(0..1));
+    let opening = at(&device, |device| device.open(0..1));
+    let closed = device.close(0..1);
+    if closed && !device.take(0) {
+        device.open(0..1);
+    }
+    join(opening);
+    device.all_there();
+}
+
+/// Two leaves are closed and taken together, beside a free in the second.
+pub fn a10() {
+    let device = Device::new(2, &[0]);
+    let freeing = at(&device, |device| device.free(1));
+    assert!(device.close(0..2));
+    if device.aside.take(0..2) {
+        (0..2).for_each(|block| device.own(block));
+    }
+    device.open(0..2);
+    join(freeing);
+    device.all_there();
+}
+
+/// What is freed waits to be discarded (d).
+struct Discards {
+    index: Bitmap<Bit>,
+    pending: Pending<Bit>,
+}
+
+impl Discards {
+    fn new(limit: u64) -> Arc<Self> {
+        let index = Bitmap::from_words(1, 1, |_| 0).expect("memory");
+        let pending = Pending::new(1).expect("memory");
+        pending.set_limit(limit, &mut |_, _| {});
+        Arc::new(Self { index, pending })
+    }
+
+    fn free(&self) {
+        let freed = if self.pending.has_room(1) {
+            self.pending.put(0, 1, &mut |word, bits| self.let_out(word, bits))
+        } else {
+            self.index.release(0, 1)
+        };
+        assert_eq!(freed, Ok(()), "a rightful free failed");
+    }
+
+    fn let_out(&self, word: usize, bits: u64) {
+        assert_eq!(self.index.release_in_word(word, bits), Ok(()), "a block is let out twice");
+    }
+
+    fn allocate(&self) -> Option<u64> {
+        exact(&self.index, 1).ok().or_else(|| {
+            self.pending.let_out(0, 1, &mut |word, bits| self.let_out(word, bits));
+            exact(&self.index, 1).ok()
+        })
+    }
+}
+
+/// A free while the discarder leaves.
+pub fn d1() {
+    let device = Discards::new(1);
+    let freeing = {
+        let device = device.clone();
+        thread::spawn(move || device.free())
+    };
+    device.pending.set_limit(0, &mut |word, bits| device.let_out(word, bits));
+    join(freeing);
+    assert_eq!(exact(&device.index, 1), Ok(0), "the block is free");
+}
+
+/// The discarder takes a block that an allocation wants.
+pub fn d2() {
+    let device = Discards::new(1);
+    device.free();
+    let allocating = {
+        let device = device.clone();
+        thread::spawn(move || device.allocate())
+    };
+    if let Some((start, len)) = device.pending.take(0, 1) {
+        free(&device.index, start, len);
+    }
+    let mut got: Vec<u64> = join(allocating).into_iter().collect();
+    got.extend(device.allocate());
+    assert_eq!(got, [0], "one of them gets it");
 }
