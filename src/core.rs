@@ -4,10 +4,13 @@
 use std::fmt::{Debug, Formatter};
 use std::ops::Range;
 
+use crossbeam_utils::CachePadded;
+
 use crate::bitmap::ReleaseError;
 use crate::bitmap::{Bitmap, Lost, Pack, Search, order_above};
 use crate::cursor::{Cursor, Nothing};
 use crate::error::{AllocError, FreeError, MarkError, RangeError, RequestError, on_device};
+use crate::events::Event;
 use crate::extent::{Extent, ExtentList, Extents};
 use crate::geometry::Geometry;
 use crate::lanes::{LaneId, Lanes};
@@ -16,6 +19,7 @@ use crate::plan::plan;
 use crate::quarantine::Quarantine;
 use crate::request::Request;
 use crate::shard::Shards;
+use crate::surveyed::SurveyRecords;
 use crate::sync::Counter;
 
 /// The geometry of this machine.
@@ -41,6 +45,10 @@ pub struct Core {
     pub shards: Shards,
     pub lanes: Lanes,
     pub quarantine: Quarantine,
+    /// Blocks that transactions will free whose commit has begun.
+    pub pending: CachePadded<Counter>,
+    /// What surveys have found.
+    pub surveyed: SurveyRecords,
     /// What frozen transactions will have done, where the store needs it.
     pub ledger: Option<Ledger>,
     /// Blocks that were free already when the quarantine let them out: freed behind its back.
@@ -85,6 +93,11 @@ impl Core {
         if free > u64::MAX / 2 { 0 } else { free.min(self.bitmap.blocks()) }
     }
 
+    /// Free blocks that are promised to somebody. Nobody can ask for that yet.
+    pub fn reserved_blocks(&self) -> u64 {
+        0
+    }
+
     /// `len` blocks in one extent.
     #[inline(always)]
     pub fn allocate(&self, cursor: &mut Cursor, len: u64) -> Result<Extent, AllocError> {
@@ -120,8 +133,11 @@ impl Core {
     fn allocate_elsewhere(&self, cursor: &mut Cursor, len: u64) -> Result<Extent, AllocError> {
         let request = Request::new(len);
         request.validate(self.bitmap.blocks())?;
-        let result = self.contiguous(cursor, &request);
-        if self.may_retry(cursor, &result) { self.contiguous(cursor, &request) } else { result }
+        let mut result = self.contiguous(cursor, &request);
+        if self.may_retry(cursor, &result) {
+            result = self.contiguous(cursor, &request);
+        }
+        result.inspect_err(|error| self.count_refused(cursor.lane, error))
     }
 
     /// Appends the extents of `request` to `list`.
@@ -133,11 +149,11 @@ impl Core {
         list: &mut impl ExtentList,
     ) -> Result<(), AllocError> {
         request.validate(self.bitmap.blocks())?;
-        let result = self.allocate_now(cursor, request, list);
+        let mut result = self.allocate_now(cursor, request, list);
         if self.may_retry(cursor, &result) {
-            return self.allocate_now(cursor, request, list);
+            result = self.allocate_now(cursor, request, list);
         }
-        result
+        result.inspect_err(|error| self.count_refused(cursor.lane, error))
     }
 
     #[inline]
@@ -196,6 +212,22 @@ impl Core {
     #[inline(always)]
     pub fn count_freed(&self, lane: LaneId, extent: Extent) {
         self.lanes.freed(lane, extent.len);
+    }
+
+    /// Counts what happened off the usual path; see [`Events::count`](crate::events::Events::count).
+    pub fn count(&self, event: Event, place: usize) {
+        self.bitmap.events().count(event, place);
+    }
+
+    /// Every refusal that somebody is told of is counted here.
+    #[cold]
+    pub fn count_refused(&self, lane: LaneId, error: &AllocError) {
+        let event = match error {
+            AllocError::NoSpace { .. } => Event::NoSpace,
+            AllocError::NoContiguous { .. } => Event::NoContiguous,
+            _ => return,
+        };
+        self.count(event, lane.index());
     }
 
     /// Takes exactly `extent`.
@@ -275,11 +307,21 @@ impl Core {
         }
         let (start, len) = taken.ok_or_else(|| self.failure(len, align))?;
         if near.is_none() {
-            cursor.place(len).word = ((start + len - 1) / WORD_BLOCKS) as usize;
+            self.go_on(cursor, len, start + len - 1);
         }
         let extent = Extent { start, len };
         self.count_allocated(cursor.lane, extent);
         Ok(extent)
+    }
+
+    /// The handle's next run of the class of `len` blocks is looked for from block `last` on.
+    #[inline(always)]
+    fn go_on(&self, cursor: &mut Cursor, len: u64, last: u64) {
+        let word = (last / WORD_BLOCKS) as usize;
+        let before = std::mem::replace(&mut cursor.place(len).word, word);
+        if !self.shards.same(before / Native::LEAF_WORDS, word / Native::LEAF_WORDS) {
+            self.count(Event::Spill, cursor.lane.index());
+        }
     }
 
     /// The quick way: the beginning of an aligned run of the rounded-up order.
@@ -406,8 +448,8 @@ impl Core {
         let mut order = u32::MAX;
         while let Some(extent) = self.piece(cursor, request, left, &mut order) {
             if request.near.is_none() {
-                let word = (extent.start + extent.len - 1) / WORD_BLOCKS;
-                cursor.place(left.min(request.max_extent)).word = word as usize;
+                let last = extent.start + extent.len - 1;
+                self.go_on(cursor, left.min(request.max_extent), last);
             }
             if !add(list, before, extent, request.max_extent) {
                 self.give_back(extent);

@@ -70,6 +70,7 @@ mod delta;
 mod error;
 mod extent;
 mod extent_set;
+mod fragmentation;
 mod free_extents;
 mod guard;
 mod handle;
@@ -80,9 +81,13 @@ mod plan;
 mod request;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
+mod runs;
 mod shard;
+mod sink;
 mod stats;
 mod store;
+mod survey;
+mod surveyed;
 mod transaction;
 mod words;
 
@@ -98,7 +103,8 @@ macro_rules! index_modules {
     )*};
 }
 index_modules!(
-    bitmap, epoch, geometry, leaf, ledger, mutant, quarantine, summary, sync, watch, word
+    bitmap, epoch, events, geometry, leaf, ledger, moments, mutant, quarantine, summary, sync,
+    watch, word
 );
 
 pub use allocator::{Allocator, Builder, MAX_BLOCKS, Memory};
@@ -122,6 +128,10 @@ pub use log::{
 pub use request::Request;
 #[cfg(feature = "rocksdb")]
 pub use rocks::RocksFreelist;
-pub use stats::Stats;
+pub use runs::{Runs, RunsOfOrder};
+pub use sink::Sink;
+pub use stats::{Counters, ShardStats, Stats};
 pub use store::{Lsn, Store};
+pub use survey::Survey;
+pub use surveyed::Surveyed;
 pub use transaction::{CommitFailed, Frozen, Transaction};

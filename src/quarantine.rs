@@ -1,9 +1,12 @@
 //! Layer 6: where freed extents wait for the readers that might still read the old data.
 
+use std::time::Duration;
+
 use crossbeam_utils::CachePadded;
 
 use crate::epoch::{Clock, Pin};
 use crate::extent::{Extent, Extents};
+use crate::moments::{Moments, NEVER, Oldest};
 use crate::mutant::{Mutant, mutated};
 use crate::sync::{Counter, Queue};
 
@@ -15,6 +18,8 @@ const BINS: u64 = 4;
 #[derive(Debug)]
 struct Batch {
     stamp: u64,
+    /// When it came, by the quarantine's own [`Moments`].
+    came: u64,
     extents: Extents,
 }
 
@@ -26,6 +31,9 @@ pub struct Quarantine {
     /// Blocks put in and blocks let out: what waits is the difference.
     arrived: CachePadded<Counter>,
     left: CachePadded<Counter>,
+    moments: Moments,
+    /// When the oldest batch came, bin by bin.
+    oldest: CachePadded<[Oldest; BINS as usize]>,
 }
 
 impl Quarantine {
@@ -36,6 +44,8 @@ impl Quarantine {
             bins: std::array::from_fn(|_| Queue::new()),
             arrived: CachePadded::default(),
             left: CachePadded::default(),
+            moments: Moments::begin(),
+            oldest: CachePadded::new([const { Oldest::new() }; BINS as usize]),
         }
     }
 
@@ -64,6 +74,17 @@ impl Quarantine {
         self.arrived.get().saturating_sub(left)
     }
 
+    /// How long the oldest batch has waited, to the millisecond; `None` if none waits. Up to a look at
+    /// the bins ([`Quarantine::collect`]) it may be off by the age of batches that came or left at the
+    /// same moment. O(1).
+    pub fn age(&self) -> Option<Duration> {
+        if self.blocks() == 0 {
+            return None;
+        }
+        let came = self.oldest.iter().map(Oldest::moment).filter(|&moment| moment != NEVER).min();
+        self.moments.age(came?)
+    }
+
     /// Takes in extents that nobody can find any more.
     pub fn retire(&self, extents: Extents) {
         if extents.is_empty() {
@@ -74,7 +95,9 @@ impl Quarantine {
         if mutated(Mutant::StampTooOld) {
             stamp -= 1;
         }
-        self.bins[(stamp % BINS) as usize].push(Batch { stamp, extents });
+        let (bin, came) = ((stamp % BINS) as usize, self.moments.now());
+        self.bins[bin].push(Batch { stamp, came, extents });
+        self.oldest[bin].came(came);
     }
 
     /// Moves the epoch on if the guards allow it, and hands up to `batches` ripe batches to
@@ -94,9 +117,14 @@ impl Quarantine {
         self.clock.try_advance();
         let now = self.clock.now();
         let (mut blocks, mut left) = (0, batches);
-        for bin in (now + 1..=now + bins).map(|stamp| &self.bins[(stamp % BINS) as usize]) {
+        for index in (now + 1..=now + bins).map(|stamp| (stamp % BINS) as usize) {
+            let (bin, oldest) = (&self.bins[index], &self.oldest[index]);
             while left > 0 {
-                let Some(batch) = bin.pop() else { break };
+                let Some(batch) = bin.pop() else {
+                    oldest.left(NEVER);
+                    break;
+                };
+                oldest.left(batch.came);
                 if !self.clock.is_ripe(batch.stamp) && !mutated(Mutant::CollectUnripe) {
                     // Of a later round. Back to the end of the queue: it can wait.
                     bin.push(batch);

@@ -331,6 +331,11 @@ impl Counter {
         self.0.store(value, std::sync::atomic::Ordering::Relaxed);
     }
 
+    /// Replaces the value and returns what was there before.
+    pub fn swap(&self, value: u64) -> u64 {
+        self.0.swap(value, std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// The value.
     #[inline(always)]
     pub fn get(&self) -> u64 {

@@ -4,6 +4,7 @@
 use rayon::prelude::*;
 
 use super::Bitmap;
+use crate::events::Events;
 use crate::geometry::Geometry;
 use crate::leaf::Leaf;
 use crate::summary::{Node, Summary};
@@ -62,7 +63,8 @@ impl<G: Geometry> Bitmap<G> {
         debug_assert_eq!(nodes.len(), node_count);
         let free_at_start = contents.iter().map(|leaf| u64::from(leaf.free)).sum();
         let summary = Summary::new(nodes, height);
-        Ok(Self { leaves, summary, watch: Watch::default(), blocks, free_at_start })
+        let (watch, events) = (Watch::default(), Events::new());
+        Ok(Self { leaves, summary, watch, events, blocks, free_at_start })
     }
 }
 

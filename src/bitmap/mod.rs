@@ -29,6 +29,7 @@ pub use build::OutOfMemory;
 pub use search::{Lost, Pack, Search, order_above};
 pub use verify::{Difference, Verification};
 
+use crate::events::{Event, Events};
 use crate::geometry::Geometry;
 use crate::leaf::Leaf;
 use crate::mutant::{Mutant, mutated};
@@ -43,6 +44,7 @@ pub struct Bitmap<G: Geometry> {
     leaves: Vec<Leaf<G>>,
     summary: Summary<G>,
     watch: Watch,
+    events: Events,
     blocks: u64,
     free_at_start: u64,
 }
@@ -90,6 +92,11 @@ impl<G: Geometry> Bitmap<G> {
     /// Number of free blocks when the index was built.
     pub fn free_at_start(&self) -> u64 {
         self.free_at_start
+    }
+
+    /// What happens off the usual path, counted.
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     /// Bytes of the leaves: the bitmap itself.
@@ -187,7 +194,12 @@ impl<G: Geometry> Bitmap<G> {
             word.store(left, Site::LeafClaim);
             return Ok(free);
         }
-        word.compare_exchange(free, left, Site::LeafClaim)
+        let taken = word.compare_exchange(free, left, Site::LeafClaim);
+        if taken.is_err() {
+            // Neighbouring words need not share a counter; which they do does not matter.
+            self.events.count(Event::LostClaim, std::ptr::from_ref(word).addr() / 64);
+        }
+        taken
     }
 
     /// Gives back the words of `start..` below `failed`, which this thread had claimed.
@@ -203,6 +215,8 @@ impl<G: Geometry> Bitmap<G> {
             return Ok(());
         }
         let held = (failed.word as u64 * u64::from(G::WORD_BLOCKS)).saturating_sub(start);
+        let event = if held == 0 { Event::LostClaim } else { Event::RolledBackClaim };
+        self.events.count(event, failed.word);
         if held == 0 || mutated(Mutant::NoRollback) {
             return Err(conflict);
         }

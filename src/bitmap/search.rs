@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use super::Bitmap;
+use crate::events::Event;
 use crate::extent::Extent;
 use crate::geometry::Geometry;
 use crate::summary::{Found, Look};
@@ -273,6 +274,7 @@ impl<G: Geometry> Bitmap<G> {
         search: &Search<F>,
     ) -> Result<(u64, u64), Ticket> {
         loop {
+            self.events.count(Event::ExactSearch, (from / G::LEAF_BLOCKS as u64) as usize);
             let ticket = self.watch.register(search.least);
             if let Some(extent) = self.claim_quick(from, search) {
                 return Ok(extent);
