@@ -29,35 +29,33 @@ impl Moments {
     }
 }
 
-/// When the oldest of several things came, kept without looking at all of them. Statistics: two
-/// threads at the same moment may make it younger than it is, until the next look.
+/// For how long something has been the same, as far as those saw who asked.
 #[derive(Debug)]
-pub struct Oldest(Counter);
+pub struct Unchanged {
+    moments: Moments,
+    /// What was seen last, and when first. Statistics: they may be of two askers at the same moment.
+    seen: Counter,
+    since: Counter,
+}
 
-impl Oldest {
-    /// Of nothing.
-    pub const fn new() -> Self {
-        Self(Counter::new(NEVER))
+impl Unchanged {
+    /// Nobody has asked.
+    pub fn new() -> Self {
+        Self { moments: Moments::begin(), seen: Counter::new(0), since: Counter::new(NEVER) }
     }
 
-    /// Something came at `moment`.
-    #[inline]
-    pub fn came(&self, moment: u64) {
-        if self.0.get() == NEVER {
-            self.0.set(moment);
+    /// How long ago it was first seen to be `value`, without having been seen to be anything else
+    /// since.
+    pub fn ask(&self, value: u64) -> Duration {
+        if self.seen.get() != value || self.since.get() == NEVER {
+            self.seen.set(value);
+            self.since.set(self.moments.now());
         }
+        self.moments.age(self.since.get()).unwrap_or_default()
     }
 
-    /// The oldest that is left came at `moment`, or later: [`NEVER`] if nothing is left.
-    #[inline]
-    pub fn left(&self, moment: u64) {
-        if self.0.get() != moment {
-            self.0.set(moment);
-        }
-    }
-
-    /// When the oldest came, or a little earlier; [`NEVER`] if there is nothing.
-    pub fn moment(&self) -> u64 {
-        self.0.get()
+    /// It is nothing at present.
+    pub fn forget(&self) {
+        self.since.set(NEVER);
     }
 }

@@ -106,7 +106,7 @@ impl Stats {
         if let Some(age) = self.quarantine_age {
             sink.gauge(
                 "freemap_quarantine_age_seconds",
-                "How long the oldest blocks in the quarantine have waited.",
+                "For how long, as far as was seen, the same blocks have waited in the quarantine.",
                 age.as_secs_f64(),
             );
         }

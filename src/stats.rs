@@ -29,9 +29,10 @@ pub struct Stats {
     pub pending_blocks: u64,
     /// Blocks whose free is durable and which wait for older guards: not free yet.
     pub quarantined_blocks: u64,
-    /// How long the oldest of them have waited, to the millisecond; `None` if nothing waits. They leave
-    /// with later commits, by [`Allocator::collect`](crate::Allocator::collect), or when space is
-    /// short: a large age means that nobody asks, or that a guard is never dropped.
+    /// For how long the same ones have waited, to the millisecond, as far as calls of `stats` saw: 0 the
+    /// first time. `None` if nothing waits. They leave with later commits, by
+    /// [`Allocator::collect`](crate::Allocator::collect), or when space is short: an age that grows
+    /// from call to call means that nobody asks, or that a guard is never dropped.
     pub quarantine_age: Option<Duration>,
     /// Blocks that are free and promised to reservations.
     pub reserved_blocks: u64,
@@ -61,7 +62,8 @@ pub struct Counters {
     /// Claims of more than one word that found a block taken meanwhile, and gave back the words
     /// before it.
     pub rolled_back_claims: u64,
-    /// Nodes of the summary that promised what was not there any more, put right by who came by.
+    /// Nodes of the summary that promised what was not there any more, put right by who came by. Of
+    /// several at the same moment one may be missed.
     pub summary_repairs: u64,
     /// Passes over all runs that might fit a request, because the summary alone had found none: the
     /// expensive searches, the one before each first "no" among them.

@@ -315,7 +315,8 @@ impl Counter {
         self.fetch_add(value);
     }
 
-    /// Adds `value`, wrapping, as the only writer: two plain moves instead of a locked one.
+    /// Adds `value`, wrapping, as the only writer (or what another adds may be lost): two plain moves
+    /// instead of a locked one.
     #[inline(always)]
     pub fn add_as_owner(&self, value: u64) {
         self.0.store(self.get().wrapping_add(value), std::sync::atomic::Ordering::Relaxed);

@@ -187,7 +187,7 @@ impl<G: Geometry> Bitmap<G> {
             if mine == G::Word::ZERO {
                 return;
             }
-            self.events.count(Event::Repair, index);
+            self.events.count_roughly(Event::Repair, index);
             let held = if mutated(Mutant::ReleaseOthersGuards) { shown } else { mine };
             let mut guard = Guard { held: Some((node.guard(), held)) };
             self.clear(level, index, mine, orders, &mut guard);
