@@ -4,9 +4,13 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
+use crate::aside::Aside;
 use crate::bitmap::{Bitmap, OutOfMemory, Verification};
 use crate::core::{Core, Native};
-use crate::error::{AllocError, ConfigError, FreeError, FreeManyError, MarkError, RangeError};
+use crate::error::{
+    AllocError, CloseError, ConfigError, FreeError, FreeManyError, MarkError, RangeError,
+    ResizeError,
+};
 use crate::extent::{Extent, Extents};
 use crate::free_extents::FreeExtents;
 use crate::geometry::Geometry;
@@ -16,12 +20,14 @@ use crate::lanes::Lanes;
 use crate::ledger::Ledger;
 use crate::local;
 use crate::quarantine::Quarantine;
+use crate::region::Region;
 use crate::request::Request;
+use crate::resize::{self, Shrink};
 use crate::shard::Shards;
 use crate::stats::{ShardStats, Stats};
 use crate::survey::Survey;
 use crate::surveyed::SurveyRecords;
-use crate::sync::Counter;
+use crate::sync::{Claim, Counter};
 use crate::transaction::Transaction;
 use crate::word::Word;
 use crate::words::{expect_count, on_device, zeroed};
@@ -203,12 +209,15 @@ impl Builder {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         let wanted = shards.unwrap_or(threads * SHARDS_PER_THREAD);
         let shards = Shards::new::<Native>(blocks, wanted);
-        let bitmap = Bitmap::from_words(blocks, shards.height(), free)
-            .map_err(|OutOfMemory { bytes }| ConfigError::OutOfMemory { bytes: bytes as u64 })?;
+        let no_memory = |OutOfMemory { bytes }| ConfigError::OutOfMemory { bytes: bytes as u64 };
+        let bitmap = Bitmap::from_words(blocks, shards.height(), free).map_err(no_memory)?;
+        let shard_count = shards.count(bitmap.leaf_count());
         Ok(Core {
-            surveyed: SurveyRecords::new(shards.count()),
+            surveyed: SurveyRecords::new(shard_count).map_err(no_memory)?,
             pending: CachePadded::new(Counter::new(0)),
             bitmap,
+            aside: Aside::default(),
+            administration: Claim::default(),
             shards,
             lanes: Lanes::new(),
             quarantine: Quarantine::new(2 * threads.min(32)),
@@ -422,7 +431,7 @@ impl Allocator {
     /// [`ConfigError::OutOfMemory`] if the process has no memory for it.
     pub fn committed_bitmap(&self) -> Result<Option<Vec<u64>>, ConfigError> {
         let Some(ledger) = &self.core.ledger else { return Ok(None) };
-        let mut committed = zeroed(ledger.word_count())?;
+        let mut committed = zeroed(self.blocks().div_ceil(64) as usize)?;
         committed.iter_mut().enumerate().for_each(|(index, word)| *word = ledger.word(index));
         Ok(Some(committed))
     }
@@ -440,11 +449,48 @@ impl Allocator {
             let block = index as u64 * width;
             let on_device = self.blocks().saturating_sub(block).min(width) as u32;
             if on_device > 0 {
-                let taken = !free & <Native as Geometry>::Word::span(0, on_device);
+                let taken = !(free | self.core.aside.held_in_word(index))
+                    & <Native as Geometry>::Word::span(0, on_device);
                 allocated[(block / 64) as usize] |= taken.to_u64() << (block % 64);
             }
         });
         Ok(allocated)
+    }
+
+    /// Closes a region: from when this returns until it is opened, no call that begins gets a block of
+    /// it. What is freed there meanwhile is set aside, so the region becomes empty as its extents are
+    /// moved elsewhere. See [`Region`].
+    ///
+    /// The region is `extent` widened to whole leaves, multiples of 512 blocks. O(extent / 64); stops
+    /// nobody. The first call takes memory of 1/32 of the bitmap, and with it a second bitmap of which
+    /// only the closed parts are touched.
+    ///
+    /// # Errors
+    /// See [`CloseError`]; nothing is changed then.
+    pub fn close(&self, extent: Extent) -> Result<Region, CloseError> {
+        Region::close(self.core.clone(), extent)
+    }
+
+    /// Makes the device longer: `blocks` blocks in all, the new ones free. Handles, guards and
+    /// transactions go on meanwhile; nothing is copied, nothing stops. O(new blocks / 64).
+    ///
+    /// The first growth reserves memory for a device twice as long, or for `blocks` if that is more;
+    /// what of it is never free is never touched.
+    ///
+    /// With a store, grow through it, so that it knows of the blocks before a transaction does.
+    ///
+    /// # Errors
+    /// See [`ResizeError`]; nothing is changed then.
+    pub fn grow(&self, blocks: u64) -> Result<(), ResizeError> {
+        resize::grow(&self.core, blocks)
+    }
+
+    /// Begins to make the device shorter: closes everything from block `blocks` on. See [`Shrink`].
+    ///
+    /// # Errors
+    /// See [`ResizeError`]; nothing is changed then.
+    pub fn shrink(&self, blocks: u64) -> Result<Shrink, ResizeError> {
+        Shrink::begin(self.core.clone(), blocks)
     }
 
     /// Tells allocators of one process apart.
@@ -500,7 +546,7 @@ impl Allocator {
 
     /// Number of shards.
     pub fn shards(&self) -> usize {
-        self.core.shards.count()
+        self.core.shard_count()
     }
 
     /// Blocks in each shard but the last.
@@ -510,10 +556,10 @@ impl Allocator {
 
     /// Bytes that the allocator occupies.
     pub fn memory(&self) -> Memory {
-        let Core { bitmap, lanes, quarantine, surveyed, ledger, .. } = &*self.core;
+        let Core { bitmap, aside, lanes, quarantine, surveyed, ledger, .. } = &*self.core;
         let ledger = ledger.as_ref().map_or(0, |ledger| size_of::<u64>() * ledger.word_count());
-        let beside =
-            lanes.bytes() + quarantine.bytes() + surveyed.bytes() + ledger + size_of::<Core>();
+        let beside = lanes.bytes() + quarantine.bytes() + surveyed.bytes() + aside.bytes();
+        let beside = beside + ledger + size_of::<Core>();
         let search = bitmap.summary_bytes() + beside;
         Memory { bitmap: bitmap.leaf_bytes(), search }
     }

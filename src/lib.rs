@@ -78,7 +78,9 @@ mod lanes;
 mod local;
 mod log;
 mod plan;
+mod region;
 mod request;
+mod resize;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
 mod runs;
@@ -103,8 +105,8 @@ macro_rules! index_modules {
     )*};
 }
 index_modules!(
-    bitmap, epoch, events, geometry, leaf, ledger, moments, mutant, quarantine, summary, sync,
-    watch, word
+    aside, bitmap, epoch, events, geometry, leaf, ledger, moments, mutant, quarantine, segmented,
+    summary, sync, watch, word
 );
 
 pub use allocator::{Allocator, Builder, MAX_BLOCKS, Memory};
@@ -112,7 +114,8 @@ pub use bitmap::{Difference, Verification};
 pub use check::Discrepancies;
 pub use delta::{DecodeError, Delta};
 pub use error::{
-    AllocError, ConfigError, FreeError, FreeManyError, MarkError, RangeError, RequestError,
+    AllocError, CloseError, ConfigError, FreeError, FreeManyError, MarkError, RangeError,
+    RequestError, ResizeError,
 };
 pub use extent::{Extent, Extents};
 pub use free_extents::FreeExtents;
@@ -125,7 +128,9 @@ pub use log::{
     Authority, CommitError, Committing, CreateOptions, Disk, Figures, FileDisk, Flusher, IoFailure,
     LogError, OpenOptions, Opened, Part, Pending, Report, SpaceMapLog,
 };
+pub use region::Region;
 pub use request::Request;
+pub use resize::{Shrink, ShrinkFailed};
 #[cfg(feature = "rocksdb")]
 pub use rocks::RocksFreelist;
 pub use runs::{Runs, RunsOfOrder};

@@ -94,15 +94,18 @@ pub struct ShardStats {
 
 impl Stats {
     pub(crate) fn of(core: &Core) -> Self {
-        let Core { bitmap, shards, quarantine, .. } = core;
-        let pending = core.pending.get();
-        let orders = (0..shards.count()).map(|shard| bitmap.largest_order(shard));
+        let Core { bitmap, quarantine, .. } = core;
+        let (blocks, shards) = (bitmap.blocks(), core.shard_count());
+        let mut surveyed = core.surveyed.all(shards);
+        // Of a device that was made shorter the last shard's figure is too large.
+        surveyed.free_blocks = surveyed.free_blocks.min(blocks);
+        let orders = (0..shards).map(|shard| bitmap.largest_order(shard));
         Self {
-            blocks: bitmap.blocks(),
+            blocks,
             block_size: core.block_size,
-            shards: shards.count(),
+            shards,
             free_blocks: core.free_blocks(),
-            pending_blocks: pending,
+            pending_blocks: core.pending.get(),
             quarantined_blocks: quarantine.blocks(),
             quarantine_age: quarantine.age(),
             reserved_blocks: core.reserved_blocks(),
@@ -110,7 +113,7 @@ impl Stats {
             conflicting_frees: core.conflicts.get(),
             largest_order: largest(orders),
             counters: Counters::of(core),
-            surveyed: core.surveyed.all(),
+            surveyed,
         }
     }
 }
@@ -145,14 +148,14 @@ impl Counters {
 
 impl ShardStats {
     pub(crate) fn of(core: &Core, index: usize) -> Option<Self> {
-        if index >= core.shards.count() {
+        if index >= core.shard_count() {
             return None;
         }
         let shard_blocks = (core.shards.shard_leaves() * Native::LEAF_BLOCKS) as u64;
         let start = index as u64 * shard_blocks;
         Some(Self {
             start,
-            blocks: shard_blocks.min(core.bitmap.blocks() - start),
+            blocks: shard_blocks.min(core.bitmap.blocks().saturating_sub(start)),
             largest_order: core.bitmap.largest_order(index),
             surveyed: core.surveyed.shard(index),
         })

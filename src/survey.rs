@@ -29,7 +29,7 @@ const STEP_BLOCKS: u64 = 1 << 15;
 /// While nothing else runs, the figures are exact. Otherwise they show no single moment: a block that
 /// is free from before the walk reaches it until after it has passed is counted, one that is allocated
 /// as long is not, and one that changes meanwhile may be or not. No block is counted twice in one
-/// survey.
+/// survey. Shards by which the device grew since the survey began are not part of it.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -224,6 +224,9 @@ impl Walk {
 
     fn record(&mut self, core: &Core, shard: usize, found: &Found) {
         self.runs.merge(&found.runs);
+        if shard >= core.shard_count() {
+            return; // the device was made shorter
+        }
         core.surveyed.record(shard, found);
         core.count(Event::ShardSurvey, shard);
     }

@@ -1,11 +1,13 @@
 //! What surveys have found, for those who want to know at once: shard by shard, and the sum, which is
 //! kept up by adding what has changed.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::moments::{Moments, NEVER};
 use crate::runs::{RUN_ORDERS, Runs, RunsOfOrder};
+use crate::segmented::{OutOfMemory, Segmented, reserved};
 use crate::sync::Counter;
 
 /// Free space as surveys found it, not as it is: see [`Stats`](crate::Stats).
@@ -37,7 +39,7 @@ pub struct Found {
 /// surveys that record the same shard at the same moment leave a mixture of both.
 #[derive(Debug)]
 pub struct SurveyRecords {
-    shards: Vec<Shard>,
+    shards: Segmented<Shard>,
     orders: Orders,
     free: Counter,
     moments: Moments,
@@ -61,6 +63,21 @@ struct OrderCounters {
 
 #[derive(Debug)]
 struct Orders([OrderCounters; RUN_ORDERS]);
+
+impl Shard {
+    /// Shards that nobody has surveyed.
+    fn several(count: usize) -> Result<Vec<Self>, OutOfMemory> {
+        let shard = |_| Self {
+            at: Counter::new(NEVER),
+            free: Counter::new(0),
+            largest: Counter::new(0),
+            orders: OnceLock::new(),
+        };
+        let mut shards = reserved(count)?;
+        shards.extend((0..count).map(shard));
+        Ok(shards)
+    }
+}
 
 impl Orders {
     fn new() -> Self {
@@ -94,24 +111,31 @@ fn replace(known: &Counter, sum: &Counter, value: u64) {
 
 impl SurveyRecords {
     /// For `shards` shards that nobody has surveyed.
-    pub fn new(shards: usize) -> Self {
-        let shard = || Shard {
-            at: Counter::new(NEVER),
-            free: Counter::new(0),
-            largest: Counter::new(0),
-            orders: OnceLock::new(),
-        };
-        Self {
-            shards: (0..shards).map(|_| shard()).collect(),
+    pub fn new(shards: usize) -> Result<Self, OutOfMemory> {
+        Ok(Self {
+            shards: Segmented::new(Shard::several(shards)?),
             orders: Orders::new(),
             free: Counter::new(0),
             moments: Moments::begin(),
+        })
+    }
+
+    /// Makes room for `shards` shards at least. For one caller at a time.
+    pub fn lengthen(&self, shards: usize) -> Result<(), OutOfMemory> {
+        self.shards.grow(shards, |range| Shard::several(range.len()))
+    }
+
+    /// Takes `shards` out of the sum, which the device has not any more.
+    pub fn forget(&self, shards: Range<usize>) {
+        for index in shards {
+            self.record(index, &Found::default());
+            self.shards[index].at.set(NEVER);
         }
     }
 
-    /// Leaves here what a survey has found in shard `index`. O(orders).
+    /// Leaves here what a survey has found in shard `index`, which there is or was. O(orders).
     pub fn record(&self, index: usize, found: &Found) {
-        let Some(shard) = self.shards.get(index) else { return };
+        let shard = &self.shards[index];
         let orders = shard.orders.get_or_init(|| Box::new(Orders::new()));
         for ((known, sum), found) in orders.0.iter().zip(&self.orders.0).zip(found.runs.by_order())
         {
@@ -124,9 +148,9 @@ impl SurveyRecords {
         shard.at.set(self.moments.now());
     }
 
-    /// What is known of shard `index`; `None` if it was never surveyed, or is none. O(orders).
+    /// What is known of shard `index`, which there is; `None` if it was never surveyed. O(orders).
     pub fn shard(&self, index: usize) -> Option<Surveyed> {
-        let shard = self.shards.get(index)?;
+        let shard = &self.shards[index];
         let age = self.moments.age(shard.at.get())?;
         let orders = shard.orders.get()?.get();
         Some(Surveyed {
@@ -137,10 +161,10 @@ impl SurveyRecords {
         })
     }
 
-    /// What is known of all shards. O(orders + shards), at a few words for each shard.
-    pub fn all(&self) -> Surveyed {
+    /// What is known of the first `shards` shards, which are all. O(orders + shards), at a few words for each shard.
+    pub fn all(&self, shards: usize) -> Surveyed {
         let (mut surveyed, mut largest, mut oldest) = (0, 0, NEVER);
-        for shard in &self.shards {
+        for shard in (0..shards).map(|shard| &self.shards[shard]) {
             let at = shard.at.get();
             if at != NEVER {
                 surveyed += 1;
@@ -158,7 +182,8 @@ impl SurveyRecords {
 
     /// Bytes that the records take.
     pub fn bytes(&self) -> usize {
-        let made = self.shards.iter().filter(|shard| shard.orders.get().is_some()).count();
+        let shards = (0..self.shards.len()).map(|shard| &self.shards[shard]);
+        let made = shards.filter(|shard| shard.orders.get().is_some()).count();
         self.shards.len() * size_of::<Shard>() + made * size_of::<Orders>()
     }
 }

@@ -159,6 +159,46 @@ fn sums_follow_when_shards_are_surveyed_again() {
 }
 
 #[test]
+fn surveys_go_along_with_a_device_that_grows_and_shrinks() {
+    let blocks = 4 * SHARD - 700;
+    let allocator = Allocator::builder(blocks).shards(4).build().unwrap();
+    let whole = |blocks| [Extent::new(0, blocks)].into_iter().collect::<Runs>();
+    let half = |allocator: &Allocator| {
+        let mut survey = allocator.survey();
+        survey.step(2 * SHARD);
+        survey
+    };
+    let begun = half(&allocator);
+    allocator.grow(9 * SHARD + 5).unwrap();
+    assert_eq!((allocator.shards(), allocator.shard_stats(8).unwrap().surveyed), (10, None));
+    // It counts shards that there were when it began, and follows the run into the new ones.
+    assert_eq!(begun.finish(), whole(9 * SHARD + 5));
+    let surveyed = allocator.stats().surveyed;
+    assert_eq!((surveyed.shards, surveyed.free_blocks), (4, 4 * SHARD));
+    assert_eq!(allocator.survey().finish(), whole(9 * SHARD + 5));
+    check_shards(&allocator, &[Extent::new(0, 9 * SHARD + 5)]);
+
+    for (blocks, at) in [(5 * SHARD + 3, 8 * SHARD), (2 * SHARD, 3 * SHARD), (77, 1000)] {
+        let mut begun = allocator.survey();
+        begun.step(at);
+        let mut last = allocator.survey_shard(allocator.shards() - 1).unwrap();
+        allocator.shrink(blocks).unwrap().finish().unwrap();
+        assert!(allocator.stats().surveyed.free_blocks <= blocks);
+        assert_eq!(begun.position(), blocks.min(at.next_multiple_of(512)));
+        begun.finish();
+        while last.step(0) {}
+        let stats = allocator.stats();
+        assert_eq!(stats.surveyed.shards, allocator.shards());
+        assert!(stats.surveyed.free_blocks <= blocks);
+        assert_eq!(allocator.survey().finish(), whole(blocks));
+        check_shards(&allocator, &[Extent::new(0, blocks)]);
+    }
+    allocator.grow(3 * SHARD).unwrap();
+    assert_eq!(allocator.stats().surveyed.shards, 1);
+    assert!(allocator.shard_stats(2).unwrap().surveyed.is_none());
+}
+
+#[test]
 fn surveys_beside_traffic_never_count_too_much() {
     const THREADS: u64 = 3;
     let blocks = 16 * SHARD;

@@ -10,6 +10,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
+use self::aside::*;
 use self::ledger::*;
 use self::lifecycle::*;
 use self::runs::*;
@@ -106,6 +107,14 @@ scenarios! {
     g8 (Some(4)) "the same, after a flush";
     l1 (None) "two transactions free a block: one of them may";
     l2 (None) "a transaction that is given up lets its block go, another enters it";
+    a1 (None) "a late free into a leaf that is closed, and a claim after that";
+    a2 (None) "a free into a closed leaf while it is opened";
+    a3 (None) "a claim in a closed leaf while it is opened";
+    a4 (Some(4)) "a leaf is closed and taken, against a claim";
+    a5 (None) "a leaf is closed and taken, against a free";
+    a6 (Some(4)) "two ranges that overlap are closed and opened";
+    a7 (Some(4)) "the device becomes longer beside a search";
+    a8 (Some(4)) "the device becomes shorter beside a claim and a free";
 }
 
 /// An index of `blocks` blocks of which those in `free` are free.
@@ -229,6 +238,7 @@ fn held(claimed: Option<u64>, len: u64) -> Vec<(u64, u64)> {
     claimed.map(|start| (start, len)).into_iter().collect()
 }
 
+mod aside;
 mod ledger;
 mod lifecycle;
 mod runs;
