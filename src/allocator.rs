@@ -62,7 +62,8 @@ static ALLOCATORS: Counter = Counter::new(0);
 /// # Memory
 ///
 /// One bit per block, and one byte of summary per 256 blocks beside it: 32 MiB and 1 MiB for 1 TiB
-/// of 4 KiB blocks; see [`Allocator::memory`].
+/// of 4 KiB blocks; see [`Allocator::memory`]. As much address space again, twice, is reserved for
+/// regions that are closed and for space that is promised; of that, memory is taken as it is used.
 ///
 /// ```
 /// use freemap::{Allocator, Extent};
@@ -209,14 +210,15 @@ impl Builder {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         let wanted = shards.unwrap_or(threads * SHARDS_PER_THREAD);
         let shards = Shards::new::<Native>(blocks, wanted);
-        let no_memory = |OutOfMemory { bytes }| ConfigError::OutOfMemory { bytes: bytes as u64 };
-        let bitmap = Bitmap::from_words(blocks, shards.height(), free).map_err(no_memory)?;
-        let shard_count = shards.count(bitmap.leaf_count());
+        let memory = |OutOfMemory { bytes }| ConfigError::OutOfMemory { bytes: bytes as u64 };
+        let bitmap = Bitmap::from_words(blocks, shards.height(), free).map_err(memory)?;
+        let aside = Aside::new(blocks).map_err(memory)?;
+        let surveyed = SurveyRecords::new(shards.count(bitmap.leaf_count())).map_err(memory)?;
         Ok(Core {
-            surveyed: SurveyRecords::new(shard_count).map_err(no_memory)?,
+            surveyed,
             pending: CachePadded::new(Counter::new(0)),
             bitmap,
-            aside: Aside::default(),
+            aside,
             administration: Claim::default(),
             shards,
             lanes: Lanes::new(),
@@ -462,8 +464,7 @@ impl Allocator {
     /// moved elsewhere. See [`Region`].
     ///
     /// The region is `extent` widened to whole leaves, multiples of 512 blocks. O(extent / 64); stops
-    /// nobody. The first call takes memory of 1/32 of the bitmap, and with it a second bitmap of which
-    /// only the closed parts are touched.
+    /// nobody. Takes one bit of memory per block of the region.
     ///
     /// # Errors
     /// See [`CloseError`]; nothing is changed then.
@@ -556,10 +557,10 @@ impl Allocator {
 
     /// Bytes that the allocator occupies.
     pub fn memory(&self) -> Memory {
-        let Core { bitmap, aside, lanes, quarantine, surveyed, ledger, .. } = &*self.core;
+        let Core { bitmap, lanes, quarantine, surveyed, ledger, .. } = &*self.core;
         let ledger = ledger.as_ref().map_or(0, |ledger| size_of::<u64>() * ledger.word_count());
-        let beside = lanes.bytes() + quarantine.bytes() + surveyed.bytes() + aside.bytes();
-        let beside = beside + ledger + size_of::<Core>();
+        let beside = lanes.bytes() + quarantine.bytes() + surveyed.bytes() + ledger;
+        let beside = beside + size_of::<Core>();
         let search = bitmap.summary_bytes() + beside;
         Memory { bitmap: bitmap.leaf_bytes(), search }
     }

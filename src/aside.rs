@@ -17,8 +17,8 @@ use std::ops::Range;
 use crate::bitmap::{Bitmap, ReleaseError};
 use crate::geometry::Geometry;
 use crate::mutant::{Mutant, mutated};
-use crate::segmented::{OutOfMemory, Segmented, reserved};
-use crate::sync::{AtomicWord, Site, Slot};
+use crate::segmented::{OutOfMemory, Segmented};
+use crate::sync::{AtomicWord, Site};
 use crate::word::Word;
 
 /// Leaves per word of marks.
@@ -38,12 +38,6 @@ pub enum Moved {
 pub struct Aside<G: Geometry> {
     /// Number of ranges that are closed.
     ranges: AtomicWord<u64>,
-    /// Made when first needed.
-    tables: Slot<Tables<G>>,
-}
-
-#[derive(Debug)]
-struct Tables<G: Geometry> {
     /// One bit per leaf: closed.
     closed: Segmented<AtomicWord<u64>>,
     /// A set bit is a block that is set aside.
@@ -57,48 +51,28 @@ pub struct Overlap {
     pub leaf: usize,
 }
 
-impl<G: Geometry> Default for Aside<G> {
-    fn default() -> Self {
-        Self { ranges: AtomicWord::new(0), tables: Slot::default() }
-    }
-}
-
 impl<G: Geometry> Aside<G> {
+    /// For a device of `blocks` blocks, with nothing closed. Takes no memory before something is.
+    pub fn new(blocks: u64) -> Result<Self, OutOfMemory> {
+        Ok(Self {
+            ranges: AtomicWord::new(0),
+            closed: Segmented::new(AtomicWord::zeros(marks_of::<G>(blocks))?),
+            held: Bitmap::none_free(blocks)?,
+        })
+    }
+
+    /// Makes the tables as long as a device of `blocks` blocks needs. For one caller at a time.
+    pub fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
+        self.closed.grow(marks_of::<G>(blocks), |range| AtomicWord::zeros(range.len()))?;
+        // It never became shorter.
+        if blocks > self.held.blocks() { self.held.lengthen(blocks) } else { Ok(()) }
+    }
+
     /// Whether anything may be closed: what claims and frees ask before they look closer. One read of a
     /// line that is hardly ever written.
     #[inline(always)]
     pub fn is_active(&self) -> bool {
         self.ranges.load(Site::Closed) != 0
-    }
-
-    /// Makes the tables longer, if there are any. For one caller at a time.
-    pub fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
-        if self.tables.get().is_some() { self.prepare(blocks) } else { Ok(()) }
-    }
-
-    /// Makes the tables for a device of `blocks` blocks, or makes them longer. For one caller at a time.
-    pub fn prepare(&self, blocks: u64) -> Result<(), OutOfMemory> {
-        let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
-        let words = leaf_count.div_ceil(MARKS);
-        let marks = |count| {
-            let mut marks = reserved(count)?;
-            marks.extend((0..count).map(|_| AtomicWord::new(0)));
-            Ok(marks)
-        };
-        if let Some(Tables { closed, held }) = self.tables.get() {
-            closed.grow(words, |range| marks(range.len()))?;
-            return if blocks > held.blocks() { held.lengthen(blocks) } else { Ok(()) };
-        }
-        let closed = Segmented::new(marks(words)?);
-        self.tables.set(Tables { closed, held: Bitmap::none_free(blocks)? });
-        Ok(())
-    }
-
-    /// Bytes of the tables; those of the bitmap are touched only where something was set aside.
-    pub fn bytes(&self) -> usize {
-        self.tables.get().map_or(0, |Tables { closed, held }| {
-            size_of::<u64>() * closed.len() + held.leaf_bytes() + held.summary_bytes()
-        })
     }
 
     /// Whether a claim of `start..start + len` may be kept. If some of it lies in closed leaves, those
@@ -111,16 +85,15 @@ impl<G: Geometry> Aside<G> {
         len: u64,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) -> bool {
-        let Some(tables) = self.tables.get() else { return true };
-        if mutated(Mutant::ClaimWithoutLook) || !tables.parts(start, len).any(|part| part.closed) {
+        if mutated(Mutant::ClaimWithoutLook) || !self.parts(start, len).any(|part| part.closed) {
             return true;
         }
-        for Part { start, len, closed } in tables.parts(start, len) {
+        for Part { start, len, closed } in self.parts(start, len) {
             if closed {
                 moved(Moved::Taken, start, len);
-                let aside = self.set_aside(tables, index, start, len, moved);
+                let aside = self.set_aside(index, start, len, moved);
                 debug_assert_eq!(aside, Ok(()), "blocks we own cannot be set aside");
-                self.sweep_leaves(tables, index, leaves_of::<G>(start, len), moved);
+                self.sweep(index, leaves_of::<G>(start, len), moved);
             } else {
                 let released = index.release(start, len);
                 debug_assert_eq!(released, Ok(()), "blocks we own cannot be free");
@@ -139,19 +112,14 @@ impl<G: Geometry> Aside<G> {
         len: u64,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) -> Result<(), ReleaseError> {
-        let Some(tables) = self.tables.get() else {
-            index.release(start, len)?;
-            moved(Moved::Freed, start, len);
-            return Ok(());
-        };
         let end = start + len;
-        let block = index.free_in(start, end).min(tables.held.free_in(start, end));
+        let block = index.free_in(start, end).min(self.held.free_in(start, end));
         if block < end {
             return Err(ReleaseError::Free { block });
         }
-        for part in tables.parts(start, len) {
+        for part in self.parts(start, len) {
             let released = if part.closed {
-                self.set_aside(tables, index, part.start, part.len, moved)
+                self.set_aside(index, part.start, part.len, moved)
             } else {
                 index.release(part.start, part.len)
             };
@@ -177,45 +145,42 @@ impl<G: Geometry> Aside<G> {
     /// Puts blocks aside that the caller owns.
     fn set_aside(
         &self,
-        tables: &Tables<G>,
         index: &Bitmap<G>,
         start: u64,
         len: u64,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) -> Result<(), ReleaseError> {
-        tables.held.release(start, len)?;
+        self.held.release(start, len)?;
         // Pairs with `open`, which clears the marks and then looks for blocks [mutants:
         // AsideWithoutLook, OpenAfterLook, WeakClosed].
         if !mutated(Mutant::AsideWithoutLook) {
-            for part in tables.parts(start, len).filter(|part| !part.closed) {
-                tables.let_out(index, part.start, part.len, moved);
+            for part in self.parts(start, len).filter(|part| !part.closed) {
+                self.let_out(index, part.start, part.len, moved);
             }
         }
         Ok(())
     }
 
-    /// Closes `leaves`, and sets aside what is free there. O(leaves). The tables must be
-    /// [there](Self::prepare).
+    /// Closes `leaves`, and sets aside what is free there. O(leaves).
     pub fn close(
         &self,
         index: &Bitmap<G>,
         leaves: Range<usize>,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) -> Result<(), Overlap> {
-        let Some(tables) = self.tables.get() else { return Ok(()) };
         self.ranges.fetch_add(1, Site::Closed);
         for (word, mask) in marks(&leaves) {
-            let before = tables.closed[word].fetch_or(mask, Site::Closed);
+            let before = self.closed[word].fetch_or(mask, Site::Closed);
             if before & mask != 0 {
                 let leaf = word * MARKS + (before & mask).trailing_zeros() as usize;
-                tables.closed[word].fetch_and(!(mask & !before), Site::Closed);
+                self.closed[word].fetch_and(!(mask & !before), Site::Closed);
                 let own = leaves.start..(word * MARKS).max(leaves.start);
                 self.open(index, own, moved);
-                tables.let_out_leaves(index, leaves, moved);
+                self.let_out_leaves(index, leaves, moved);
                 return Err(Overlap { leaf });
             }
         }
-        self.sweep_leaves(tables, index, leaves, moved);
+        self.sweep(index, leaves, moved);
         Ok(())
     }
 
@@ -227,19 +192,18 @@ impl<G: Geometry> Aside<G> {
         leaves: Range<usize>,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) {
-        let Some(tables) = self.tables.get() else { return };
         if mutated(Mutant::OpenAfterLook) {
-            tables.let_out_leaves(index, leaves.clone(), moved);
+            self.let_out_leaves(index, leaves.clone(), moved);
         }
-        self.unmark(tables, &leaves);
+        self.unmark(&leaves);
         if !mutated(Mutant::OpenAfterLook) {
-            tables.let_out_leaves(index, leaves, moved);
+            self.let_out_leaves(index, leaves, moved);
         }
     }
 
-    fn unmark(&self, tables: &Tables<G>, leaves: &Range<usize>) {
+    fn unmark(&self, leaves: &Range<usize>) {
         for (word, mask) in marks(leaves) {
-            tables.closed[word].fetch_and(!mask, Site::Closed);
+            self.closed[word].fetch_and(!mask, Site::Closed);
         }
         self.ranges.fetch_add(u64::MAX, Site::Closed);
     }
@@ -251,27 +215,15 @@ impl<G: Geometry> Aside<G> {
         leaves: Range<usize>,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) {
-        if let Some(tables) = self.tables.get() {
-            self.sweep_leaves(tables, index, leaves, moved);
-        }
-    }
-
-    fn sweep_leaves(
-        &self,
-        tables: &Tables<G>,
-        index: &Bitmap<G>,
-        leaves: Range<usize>,
-        moved: &mut impl FnMut(Moved, u64, u64),
-    ) {
         for word in leaves.start * G::LEAF_WORDS..leaves.end * G::LEAF_WORDS {
             let taken = index.take_in_word(word, G::FULL);
             if taken != G::Word::ZERO {
                 moved(Moved::Taken, first_block::<G>(word), u64::from(taken.count_ones()));
-                let aside = tables.held.release_in_word(word, taken);
+                let aside = self.held.release_in_word(word, taken);
                 debug_assert_eq!(aside, Ok(()), "what is free is not set aside");
                 // As in `set_aside`: for claims, which sweep leaves that others may open.
-                if !tables.is_closed(word / G::LEAF_WORDS) {
-                    tables.let_out_word(index, word, taken, moved);
+                if !self.is_closed(word / G::LEAF_WORDS) {
+                    self.let_out_word(index, word, taken, moved);
                 }
             }
         }
@@ -284,7 +236,7 @@ impl<G: Geometry> Aside<G> {
             // What a claim has taken and not yet put aside counts as nobody's.
             return index.free_in(blocks.start, blocks.end) == blocks.end;
         }
-        self.tables.get().is_some_and(|tables| tables.held.run_end(blocks.start, blocks.end) == blocks.end)
+        self.held.run_end(blocks.start, blocks.end) == blocks.end
     }
 
     /// Start and end of the first extent at or after `from` and below `to` that is in use: neither free
@@ -312,20 +264,19 @@ impl<G: Geometry> Aside<G> {
 
     /// Blocks of `blocks` that are in use. O(blocks / 64); a mixture of moments.
     pub fn live_blocks(&self, index: &Bitmap<G>, blocks: Range<u64>) -> u64 {
-        let held = self.tables.get().map(|tables| &tables.held);
-        let held = held.map_or(0, |held| held.free_blocks_in(blocks.start, blocks.end));
+        let held = self.held.free_blocks_in(blocks.start, blocks.end);
         let free = index.free_blocks_in(blocks.start, blocks.end);
         (blocks.end - blocks.start).saturating_sub(held + free)
     }
 
     /// The first block of `from..to` that is set aside, or `to`.
     pub fn held_in(&self, from: u64, to: u64) -> u64 {
-        self.tables.get().map_or(to, |tables| tables.held.free_in(from, to))
+        self.held.free_in(from, to)
     }
 
     /// The blocks of word `word` that are set aside.
     pub fn held_in_word(&self, word: usize) -> G::Word {
-        self.tables.get().map_or(G::Word::ZERO, |tables| tables.held.look(word))
+        self.held.look(word)
     }
 
     /// Ends the closing of `leaves`, all of whose blocks from `from` up to `to` are set aside: those
@@ -337,23 +288,12 @@ impl<G: Geometry> Aside<G> {
         blocks: Range<u64>,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) {
-        let Some(tables) = self.tables.get() else { return };
         for (word, mask) in Bitmap::<G>::words_of(blocks.start, blocks.end - blocks.start) {
-            let taken = tables.held.take_in_word(word, mask);
+            let taken = self.held.take_in_word(word, mask);
             debug_assert!(taken == mask, "empty stays empty");
         }
         self.open(index, leaves, moved);
     }
-}
-
-/// Part of a range: leaves that are all closed, or all open.
-struct Part {
-    start: u64,
-    len: u64,
-    closed: bool,
-}
-
-impl<G: Geometry> Tables<G> {
     fn is_closed(&self, leaf: usize) -> bool {
         self.closed[leaf / MARKS].load(Site::Closed) >> (leaf % MARKS) & 1 == 1
     }
@@ -415,6 +355,18 @@ impl<G: Geometry> Tables<G> {
             moved(Moved::Freed, first_block::<G>(word), u64::from(taken.count_ones()));
         }
     }
+}
+
+/// Part of a range: leaves that are all closed, or all open.
+struct Part {
+    start: u64,
+    len: u64,
+    closed: bool,
+}
+
+/// Words of marks for a device of `blocks` blocks.
+fn marks_of<G: Geometry>(blocks: u64) -> usize {
+    leaves_of::<G>(0, blocks).len().div_ceil(MARKS)
 }
 
 fn first_block<G: Geometry>(word: usize) -> u64 {

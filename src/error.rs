@@ -225,12 +225,6 @@ pub enum CloseError {
     /// The extent is not a non-empty range of the device's blocks.
     #[error(transparent)]
     Range(#[from] RangeError),
-    /// The process could not have the memory.
-    #[error("no memory for {bytes} bytes of tables")]
-    OutOfMemory {
-        /// Bytes asked for.
-        bytes: u64,
-    },
 }
 
 /// The device could not be made longer or shorter. Nothing was changed.
@@ -258,6 +252,12 @@ pub enum ResizeError {
     InUse {
         /// How many.
         live: u64,
+    },
+    /// The process could not have the memory.
+    #[error("no memory for {bytes} bytes of the index")]
+    OutOfMemory {
+        /// Bytes asked for.
+        bytes: u64,
     },
     /// The tail could not be closed.
     #[error(transparent)]

@@ -11,7 +11,7 @@
 
 use crate::extent::Extent;
 use crate::mutant::{Mutant, mutated};
-use crate::segmented::{OutOfMemory, Segmented, reserved};
+use crate::segmented::{OutOfMemory, Segmented};
 use crate::sync::{AtomicWord, Site};
 use crate::words::spans;
 
@@ -48,11 +48,7 @@ impl Ledger {
 
     /// Makes room for a device of `blocks` blocks; those added are free. For one caller at a time.
     pub fn grow(&self, blocks: u64) -> Result<(), OutOfMemory> {
-        self.words.grow(blocks.div_ceil(64) as usize, |range| {
-            let mut words = reserved(range.len())?;
-            words.extend(range.map(|_| AtomicWord::new(0)));
-            Ok(words)
-        })
+        self.words.grow(blocks.div_ceil(64) as usize, |range| AtomicWord::zeros(range.len()))
     }
 
     /// Word `index`: blocks from 64 * `index` on.

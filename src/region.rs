@@ -72,9 +72,6 @@ impl Region {
         let leaves = start / LEAF_BLOCKS..(start + len).div_ceil(LEAF_BLOCKS);
         let region = leaves.start * LEAF_BLOCKS..blocks.min(leaves.end * LEAF_BLOCKS);
         let leaves = leaves.start as usize..leaves.end as usize;
-        core.aside
-            .prepare(blocks)
-            .map_err(|memory| CloseError::OutOfMemory { bytes: memory.bytes as u64 })?;
         local::with_lane(core, |lane| {
             core.aside.close(&core.bitmap, leaves.clone(), &mut core.moved(lane))
         })

@@ -33,7 +33,7 @@ fn grow_alone(core: &Core, wanted: u64) -> Result<(), ResizeError> {
         core.surveyed.lengthen(core.shards_of(wanted))?;
         core.bitmap.lengthen(wanted)
     };
-    lengthen().map_err(|memory| CloseError::OutOfMemory { bytes: memory.bytes as u64 })?;
+    lengthen().map_err(|memory| ResizeError::OutOfMemory { bytes: memory.bytes as u64 })?;
     if wanted > blocks {
         let added = Extent { start: blocks, len: wanted - blocks };
         local::with_lane(core, |lane| core.let_out(lane, added));

@@ -10,6 +10,7 @@ use crate::word::{OrderSet, Word, each};
 
 /// One node: 11 words in two cache lines (in the geometries that ship).
 #[derive(Debug)]
+#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
 #[repr(C, align(128))]
 pub struct Node<G: Geometry> {
     guard: AtomicWord<G::Word>,
@@ -24,6 +25,14 @@ impl<G: Geometry> Node<G> {
             guard: AtomicWord::new(G::Word::ZERO),
             has: G::NodeWords::from_fn(|order| has(order as u32)),
         }
+    }
+
+    /// `count` nodes that show nothing, in memory that is not touched.
+    pub fn without_runs(count: usize) -> Result<Vec<Self>, OutOfMemory> {
+        #[cfg(not(loom))]
+        return crate::segmented::zeroed(count);
+        #[cfg(loom)]
+        Ok((0..count).map(|_| Self::from_fn(|_| G::Word::ZERO)).collect())
     }
 
     /// The children that may have a run of `order`.
@@ -140,11 +149,7 @@ impl<G: Geometry> Summary<G> {
         let mut count = leaf_count;
         for level in &self.levels {
             count = count.div_ceil(G::FANOUT);
-            level.grow(count, |range| {
-                let mut nodes = reserved(range.len())?;
-                nodes.extend(range.map(|_| Node::from_fn(|_| G::Word::ZERO)));
-                Ok(nodes)
-            })?;
+            level.grow(count, |range| Node::without_runs(range.len()))?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 //! fence; the fence is what a [`Site`] lets a mutant take away. Of the accesses to epochs and pins
 //! only the two have a fence that need one.
 
+use crate::segmented::OutOfMemory;
 use crate::word::Word;
 
 /// Where in the protocol an access stands. `docs/ordering.md` lists what each one pairs with.
@@ -95,6 +96,14 @@ impl<W: Word> AtomicWord<W> {
             #[cfg(loom)]
             turn: Turn::default(),
         }
+    }
+
+    /// `count` words of zeros, in memory that is not touched.
+    pub fn zeros(count: usize) -> Result<Vec<Self>, OutOfMemory> {
+        #[cfg(not(loom))]
+        return crate::segmented::zeroed(count);
+        #[cfg(loom)]
+        Ok((0..count).map(|_| Self::new(W::ZERO)).collect())
     }
 
     /// The atomic, for one access.

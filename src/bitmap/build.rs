@@ -69,13 +69,11 @@ impl<G: Geometry> Bitmap<G> {
 }
 
 impl<G: Geometry> Bitmap<G> {
-    /// An index of `blocks` blocks, none of them free, over one level of summary. Its leaves take no
-    /// memory before something is released there.
+    /// An index of `blocks` blocks, none of them free, over one level of summary. It takes no memory
+    /// before something is released there.
     pub fn none_free(blocks: u64) -> Result<Self, OutOfMemory> {
         let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
-        let node_count = leaf_count.div_ceil(G::FANOUT);
-        let mut nodes = reserved(node_count)?;
-        nodes.extend((0..node_count).map(|_| Node::from_fn(|_| G::Word::ZERO)));
+        let nodes = Node::without_runs(leaf_count.div_ceil(G::FANOUT))?;
         Ok(Self {
             leaves: Segmented::new(Leaf::none_free(leaf_count)?),
             summary: Summary::new(nodes, 1)?,

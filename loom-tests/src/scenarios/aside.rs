@@ -21,8 +21,7 @@ impl Device {
     fn new(blocks: u64, free: &[u64]) -> Arc<Self> {
         let words = |word: usize| u64::from(free.contains(&(word as u64)));
         let index = Bitmap::from_words(blocks, 1, words).expect("memory");
-        let aside = Aside::default();
-        aside.prepare(blocks).expect("memory");
+        let aside = Aside::new(blocks).expect("memory");
         let owned = (0..blocks).map(|block| AtomicBool::new(!free.contains(&block))).collect();
         Arc::new(Self { index, aside, owned })
     }
