@@ -446,7 +446,12 @@ impl Core {
         if place.word >= self.bitmap.leaf_count() * Native::LEAF_WORDS {
             place.word = 0;
         }
-        if std::mem::take(&mut place.crowded) && self.shard_count() > 1 {
+        let crowded = std::mem::take(&mut place.crowded);
+        if crowded {
+            // Not where it happened: counting there costs those that lose nothing.
+            self.count(Event::LostClaim, place.word);
+        }
+        if crowded && self.shard_count() > 1 {
             // Somebody else works here. Two handles that go through the same leaves in step fail
             // each other's claims and pull each other's cache lines: one of them has to leave.
             place.word = self.home(self.handles.fetch_add(1));

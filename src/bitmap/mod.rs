@@ -215,7 +215,10 @@ impl<G: Geometry> Bitmap<G> {
             }
             match self.take(word, free, free & !piece.mask) {
                 Ok(_) => return Ok(()),
-                Err(now) => free = now,
+                Err(now) => {
+                    self.events.count(Event::LostClaim, piece.word);
+                    free = now;
+                }
             }
         }
     }
@@ -241,12 +244,7 @@ impl<G: Geometry> Bitmap<G> {
             word.store(left, Site::LeafClaim);
             return Ok(free);
         }
-        let taken = word.compare_exchange(free, left, Site::LeafClaim);
-        if taken.is_err() {
-            // Neighbouring words need not share a counter; which they do does not matter.
-            self.events.count(Event::LostClaim, std::ptr::from_ref(word).addr() / 64);
-        }
-        taken
+        word.compare_exchange(free, left, Site::LeafClaim)
     }
 
     /// Gives back the words of `start..` below `failed`, which this thread had claimed.
