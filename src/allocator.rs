@@ -11,6 +11,7 @@ use crate::error::{
     AllocError, CloseError, ConfigError, FreeError, FreeManyError, MarkError, RangeError,
     ResizeError,
 };
+use crate::escrow::Escrow;
 use crate::extent::{Extent, Extents};
 use crate::free_extents::FreeExtents;
 use crate::geometry::Geometry;
@@ -22,6 +23,7 @@ use crate::local;
 use crate::quarantine::Quarantine;
 use crate::region::Region;
 use crate::request::Request;
+use crate::reservation::Reservation;
 use crate::resize::{self, Shrink};
 use crate::shard::Shards;
 use crate::stats::{ShardStats, Stats};
@@ -214,11 +216,13 @@ impl Builder {
         let bitmap = Bitmap::from_words(blocks, shards.height(), free).map_err(memory)?;
         let aside = Aside::new(blocks).map_err(memory)?;
         let surveyed = SurveyRecords::new(shards.count(bitmap.leaf_count())).map_err(memory)?;
+        let escrow = Escrow::new(blocks).map_err(memory)?;
         Ok(Core {
             surveyed,
             pending: CachePadded::new(Counter::new(0)),
             bitmap,
             aside,
+            escrow,
             administration: Claim::default(),
             shards,
             lanes: Lanes::new(),
@@ -451,12 +455,22 @@ impl Allocator {
             let block = index as u64 * width;
             let on_device = self.blocks().saturating_sub(block).min(width) as u32;
             if on_device > 0 {
-                let taken = !(free | self.core.aside.held_in_word(index))
+                let taken = !(free | self.core.unowned_in_word(index))
                     & <Native as Geometry>::Word::span(0, on_device);
                 allocated[(block / 64) as usize] |= taken.to_u64() << (block % 64);
             }
         });
         Ok(allocated)
+    }
+
+    /// Promises that `blocks` blocks can be allocated later, without choosing them: see [`Reservation`].
+    /// A compare-exchange if as many are in escrow already; otherwise an allocation of that many.
+    ///
+    /// # Errors
+    /// [`AllocError::NoSpace`] if fewer blocks are free (and not promised to others);
+    /// [`AllocError::InvalidRequest`] for none, or more than the device has. Nothing is changed then.
+    pub fn reserve(&self, blocks: u64) -> Result<Reservation, AllocError> {
+        Reservation::new(self.core.clone(), blocks)
     }
 
     /// Closes a region: from when this returns until it is opened, no call that begins gets a block of

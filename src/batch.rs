@@ -62,7 +62,7 @@ impl Core {
         Ok(())
     }
 
-    fn no_room_for(&self, len: u64, total: u64) -> AllocError {
+    pub fn no_room_for(&self, len: u64, total: u64) -> AllocError {
         match self.failure(total, 1) {
             // Single blocks fit wherever they are free: others freed some since the search.
             AllocError::NoContiguous { requested, .. } if len == 1 => {

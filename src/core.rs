@@ -10,6 +10,7 @@ use crate::aside::{Aside, Moved};
 use crate::bitmap::{Bitmap, Lost, Pack, ReleaseError, Search, order_above};
 use crate::cursor::{Cursor, Nothing};
 use crate::error::{AllocError, FreeError, MarkError, RangeError, RequestError, on_device};
+use crate::escrow::Escrow;
 use crate::events::Event;
 use crate::extent::{Extent, ExtentList, Extents};
 use crate::geometry::Geometry;
@@ -33,6 +34,8 @@ pub type Native = crate::geometry::Narrow;
 pub const WORD_BLOCKS: u64 = Native::WORD_BLOCKS as u64;
 const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
 
+type NativeWord = <Native as Geometry>::Word;
+
 /// Leaves that each request for a best fit sees to.
 const REFRESHED: u64 = 4096;
 
@@ -44,6 +47,8 @@ pub struct Core {
     pub bitmap: Bitmap<Native>,
     /// Blocks that are neither free nor in use, and the closed regions.
     pub aside: Aside<Native>,
+    /// Blocks that are kept for promises.
+    pub escrow: Escrow<Native>,
     /// Held while regions are closed or the device changes its length: one caller at a time.
     pub administration: Claim,
     pub shards: Shards,
@@ -104,12 +109,8 @@ impl Core {
         let free = self.bitmap.free_at_start().wrapping_add(self.lanes.sum());
         // Lanes are read one after another: a block freed through a lane read late and allocated
         // through one read early counts as two.
-        if free > u64::MAX / 2 { 0 } else { free.min(self.bitmap.blocks()) }
-    }
-
-    /// Free blocks that are promised to somebody. Nobody can ask for that yet.
-    pub fn reserved_blocks(&self) -> u64 {
-        0
+        let free = if free > u64::MAX / 2 { 0 } else { free };
+        (free + self.escrow.spare()).min(self.bitmap.blocks())
     }
 
     /// `len` blocks in one extent.
@@ -305,12 +306,15 @@ impl Core {
         self.quarantine.collect_all(|extent| self.let_out(lane, extent))
     }
 
-    /// Whether an allocation failed for want of space, and the quarantine had some.
+    /// Whether an allocation failed for want of space, and the quarantine or the escrow had some.
     #[inline]
     fn may_retry<T>(&self, cursor: &Cursor, result: &Result<T, AllocError>) -> bool {
-        matches!(result, Err(AllocError::NoSpace { .. } | AllocError::NoContiguous { .. }))
-            && self.quarantine.blocks() > 0
-            && self.collect(cursor.lane) > 0
+        let failed =
+            matches!(result, Err(AllocError::NoSpace { .. } | AllocError::NoContiguous { .. }));
+        let waiting = |core: &Self| core.quarantine.blocks() > 0 && core.collect(cursor.lane) > 0;
+        let spare = |core: &Self| core.escrow.spare() > 0 && core.collect_escrow(cursor.lane) > 0;
+        // Both, if there are both.
+        failed && waiting(self) | spare(self)
     }
 
     /// Frees what comes out of the quarantine: all of it but the blocks that are free already.
@@ -689,13 +693,18 @@ impl Core {
 
     pub fn is_allocated(&self, extent: Extent) -> Result<bool, RangeError> {
         let (start, len) = on_device(extent, self.bitmap.blocks())?;
-        let end = start + len;
-        Ok(self.bitmap.is_allocated(start, len) && self.aside.held_in(start, end) == end)
+        Ok(self.first_unowned(start, start + len) == start + len)
     }
 
-    /// The first block of `start..end` that nobody owns, or `end`.
+    /// The first block of `start..end` that nobody owns, or `end`: free, set aside, or in escrow.
     pub fn first_unowned(&self, start: u64, end: u64) -> u64 {
-        self.bitmap.free_in(start, end).min(self.aside.held_in(start, end))
+        let other = self.aside.held_in(start, end).min(self.escrow.first_in(start, end));
+        self.bitmap.free_in(start, end).min(other)
+    }
+
+    /// Blocks of word `word` that nobody owns and that are not free either.
+    pub fn unowned_in_word(&self, word: usize) -> NativeWord {
+        self.aside.held_in_word(word) | self.escrow.look(word)
     }
 }
 

@@ -115,6 +115,17 @@ pub enum RequestError {
         /// Blocks of the device.
         blocks: u64,
     },
+    /// More blocks than the reservation has left.
+    #[error("{len} blocks, but {reserved} are left of the reservation")]
+    BeyondReservation {
+        /// Blocks asked for.
+        len: u64,
+        /// Blocks that are reserved.
+        reserved: u64,
+    },
+    /// The reservation was made at another allocator.
+    #[error("the reservation is another allocator's")]
+    ForeignReservation,
     /// The alignment is zero or larger than the device.
     #[error("alignment {align} on a device of {blocks} blocks")]
     Align {

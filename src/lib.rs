@@ -80,6 +80,7 @@ mod log;
 mod plan;
 mod region;
 mod request;
+mod reservation;
 mod resize;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
@@ -105,8 +106,8 @@ macro_rules! index_modules {
     )*};
 }
 index_modules!(
-    aside, bitmap, epoch, events, geometry, leaf, ledger, moments, mutant, quarantine, segmented,
-    summary, sync, watch, word
+    aside, bitmap, epoch, escrow, events, geometry, leaf, ledger, moments, mutant, quarantine,
+    segmented, summary, sync, watch, word
 );
 
 pub use allocator::{Allocator, Builder, MAX_BLOCKS, Memory};
@@ -130,6 +131,7 @@ pub use log::{
 };
 pub use region::Region;
 pub use request::Request;
+pub use reservation::Reservation;
 pub use resize::{Shrink, ShrinkFailed};
 #[cfg(feature = "rocksdb")]
 pub use rocks::RocksFreelist;

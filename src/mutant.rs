@@ -162,6 +162,10 @@ mutants! {
     OpenAfterLook,
     /// A range counts as empty when none of it is free, wherever its blocks are.
     EmptyIfNotFree,
+    /// The token of a block is there before the block is in escrow.
+    TokenBeforeBlock,
+    /// Tokens are taken by a look and a store.
+    SpareByStore,
     /// Setting a block aside and looking at the mark are not ordered, nor clearing it and looking.
     WeakClosed,
 }

@@ -112,7 +112,8 @@ impl Region {
     }
 
     /// Whether nobody owns a block of the region. If so, nobody will until it is opened. What a commit has
-    /// freed counts once it has left the quarantine, which this call asks to let out what it can.
+    /// freed counts once it has left the quarantine, which this call asks to let out what it can; blocks kept
+    /// for a [`Reservation`](crate::Reservation) are exchanged for others, as far as others are free.
     /// O(blocks of the region / 64).
     pub fn is_empty(&self) -> bool {
         self.is_empty_in(self.blocks.clone())
@@ -120,9 +121,11 @@ impl Region {
 
     pub(crate) fn is_empty_in(&self, blocks: Range<u64>) -> bool {
         let core = &*self.core;
-        local::with_lane(core, |lane| {
-            core.collect(lane);
-            core.aside.sweep(&core.bitmap, self.leaves.clone(), &mut core.moved(lane));
+        local::with_cursor(core, |cursor| {
+            core.collect(cursor.lane);
+            core.move_escrow(cursor, self.blocks.start, self.blocks.end);
+            let moved = &mut core.moved(cursor.lane);
+            core.aside.sweep(&core.bitmap, self.leaves.clone(), moved);
         });
         core.aside.is_empty(&core.bitmap, blocks)
     }

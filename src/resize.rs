@@ -31,6 +31,7 @@ fn grow_alone(core: &Core, wanted: u64) -> Result<(), ResizeError> {
         }
         core.aside.lengthen(wanted)?;
         core.surveyed.lengthen(core.shards_of(wanted))?;
+        core.escrow.lengthen(wanted)?;
         core.bitmap.lengthen(wanted)
     };
     lengthen().map_err(|memory| ResizeError::OutOfMemory { bytes: memory.bytes as u64 })?;

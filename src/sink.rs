@@ -94,7 +94,7 @@ impl Stats {
         );
         gauge(
             "freemap_reserved_blocks",
-            "Free blocks promised to reservations.",
+            "Blocks kept for reservations, not among the free ones.",
             self.reserved_blocks,
         );
         gauge("freemap_guards", "Read guards alive.", self.guards);

@@ -34,7 +34,7 @@ pub struct Stats {
     /// [`Allocator::collect`](crate::Allocator::collect), or when space is short: an age that grows
     /// from call to call means that nobody asks, or that a guard is never dropped.
     pub quarantine_age: Option<Duration>,
-    /// Blocks that are free and promised to reservations.
+    /// Blocks that are kept for reservations: not among the free ones.
     pub reserved_blocks: u64,
     /// Guards alive.
     pub guards: u64,
@@ -108,7 +108,7 @@ impl Stats {
             pending_blocks: core.pending.get(),
             quarantined_blocks: quarantine.blocks(),
             quarantine_age: quarantine.age(),
-            reserved_blocks: core.reserved_blocks(),
+            reserved_blocks: core.escrow.promised(),
             guards: quarantine.pinned(),
             conflicting_frees: core.conflicts.get(),
             largest_order: largest(orders),

@@ -19,7 +19,8 @@ pub struct Surveyed {
     /// How long ago the survey of the shard was over that was surveyed the longest time ago; `None`
     /// if there was no survey.
     pub age: Option<Duration>,
-    /// Free blocks of the shards, never more than the device has.
+    /// Free blocks of the shards, never more than the device has; without those that are kept for
+    /// reservations to come.
     pub free_blocks: u64,
     /// The maximal free runs that begin in the shards. Since shards are surveyed one after another,
     /// a run that came or went meanwhile may be counted twice, or not at all.

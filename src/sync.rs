@@ -58,6 +58,8 @@ pub enum Site {
     Blocks,
     /// Reading or changing which leaves are closed, or whether any is.
     Closed,
+    /// Reading or changing how many blocks in escrow nobody is promised.
+    Spare,
 }
 
 /// An atomic word of the index.

@@ -335,6 +335,21 @@ fn blocks_on_their_way_out_are_seen() {
     }
 }
 
+#[test]
+fn reserved_blocks_are_seen() {
+    let allocator = Allocator::new(1 << 20).unwrap();
+    let figures = || (allocator.stats().free_blocks, allocator.stats().reserved_blocks);
+    let reservation = allocator.reserve(1000).unwrap();
+    assert_eq!(figures(), ((1 << 20) - 1000, 1000));
+    let other = allocator.reserve(7).unwrap();
+    assert_eq!(figures(), ((1 << 20) - 1007, 1007));
+    drop(reservation);
+    assert_eq!(figures(), ((1 << 20) - 7, 7));
+    allocator.collect();
+    drop(other);
+    assert_eq!(figures(), (1 << 20, 0));
+}
+
 /// Metrics by name, each with its help and its values by label.
 #[derive(Default)]
 struct Text(String);

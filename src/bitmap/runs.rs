@@ -15,13 +15,6 @@ impl<G: Geometry> Bitmap<G> {
         self.run_end(start, start + len) == start + len
     }
 
-    /// Whether all of `start..start + len` is allocated.
-    pub fn is_allocated(&self, start: u64, len: u64) -> bool {
-        Self::pieces(start, len).all(|piece| {
-            self.word(piece.word).load(Site::LeafLook) & piece.mask == G::Word::ZERO
-        })
-    }
-
     /// The first allocated block of `from..to`, or `to`.
     #[inline]
     pub fn run_end(&self, from: u64, to: u64) -> u64 {
