@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crossbeam_utils::CachePadded;
+
 use crate::aside::Aside;
 use crate::bitmap::{Bitmap, OutOfMemory, Verification};
 use crate::core::{Core, Native};
@@ -26,7 +28,9 @@ use crate::request::Request;
 use crate::reservation::Reservation;
 use crate::resize::{self, Shrink};
 use crate::shard::Shards;
-use crate::stats::Stats;
+use crate::stats::{ShardStats, Stats};
+use crate::survey::Survey;
+use crate::surveyed::SurveyRecords;
 use crate::sync::{Claim, Counter};
 use crate::transaction::Transaction;
 use crate::word::Word;
@@ -91,8 +95,9 @@ pub struct Allocator {
 pub struct Memory {
     /// The bitmap: one bit per block, rounded up to whole cache lines.
     pub bitmap: usize,
-    /// Everything beside it: summary, counters, the structure itself; with a ledger also that, which
-    /// is as large as the bitmap.
+    /// Everything beside it: summary, counters, the structure itself; what surveys have left, about 900
+    /// bytes for each shard that was surveyed; with a ledger also that, which is as large as the
+    /// bitmap.
     pub search: usize,
 }
 
@@ -212,9 +217,12 @@ impl Builder {
         let memory = |OutOfMemory { bytes }| ConfigError::OutOfMemory { bytes: bytes as u64 };
         let bitmap = Bitmap::from_words(blocks, shards.height(), free).map_err(memory)?;
         let aside = Aside::new(blocks).map_err(memory)?;
+        let surveyed = SurveyRecords::new(shards.count(bitmap.leaf_count())).map_err(memory)?;
         let escrow = Escrow::new(blocks).map_err(memory)?;
         let pending = Pending::new(blocks).map_err(memory)?;
         Ok(Core {
+            surveyed,
+            committing: CachePadded::new(Counter::new(0)),
             bitmap,
             aside,
             escrow,
@@ -533,14 +541,28 @@ impl Allocator {
         self.core.free_blocks()
     }
 
-    /// Free space by run length, counted in the bitmap. O(blocks), on all threads of the rayon pool
-    /// that the caller is in; a mixture of moments while others allocate and free.
+    /// What the allocator knows about itself, without a look at the bitmap: figures of this moment,
+    /// counters, and the free runs as [surveys](Allocator::survey) have found them. O(shards).
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats::of(&self.core.bitmap);
-        stats.quarantined_blocks = self.quarantined_blocks();
-        stats.guards = self.core.quarantine.pinned();
-        stats.conflicting_frees = self.core.conflicts.get();
-        stats
+        Stats::of(&self.core)
+    }
+
+    /// The same for shard `index`, counted from 0; `None` if there is no such shard. O(1).
+    pub fn shard_stats(&self, index: usize) -> Option<ShardStats> {
+        ShardStats::of(&self.core, index)
+    }
+
+    /// A survey of the free runs of the whole device, which the caller carries on step by step. See
+    /// [`Survey`]. O(1); a survey holds nothing that others would miss and may be dropped anywhere.
+    pub fn survey(&self) -> Survey {
+        Survey::new(self.core.clone(), 0..self.shards())
+    }
+
+    /// A survey of shard `index` alone, counted from 0: for engines that survey those shards again in
+    /// which most has happened, or several at once; `None` if there is no such shard. A run that began
+    /// before the shard is not counted, one that begins in it is followed to its end.
+    pub fn survey_shard(&self, index: usize) -> Option<Survey> {
+        (index < self.shards()).then(|| Survey::new(self.core.clone(), index..index + 1))
     }
 
     /// Compares every level of the index with the one below. Meaningful while nothing else runs;
@@ -561,9 +583,10 @@ impl Allocator {
 
     /// Bytes that the allocator occupies.
     pub fn memory(&self) -> Memory {
-        let Core { bitmap, lanes, quarantine, ledger, .. } = &*self.core;
+        let Core { bitmap, lanes, quarantine, surveyed, ledger, .. } = &*self.core;
         let ledger = ledger.as_ref().map_or(0, |ledger| size_of::<u64>() * ledger.word_count());
-        let beside = lanes.bytes() + quarantine.bytes() + ledger + size_of::<Core>();
+        let beside = lanes.bytes() + quarantine.bytes() + surveyed.bytes() + ledger;
+        let beside = beside + size_of::<Core>();
         let search = bitmap.summary_bytes() + beside;
         Memory { bitmap: bitmap.leaf_bytes(), search }
     }

@@ -25,7 +25,9 @@ impl Core {
         Request::new(len).validate(self.bitmap.blocks())?;
         let total = len.saturating_mul(extents.len() as u64);
         if total > self.bitmap.blocks() {
-            return Err(self.no_room_for(len, total));
+            let error = self.no_room_for(len, total);
+            self.count_refused(cursor.lane, &error);
+            return Err(error);
         }
         let mut filled = 0;
         while filled < extents.len() {

@@ -4,11 +4,14 @@
 use std::fmt::{Debug, Formatter};
 use std::ops::Range;
 
+use crossbeam_utils::CachePadded;
+
 use crate::aside::{Aside, Moved};
 use crate::bitmap::{Bitmap, Lost, Pack, ReleaseError, Search, order_above};
 use crate::cursor::{Cursor, Nothing};
 use crate::error::{AllocError, FreeError, MarkError, RangeError, RequestError, on_device};
 use crate::escrow::Escrow;
+use crate::events::Event;
 use crate::extent::{Extent, ExtentList, Extents};
 use crate::geometry::Geometry;
 use crate::lanes::{LaneId, Lanes};
@@ -18,6 +21,7 @@ use crate::plan::plan;
 use crate::quarantine::Quarantine;
 use crate::request::Request;
 use crate::shard::Shards;
+use crate::surveyed::SurveyRecords;
 use crate::sync::{Claim, Counter};
 
 /// The geometry of this machine.
@@ -61,6 +65,10 @@ pub struct Core {
     pub shards: Shards,
     pub lanes: Lanes,
     pub quarantine: Quarantine,
+    /// Blocks that transactions will free whose commit has begun.
+    pub committing: CachePadded<Counter>,
+    /// What surveys have found.
+    pub surveyed: SurveyRecords,
     /// What frozen transactions will have done, where the store needs it.
     pub ledger: Option<Ledger>,
     /// Blocks that were free already when the quarantine let them out: freed behind its back.
@@ -94,7 +102,12 @@ impl Core {
 
     /// Number of shards.
     pub fn shard_count(&self) -> usize {
-        self.shards.count(self.bitmap.leaf_count())
+        self.shards_of(self.bitmap.blocks())
+    }
+
+    /// Number of shards of `blocks` blocks.
+    pub fn shards_of(&self, blocks: u64) -> usize {
+        self.shards.count(blocks.div_ceil(LEAF_BLOCKS) as usize)
     }
 
     /// The word where the `n`-th handle begins.
@@ -147,8 +160,11 @@ impl Core {
     fn allocate_elsewhere(&self, cursor: &mut Cursor, len: u64) -> Result<Extent, AllocError> {
         let request = Request::new(len);
         request.validate(self.bitmap.blocks())?;
-        let result = self.contiguous(cursor, &request);
-        if self.may_retry(cursor, &result) { self.contiguous(cursor, &request) } else { result }
+        let mut result = self.contiguous(cursor, &request);
+        if self.may_retry(cursor, &result) {
+            result = self.contiguous(cursor, &request);
+        }
+        result.inspect_err(|error| self.count_refused(cursor.lane, error))
     }
 
     /// Appends the extents of `request` to `list`.
@@ -160,11 +176,11 @@ impl Core {
         list: &mut impl ExtentList,
     ) -> Result<(), AllocError> {
         request.validate(self.bitmap.blocks())?;
-        let result = self.allocate_now(cursor, request, list);
+        let mut result = self.allocate_now(cursor, request, list);
         if self.may_retry(cursor, &result) {
-            return self.allocate_now(cursor, request, list);
+            result = self.allocate_now(cursor, request, list);
         }
-        result
+        result.inspect_err(|error| self.count_refused(cursor.lane, error))
     }
 
     #[inline]
@@ -281,6 +297,22 @@ impl Core {
         self.lanes.freed(lane, extent.len);
     }
 
+    /// Counts what happened off the usual path; see [`Events::count`](crate::events::Events::count).
+    pub fn count(&self, event: Event, place: usize) {
+        self.bitmap.events().count(event, place);
+    }
+
+    /// Every refusal that somebody is told of is counted here.
+    #[cold]
+    pub fn count_refused(&self, lane: LaneId, error: &AllocError) {
+        let event = match error {
+            AllocError::NoSpace { .. } => Event::NoSpace,
+            AllocError::NoContiguous { .. } => Event::NoContiguous,
+            _ => return,
+        };
+        self.count(event, lane.index());
+    }
+
     /// Takes exactly `extent`.
     pub fn mark_allocated(&self, lane: LaneId, extent: Extent) -> Result<(), MarkError> {
         let (start, len) = on_device(extent, self.bitmap.blocks())?;
@@ -368,7 +400,7 @@ impl Core {
             let found = self.claim_contiguous(cursor, request, from);
             let (start, len) = found.ok_or_else(|| self.failure(len, align))?;
             if near.is_none() {
-                cursor.place(len).word = ((start + len - 1) / WORD_BLOCKS) as usize;
+                self.go_on(cursor, len, start + len - 1);
             }
             let extent = Extent { start, len };
             if self.keeps(cursor.lane, extent) {
@@ -403,6 +435,16 @@ impl Core {
         let block = cursor.place(len).word as u64 * WORD_BLOCKS;
         // It lies behind the end if the device was made shorter.
         if block < self.bitmap.blocks() { block } else { 0 }
+    }
+
+    /// The handle's next run of the class of `len` blocks is looked for from block `last` on.
+    #[inline(always)]
+    fn go_on(&self, cursor: &mut Cursor, len: u64, last: u64) {
+        let word = (last / WORD_BLOCKS) as usize;
+        let before = std::mem::replace(&mut cursor.place(len).word, word);
+        if !self.shards.same(before / Native::LEAF_WORDS, word / Native::LEAF_WORDS) {
+            self.count(Event::Spill, cursor.lane.index());
+        }
     }
 
     /// The quick way: the beginning of an aligned run of the rounded-up order.
@@ -456,7 +498,12 @@ impl Core {
         if place.word >= self.bitmap.leaf_count() * Native::LEAF_WORDS {
             place.word = 0;
         }
-        if std::mem::take(&mut place.crowded) && self.shard_count() > 1 {
+        let crowded = std::mem::take(&mut place.crowded);
+        if crowded {
+            // Not where it happened: counting there costs those that lose nothing.
+            self.count(Event::LostClaim, place.word);
+        }
+        if crowded && self.shard_count() > 1 {
             // Somebody else works here. Two handles that go through the same leaves in step fail
             // each other's claims and pull each other's cache lines: one of them has to leave.
             place.word = self.home(self.handles.fetch_add(1));
@@ -535,8 +582,8 @@ impl Core {
                 continue;
             }
             if request.near.is_none() {
-                let word = (extent.start + extent.len - 1) / WORD_BLOCKS;
-                cursor.place(left.min(request.max_extent)).word = word as usize;
+                let last = extent.start + extent.len - 1;
+                self.go_on(cursor, left.min(request.max_extent), last);
             }
             if !add(list, before, extent, request.max_extent) {
                 self.give_back(extent);

@@ -131,7 +131,6 @@ pub struct Discarder {
 
 /// What a [`Discarder`] should do next.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum Discarding<'a> {
     /// Tell the device about these, then drop it.
     Batch(Batch<'a>),

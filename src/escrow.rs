@@ -14,7 +14,7 @@ use crate::bitmap::{Bitmap, Search};
 use crate::geometry::Geometry;
 use crate::mutant::{Mutant, mutated};
 use crate::segmented::OutOfMemory;
-use crate::sync::{AtomicWord, Site};
+use crate::sync::{AtomicWord, Counter, Site};
 
 /// What is kept out of the free space of one index.
 #[derive(Debug)]
@@ -23,12 +23,15 @@ pub struct Escrow<G: Geometry> {
     blocks: Bitmap<G>,
     /// Tokens that no promise holds.
     spare: AtomicWord<u64>,
+    /// Blocks put in minus blocks taken out, wrapping: a statistic.
+    held: Counter,
 }
 
 impl<G: Geometry> Escrow<G> {
     /// For a device of `blocks` blocks, with nothing in it. Takes no memory before something is.
     pub fn new(blocks: u64) -> Result<Self, OutOfMemory> {
-        Ok(Self { blocks: Bitmap::none_free(blocks)?, spare: AtomicWord::new(0) })
+        let (spare, held) = (AtomicWord::new(0), Counter::new(0));
+        Ok(Self { blocks: Bitmap::none_free(blocks)?, spare, held })
     }
 
     /// Makes it as long as a device of `blocks` blocks needs. For one caller at a time.
@@ -40,6 +43,12 @@ impl<G: Geometry> Escrow<G> {
     /// Tokens that no promise holds.
     pub fn spare(&self) -> u64 {
         self.spare.load(Site::Spare)
+    }
+
+    /// Blocks that promises hold. Exact while nothing runs.
+    pub fn promised(&self) -> u64 {
+        let promised = self.held.get().wrapping_sub(self.spare());
+        if promised > u64::MAX / 2 { 0 } else { promised }
     }
 
     /// Takes `tokens` of the spare ones, or says how many there are. Repeats only when others took or left
@@ -94,19 +103,24 @@ impl<G: Geometry> Escrow<G> {
     pub fn put_blocks(&self, start: u64, len: u64) {
         let put = self.blocks.release(start, len);
         debug_assert_eq!(put, Ok(()), "blocks we own cannot be in escrow");
+        self.held.add(len);
     }
 
     /// A run of up to `tokens` blocks, for as many of the caller's tokens: the blocks are his. There is
     /// one: of all who search, each holds no more for a moment than he has tokens for.
     pub fn take(&self, tokens: u64) -> Option<(u64, u64)> {
         let search = Search { least: 1, most: tokens, align: 1, take: |run| tokens.min(run) };
-        self.blocks.claim_exact(0, &search).ok()
+        self.blocks.claim_exact(0, &search).ok().inspect(|&(_, len)| self.taken(len))
     }
 
     /// A run of exactly `len` blocks at a multiple of `align`, for as many of the caller's tokens.
     pub fn take_run(&self, len: u64, align: u64) -> Option<(u64, u64)> {
         let search = Search { least: len, most: len, align, take: |_| len };
-        self.blocks.claim_exact(0, &search).ok()
+        self.blocks.claim_exact(0, &search).ok().inspect(|&(_, len)| self.taken(len))
+    }
+
+    fn taken(&self, len: u64) {
+        self.held.add(len.wrapping_neg());
     }
 
     /// The first run of `from..to`, at most `most` blocks of it, if there is any: for those who have just put
@@ -120,6 +134,7 @@ impl<G: Geometry> Escrow<G> {
             }
             let end = self.blocks.run_end(start + 1, to.min(start.saturating_add(most)));
             if self.blocks.claim(start, end - start).is_ok() {
+                self.taken(end - start);
                 return Some((start, end - start));
             }
             from = start + 1;

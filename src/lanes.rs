@@ -30,6 +30,13 @@ pub struct LaneId {
     exclusive: bool,
 }
 
+impl LaneId {
+    /// Which of the lanes it is.
+    pub fn index(self) -> usize {
+        self.index
+    }
+}
+
 impl Lanes {
     /// Lanes that sum to zero.
     pub fn new() -> Self {

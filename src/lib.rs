@@ -71,6 +71,7 @@ mod discarder;
 mod error;
 mod extent;
 mod extent_set;
+mod fragmentation;
 mod free_extents;
 mod guard;
 mod handle;
@@ -84,9 +85,13 @@ mod reservation;
 mod resize;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
+mod runs;
 mod shard;
+mod sink;
 mod stats;
 mod store;
+mod survey;
+mod surveyed;
 mod transaction;
 mod words;
 
@@ -102,8 +107,8 @@ macro_rules! index_modules {
     )*};
 }
 index_modules!(
-    aside, bitmap, epoch, escrow, geometry, leaf, ledger, mutant, pending, quarantine, segmented,
-    summary, sync, watch, word
+    aside, bitmap, epoch, escrow, events, geometry, leaf, ledger, moments, mutant, pending,
+    quarantine, segmented, summary, sync, watch, word
 );
 
 pub use allocator::{Allocator, Builder, MAX_BLOCKS, Memory};
@@ -132,6 +137,10 @@ pub use reservation::Reservation;
 pub use resize::{Shrink, ShrinkFailed};
 #[cfg(feature = "rocksdb")]
 pub use rocks::RocksFreelist;
-pub use stats::Stats;
+pub use runs::{Runs, RunsOfOrder};
+pub use sink::Sink;
+pub use stats::{Counters, ShardStats, Stats};
 pub use store::{Lsn, Store};
+pub use survey::Survey;
+pub use surveyed::Surveyed;
 pub use transaction::{CommitFailed, Frozen, Transaction};

@@ -30,6 +30,7 @@ fn grow_alone(core: &Core, wanted: u64) -> Result<(), ResizeError> {
             ledger.grow(wanted)?;
         }
         core.aside.lengthen(wanted)?;
+        core.surveyed.lengthen(core.shards_of(wanted))?;
         core.escrow.lengthen(wanted)?;
         core.pending.lengthen(wanted)?;
         core.bitmap.lengthen(wanted)
@@ -166,6 +167,7 @@ impl Shrink {
             // Nobody's, and ours: nobody is told of them any more.
             core.bitmap.shorten(self.tail.start);
             core.aside.forget(&core.bitmap, self.tail.clone());
+            core.surveyed.forget(core.shard_count()..core.shards_of(blocks));
             return Ok(());
         } else {
             ResizeError::InUse { live: self.live_blocks() }

@@ -53,6 +53,13 @@ impl Shards {
         shard * self.shard_leaves
     }
 
+    /// Whether two leaves lie in the same shard.
+    #[inline]
+    pub fn same(&self, leaf: usize, other: usize) -> bool {
+        // A shard has a power of two leaves.
+        leaf ^ other < self.shard_leaves
+    }
+
     /// All of `leaf_count` leaves, in the order in which a search that begins at `leaf` goes through them: the rest
     /// of the shard, its beginning, then the shards behind and before it.
     #[inline]

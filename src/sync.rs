@@ -340,7 +340,8 @@ impl Counter {
         self.fetch_add(value);
     }
 
-    /// Adds `value`, wrapping, as the only writer: two plain moves instead of a locked one.
+    /// Adds `value`, wrapping, as the only writer (or what another adds may be lost): two plain moves
+    /// instead of a locked one.
     #[inline(always)]
     pub fn add_as_owner(&self, value: u64) {
         self.0.store(self.get().wrapping_add(value), std::sync::atomic::Ordering::Relaxed);
@@ -354,6 +355,11 @@ impl Counter {
     /// Replaces the value.
     pub fn set(&self, value: u64) {
         self.0.store(value, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Replaces the value and returns what was there before.
+    pub fn swap(&self, value: u64) -> u64 {
+        self.0.swap(value, std::sync::atomic::Ordering::Relaxed)
     }
 
     /// The value.

@@ -71,6 +71,8 @@ struct Open {
     frozen: bool,
     /// Its changes are in the allocator's ledger.
     entered: bool,
+    /// Blocks by which the allocator counts it as being committed.
+    pending: u64,
 }
 
 /// A transaction that takes no more changes, while the engine makes its [`Delta`] durable in a log
@@ -329,6 +331,7 @@ impl Open {
             in_doubt: false,
             frozen: false,
             entered: false,
+            pending: 0,
         }
     }
 
@@ -339,12 +342,23 @@ impl Open {
             None => None,
         };
         (self.frozen, self.entered) = (true, conflict.is_none());
-        let (allocated, freed) = (self.allocated.iter().collect(), self.freed.iter().collect());
+        let allocated = self.allocated.iter().collect();
+        let freed: Extents = self.freed.iter().collect();
+        self.count_pending(freed.blocks());
         Delta { allocated, freed, origin: Some(self.core.id), conflict }
+    }
+
+    /// Counts as being committed with so many blocks to be freed.
+    fn count_pending(&mut self, blocks: u64) {
+        let before = std::mem::replace(&mut self.pending, blocks);
+        if blocks != before {
+            self.core.committing.add(blocks.wrapping_sub(before));
+        }
     }
 
     /// Undoes [`Open::freeze`].
     fn thaw(&mut self) {
+        self.count_pending(0);
         self.frozen = false;
         if let (true, Some(ledger)) = (std::mem::take(&mut self.entered), &self.core.ledger) {
             ledger.leave(self.changes());
@@ -378,6 +392,7 @@ impl Open {
 /// Rolls back: nothing is left here after a commit.
 impl Drop for Open {
     fn drop(&mut self) {
+        self.count_pending(0);
         if self.in_doubt {
             return;
         }

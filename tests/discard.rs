@@ -15,7 +15,7 @@ fn all(discarder: &mut Discarder, mut now: Instant) -> Vec<Vec<Extent>> {
         match discarder.next(now) {
             Discarding::Batch(batch) => batches.push(batch.extents().to_vec()),
             Discarding::Later(pause) => now += pause,
-            _ => return batches,
+            Discarding::Nothing => return batches,
         }
     }
 }
@@ -109,7 +109,7 @@ fn limits_are_kept() {
                 blocks += batch.extents().iter().map(|extent| extent.len).sum::<u64>();
             }
             Discarding::Later(pause) => now += pause,
-            _ => break,
+            Discarding::Nothing => break,
         }
         let most = 100.0 + 50.0 * (now - start).as_secs_f64();
         assert!(blocks as f64 <= most + 1.0, "{blocks} blocks in {:?}", now - start);

@@ -3,7 +3,7 @@
 
 use freemap::{
     AllocError, Allocator, Extent, FreeError, FreeManyError, MarkError, RangeError, Request,
-    RequestError,
+    RequestError, Runs,
 };
 use proptest::prelude::*;
 
@@ -360,9 +360,9 @@ impl World {
         let free = self.oracle.free();
         assert_eq!((found.free_blocks, self.allocator.free_blocks()), (free, free));
         let runs = self.oracle.runs();
-        let stats = self.allocator.stats();
-        assert_eq!((stats.free_blocks, stats.free_runs), (free, runs.len() as u64));
-        assert_eq!(stats.largest_run, runs.iter().map(|run| run.len).max().unwrap_or(0));
+        let survey = self.allocator.survey().finish();
+        assert_eq!(survey, runs.iter().copied().collect::<Runs>());
+        assert_eq!(survey.blocks(), free);
         let bitmap = self.allocator.to_bitmap().unwrap();
         for (block, &free) in self.oracle.0.iter().enumerate() {
             assert_eq!(bitmap[block / 64] >> (block % 64) & 1 == 0, free);

@@ -157,7 +157,7 @@ fn nothing_is_lost_that_is_counted_in_a_lane_of_another() {
             let sharer = scope.spawn(|| churn_without_handle(begin, allocator));
             churn_by(begin, second) + sharer.join().unwrap()
         });
-        assert_eq!(allocator.stats().free_blocks, BLOCKS - held);
+        assert_eq!(allocator.survey().finish().blocks(), BLOCKS - held);
         assert_eq!(allocator.free_blocks(), BLOCKS - held);
     }
 }

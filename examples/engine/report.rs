@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
-use freemap::Stats;
+use freemap::{Runs, Stats};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
@@ -54,6 +54,7 @@ pub struct Report {
     allocate: Histogram<u64>,
     durable: Histogram<u64>,
     stats: Stats,
+    runs: Runs,
     blocks: u64,
     objects: usize,
     corrupt_blocks: u64,
@@ -91,6 +92,7 @@ impl Report {
             allocate: merged(|w| &w.allocate),
             durable: merged(|w| &w.durable),
             stats: store.allocator().stats(),
+            runs: store.allocator().survey().finish(),
             blocks: store.allocator().blocks(),
             objects: store.objects().len(),
             corrupt_blocks: run.corrupt_blocks + sum(|w| w.corrupt_blocks),
@@ -158,11 +160,8 @@ impl Report {
             row("extents per object", format!("{:.2}", self.extents_per_object));
         }
         row("in use", format!("{:.1} % of {} blocks", self.in_use(), self.blocks));
-        row(
-            "free runs",
-            format!("{}, largest {} blocks", self.stats.free_runs, self.stats.largest_run),
-        );
-        row("fragmentation", format!("{:.4}", self.stats.fragmentation()));
+        row("free runs", format!("{}, largest {} blocks", self.runs.count(), self.runs.largest()));
+        row("fragmentation", format!("{:.4}", self.runs.fragmentation()));
         row("verification", self.verdict());
         table.to_string()
     }
@@ -200,9 +199,9 @@ impl Report {
             "in_use_percent": self.in_use(),
             "blocks": self.blocks,
             "free_blocks": self.stats.free_blocks,
-            "free_runs": self.stats.free_runs,
-            "largest_run": self.stats.largest_run,
-            "fragmentation": self.stats.fragmentation(),
+            "free_runs": self.runs.count(),
+            "largest_run": self.runs.largest(),
+            "fragmentation": self.runs.fragmentation(),
             "corrupt_blocks": self.corrupt_blocks,
             "verified": self.verified(),
             "verdict": self.verdict(),

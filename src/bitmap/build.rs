@@ -4,6 +4,7 @@
 use rayon::prelude::*;
 
 use super::Bitmap;
+use crate::events::Events;
 use crate::geometry::Geometry;
 use crate::leaf::Leaf;
 use crate::segmented::{OutOfMemory, Segmented, reserved};
@@ -60,6 +61,7 @@ impl<G: Geometry> Bitmap<G> {
             leaves: Segmented::new(leaves),
             summary: Summary::new(nodes, height)?,
             watch: Watch::default(),
+            events: Events::new(),
             blocks: AtomicWord::new(blocks),
             free_at_start,
         })
@@ -76,6 +78,7 @@ impl<G: Geometry> Bitmap<G> {
             leaves: Segmented::new(Leaf::none_free(leaf_count)?),
             summary: Summary::new(nodes, 1)?,
             watch: Watch::default(),
+            events: Events::new(),
             blocks: AtomicWord::new(blocks),
             free_at_start: 0,
         })

@@ -29,6 +29,7 @@ pub use crate::segmented::OutOfMemory;
 pub use search::{Lost, Pack, Search, order_above};
 pub use verify::{Difference, Verification};
 
+use crate::events::{Event, Events};
 use crate::geometry::Geometry;
 use crate::leaf::Leaf;
 use crate::mutant::{Mutant, mutated};
@@ -44,6 +45,7 @@ pub struct Bitmap<G: Geometry> {
     leaves: Segmented<Leaf<G>>,
     summary: Summary<G>,
     watch: Watch,
+    events: Events,
     blocks: AtomicWord<u64>,
     free_at_start: u64,
 }
@@ -91,6 +93,11 @@ impl<G: Geometry> Bitmap<G> {
     /// Number of free blocks when the index was built.
     pub fn free_at_start(&self) -> u64 {
         self.free_at_start
+    }
+
+    /// What happens off the usual path, counted.
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     /// Bytes of the leaves: the bitmap itself.
@@ -209,7 +216,10 @@ impl<G: Geometry> Bitmap<G> {
             }
             match self.take(word, free, free & !piece.mask) {
                 Ok(_) => return Ok(()),
-                Err(now) => free = now,
+                Err(now) => {
+                    self.events.count(Event::LostClaim, piece.word);
+                    free = now;
+                }
             }
         }
     }
@@ -263,6 +273,8 @@ impl<G: Geometry> Bitmap<G> {
             return Ok(());
         }
         let held = (failed.word as u64 * u64::from(G::WORD_BLOCKS)).saturating_sub(start);
+        let event = if held == 0 { Event::LostClaim } else { Event::RolledBackClaim };
+        self.events.count(event, failed.word);
         if held == 0 || mutated(Mutant::NoRollback) {
             return Err(conflict);
         }

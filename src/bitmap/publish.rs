@@ -5,6 +5,7 @@
 //! there next, but for claims of whole leaves.
 
 use super::Bitmap;
+use crate::events::Event;
 use crate::geometry::Geometry;
 use crate::mutant::{Mutant, mutated};
 use crate::sync::{AtomicWord, Site};
@@ -182,6 +183,7 @@ impl<G: Geometry> Bitmap<G> {
             if mine == G::Word::ZERO {
                 return;
             }
+            self.events.count_roughly(Event::Repair, index);
             let held = if mutated(Mutant::ReleaseOthersGuards) { shown } else { mine };
             let mut guard = Guard { held: Some((node.guard(), held)) };
             self.clear(level, index, mine, orders, &mut guard);

@@ -129,4 +129,25 @@ impl<G: Geometry> Bitmap<G> {
         }
         None
     }
+
+    /// Whether `leaf` may have a free block. One that was free all the time is not missed.
+    #[inline]
+    pub fn may_have_free(&self, leaf: usize) -> bool {
+        let (node, bit) = self.summary.parent(1, leaf);
+        node.may_have(0) & bit != G::Word::ZERO
+    }
+
+    /// The words of `leaf` in ascending order, 1 = free, each read when it is asked for.
+    #[inline]
+    pub fn leaf_words(&self, leaf: usize) -> impl Iterator<Item = G::Word> + '_ {
+        self.leaves[leaf].words().iter().map(|word| word.load(Site::LeafLook))
+    }
+
+    /// The largest order that the top node of shard `shard` shows right now: a hint, which may promise
+    /// too much. O(orders).
+    pub fn largest_order(&self, shard: usize) -> Option<u32> {
+        let node = self.summary.node(self.summary.height(), shard);
+        let shown = |order: &u32| node.has(*order).load(Site::HasLook) != G::Word::ZERO;
+        (0..=G::MAX_ORDER).rev().find(shown)
+    }
 }

@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use super::Bitmap;
+use crate::events::Event;
 use crate::extent::Extent;
 use crate::geometry::Geometry;
 use crate::summary::{Found, Look};
@@ -75,7 +76,7 @@ pub fn order_within(len: u64) -> u32 {
 
 impl<G: Geometry> Bitmap<G> {
     /// Claims the lowest free block of word `word`, if it has one: the shortest way there is. One
-    /// attempt.
+    /// attempt; whoever asked counts that it was lost.
     #[inline(always)]
     pub fn claim_one_in(&self, word: usize) -> Result<Option<u64>, Lost> {
         let atomic = self.word(word);
@@ -116,7 +117,14 @@ impl<G: Geometry> Bitmap<G> {
             *extent = Extent { start: first + u64::from(place), len: u64::from(len) };
             taken += 1;
         }
-        if taken > 0 && self.take(atomic, free, free & !mask).is_ok() { taken } else { 0 }
+        if taken == 0 {
+            return 0;
+        }
+        if self.take(atomic, free, free & !mask).is_err() {
+            self.events.count(Event::LostClaim, word);
+            return 0;
+        }
+        taken
     }
 
     /// In how many of its words the leaf of word `word` has an aligned run of `order`.
@@ -138,7 +146,10 @@ impl<G: Geometry> Bitmap<G> {
                 Ok(_) => {
                     return Some(word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place));
                 }
-                Err(now) => free = now,
+                Err(now) => {
+                    self.events.count(Event::LostClaim, word);
+                    free = now;
+                }
             }
         }
     }
@@ -267,6 +278,7 @@ impl<G: Geometry> Bitmap<G> {
         search: &Search<F>,
     ) -> Result<(u64, u64), Ticket> {
         loop {
+            self.events.count(Event::ExactSearch, (from / G::LEAF_BLOCKS as u64) as usize);
             let ticket = self.watch.register(search.least);
             if let Some(extent) = self.claim_quick(from, search) {
                 return Ok(extent);
