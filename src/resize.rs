@@ -12,28 +12,40 @@ use crate::local;
 use crate::region::Region;
 use crate::segmented::OutOfMemory;
 
-/// See [`Allocator::grow`](crate::Allocator::grow).
-pub fn grow(core: &Core, blocks: u64) -> Result<(), ResizeError> {
-    core.administration.with(|| grow_alone(core, blocks)).unwrap_or(Err(CloseError::Busy.into()))
+/// See [`Allocator::grow`](crate::Allocator::grow). `durable` has a store write the new length, at the
+/// moment when nothing but that can fail any more.
+pub fn grow<E: From<ResizeError>>(
+    core: &Core,
+    blocks: u64,
+    durable: impl FnOnce() -> Result<(), E>,
+) -> Result<(), E> {
+    let grown = core.administration.with(|| grow_alone(core, blocks, durable));
+    grown.unwrap_or_else(|| Err(ResizeError::from(CloseError::Busy).into()))
 }
 
-fn grow_alone(core: &Core, wanted: u64) -> Result<(), ResizeError> {
+fn grow_alone<E: From<ResizeError>>(
+    core: &Core,
+    wanted: u64,
+    durable: impl FnOnce() -> Result<(), E>,
+) -> Result<(), E> {
     let blocks = core.bitmap.blocks();
     if wanted > MAX_BLOCKS {
-        return Err(ResizeError::TooManyBlocks { wanted, max: MAX_BLOCKS });
+        return Err(ResizeError::TooManyBlocks { wanted, max: MAX_BLOCKS }.into());
     }
     if wanted < blocks {
-        return Err(ResizeError::Length { blocks, wanted });
+        return Err(ResizeError::Length { blocks, wanted }.into());
     }
-    let lengthen = || -> Result<(), OutOfMemory> {
+    let make_room = || -> Result<(), OutOfMemory> {
         if let Some(ledger) = &core.ledger {
             ledger.grow(wanted)?;
         }
         core.aside.lengthen(wanted)?;
         core.escrow.lengthen(wanted)?;
-        core.bitmap.lengthen(wanted)
+        core.bitmap.make_room(wanted)
     };
-    lengthen().map_err(|memory| ResizeError::OutOfMemory { bytes: memory.bytes as u64 })?;
+    make_room().map_err(|memory| ResizeError::OutOfMemory { bytes: memory.bytes as u64 })?;
+    durable()?;
+    core.bitmap.set_length(wanted);
     if wanted > blocks {
         let added = Extent { start: blocks, len: wanted - blocks };
         local::with_lane(core, |lane| core.let_out(lane, added));
@@ -79,20 +91,27 @@ pub struct Shrink {
 
 /// The device could not be made shorter yet.
 #[derive(Debug)]
-pub struct ShrinkFailed {
+pub struct ShrinkFailed<E = ResizeError> {
     /// As it was: to be finished later, or dropped.
     pub shrink: Shrink,
     /// Why not.
-    pub error: ResizeError,
+    pub error: E,
 }
 
-impl Display for ShrinkFailed {
+impl<E> ShrinkFailed<E> {
+    /// The error alone; the tail is open again.
+    pub fn into_error(self) -> E {
+        self.error
+    }
+}
+
+impl<E: Display> Display for ShrinkFailed<E> {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         write!(f, "the device is as long as it was: {}", self.error)
     }
 }
 
-impl std::error::Error for ShrinkFailed {
+impl<E: std::error::Error + 'static> std::error::Error for ShrinkFailed<E> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.error)
     }
@@ -146,28 +165,39 @@ impl Shrink {
     /// See [`ShrinkFailed`]: blocks behind the new end are in use; the device has grown meanwhile; or
     /// another region is being closed at this moment. Nothing is changed then.
     pub fn finish(self) -> Result<(), ShrinkFailed> {
-        let core = self.region.core().clone();
-        let busy = CloseError::Busy.into();
-        if !core.administration.acquire() {
-            return Err(ShrinkFailed { shrink: self, error: busy });
-        }
-        let finished = self.finish_alone();
-        core.administration.release();
-        finished
+        self.finish_with(|| Ok(()))
     }
 
-    fn finish_alone(self) -> Result<(), ShrinkFailed> {
-        let blocks = self.core().bitmap.blocks();
-        let error = if blocks != self.tail.end {
-            ResizeError::Length { blocks, wanted: self.tail.start }
-        } else if !self.is_empty() {
-            ResizeError::InUse { live: self.live_blocks() }
-        } else {
-            self.core().bitmap.shorten(self.tail.start);
-            self.region.end(self.tail);
-            return Ok(());
+    /// The same; `durable` has a store write the new length, at the moment when nothing but that can fail
+    /// any more.
+    pub(crate) fn finish_with<E: From<ResizeError>>(
+        self,
+        durable: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), ShrinkFailed<E>> {
+        let core = self.core().clone();
+        let done = match core.administration.own() {
+            None => Err(ResizeError::from(CloseError::Busy).into()),
+            Some(owner) => self.check().map_err(E::from).and_then(|()| durable()).map(|()| owner),
         };
-        Err(ShrinkFailed { shrink: self, error })
+        match done {
+            Ok(_owner) => {
+                core.bitmap.shorten(self.tail.start);
+                self.region.end(self.tail);
+                Ok(())
+            }
+            Err(error) => Err(ShrinkFailed { shrink: self, error }),
+        }
+    }
+
+    fn check(&self) -> Result<(), ResizeError> {
+        let blocks = self.core().bitmap.blocks();
+        if blocks != self.tail.end {
+            Err(ResizeError::Length { blocks, wanted: self.tail.start })
+        } else if !self.is_empty() {
+            Err(ResizeError::InUse { live: self.live_blocks() })
+        } else {
+            Ok(())
+        }
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
