@@ -279,20 +279,25 @@ impl<G: Geometry> Aside<G> {
     /// Makes `blocks`, which lie in leaves that the caller has closed, his if all of them are set aside.
     /// O(blocks / 64).
     pub fn take(&self, blocks: Range<u64>) -> bool {
-        let words = || Bitmap::<G>::words_of(blocks.start, blocks.end - blocks.start);
-        for (nth, (word, mask)) in words().enumerate() {
+        for (word, mask) in Bitmap::<G>::words_of(blocks.start, blocks.end - blocks.start) {
             let taken = self.held.take_in_word(word, mask);
             if taken != mask && !mutated(Mutant::TakeWithoutAll) {
                 if !mutated(Mutant::TakeWithoutPutBack) {
                     self.held.add_in_word(word, taken);
-                    words().take(nth).for_each(|(word, mask)| {
-                        self.held.add_in_word(word, mask);
-                    });
+                    let word_start = first_block::<G>(word).max(blocks.start);
+                    self.put_back(blocks.start..word_start);
                 }
                 return false;
             }
         }
         true
+    }
+
+    /// Undoes [`take`](Self::take).
+    pub fn put_back(&self, blocks: Range<u64>) {
+        for (word, mask) in Bitmap::<G>::words_of(blocks.start, blocks.end - blocks.start) {
+            self.held.add_in_word(word, mask);
+        }
     }
 
     /// Has `blocks`, which are behind the end of the device, be in neither bitmap: a double free that did
