@@ -184,10 +184,9 @@ impl Group {
     /// As many blocks as the group has, where it lies.
     fn counted(&self) -> Extent {
         match self.part {
-            Part::Word(word, mask) => Extent {
-                start: u64::from(word) * WORD_BLOCKS,
-                len: u64::from(mask.count_ones()),
-            },
+            Part::Word(word, mask) => {
+                Extent { start: u64::from(word) * WORD_BLOCKS, len: u64::from(mask.count_ones()) }
+            }
             Part::Words(extent) => extent,
         }
     }
