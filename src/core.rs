@@ -27,7 +27,7 @@ pub type Native = crate::geometry::Narrow;
 
 /// Blocks of one word of the bitmap.
 pub const WORD_BLOCKS: u64 = Native::WORD_BLOCKS as u64;
-const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
+pub const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
 
 /// Leaves that each request for a best fit sees to.
 const REFRESHED: u64 = 4096;
@@ -163,6 +163,9 @@ impl Core {
     #[inline(always)]
     pub fn free(&self, cursor: &mut Cursor, extent: Extent) -> Result<(), FreeError> {
         self.release(cursor.lane, extent)?;
+        if extent.len > 1 {
+            self.saw_freed(cursor, extent.start, extent.len);
+        }
         cursor.freed(extent.start, extent.len);
         Ok(())
     }
@@ -301,6 +304,12 @@ impl Core {
             });
         }
         let Some(near) = near else {
+            if len > 1
+                && align == 1
+                && let Some(start) = self.claim_fitting(cursor, len)
+            {
+                return Some((start, len));
+            }
             return self.around_cursor(cursor, order, len).map(claimed);
         };
         // Only the first part holds blocks below `near`, which come last in the order.

@@ -12,9 +12,11 @@ use crate::transaction::Transaction;
 /// A way to an [`Allocator`](crate::Allocator) for one thread or reactor core: a place to allocate
 /// at, a counter of its own, and the memory of what was not to be had.
 ///
-/// Handles are cheap, start in different shards, and move on when theirs has nothing that fits. What a
-/// handle allocates in sequence lies in sequence as long as there is plenty; where free space is short
-/// (single blocks: about 98 % full), it takes first what it has itself freed last, if that still fits.
+/// Handles start in different shards, and move on when theirs has nothing that fits. Single blocks that
+/// a handle allocates in sequence lie in sequence as long as there is plenty; where free space is short
+/// (about 98 % full), it takes first what it has itself freed last. For several blocks it takes the
+/// shortest free run of those it has seen that is long enough; it remembers up to eight of each length,
+/// in 19 KiB, from the first such request or free on.
 /// A handle may be dropped or leaked at any time: no block is lost with it, since it holds none. Up to
 /// 64 handles of an allocator count without a locked instruction; those beyond share counters.
 ///

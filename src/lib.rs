@@ -70,6 +70,7 @@ mod delta;
 mod error;
 mod extent;
 mod extent_set;
+mod fit;
 mod free_extents;
 mod guard;
 mod handle;
@@ -80,6 +81,7 @@ mod plan;
 mod request;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
+mod seen;
 mod shard;
 mod stats;
 mod store;

@@ -18,6 +18,7 @@
 //! 5. *Lock-freedom.* A loop repeats only because another operation succeeded.
 
 mod build;
+mod fit;
 mod publish;
 mod runs;
 mod search;
