@@ -14,7 +14,7 @@ use crate::lanes::Lanes;
 use crate::ledger::Ledger;
 use crate::local;
 use crate::quarantine::Quarantine;
-use crate::request::Request;
+use crate::request::{Effort, Request};
 use crate::shard::Shards;
 use crate::stats::Stats;
 use crate::sync::Counter;
@@ -320,7 +320,21 @@ impl Allocator {
         request: &Request,
         extents: &mut Vec<Extent>,
     ) -> Result<(), AllocError> {
-        local::with_cursor(&self.core, |cursor| self.core.allocate_into(cursor, request, extents))
+        local::with_cursor(&self.core, |cursor| self.core.allocate_into(cursor, request, extents))?;
+        Ok(())
+    }
+
+    /// As [`Allocator::allocate_with`], and says what it took: see
+    /// [`Handle::allocate_reported`](crate::Handle::allocate_reported).
+    ///
+    /// # Errors
+    /// See [`AllocError`]; nothing is allocated then.
+    pub fn allocate_reported(&self, request: &Request) -> Result<(Extents, Effort), AllocError> {
+        let mut extents = Extents::new();
+        let effort = local::with_cursor(&self.core, |cursor| {
+            self.core.allocate_into(cursor, request, &mut extents)
+        })?;
+        Ok((extents, effort))
     }
 
     /// Fills `extents` with extents of `len` blocks each: see

@@ -14,7 +14,7 @@ use crate::lanes::{LaneId, Lanes};
 use crate::ledger::Ledger;
 use crate::plan::plan;
 use crate::quarantine::Quarantine;
-use crate::request::Request;
+use crate::request::{Effort, Request};
 use crate::shard::Shards;
 use crate::sync::Counter;
 
@@ -131,13 +131,14 @@ impl Core {
         cursor: &mut Cursor,
         request: &Request,
         list: &mut impl ExtentList,
-    ) -> Result<(), AllocError> {
+    ) -> Result<Effort, AllocError> {
         request.validate(self.bitmap.blocks())?;
-        let result = self.allocate_now(cursor, request, list);
+        let mut effort = Effort::default();
+        let mut result = self.allocate_now(cursor, request, list, &mut effort);
         if self.may_retry(cursor, &result) {
-            return self.allocate_now(cursor, request, list);
+            result = self.allocate_now(cursor, request, list, &mut effort);
         }
-        result
+        result.map(|()| effort)
     }
 
     #[inline]
@@ -146,9 +147,14 @@ impl Core {
         cursor: &mut Cursor,
         request: &Request,
         list: &mut impl ExtentList,
+        effort: &mut Effort,
     ) -> Result<(), AllocError> {
         if request.scattered {
-            return self.scattered(cursor, request, list);
+            return if request.takes_any_pieces() {
+                self.gang(cursor, request, list, effort)
+            } else {
+                self.scattered(cursor, request, list, effort)
+            };
         }
         let extent = self.contiguous(cursor, request)?;
         if !list.append(extent) {
@@ -287,7 +293,7 @@ impl Core {
 
     /// The quick way: the beginning of an aligned run of the rounded-up order.
     #[inline]
-    fn aligned(&self, cursor: &mut Cursor, request: &Request, from: u64) -> Option<(u64, u64)> {
+    pub fn aligned(&self, cursor: &mut Cursor, request: &Request, from: u64) -> Option<(u64, u64)> {
         let &Request { len, align, near, best_fit, .. } = request;
         if len > LEAF_BLOCKS || align > LEAF_BLOCKS || !align.is_power_of_two() {
             return None;
@@ -377,7 +383,7 @@ impl Core {
 
     /// The leaves in the order in which `request` should look at them, beginning at block `from`.
     #[inline]
-    fn search_order(&self, request: &Request, from: u64) -> [Range<usize>; 4] {
+    pub fn search_order(&self, request: &Request, from: u64) -> [Range<usize>; 4] {
         let leaf = (from / LEAF_BLOCKS) as usize;
         if request.near.is_some() {
             let end = self.bitmap.leaf_count();
@@ -386,11 +392,11 @@ impl Core {
         self.shards.search_order(leaf)
     }
 
-    fn known_to_fail(&self, cursor: &Cursor, least: u64, align: u64) -> bool {
+    pub fn known_to_fail(&self, cursor: &Cursor, least: u64, align: u64) -> bool {
         cursor.known_to_fail(least, align, |ticket| self.bitmap.still_none(ticket))
     }
 
-    fn remember(&self, cursor: &mut Cursor, nothing: Nothing) {
+    pub fn remember(&self, cursor: &mut Cursor, nothing: Nothing) {
         cursor.remember(nothing, |ticket| self.bitmap.still_none(ticket));
     }
 
@@ -409,11 +415,17 @@ impl Core {
         cursor: &mut Cursor,
         request: &Request,
         list: &mut impl ExtentList,
+        effort: &mut Effort,
     ) -> Result<(), AllocError> {
         let before = list.extents().len();
         let mut left = request.len;
         let mut order = u32::MAX;
         while let Some(extent) = self.piece(cursor, request, left, &mut order) {
+            effort.leaves += 1;
+            if effort.leaves >= request.effort && order > order_above(request.min_extent) {
+                order = order_above(request.min_extent);
+                effort.gave_up = true;
+            }
             if request.near.is_none() {
                 let word = (extent.start + extent.len - 1) / WORD_BLOCKS;
                 cursor.place(left.min(request.max_extent)).word = word as usize;
@@ -553,7 +565,7 @@ impl Core {
         debug_assert_eq!(released, Ok(()), "blocks we own cannot be free");
     }
 
-    fn give_back_from(&self, list: &mut impl ExtentList, before: usize) {
+    pub fn give_back_from(&self, list: &mut impl ExtentList, before: usize) {
         for &extent in &list.extents()[before..] {
             self.give_back(extent);
         }
@@ -597,7 +609,7 @@ fn share(request: &Request, left: u64, run: u64) -> u64 {
 }
 
 /// Appends `extent`, or lengthens the last extent behind `before` by it if they are neighbours.
-fn add(list: &mut impl ExtentList, before: usize, extent: Extent, max: u64) -> bool {
+pub fn add(list: &mut impl ExtentList, before: usize, extent: Extent, max: u64) -> bool {
     if let Some(last) = list.extents()[before..].last_mut()
         && last.start + last.len == extent.start
         && last.len + extent.len <= max

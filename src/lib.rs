@@ -72,6 +72,7 @@ mod extent;
 mod extent_set;
 mod fit;
 mod free_extents;
+mod gang;
 mod guard;
 mod handle;
 mod lanes;
@@ -121,7 +122,7 @@ pub use log::{
     Authority, CommitError, Committing, CreateOptions, Disk, Figures, FileDisk, Flusher, IoFailure,
     LogError, OpenOptions, Opened, Part, Pending, Report, SpaceMapLog,
 };
-pub use request::Request;
+pub use request::{Effort, Request};
 #[cfg(feature = "rocksdb")]
 pub use rocks::RocksFreelist;
 pub use stats::Stats;

@@ -3,6 +3,8 @@
 //! - this file: the structure, claims and releases of given ranges;
 //! - `publish`: how the summary follows the leaves;
 //! - `search`: finding a run to claim;
+//! - `pieces`: claiming many runs in one pass;
+//! - `fit`: measuring runs to choose from;
 //! - `runs`: reading runs;
 //! - `build`: construction in parallel;
 //! - `verify`: comparing every level with the one below.
@@ -19,6 +21,7 @@
 
 mod build;
 mod fit;
+mod pieces;
 mod publish;
 mod runs;
 mod search;
@@ -27,6 +30,7 @@ mod tests;
 mod verify;
 
 pub use build::OutOfMemory;
+pub use pieces::{Refused, Wanted};
 pub use search::{Lost, Pack, Search, order_above};
 pub use verify::{Difference, Verification};
 
