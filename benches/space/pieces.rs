@@ -35,6 +35,9 @@ pub fn pieces(blocks: u64) {
     let mut figures = table(&["what", "median", "of one block"]);
     let requests = times.len() as f64;
     let (first, median) = (times[0], median(times));
+    row(&mut figures, &[&"first request, us", &format!("{first:.1}"), &""]);
+    let each = format!("{:.1} ns", 1e3 * median / LEN as f64);
+    row(&mut figures, &[&"request, us", &format!("{median:.1}"), &each]);
     row(&mut figures, &[&"leaves looked into", &format!("{:.1}", leaves as f64 / requests), &""]);
     row(&mut figures, &[&"pieces", &format!("{:.1}", pieces as f64 / requests), &""]);
     print(figures);
