@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
+use crate::aside::Aside;
 use crate::bitmap::{Bitmap, OutOfMemory, Verification};
 use crate::core::{Core, Native};
-use crate::error::{AllocError, ConfigError, FreeError, FreeManyError, MarkError, RangeError};
+use crate::error::{
+    AllocError, CloseError, ConfigError, FreeError, FreeManyError, MarkError, RangeError,
+    ResizeError,
+};
+use crate::escrow::Escrow;
 use crate::extent::{Extent, Extents};
 use crate::free_extents::FreeExtents;
 use crate::geometry::Geometry;
@@ -14,10 +19,13 @@ use crate::lanes::Lanes;
 use crate::ledger::Ledger;
 use crate::local;
 use crate::quarantine::Quarantine;
+use crate::region::Region;
 use crate::request::{Effort, Request};
+use crate::reservation::Reservation;
+use crate::resize::{self, Shrink};
 use crate::shard::Shards;
 use crate::stats::Stats;
-use crate::sync::Counter;
+use crate::sync::{Claim, Counter};
 use crate::transaction::Transaction;
 use crate::word::Word;
 use crate::words::{expect_count, on_device, zeroed};
@@ -52,7 +60,8 @@ static ALLOCATORS: Counter = Counter::new(0);
 /// # Memory
 ///
 /// One bit per block, and one byte of summary per 256 blocks beside it: 32 MiB and 1 MiB for 1 TiB
-/// of 4 KiB blocks; see [`Allocator::memory`].
+/// of 4 KiB blocks; see [`Allocator::memory`]. As much address space again, twice, is reserved for
+/// regions that are closed and for space that is promised; of that, memory is taken as it is used.
 ///
 /// ```
 /// use freemap::{Allocator, Extent};
@@ -198,10 +207,15 @@ impl Builder {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         let wanted = shards.unwrap_or(threads * SHARDS_PER_THREAD);
         let shards = Shards::new::<Native>(blocks, wanted);
-        let bitmap = Bitmap::from_words(blocks, shards.height(), free)
-            .map_err(|OutOfMemory { bytes }| ConfigError::OutOfMemory { bytes: bytes as u64 })?;
+        let memory = |OutOfMemory { bytes }| ConfigError::OutOfMemory { bytes: bytes as u64 };
+        let bitmap = Bitmap::from_words(blocks, shards.height(), free).map_err(memory)?;
+        let aside = Aside::new(blocks).map_err(memory)?;
+        let escrow = Escrow::new(blocks).map_err(memory)?;
         Ok(Core {
             bitmap,
+            aside,
+            escrow,
+            administration: Claim::default(),
             shards,
             lanes: Lanes::new(),
             quarantine: Quarantine::new(2 * threads.min(32)),
@@ -429,7 +443,7 @@ impl Allocator {
     /// [`ConfigError::OutOfMemory`] if the process has no memory for it.
     pub fn committed_bitmap(&self) -> Result<Option<Vec<u64>>, ConfigError> {
         let Some(ledger) = &self.core.ledger else { return Ok(None) };
-        let mut committed = zeroed(ledger.word_count())?;
+        let mut committed = zeroed(self.blocks().div_ceil(64) as usize)?;
         committed.iter_mut().enumerate().for_each(|(index, word)| *word = ledger.word(index));
         Ok(Some(committed))
     }
@@ -447,11 +461,57 @@ impl Allocator {
             let block = index as u64 * width;
             let on_device = self.blocks().saturating_sub(block).min(width) as u32;
             if on_device > 0 {
-                let taken = !free & <Native as Geometry>::Word::span(0, on_device);
+                let taken = !(free | self.core.unowned_in_word(index))
+                    & <Native as Geometry>::Word::span(0, on_device);
                 allocated[(block / 64) as usize] |= taken.to_u64() << (block % 64);
             }
         });
         Ok(allocated)
+    }
+
+    /// Promises that `blocks` blocks can be allocated later, without choosing them: see [`Reservation`].
+    /// A compare-exchange if as many are in escrow already; otherwise an allocation of that many.
+    ///
+    /// # Errors
+    /// [`AllocError::NoSpace`] if fewer blocks are free (and not promised to others);
+    /// [`AllocError::InvalidRequest`] for none, or more than the device has. Nothing is changed then.
+    pub fn reserve(&self, blocks: u64) -> Result<Reservation, AllocError> {
+        Reservation::new(self.core.clone(), blocks)
+    }
+
+    /// Closes a region: from when this returns until it is opened, no call that begins gets a block of
+    /// it. What is freed there meanwhile is set aside, so the region becomes empty as its extents are
+    /// moved elsewhere. See [`Region`].
+    ///
+    /// The region is `extent` widened to whole leaves, multiples of 512 blocks. O(extent / 64); stops
+    /// nobody. Takes one bit of memory per block of the region.
+    ///
+    /// # Errors
+    /// See [`CloseError`]; nothing is changed then.
+    pub fn close(&self, extent: Extent) -> Result<Region, CloseError> {
+        Region::close(self.core.clone(), extent)
+    }
+
+    /// Makes the device longer: `blocks` blocks in all, the new ones free. Handles, guards and
+    /// transactions go on meanwhile; nothing is copied, nothing stops. O(new blocks / 64).
+    ///
+    /// The first growth reserves memory for a device twice as long, or for `blocks` if that is more;
+    /// what of it is never free is never touched.
+    ///
+    /// With a store, grow through it, so that it knows of the blocks before a transaction does.
+    ///
+    /// # Errors
+    /// See [`ResizeError`]; nothing is changed then.
+    pub fn grow(&self, blocks: u64) -> Result<(), ResizeError> {
+        resize::grow(&self.core, blocks)
+    }
+
+    /// Begins to make the device shorter: closes everything from block `blocks` on. See [`Shrink`].
+    ///
+    /// # Errors
+    /// See [`ResizeError`]; nothing is changed then.
+    pub fn shrink(&self, blocks: u64) -> Result<Shrink, ResizeError> {
+        Shrink::begin(self.core.clone(), blocks)
     }
 
     /// Tells allocators of one process apart.
@@ -493,7 +553,7 @@ impl Allocator {
 
     /// Number of shards.
     pub fn shards(&self) -> usize {
-        self.core.shards.count()
+        self.core.shard_count()
     }
 
     /// Blocks in each shard but the last.

@@ -8,6 +8,7 @@ use crate::cursor::Cursor;
 use crate::error::{AllocError, FreeError, FreeManyError, on_device};
 use crate::extent::Extent;
 use crate::geometry::Geometry;
+use crate::lanes::LaneId;
 use crate::request::Request;
 use crate::word::Word;
 
@@ -32,7 +33,8 @@ impl Core {
         let mut filled = 0;
         while filled < extents.len() {
             let rest = &mut extents[filled..];
-            if (1..=WORD_BLOCKS).contains(&len) {
+            // Of what is closed, one by one.
+            if (1..=WORD_BLOCKS).contains(&len) && !self.aside.is_active() {
                 let word = cursor.place(len).word;
                 let taken =
                     self.bitmap.claim_many_in_word(word, order_above(len), len as u32, rest);
@@ -58,7 +60,7 @@ impl Core {
         Ok(())
     }
 
-    fn no_room_for(&self, len: u64, total: u64) -> AllocError {
+    pub fn no_room_for(&self, len: u64, total: u64) -> AllocError {
         match self.failure(total, 1) {
             // Single blocks fit wherever they are free: others freed some since the search.
             AllocError::NoContiguous { requested, .. } if len == 1 => {
@@ -86,17 +88,13 @@ impl Core {
         let rest = kept.last().map_or(0, |group| group.end);
         let (mut freed, mut result) = (0, Ok(()));
         for group in kept.into_iter().chain(Group::all(extents, rest)) {
-            match self.release_group(&group) {
+            match self.release_group(cursor.lane, &group) {
                 Ok(()) => {
                     let last = &extents[group.end - 1];
                     cursor.freed(last.start, last.len);
-                    self.count_freed(cursor.lane, group.counted());
                     freed = group.end;
                 }
                 Err(error) => {
-                    if let FreeError::Torn { released } = error {
-                        self.count_freed(cursor.lane, released);
-                    }
                     result = Err(FreeManyError { freed, error });
                     break;
                 }
@@ -136,12 +134,27 @@ impl Core {
         free.map_or(Ok(()), |block| Err(FreeError::DoubleFree { block }))
     }
 
-    fn release_group(&self, group: &Group) -> Result<(), FreeError> {
-        let (start, released) = match group.part {
-            Part::Word(word, mask) => (0, self.bitmap.release_in_word(word as usize, mask)),
-            Part::Words(extent) => (extent.start, self.bitmap.release(extent.start, extent.len)),
-        };
-        released.map_err(|error| free_error(error, start))
+    fn release_group(&self, lane: LaneId, group: &Group) -> Result<(), FreeError> {
+        match group.part {
+            Part::Words(extent) => self.release(lane, extent),
+            Part::Word(word, mask) if self.aside.is_active() => {
+                let mut runs = mask.runs().map(|(place, len)| {
+                    let start = u64::from(word) * WORD_BLOCKS + u64::from(place);
+                    Extent { start, len: u64::from(len) }
+                });
+                runs.try_for_each(|extent| self.release_or_set_aside(lane, extent))
+            }
+            Part::Word(word, mask) => {
+                let released = self.bitmap.release_in_word(word as usize, mask);
+                released.map_err(|error| free_error(error, 0))?;
+                let counted = Extent {
+                    start: u64::from(word) * WORD_BLOCKS,
+                    len: u64::from(mask.count_ones()),
+                };
+                self.count_freed(lane, counted);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -179,16 +192,6 @@ impl Group {
             }
             Some(Group { part: Part::Word(word as u32, mask), end: next })
         })
-    }
-
-    /// As many blocks as the group has, where it lies.
-    fn counted(&self) -> Extent {
-        match self.part {
-            Part::Word(word, mask) => {
-                Extent { start: u64::from(word) * WORD_BLOCKS, len: u64::from(mask.count_ones()) }
-            }
-            Part::Words(extent) => extent,
-        }
     }
 }
 

@@ -4,10 +4,11 @@
 use std::fmt::{Debug, Formatter};
 use std::ops::Range;
 
-use crate::bitmap::ReleaseError;
-use crate::bitmap::{Bitmap, Lost, Pack, Search, order_above};
+use crate::aside::{Aside, Moved};
+use crate::bitmap::{Bitmap, Lost, Pack, ReleaseError, Search, order_above};
 use crate::cursor::{Cursor, Nothing};
 use crate::error::{AllocError, FreeError, MarkError, RangeError, RequestError, on_device};
+use crate::escrow::Escrow;
 use crate::extent::{Extent, ExtentList, Extents};
 use crate::geometry::Geometry;
 use crate::lanes::{LaneId, Lanes};
@@ -16,7 +17,7 @@ use crate::plan::plan;
 use crate::quarantine::Quarantine;
 use crate::request::{Effort, Request};
 use crate::shard::Shards;
-use crate::sync::Counter;
+use crate::sync::{Claim, Counter};
 
 /// The geometry of this machine.
 #[cfg(target_has_atomic = "64")]
@@ -29,6 +30,8 @@ pub type Native = crate::geometry::Narrow;
 pub const WORD_BLOCKS: u64 = Native::WORD_BLOCKS as u64;
 pub const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
 
+type NativeWord = <Native as Geometry>::Word;
+
 /// Leaves that each request for a best fit sees to.
 const REFRESHED: u64 = 4096;
 
@@ -38,6 +41,12 @@ const RICH: u32 = 6;
 
 pub struct Core {
     pub bitmap: Bitmap<Native>,
+    /// Blocks that are neither free nor in use, and the closed regions.
+    pub aside: Aside<Native>,
+    /// Blocks that are kept for promises.
+    pub escrow: Escrow<Native>,
+    /// Held while regions are closed or the device changes its length: one caller at a time.
+    pub administration: Claim,
     pub shards: Shards,
     pub lanes: Lanes,
     pub quarantine: Quarantine,
@@ -72,9 +81,14 @@ impl Core {
         Cursor::new(self.home(n), lane(n))
     }
 
+    /// Number of shards.
+    pub fn shard_count(&self) -> usize {
+        self.shards.count(self.bitmap.leaf_count())
+    }
+
     /// The word where the `n`-th handle begins.
     fn home(&self, n: u64) -> usize {
-        self.shards.home(n) * Native::LEAF_WORDS
+        self.shards.home(n, self.bitmap.leaf_count()) * Native::LEAF_WORDS
     }
 
     /// Free blocks: exact while nothing runs, and never more than the device has.
@@ -82,7 +96,8 @@ impl Core {
         let free = self.bitmap.free_at_start().wrapping_add(self.lanes.sum());
         // Lanes are read one after another: a block freed through a lane read late and allocated
         // through one read early counts as two.
-        if free > u64::MAX / 2 { 0 } else { free.min(self.bitmap.blocks()) }
+        let free = if free > u64::MAX / 2 { 0 } else { free };
+        (free + self.escrow.spare()).min(self.bitmap.blocks())
     }
 
     /// `len` blocks in one extent.
@@ -90,6 +105,7 @@ impl Core {
     pub fn allocate(&self, cursor: &mut Cursor, len: u64) -> Result<Extent, AllocError> {
         if len == 1
             && let Some(start) = self.claim_one(cursor)
+            && self.keeps(cursor.lane, Extent { start, len })
         {
             let extent = Extent { start, len };
             self.count_allocated(cursor.lane, extent);
@@ -180,6 +196,9 @@ impl Core {
     #[inline(always)]
     pub fn release(&self, lane: LaneId, extent: Extent) -> Result<(), FreeError> {
         let (start, len) = on_device(extent, self.bitmap.blocks())?;
+        if self.aside.is_active() {
+            return self.release_or_set_aside(lane, extent);
+        }
         match self.bitmap.release(start, len) {
             Ok(()) => {
                 self.count_freed(lane, extent);
@@ -192,6 +211,35 @@ impl Core {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// The same while some of the device is closed.
+    #[cold]
+    pub fn release_or_set_aside(&self, lane: LaneId, extent: Extent) -> Result<(), FreeError> {
+        let Extent { start, len } = extent;
+        let released = self.aside.release(&self.bitmap, start, len, &mut self.moved(lane));
+        released.map_err(|error| free_error(error, start))
+    }
+
+    /// Whether a claim of `extent` may be kept: not if a part of it is closed. Asked after the claim, so
+    /// that it either began before the region was closed or sees it. A claim that is not kept has left
+    /// nothing free in the closed leaves that it met, so what repeats it gets on.
+    #[inline(always)]
+    pub fn keeps(&self, lane: LaneId, extent: Extent) -> bool {
+        !self.aside.is_active() || self.keeps_looking(lane, extent)
+    }
+
+    #[cold]
+    fn keeps_looking(&self, lane: LaneId, extent: Extent) -> bool {
+        self.aside.keeps(&self.bitmap, extent.start, extent.len, &mut self.moved(lane))
+    }
+
+    /// Counts what goes between the free space and what is set aside.
+    pub fn moved(&self, lane: LaneId) -> impl FnMut(Moved, u64, u64) {
+        move |moved, start, len| match moved {
+            Moved::Freed => self.count_freed(lane, Extent { start, len }),
+            Moved::Taken => self.count_allocated(lane, Extent { start, len }),
         }
     }
 
@@ -210,13 +258,18 @@ impl Core {
     /// Takes exactly `extent`.
     pub fn mark_allocated(&self, lane: LaneId, extent: Extent) -> Result<(), MarkError> {
         let (start, len) = on_device(extent, self.bitmap.blocks())?;
-        match self.bitmap.claim(start, len) {
-            Ok(()) => {
-                self.count_allocated(lane, extent);
-                Ok(())
-            }
-            Err(conflict) => Err(MarkError::AlreadyAllocated { block: conflict.block }),
+        if let Err(conflict) = self.bitmap.claim(start, len) {
+            let closed = self.aside.held_in(conflict.block, conflict.block + 1) == conflict.block;
+            return Err(match conflict.block {
+                block if closed => MarkError::Closed { block },
+                block => MarkError::AlreadyAllocated { block },
+            });
         }
+        if !self.keeps(lane, extent) {
+            return Err(MarkError::Closed { block: self.aside.held_in(start, start + len) });
+        }
+        self.count_allocated(lane, extent);
+        Ok(())
     }
 
     /// Quarantines `extents`, whose free is durable, and lets out a little more than came in.
@@ -230,12 +283,15 @@ impl Core {
         self.quarantine.collect_all(|extent| self.let_out(lane, extent))
     }
 
-    /// Whether an allocation failed for want of space, and the quarantine had some.
+    /// Whether an allocation failed for want of space, and the quarantine or the escrow had some.
     #[inline]
     fn may_retry<T>(&self, cursor: &Cursor, result: &Result<T, AllocError>) -> bool {
-        matches!(result, Err(AllocError::NoSpace { .. } | AllocError::NoContiguous { .. }))
-            && self.quarantine.blocks() > 0
-            && self.collect(cursor.lane) > 0
+        let failed =
+            matches!(result, Err(AllocError::NoSpace { .. } | AllocError::NoContiguous { .. }));
+        let waiting = |core: &Self| core.quarantine.blocks() > 0 && core.collect(cursor.lane) > 0;
+        let spare = |core: &Self| core.escrow.spare() > 0 && core.collect_escrow(cursor.lane) > 0;
+        // Both, if there are both.
+        failed && waiting(self) | spare(self)
     }
 
     /// Frees what comes out of the quarantine: all of it but the blocks that are free already.
@@ -268,27 +324,46 @@ impl Core {
         if self.known_to_fail(cursor, len, align) {
             return Err(self.failure(len, align));
         }
-        let from = near.unwrap_or(cursor.place(len).word as u64 * WORD_BLOCKS);
-        let mut taken = self.aligned(cursor, request, from);
-        if taken.is_none() {
-            let search = Search { least: len, most: len, align, take: |_| len };
-            if len > LEAF_BLOCKS {
-                taken = self.bitmap.claim_quick(from, &search);
+        loop {
+            let from = near.unwrap_or_else(|| self.place_of(cursor, len));
+            let found = self.claim_contiguous(cursor, request, from);
+            let (start, len) = found.ok_or_else(|| self.failure(len, align))?;
+            if near.is_none() {
+                cursor.place(len).word = ((start + len - 1) / WORD_BLOCKS) as usize;
             }
-            if taken.is_none() {
-                match self.bitmap.claim_exact(from, &search) {
-                    Ok(found) => taken = Some(found),
-                    Err(ticket) => self.remember(cursor, Nothing { ticket, least: len, align }),
-                }
+            let extent = Extent { start, len };
+            if self.keeps(cursor.lane, extent) {
+                self.count_allocated(cursor.lane, extent);
+                return Ok(extent);
             }
         }
-        let (start, len) = taken.ok_or_else(|| self.failure(len, align))?;
-        if near.is_none() {
-            cursor.place(len).word = ((start + len - 1) / WORD_BLOCKS) as usize;
+    }
+
+    fn claim_contiguous(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+        from: u64,
+    ) -> Option<(u64, u64)> {
+        let &Request { len, align, .. } = request;
+        if let Some(taken) = self.aligned(cursor, request, from) {
+            return Some(taken);
         }
-        let extent = Extent { start, len };
-        self.count_allocated(cursor.lane, extent);
-        Ok(extent)
+        let search = Search { least: len, most: len, align, take: |_| len };
+        if len > LEAF_BLOCKS
+            && let Some(taken) = self.bitmap.claim_quick(from, &search)
+        {
+            return Some(taken);
+        }
+        let found = self.bitmap.claim_exact(from, &search);
+        found.map_err(|ticket| self.remember(cursor, Nothing { ticket, least: len, align })).ok()
+    }
+
+    /// The block where `cursor` looks for runs of `len` blocks first.
+    pub fn place_of(&self, cursor: &mut Cursor, len: u64) -> u64 {
+        let block = cursor.place(len).word as u64 * WORD_BLOCKS;
+        // It lies behind the end if the device was made shorter.
+        if block < self.bitmap.blocks() { block } else { 0 }
     }
 
     /// The quick way: the beginning of an aligned run of the rounded-up order.
@@ -345,7 +420,10 @@ impl Core {
         if place.look_now() {
             place.poor = self.is_poor(place.word, order);
         }
-        if std::mem::take(&mut place.crowded) && self.shards.count() > 1 {
+        if place.word >= self.bitmap.leaf_count() * Native::LEAF_WORDS {
+            place.word = 0;
+        }
+        if std::mem::take(&mut place.crowded) && self.shard_count() > 1 {
             // Somebody else works here. Two handles that go through the same leaves in step fail
             // each other's claims and pull each other's cache lines: one of them has to leave.
             place.word = self.home(self.handles.fetch_add(1));
@@ -366,7 +444,7 @@ impl Core {
         let found = self.bitmap.claim_behind(order, len, leaf, Pack::Tight).or_else(|| {
             let node = leaf / Native::FANOUT * Native::FANOUT;
             self.shards
-                .search_order(node)
+                .search_order(node, self.bitmap.leaf_count())
                 .into_iter()
                 .find_map(|leaves| self.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight))
         })?;
@@ -389,7 +467,7 @@ impl Core {
             let end = self.bitmap.leaf_count();
             return [leaf..end, 0..(leaf + 1).min(end), 0..0, 0..0];
         }
-        self.shards.search_order(leaf)
+        self.shards.search_order(leaf, self.bitmap.leaf_count())
     }
 
     pub fn known_to_fail(&self, cursor: &Cursor, least: u64, align: u64) -> bool {
@@ -421,6 +499,9 @@ impl Core {
         let mut left = request.len;
         let mut order = u32::MAX;
         while let Some(extent) = self.piece(cursor, request, left, &mut order) {
+            if !self.keeps(cursor.lane, extent) {
+                continue;
+            }
             effort.leaves += 1;
             if effort.leaves >= request.effort && order > order_above(request.min_extent) {
                 order = order_above(request.min_extent);
@@ -443,7 +524,7 @@ impl Core {
             if request.min_extent == 1 || request.partial {
                 return Err(self.failure(request.len, request.align));
             }
-            self.planned(request, list)?;
+            self.planned(cursor.lane, request, list)?;
         }
         for &extent in &list.extents()[before..] {
             self.count_allocated(cursor.lane, extent);
@@ -465,7 +546,7 @@ impl Core {
         if most < least || self.known_to_fail(cursor, least, align) {
             return None;
         }
-        let from = near.unwrap_or(cursor.place(most).word as u64 * WORD_BLOCKS);
+        let from = near.unwrap_or_else(|| self.place_of(cursor, most));
         let search = Search { least, most, align, take: |run| share(request, left, run) };
         let extent = |(start, len)| Extent { start, len };
         let whole = order_above(most).min(Native::MAX_ORDER);
@@ -504,7 +585,12 @@ impl Core {
     /// The last resort of a scattered request with a lower bound on its extents: lists all runs,
     /// chooses, and claims the choice; from the beginning if somebody was quicker.
     #[cold]
-    fn planned(&self, request: &Request, list: &mut impl ExtentList) -> Result<(), AllocError> {
+    fn planned(
+        &self,
+        lane: LaneId,
+        request: &Request,
+        list: &mut impl ExtentList,
+    ) -> Result<(), AllocError> {
         let &Request { len, min_extent: min, max_extent: max, align, .. } = request;
         let before = list.extents().len();
         let per_run = if align == 1 { u64::MAX } else { 1 };
@@ -542,7 +628,8 @@ impl Core {
             });
             let mut memory = true;
             let claimed = extents.all(|extent| {
-                let claimed = self.bitmap.claim(extent.start, extent.len).is_ok();
+                let claimed =
+                    self.bitmap.claim(extent.start, extent.len).is_ok() && self.keeps(lane, extent);
                 if claimed && !list.append(extent) {
                     self.give_back(extent);
                     memory = false;
@@ -580,7 +667,18 @@ impl Core {
 
     pub fn is_allocated(&self, extent: Extent) -> Result<bool, RangeError> {
         let (start, len) = on_device(extent, self.bitmap.blocks())?;
-        Ok(self.bitmap.is_allocated(start, len))
+        Ok(self.first_unowned(start, start + len) == start + len)
+    }
+
+    /// The first block of `start..end` that nobody owns, or `end`: free, set aside, or in escrow.
+    pub fn first_unowned(&self, start: u64, end: u64) -> u64 {
+        let other = self.aside.held_in(start, end).min(self.escrow.first_in(start, end));
+        self.bitmap.free_in(start, end).min(other)
+    }
+
+    /// Blocks of word `word` that nobody owns and that are not free either.
+    pub fn unowned_in_word(&self, word: usize) -> NativeWord {
+        self.aside.held_in_word(word) | self.escrow.look(word)
     }
 }
 

@@ -115,6 +115,17 @@ pub enum RequestError {
         /// Blocks of the device.
         blocks: u64,
     },
+    /// More blocks than the reservation has left.
+    #[error("{len} blocks, but {reserved} are left of the reservation")]
+    BeyondReservation {
+        /// Blocks asked for.
+        len: u64,
+        /// Blocks that are reserved.
+        reserved: u64,
+    },
+    /// The reservation was made at another allocator.
+    #[error("the reservation is another allocator's")]
+    ForeignReservation,
     /// The alignment is zero or larger than the device.
     #[error("alignment {align} on a device of {blocks} blocks")]
     Align {
@@ -198,9 +209,70 @@ pub enum MarkError {
         /// The first such block.
         block: u64,
     },
+    /// This block lies in a [region](crate::Region) that is closed.
+    #[error("block {block} lies in a closed region")]
+    Closed {
+        /// The first such block.
+        block: u64,
+    },
     /// The extent is not a non-empty range of the device's blocks.
     #[error(transparent)]
     Range(#[from] RangeError),
+}
+
+/// A region could not be closed. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CloseError {
+    /// A part of it is closed already.
+    #[error("block {block} lies in a region that is closed already")]
+    Closed {
+        /// The first block of the first leaf (512 blocks) that is.
+        block: u64,
+    },
+    /// Another thread is closing a region, or making the device longer or shorter, right now.
+    #[error("another region is being closed or the device resized at this moment")]
+    Busy,
+    /// The extent is not a non-empty range of the device's blocks.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+}
+
+/// The device could not be made longer or shorter. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ResizeError {
+    /// To grow to fewer blocks than there are, to shrink to as many or more, or to none.
+    #[error("a device of {blocks} blocks cannot be resized to {wanted} this way")]
+    Length {
+        /// Blocks of the device.
+        blocks: u64,
+        /// Blocks asked for.
+        wanted: u64,
+    },
+    /// More blocks than the index can address.
+    #[error("{wanted} blocks are more than the {max} that an allocator can hold")]
+    TooManyBlocks {
+        /// Blocks asked for.
+        wanted: u64,
+        /// The limit: [`MAX_BLOCKS`](crate::MAX_BLOCKS).
+        max: u64,
+    },
+    /// Blocks behind the new end are still in use.
+    #[error("{live} blocks behind the new end are in use")]
+    InUse {
+        /// How many.
+        live: u64,
+    },
+    /// The process could not have the memory.
+    #[error("no memory for {bytes} bytes of the index")]
+    OutOfMemory {
+        /// Bytes asked for.
+        bytes: u64,
+    },
+    /// The tail could not be closed.
+    #[error(transparent)]
+    Close(#[from] CloseError),
 }
 
 /// The extent as a range that is known to lie on a device of `blocks` blocks.

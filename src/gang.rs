@@ -5,11 +5,11 @@
 //! that has not is not shown again, so a request looks into no more leaves than it gets pieces, but for
 //! stale ones; and each of the ten passes reads what of the summary its order shows.
 
-use crate::bitmap::{Refused, Search, Wanted, order_above};
+use crate::bitmap::{Refused, Search, Taken, Wanted, order_above};
 use crate::core::{Core, Native, WORD_BLOCKS, add};
 use crate::cursor::{Cursor, Nothing};
 use crate::error::AllocError;
-use crate::extent::{Extent, ExtentList};
+use crate::extent::ExtentList;
 use crate::geometry::Geometry;
 use crate::request::{Effort, Request};
 
@@ -56,23 +56,27 @@ impl Core {
         if self.known_to_fail(cursor, 1, 1) {
             return Ok(());
         }
+        let lane = cursor.lane;
         let mut wanted = Wanted {
             left: request.len,
             looks: request.effort,
             took: |extent| {
-                let kept = add(list, before, extent, u64::MAX);
-                if !kept {
-                    self.give_back(extent);
+                if !self.keeps(lane, extent) {
+                    return Taken::Passed;
                 }
-                kept
+                if !add(list, before, extent, u64::MAX) {
+                    self.give_back(extent);
+                    return Taken::Refused;
+                }
+                Taken::Kept
             },
         };
-        let from = request.near.unwrap_or(cursor.place(request.len).word as u64 * WORD_BLOCKS);
+        let from = request.near.unwrap_or_else(|| self.place_of(cursor, request.len));
         if let Some((start, len)) = self.aligned(cursor, request, from) {
-            return if (wanted.took)(Extent { start, len }) { Ok(()) } else { Err(Refused) };
+            wanted.take(start, len)?;
         }
         let mut order = order_above(request.len).min(Native::MAX_ORDER);
-        loop {
+        while wanted.left > 0 {
             if order == 0 {
                 wanted.looks = u64::MAX;
             }
@@ -83,10 +87,7 @@ impl Core {
                 }
             }
             effort.leaves += looks - wanted.looks;
-            if wanted.left == 0 {
-                return Ok(());
-            }
-            if order == 0 {
+            if order == 0 || wanted.left == 0 {
                 break;
             }
             order = (order - 1).min(order_above(wanted.left));
@@ -99,12 +100,7 @@ impl Core {
             let left = wanted.left;
             let search = Search { least: 1, most: left, align: 1, take: |run: u64| run.min(left) };
             match self.bitmap.claim_exact(from, &search) {
-                Ok((start, len)) => {
-                    wanted.left -= len;
-                    if !(wanted.took)(Extent { start, len }) {
-                        return Err(Refused);
-                    }
-                }
+                Ok((start, len)) => wanted.take(start, len)?,
                 Err(ticket) => {
                     self.remember(cursor, Nothing { ticket, least: 1, align: 1 });
                     return Ok(());

@@ -2,11 +2,11 @@
 
 use std::fmt::Debug;
 
-use crate::sync::AtomicWord;
+use crate::sync::{AtomicWord, Zeroable};
 use crate::word::{OrderSet, Word};
 
 /// A fixed array of atomic words.
-pub trait WordArray<W: Word>: Send + Sync + Debug + 'static {
+pub trait WordArray<W: Word>: Zeroable + Send + Sync + Debug + 'static {
     /// Number of words.
     const LEN: usize;
     /// An array whose word `i` holds `value(i)`.

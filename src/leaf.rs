@@ -1,11 +1,13 @@
 //! Layer 2: a leaf is one cache line of the bitmap, and the only truth about its blocks.
 
 use crate::geometry::{Geometry, WordArray};
+use crate::segmented::OutOfMemory;
 use crate::sync::{AtomicWord, Site};
 use crate::word::{OrderSet, Word};
 
 /// 512 blocks in one cache line (in the geometries that ship).
 #[derive(Debug)]
+#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
 #[repr(align(64))]
 pub struct Leaf<G: Geometry> {
     words: G::LeafWords,
@@ -16,6 +18,14 @@ impl<G: Geometry> Leaf<G> {
     #[inline]
     pub fn from_fn(value: impl FnMut(usize) -> G::Word) -> Self {
         Self { words: G::LeafWords::from_fn(value) }
+    }
+
+    /// `count` leaves without free blocks, in memory that is not touched.
+    pub fn none_free(count: usize) -> Result<Vec<Self>, OutOfMemory> {
+        #[cfg(not(loom))]
+        return crate::segmented::zeroed(count);
+        #[cfg(loom)]
+        Ok((0..count).map(|_| Self::from_fn(|_| G::Word::ZERO)).collect())
     }
 
     /// The words, lowest blocks first.

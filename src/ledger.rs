@@ -11,13 +11,14 @@
 
 use crate::extent::Extent;
 use crate::mutant::{Mutant, mutated};
+use crate::segmented::{OutOfMemory, Segmented};
 use crate::sync::{AtomicWord, Site};
 use crate::words::spans;
 
 /// One bit per block, 1 = allocated.
 #[derive(Debug)]
 pub struct Ledger {
-    words: Vec<AtomicWord<u64>>,
+    words: Segmented<AtomicWord<u64>>,
 }
 
 /// What a transaction does with an extent.
@@ -42,7 +43,12 @@ impl Ledger {
     /// A ledger that begins with the state `allocated`.
     pub fn new(allocated: Vec<u64>) -> Self {
         // In place: the words stay where they are.
-        Self { words: allocated.into_iter().map(AtomicWord::new).collect() }
+        Self { words: Segmented::new(allocated.into_iter().map(AtomicWord::new).collect()) }
+    }
+
+    /// Makes room for a device of `blocks` blocks; those added are free. For one caller at a time.
+    pub fn grow(&self, blocks: u64) -> Result<(), OutOfMemory> {
+        self.words.grow(blocks.div_ceil(64) as usize, |range| AtomicWord::zeros(range.len()))
     }
 
     /// Word `index`: blocks from 64 * `index` on.
@@ -50,7 +56,7 @@ impl Ledger {
         self.words[index].load(Site::Ledger)
     }
 
-    /// Number of words.
+    /// Words that there is room for.
     pub fn word_count(&self) -> usize {
         self.words.len()
     }

@@ -79,7 +79,10 @@ mod lanes;
 mod local;
 mod log;
 mod plan;
+mod region;
 mod request;
+mod reservation;
+mod resize;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
 mod seen;
@@ -101,7 +104,8 @@ macro_rules! index_modules {
     )*};
 }
 index_modules!(
-    bitmap, epoch, geometry, leaf, ledger, mutant, quarantine, summary, sync, watch, word
+    aside, bitmap, epoch, escrow, geometry, leaf, ledger, mutant, quarantine, segmented, summary,
+    sync, watch, word
 );
 
 pub use allocator::{Allocator, Builder, MAX_BLOCKS, Memory};
@@ -109,7 +113,8 @@ pub use bitmap::{Difference, Verification};
 pub use check::Discrepancies;
 pub use delta::{DecodeError, Delta};
 pub use error::{
-    AllocError, ConfigError, FreeError, FreeManyError, MarkError, RangeError, RequestError,
+    AllocError, CloseError, ConfigError, FreeError, FreeManyError, MarkError, RangeError,
+    RequestError, ResizeError,
 };
 pub use extent::{Extent, Extents};
 pub use free_extents::FreeExtents;
@@ -122,7 +127,10 @@ pub use log::{
     Authority, CommitError, Committing, CreateOptions, Disk, Figures, FileDisk, Flusher, IoFailure,
     LogError, OpenOptions, Opened, Part, Pending, Report, SpaceMapLog,
 };
+pub use region::Region;
 pub use request::{Effort, Request};
+pub use reservation::Reservation;
+pub use resize::{Shrink, ShrinkFailed};
 #[cfg(feature = "rocksdb")]
 pub use rocks::RocksFreelist;
 pub use stats::Stats;

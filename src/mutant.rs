@@ -152,6 +152,22 @@ mutants! {
     EnterByLook,
     /// A transaction that is given up lets its blocks out before it leaves the ledger.
     LetOutBeforeLeave,
+    /// The number of blocks is raised before the leaves are there.
+    LengthBeforeLeaves,
+    /// A claim does not look whether what it took is closed.
+    ClaimWithoutLook,
+    /// Who set blocks aside does not look whether their leaf was opened meanwhile.
+    AsideWithoutLook,
+    /// Opening looks for what is set aside first, and clears the marks afterwards.
+    OpenAfterLook,
+    /// A range counts as empty when none of it is free, wherever its blocks are.
+    EmptyIfNotFree,
+    /// The token of a block is there before the block is in escrow.
+    TokenBeforeBlock,
+    /// Tokens are taken by a look and a store.
+    SpareByStore,
+    /// Setting a block aside and looking at the mark are not ordered, nor clearing it and looking.
+    WeakClosed,
 }
 
 /// Whether `mutant` is switched on in this process.

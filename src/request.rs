@@ -132,6 +132,12 @@ impl Request {
         (self.min_extent, self.max_extent, self.align) == (1, u64::MAX, 1)
     }
 
+    /// Whether any blocks will do, wherever they are.
+    pub(crate) fn takes_any_blocks(&self) -> bool {
+        let pieces = self.scattered || self.len == 1;
+        pieces && self.min_extent == 1 && self.align == 1
+    }
+
     /// Checks the request against a device of `blocks` blocks.
     pub(crate) fn validate(&self, blocks: u64) -> Result<(), RequestError> {
         let Self { len, min_extent: min, max_extent: max, align, .. } = *self;

@@ -8,7 +8,6 @@ use crate::geometry::Geometry;
 /// How the device is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shards {
-    leaf_count: usize,
     /// Leaves per shard, the last shard excepted.
     shard_leaves: usize,
     height: usize,
@@ -27,7 +26,7 @@ impl Shards {
             }
             (shard_leaves, height) = (larger, height + 1);
         }
-        Self { leaf_count, shard_leaves, height }
+        Self { shard_leaves, height }
     }
 
     /// Levels of the summary.
@@ -35,9 +34,9 @@ impl Shards {
         self.height
     }
 
-    /// Number of shards.
-    pub fn count(&self) -> usize {
-        self.leaf_count.div_ceil(self.shard_leaves)
+    /// Number of shards that `leaf_count` leaves are in.
+    pub fn count(&self, leaf_count: usize) -> usize {
+        leaf_count.div_ceil(self.shard_leaves)
     }
 
     /// Leaves in each shard but the last.
@@ -48,18 +47,19 @@ impl Shards {
     /// The first leaf of the shard in which the `n`-th handle starts: the shards are dealt out by
     /// halving what is between those already dealt (a van der Corput sequence), so that any number
     /// of handles lie far apart.
-    pub fn home(&self, n: u64) -> usize {
-        let shard = ((u128::from(n.reverse_bits()) * self.count() as u128) >> 64) as usize;
+    pub fn home(&self, n: u64, leaf_count: usize) -> usize {
+        let shard =
+            ((u128::from(n.reverse_bits()) * self.count(leaf_count) as u128) >> 64) as usize;
         shard * self.shard_leaves
     }
 
-    /// All leaves, in the order in which a search that begins at `leaf` goes through them: the rest
+    /// All of `leaf_count` leaves, in the order in which a search that begins at `leaf` goes through them: the rest
     /// of the shard, its beginning, then the shards behind and before it.
     #[inline]
-    pub fn search_order(&self, leaf: usize) -> [Range<usize>; 4] {
+    pub fn search_order(&self, leaf: usize, leaf_count: usize) -> [Range<usize>; 4] {
         let start = leaf / self.shard_leaves * self.shard_leaves;
-        let end = (start + self.shard_leaves).min(self.leaf_count);
-        [leaf..end, start..leaf, end..self.leaf_count, 0..start]
+        let end = (start + self.shard_leaves).min(leaf_count);
+        [leaf..end, start..leaf, end..leaf_count, 0..start]
     }
 }
 
@@ -82,29 +82,36 @@ mod tests {
         ];
         for (blocks, wanted, height, count) in cases {
             let shards = Shards::new::<Wide>(blocks, wanted);
-            assert_eq!((shards.height(), shards.count()), (height, count), "{blocks} {wanted}");
+            let leaves = (blocks / Wide::LEAF_BLOCKS as u64).max(1) as usize;
+            assert_eq!(
+                (shards.height(), shards.count(leaves)),
+                (height, count),
+                "{blocks} {wanted}"
+            );
         }
-        assert_eq!(Shards::new::<Narrow>(1 << 20, 4).count(), 64);
+        assert_eq!(Shards::new::<Narrow>(1 << 20, 4).count(2048), 64);
     }
 
     #[test]
     fn search_order_covers_every_leaf_once() {
         let shards = Shards::new::<Wide>((1 << 22) + 5000, 4);
+        let count = 8192 + 10;
         for leaf in [0, 1, 63, 64, 4095, 4096, 8191, 8201] {
-            let mut leaves: Vec<usize> = shards.search_order(leaf).into_iter().flatten().collect();
+            let mut leaves: Vec<usize> =
+                shards.search_order(leaf, count).into_iter().flatten().collect();
             leaves.sort_unstable();
-            assert_eq!(leaves, (0..shards.leaf_count).collect::<Vec<_>>());
+            assert_eq!(leaves, (0..count).collect::<Vec<_>>());
         }
     }
 
     #[test]
     fn homes_are_spread() {
         let shards = Shards::new::<Wide>(1 << 24, 8);
-        let mut homes: Vec<usize> = (0..8).map(|n| shards.home(n)).collect();
+        let mut homes: Vec<usize> = (0..8).map(|n| shards.home(n, 1 << 15)).collect();
         assert_eq!(homes[..4], [0, 4 * 4096, 2 * 4096, 6 * 4096]);
         homes.sort_unstable();
         homes.dedup();
         assert_eq!(homes.len(), 8);
-        assert!((0..1000).all(|n| shards.home(n) < 1 << 15));
+        assert!((0..1000).all(|n| shards.home(n, 1 << 15) < 1 << 15));
     }
 }

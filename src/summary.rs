@@ -4,11 +4,13 @@
 
 use crate::geometry::{Geometry, WordArray};
 use crate::mutant::{Mutant, mutated};
+use crate::segmented::{OutOfMemory, Segmented, reserved};
 use crate::sync::{AtomicWord, Site};
 use crate::word::{OrderSet, Word, each};
 
 /// One node: 11 words in two cache lines (in the geometries that ship).
 #[derive(Debug)]
+#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
 #[repr(C, align(128))]
 pub struct Node<G: Geometry> {
     guard: AtomicWord<G::Word>,
@@ -23,6 +25,14 @@ impl<G: Geometry> Node<G> {
             guard: AtomicWord::new(G::Word::ZERO),
             has: G::NodeWords::from_fn(|order| has(order as u32)),
         }
+    }
+
+    /// `count` nodes that show nothing, in memory that is not touched.
+    pub fn without_runs(count: usize) -> Result<Vec<Self>, OutOfMemory> {
+        #[cfg(not(loom))]
+        return crate::segmented::zeroed(count);
+        #[cfg(loom)]
+        Ok((0..count).map(|_| Self::from_fn(|_| G::Word::ZERO)).collect())
     }
 
     /// The children that may have a run of `order`.
@@ -90,17 +100,11 @@ impl Look {
     }
 }
 
-/// More levels than any device needs: 2^27 leaves under a fan-out of 32 have six.
-const MAX_HEIGHT: usize = 8;
-
 /// The levels of nodes; level 1 is over the leaves, the top level is searched linearly.
 #[derive(Debug)]
 pub struct Summary<G: Geometry> {
     /// Level 1, then level 2, and so on.
-    nodes: Vec<Node<G>>,
-    height: usize,
-    /// Where each level begins, and behind them where the last one ends.
-    starts: [usize; MAX_HEIGHT + 1],
+    levels: Vec<Segmented<Node<G>>>,
 }
 
 /// What a search of the summary came to.
@@ -121,55 +125,45 @@ pub enum Found {
 }
 
 impl<G: Geometry> Summary<G> {
-    /// Nodes of `height` levels over `leaves`.
-    pub fn node_count(leaves: usize, height: usize) -> usize {
-        let mut level = leaves;
-        (0..height).fold(0, |count, _| {
-            level = level.div_ceil(G::FANOUT);
-            count + level
-        })
-    }
-
-    /// Builds the upper levels over `level_one`, which has room for them, by plain writes.
-    pub fn new(level_one: Vec<Node<G>>, height: usize) -> Self {
-        assert!((1..=MAX_HEIGHT).contains(&height), "Shards::new chooses the height");
-        let mut nodes = level_one;
-        let mut starts = [0; MAX_HEIGHT + 1];
-        starts[1] = nodes.len();
-        for level in 1..height {
-            let below = starts[level - 1]..starts[level];
-            for first in below.clone().step_by(G::FANOUT) {
-                let children = &nodes[first..below.end.min(first + G::FANOUT)];
-                let parent = Node::from_fn(|order| {
+    /// Builds the upper levels over `level_one` by plain writes, `height` levels in all.
+    pub fn new(level_one: Vec<Node<G>>, height: usize) -> Result<Self, OutOfMemory> {
+        let mut levels = vec![level_one];
+        while levels.len() < height {
+            let below = &levels[levels.len() - 1];
+            let mut level = reserved(below.len().div_ceil(G::FANOUT))?;
+            level.extend(below.chunks(G::FANOUT).map(|children| {
+                Node::from_fn(|order| {
                     children.iter().enumerate().fold(G::Word::ZERO, |word, (i, child)| {
                         let live = child.has(order).load(Site::HasLook) != G::Word::ZERO;
                         if live { word | G::Word::bit(i as u32) } else { word }
                     })
-                });
-                nodes.push(parent);
-            }
-            starts[level + 1] = nodes.len();
+                })
+            }));
+            levels.push(level);
         }
-        Self { nodes, height, starts }
+        Ok(Self { levels: levels.into_iter().map(Segmented::new).collect() })
+    }
+
+    /// Makes room for the nodes over `leaf_count` leaves. Those added show nothing.
+    pub fn grow(&self, leaf_count: usize) -> Result<(), OutOfMemory> {
+        let mut count = leaf_count;
+        for level in &self.levels {
+            count = count.div_ceil(G::FANOUT);
+            level.grow(count, |range| Node::without_runs(range.len()))?;
+        }
+        Ok(())
     }
 
     /// Number of levels.
     #[inline(always)]
     pub fn height(&self) -> usize {
-        self.height
+        self.levels.len()
     }
 
-    /// The nodes of `level`, counted from 1.
-    #[inline(always)]
-    pub fn level(&self, level: usize) -> &[Node<G>] {
-        &self.nodes[self.starts[level - 1]..self.starts[level]]
-    }
-
-    /// Node `index` of `level`.
+    /// Node `index` of `level`, counted from 1.
     #[inline(always)]
     pub fn node(&self, level: usize, index: usize) -> &Node<G> {
-        debug_assert!(self.starts[level - 1] + index < self.starts[level]);
-        &self.nodes[self.starts[level - 1] + index]
+        &self.levels[level - 1][index]
     }
 
     /// The node of `level` that `child` hangs from, and the child's bit in it.
@@ -220,9 +214,9 @@ impl<G: Geometry> Summary<G> {
         let mut index = from;
         let (mut level_at, mut child) = loop {
             if level == self.height() {
-                let top = self.level(level);
-                let hit = (index + 1..top.len())
-                    .find(|&i| look.read(&top[i], order) != G::Word::ZERO);
+                let top = (1..level).fold(to, |nodes, _| nodes.div_ceil(G::FANOUT));
+                let hit = (index + 1..top)
+                    .find(|&i| look.read(self.node(level, i), order) != G::Word::ZERO);
                 match hit {
                     Some(hit) => break (level, hit),
                     None => return Found::Nothing,
@@ -266,6 +260,6 @@ impl<G: Geometry> Summary<G> {
 
     /// Bytes that the nodes take.
     pub fn bytes(&self) -> usize {
-        self.nodes.len() * size_of::<Node<G>>()
+        self.levels.iter().map(|level| level.len() * size_of::<Node<G>>()).sum()
     }
 }

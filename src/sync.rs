@@ -6,6 +6,7 @@
 //! fence; the fence is what a [`Site`] lets a mutant take away. Of the accesses to epochs and pins
 //! only the two have a fence that need one.
 
+use crate::segmented::OutOfMemory;
 use crate::word::Word;
 
 /// Where in the protocol an access stands. `docs/ordering.md` lists what each one pairs with.
@@ -53,10 +54,17 @@ pub enum Site {
     Unpin,
     /// Reading or changing what frozen transactions will have done.
     Ledger,
+    /// Reading or changing the number of blocks.
+    Blocks,
+    /// Reading or changing which leaves are closed, or whether any is.
+    Closed,
+    /// Reading or changing how many blocks in escrow nobody is promised.
+    Spare,
 }
 
 /// An atomic word of the index.
 #[derive(Debug)]
+#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
 pub struct AtomicWord<W: Word> {
     raw: W::Raw,
     #[cfg(loom)]
@@ -90,6 +98,14 @@ impl<W: Word> AtomicWord<W> {
             #[cfg(loom)]
             turn: Turn::default(),
         }
+    }
+
+    /// `count` words of zeros, in memory that is not touched.
+    pub fn zeros(count: usize) -> Result<Vec<Self>, OutOfMemory> {
+        #[cfg(not(loom))]
+        return crate::segmented::zeroed(count);
+        #[cfg(loom)]
+        Ok((0..count).map(|_| Self::new(W::ZERO)).collect())
     }
 
     /// The atomic, for one access.
@@ -135,15 +151,21 @@ impl<W: Word> AtomicWord<W> {
         self.raw(site).fetch_add(value, site)
     }
 
-    /// Overwrites the word: only a fault to be modelled does this after construction.
+    /// Overwrites the word. Of shared ones, only the number of blocks, and faults to be modelled.
     #[inline(always)]
     pub fn store(&self, value: W, site: Site) {
         self.raw(site).store(value, site);
     }
 }
 
+/// Types of which zero bytes are a value; loom's atomics are none.
+#[cfg(not(loom))]
+pub use zerocopy::FromZeros as Zeroable;
+#[cfg(loom)]
+pub use std::any::Any as Zeroable;
+
 /// What [`AtomicWord`] needs of the atomic type behind it.
-pub trait RawAtomic<W>: Send + Sync + std::fmt::Debug {
+pub trait RawAtomic<W>: Zeroable + Send + Sync + std::fmt::Debug {
     /// See [`AtomicWord::new`].
     fn new(value: W) -> Self;
     /// See [`AtomicWord::load`].
@@ -220,6 +242,7 @@ mod access {
                 }
                 Site::HasSet => mutated(Mutant::WeakWatch),
                 Site::HasClear => mutated(Mutant::WeakClearer),
+                Site::Closed => mutated(Mutant::WeakClosed),
                 Site::PinCount => mutated(Mutant::WeakPin),
                 Site::AdvanceLook => mutated(Mutant::WeakAdvance),
                 // Next to these an engine reads and writes its own data as weakly as it likes: a
@@ -384,6 +407,45 @@ mod unordered {
     }
 }
 
+/// A place that is filled once and then read by anybody.
+#[derive(Debug)]
+pub struct Slot<T> {
+    value: std::sync::OnceLock<T>,
+    /// What the model checker sees of it.
+    #[cfg(loom)]
+    there: loom::sync::atomic::AtomicBool,
+}
+
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Self {
+            value: std::sync::OnceLock::new(),
+            #[cfg(loom)]
+            there: loom::sync::atomic::AtomicBool::new(false),
+        }
+    }
+}
+
+impl<T> Slot<T> {
+    /// Puts `value` there, unless something is.
+    pub fn set(&self, value: T) {
+        if self.value.set(value).is_ok() {
+            #[cfg(loom)]
+            self.there.store(true, loom::sync::atomic::Ordering::Release);
+        }
+    }
+
+    /// What is there, with all that was done before it was put there.
+    #[inline]
+    pub fn get(&self) -> Option<&T> {
+        #[cfg(loom)]
+        if !self.there.load(loom::sync::atomic::Ordering::Acquire) {
+            return None;
+        }
+        self.value.get()
+    }
+}
+
 /// Something that has at most one owner at a time. What the owner did happens before what the next
 /// one does.
 #[derive(Debug, Default)]
@@ -398,6 +460,19 @@ impl Claim {
     /// Ends the caller's ownership.
     pub fn release(&self) {
         self.0.store(false, std::sync::atomic::Ordering::Release);
+    }
+
+    /// Calls `work` as the owner, or answers nothing if somebody else is it.
+    pub fn with<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        /// Also if `work` panics.
+        struct Owner<'a>(&'a Claim);
+        impl Drop for Owner<'_> {
+            fn drop(&mut self) {
+                self.0.release();
+            }
+        }
+        let _owner = self.acquire().then(|| Owner(self))?;
+        Some(work())
     }
 }
 

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use crate::core::Core;
 use crate::cursor::Cursor;
 use crate::delta::Delta;
-use crate::error::{AllocError, FreeError, MarkError, on_device};
+use crate::error::{AllocError, FreeError, MarkError, RequestError, on_device};
 use crate::extent::{Extent, Extents};
 use crate::extent_set::ExtentSet;
 use crate::ledger::Change;
 use crate::local;
 use crate::request::Request;
+use crate::reservation::Reservation;
 use crate::store::{Lsn, Store};
 
 /// Allocations and frees that become durable together or not at all.
@@ -167,6 +168,27 @@ impl<'h> Transaction<'h> {
         Ok(extents)
     }
 
+    /// Allocates what `request` asks for, and uses as much of `reservation`: see [`Reservation`].
+    ///
+    /// # Errors
+    /// See [`Reservation::allocate`]; transaction and reservation are as they were then.
+    pub fn allocate_reserved(
+        &mut self,
+        reservation: &mut Reservation,
+        request: &Request,
+    ) -> Result<Extents, AllocError> {
+        let core = &*self.open.core;
+        if !reservation.is_of(core) {
+            return Err(RequestError::ForeignReservation.into());
+        }
+        let extents = match &mut self.cursor {
+            Some(cursor) => reservation.allocate_by(cursor, request)?,
+            None => local::with_cursor(core, |cursor| reservation.allocate_by(cursor, request))?,
+        };
+        extents.iter().for_each(|&extent| self.open.allocated.insert(extent));
+        Ok(extents)
+    }
+
     /// Allocates exactly `extent`.
     ///
     /// # Errors
@@ -195,7 +217,7 @@ impl<'h> Transaction<'h> {
         let end = start + len;
         let twice = [&*freed, &*returned].into_iter().filter_map(|set| set.overlap(extent));
         let twice = twice.map(|part| part.start).min();
-        let free = Some(core.bitmap.free_in(start, end)).filter(|&block| block < end);
+        let free = Some(core.first_unowned(start, end)).filter(|&block| block < end);
         if let Some(block) = twice.into_iter().chain(free).min() {
             return Err(FreeError::DoubleFree { block });
         }

@@ -89,6 +89,18 @@ pub trait Word:
         })
     }
 
+    /// Place and length of each run of set bits, ascending.
+    #[inline(always)]
+    fn runs(self) -> impl Iterator<Item = (u32, u32)> {
+        let mut rest = self;
+        std::iter::from_fn(move || {
+            let place = (rest != Self::ZERO).then(|| rest.trailing_zeros())?;
+            let len = (!(rest >> place)).trailing_zeros().min(Self::BITS - place);
+            rest &= !Self::span(place, len);
+            Some((place, len))
+        })
+    }
+
     /// Whether all bits of `mask` are set.
     #[inline(always)]
     fn has_all(self, mask: Self) -> bool {

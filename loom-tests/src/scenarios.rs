@@ -10,6 +10,8 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
+use self::aside::*;
+use self::escrow::*;
 use self::ledger::*;
 use self::lifecycle::*;
 use self::runs::*;
@@ -106,6 +108,19 @@ scenarios! {
     g8 (Some(4)) "the same, after a flush";
     l1 (None) "two transactions free a block: one of them may";
     l2 (None) "a transaction that is given up lets its block go, another enters it";
+    a1 (None) "a late free into a leaf that is closed, and a claim after that";
+    a2 (None) "a free into a closed leaf while it is opened";
+    a3 (None) "a claim in a closed leaf while it is opened";
+    a4 (Some(4)) "a leaf is closed and taken, against a claim";
+    a5 (None) "a leaf is closed and taken, against a free";
+    a6 (Some(4)) "two ranges that overlap are closed and opened";
+    a7 (Some(4)) "the device becomes longer beside a search";
+    a8 (Some(4)) "the device becomes shorter beside a claim and a free";
+    e1 (Some(5)) "two are promised the one free block: one of them is";
+    e2 (Some(4)) "two use their promises";
+    e3 (Some(5)) "one uses a promise, another takes what there is";
+    e4 (Some(3)) "a promise is dropped, another made, a third takes what there is";
+    e5 (None) "two want the one spare token";
 }
 
 /// An index of `blocks` blocks of which those in `free` are free.
@@ -209,7 +224,7 @@ fn settle<G: Geometry>(index: &Bitmap<G>, owned: &[(u64, u64)]) {
         for block in start..start + len {
             holders[block as usize] += 1;
             assert_eq!(holders[block as usize], 1, "block {block} is owned twice");
-            assert!(index.is_allocated(block, 1), "block {block} is owned and free");
+            assert!(index.free_in(block, block + 1) > block, "block {block} is owned and free");
         }
     }
     let held = owned.iter().map(|&(_, len)| len).sum::<u64>();
@@ -229,6 +244,8 @@ fn held(claimed: Option<u64>, len: u64) -> Vec<(u64, u64)> {
     claimed.map(|start| (start, len)).into_iter().collect()
 }
 
+mod aside;
+mod escrow;
 mod ledger;
 mod lifecycle;
 mod runs;

@@ -6,16 +6,11 @@ use rayon::prelude::*;
 use super::Bitmap;
 use crate::geometry::Geometry;
 use crate::leaf::Leaf;
+use crate::segmented::{OutOfMemory, Segmented, reserved};
 use crate::summary::{Node, Summary};
+use crate::sync::AtomicWord;
 use crate::watch::Watch;
 use crate::word::{Word, each};
-
-/// The process could not have this much memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OutOfMemory {
-    /// Bytes asked for.
-    pub bytes: usize,
-}
 
 /// What the summary has to know of a leaf.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +34,7 @@ impl<G: Geometry> Bitmap<G> {
         let node_count = leaf_count.div_ceil(G::FANOUT);
         let mut leaves = reserved::<Leaf<G>>(leaf_count)?;
         let mut contents = reserved::<Contents>(leaf_count)?;
-        let mut nodes = reserved::<Node<G>>(Summary::<G>::node_count(leaf_count, height))?;
+        let mut nodes = reserved::<Node<G>>(node_count)?;
         let leaf = |leaf: usize| {
             let whole = (leaf + 1) as u64 * G::LEAF_BLOCKS as u64 <= blocks;
             new_leaf::<G>(|word| {
@@ -61,8 +56,29 @@ impl<G: Geometry> Bitmap<G> {
         }
         debug_assert_eq!(nodes.len(), node_count);
         let free_at_start = contents.iter().map(|leaf| u64::from(leaf.free)).sum();
-        let summary = Summary::new(nodes, height);
-        Ok(Self { leaves, summary, watch: Watch::default(), blocks, free_at_start })
+        Ok(Self {
+            leaves: Segmented::new(leaves),
+            summary: Summary::new(nodes, height)?,
+            watch: Watch::default(),
+            blocks: AtomicWord::new(blocks),
+            free_at_start,
+        })
+    }
+}
+
+impl<G: Geometry> Bitmap<G> {
+    /// An index of `blocks` blocks, none of them free, over one level of summary. It takes no memory
+    /// before something is released there.
+    pub fn none_free(blocks: u64) -> Result<Self, OutOfMemory> {
+        let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
+        let nodes = Node::without_runs(leaf_count.div_ceil(G::FANOUT))?;
+        Ok(Self {
+            leaves: Segmented::new(Leaf::none_free(leaf_count)?),
+            summary: Summary::new(nodes, 1)?,
+            watch: Watch::default(),
+            blocks: AtomicWord::new(blocks),
+            free_at_start: 0,
+        })
     }
 }
 
@@ -116,11 +132,4 @@ fn new_node<G: Geometry>(contents: &[Contents]) -> Node<G> {
         }
     }
     Node::from_fn(|order| has[order as usize])
-}
-
-fn reserved<T>(len: usize) -> Result<Vec<T>, OutOfMemory> {
-    let mut vec = Vec::new();
-    vec.try_reserve_exact(len)
-        .map_err(|_| OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) })?;
-    Ok(vec)
 }

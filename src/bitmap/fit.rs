@@ -58,11 +58,11 @@ impl<G: Geometry> Bitmap<G> {
         let mut count = count as u64;
         let behind = (leaf + count as usize) / G::FANOUT;
         let at_the_end = (leaf + count as usize).is_multiple_of(G::FANOUT);
-        if at_the_end && behind < self.summary.level(1).len() {
+        if at_the_end && behind < self.leaf_count().div_ceil(G::FANOUT) {
             let whole = self.summary.node(1, behind).has(G::MAX_ORDER).load(Site::HasLook);
             count += u64::from(leading_ones(whole));
         }
-        see(start, self.blocks.min(first_block + count * leaf_blocks) - start);
+        see(start, self.blocks().min(first_block + count * leaf_blocks).saturating_sub(start));
     }
 
     fn see_in_leaf(&self, leaf: usize, most: u64, see: &mut impl FnMut(u64, u64)) {
@@ -92,6 +92,9 @@ impl<G: Geometry> Bitmap<G> {
     /// `most`.
     #[inline]
     pub fn run_in_word(&self, word: usize, least: u64, most: u64) -> Option<(u64, u64)> {
+        if word >= self.leaf_count() * G::LEAF_WORDS {
+            return None; // the device was made shorter
+        }
         let free = self.word(word).load(Site::LeafLook);
         let starts = free & !(free << 1);
         let runs = starts.places().map(|place| self.measure(word, free, place, most));
@@ -106,7 +109,7 @@ impl<G: Geometry> Bitmap<G> {
         if place + inside < G::WORD_BLOCKS {
             return (start, u64::from(inside));
         }
-        (start, self.run_end(start, self.blocks.min(start + most)) - start)
+        (start, self.run_end(start, self.blocks().min(start + most)).saturating_sub(start))
     }
 
     /// The run of free blocks around `start..start + len`, measured no further than `reach` to either
@@ -114,8 +117,8 @@ impl<G: Geometry> Bitmap<G> {
     #[inline]
     pub fn run_around(&self, start: u64, len: u64, reach: u64) -> (u64, u64) {
         let from = self.run_start(start, start.saturating_sub(reach));
-        let end = self.run_end(start + len, self.blocks.min(start + len + reach));
-        (from, end - from)
+        let end = self.run_end(start + len, self.blocks().min(start + len + reach));
+        (from, end.saturating_sub(from))
     }
 }
 

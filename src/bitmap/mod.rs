@@ -10,7 +10,7 @@
 //! - `verify`: comparing every level with the one below.
 //!
 //! Invariants, cited by number everywhere (ARCHITECTURE.md has the proofs in outline):
-//! 1. *Ownership.* A bit goes 1 -> 0 only by a compare-exchange that saw it 1, and 0 -> 1 only by
+//! 1. *Ownership.* A bit goes 1 -> 0 only by a read-modify-write that saw it 1, and 0 -> 1 only by
 //!    its owner.
 //! 2. *No hidden space.* A free run whose releases have all returned is visible on every level, as
 //!    an order bit or as a guard bit.
@@ -29,14 +29,15 @@ mod search;
 mod tests;
 mod verify;
 
-pub use build::OutOfMemory;
-pub use pieces::{Refused, Wanted};
+pub use pieces::{Refused, Taken, Wanted};
+pub use crate::segmented::OutOfMemory;
 pub use search::{Lost, Pack, Search, order_above};
 pub use verify::{Difference, Verification};
 
 use crate::geometry::Geometry;
 use crate::leaf::Leaf;
 use crate::mutant::{Mutant, mutated};
+use crate::segmented::Segmented;
 use crate::summary::Summary;
 use crate::sync::{AtomicWord, Site};
 use crate::watch::Watch;
@@ -45,10 +46,10 @@ use crate::word::Word;
 /// The free-space index of one device.
 #[derive(Debug)]
 pub struct Bitmap<G: Geometry> {
-    leaves: Vec<Leaf<G>>,
+    leaves: Segmented<Leaf<G>>,
     summary: Summary<G>,
     watch: Watch,
-    blocks: u64,
+    blocks: AtomicWord<u64>,
     free_at_start: u64,
 }
 
@@ -89,7 +90,7 @@ impl<G: Geometry> Bitmap<G> {
     /// Number of blocks.
     #[inline(always)]
     pub fn blocks(&self) -> u64 {
-        self.blocks
+        self.blocks.load(Site::Blocks)
     }
 
     /// Number of free blocks when the index was built.
@@ -109,7 +110,39 @@ impl<G: Geometry> Bitmap<G> {
 
     /// Number of free blocks, counted. O(bitmap).
     pub fn count_free(&self) -> u64 {
-        self.leaves.iter().map(|leaf| u64::from(leaf.count_free())).sum()
+        self.leaves().map(|leaf| u64::from(leaf.count_free())).sum()
+    }
+
+    /// Number of leaves.
+    #[inline(always)]
+    pub fn leaf_count(&self) -> usize {
+        self.blocks().div_ceil(G::LEAF_BLOCKS as u64) as usize
+    }
+
+    /// Makes the device `blocks` blocks long, not shorter than it is. The added ones are allocated.
+    /// For one caller at a time.
+    pub fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
+        debug_assert!(blocks >= self.blocks());
+        if mutated(Mutant::LengthBeforeLeaves) {
+            self.blocks.store(blocks, Site::Blocks);
+        }
+        let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
+        self.leaves.grow(leaf_count, |range| Leaf::none_free(range.len()))?;
+        self.summary.grow(leaf_count)?;
+        // Whoever reads the new length finds leaves and nodes for it [mutant: LengthBeforeLeaves].
+        self.blocks.store(blocks, Site::Blocks);
+        Ok(())
+    }
+
+    /// Makes the device `blocks` blocks long, not longer than it is. None of the others may be free, and
+    /// none in use. For one caller at a time.
+    pub fn shorten(&self, blocks: u64) {
+        debug_assert!(0 < blocks && blocks <= self.blocks());
+        self.blocks.store(blocks, Site::Blocks);
+    }
+
+    fn leaves(&self) -> impl Iterator<Item = &Leaf<G>> {
+        (0..self.leaf_count()).map(|leaf| &self.leaves[leaf])
     }
 
     #[inline(always)]
@@ -131,6 +164,11 @@ impl<G: Geometry> Bitmap<G> {
         })
     }
 
+    /// The words that `start..start + len` meets, in ascending order, with its bits in each.
+    pub fn words_of(start: u64, len: u64) -> impl Iterator<Item = (usize, G::Word)> {
+        Self::pieces(start, len).map(|piece| (piece.word, piece.mask))
+    }
+
     /// The first block of `piece` that `bits` holds.
     fn first_block(piece: Piece<G::Word>, bits: G::Word) -> u64 {
         debug_assert!(bits & piece.mask != G::Word::ZERO);
@@ -144,7 +182,7 @@ impl<G: Geometry> Bitmap<G> {
     /// furthest is stopped only by a finished allocation or by one still further (invariant 5).
     /// O(len / word width) compare-exchanges.
     pub fn claim(&self, start: u64, len: u64) -> Result<(), Conflict> {
-        debug_assert!(len > 0 && start + len <= self.blocks);
+        debug_assert!(len > 0 && start + len <= self.blocks());
         let pieces = Self::pieces(start, len);
         if !mutated(Mutant::NoPrecheckRollbackAll) {
             for piece in pieces.clone() {
@@ -180,7 +218,16 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// The one place where free blocks become somebody's (invariant 1).
+    /// Takes those blocks of `mask` in word `word` that are free, and says which.
+    pub fn take_in_word(&self, word: usize, mask: G::Word) -> G::Word {
+        let atomic = self.word(word);
+        if atomic.load(Site::LeafLook) & mask == G::Word::ZERO {
+            return G::Word::ZERO;
+        }
+        atomic.fetch_and(!mask, Site::LeafClaim) & mask
+    }
+
+    /// Where free blocks become somebody's, but for [`Bitmap::take_in_word`] (invariant 1).
     #[inline(always)]
     fn take(
         &self,
@@ -233,7 +280,7 @@ impl<G: Geometry> Bitmap<G> {
     /// O(len / word width) compare-exchanges, then the publication of each leaf.
     #[inline(always)]
     pub fn release(&self, start: u64, len: u64) -> Result<(), ReleaseError> {
-        debug_assert!(len > 0 && start + len <= self.blocks);
+        debug_assert!(len > 0 && start + len <= self.blocks());
         let width = u64::from(G::WORD_BLOCKS);
         if mutated(Mutant::SetBeforeLeaf) {
             let leaf = (start / G::LEAF_BLOCKS as u64) as usize;

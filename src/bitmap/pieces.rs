@@ -17,19 +17,33 @@ pub struct Wanted<F> {
     pub left: u64,
     /// Leaves that may still be looked into.
     pub looks: u64,
-    /// Is told of every piece that was claimed. If it answers `false`, that piece is its own to deal
-    /// with, and no other is claimed.
+    /// Is told of every piece that was claimed, and deals with it.
     pub took: F,
+}
+
+/// What became of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is part of the answer.
+    Kept,
+    /// It could not be kept; others are still wanted.
+    Passed,
+    /// It was given back, and no other is wanted.
+    Refused,
 }
 
 /// The receiver of the pieces wants no more.
 #[derive(Debug)]
 pub struct Refused;
 
-impl<F: FnMut(Extent) -> bool> Wanted<F> {
-    fn take(&mut self, start: u64, len: u64) -> Result<(), Refused> {
-        self.left -= len;
-        if (self.took)(Extent { start, len }) { Ok(()) } else { Err(Refused) }
+impl<F: FnMut(Extent) -> Taken> Wanted<F> {
+    pub fn take(&mut self, start: u64, len: u64) -> Result<(), Refused> {
+        match (self.took)(Extent { start, len }) {
+            Taken::Kept => self.left -= len,
+            Taken::Passed => {}
+            Taken::Refused => return Err(Refused),
+        }
+        Ok(())
     }
 }
 
@@ -37,7 +51,7 @@ impl<G: Geometry> Bitmap<G> {
     /// Claims the runs in `leaves` that hold an aligned run of `order`, as far as they are wanted: one
     /// pass over the leaves that may have such runs, with one compare-exchange for all that lie inside
     /// one word.
-    pub fn claim_pieces<F: FnMut(Extent) -> bool>(
+    pub fn claim_pieces<F: FnMut(Extent) -> Taken>(
         &self,
         order: u32,
         leaves: Range<usize>,
@@ -65,7 +79,7 @@ impl<G: Geometry> Bitmap<G> {
         done.unwrap_or(Ok(()))
     }
 
-    fn claim_pieces_of_word<F: FnMut(Extent) -> bool>(
+    fn claim_pieces_of_word<F: FnMut(Extent) -> Taken>(
         &self,
         order: u32,
         word: usize,

@@ -91,11 +91,7 @@ impl<G: Geometry> Bitmap<G> {
 
     #[cold]
     fn lift_for_word(&self, word: usize, mask: G::Word, awaited: u64) {
-        let mut rest = mask;
-        while rest != G::Word::ZERO {
-            let place = rest.trailing_zeros();
-            let len = (!(rest >> place)).trailing_zeros().min(G::Word::BITS - place);
-            rest &= !G::Word::span(place, len);
+        for (place, len) in mask.runs() {
             let start = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
             self.lift_if_awaited(start, u64::from(len), awaited);
         }
@@ -118,7 +114,7 @@ impl<G: Geometry> Bitmap<G> {
         if run < awaited && !mutated(Mutant::EventWrongOrder) {
             let reach = LOOK_AROUND_WORDS * u64::from(G::WORD_BLOCKS);
             let below = start - self.run_start(start, start.saturating_sub(reach));
-            let limit = self.blocks.min(start.saturating_add(len).saturating_add(reach));
+            let limit = self.blocks().min(start.saturating_add(len).saturating_add(reach));
             let above = self.run_end(start + len, limit) - (start + len);
             run += below + above;
             if below >= reach || above >= reach {

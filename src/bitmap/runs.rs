@@ -15,13 +15,6 @@ impl<G: Geometry> Bitmap<G> {
         self.run_end(start, start + len) == start + len
     }
 
-    /// Whether all of `start..start + len` is allocated.
-    pub fn is_allocated(&self, start: u64, len: u64) -> bool {
-        Self::pieces(start, len).all(|piece| {
-            self.word(piece.word).load(Site::LeafLook) & piece.mask == G::Word::ZERO
-        })
-    }
-
     /// The first allocated block of `from..to`, or `to`.
     #[inline]
     pub fn run_end(&self, from: u64, to: u64) -> u64 {
@@ -52,6 +45,18 @@ impl<G: Geometry> Bitmap<G> {
             to = from;
         }
         floor
+    }
+
+    /// The free blocks of word `word`.
+    #[inline]
+    pub fn look(&self, word: usize) -> G::Word {
+        self.word(word).load(Site::LeafLook)
+    }
+
+    /// Number of free blocks in `from..to`. O(blocks / 64); a mixture of moments.
+    pub fn free_blocks_in(&self, from: u64, to: u64) -> u64 {
+        let words = Self::words_of(from, to.saturating_sub(from));
+        words.map(|(word, mask)| u64::from((self.look(word) & mask).count_ones())).sum()
     }
 
     /// The first free block of those in `mask`.
@@ -90,14 +95,14 @@ impl<G: Geometry> Bitmap<G> {
     /// The first free block at or after `from`. Skips allocated stretches by the summary:
     /// O(levels) for each leaf looked into.
     pub fn next_free(&self, from: u64) -> Option<u64> {
-        if from >= self.blocks {
+        if from >= self.blocks() {
             return None;
         }
         let leaf_blocks = G::LEAF_BLOCKS as u64;
         let mut from = from;
         loop {
             let leaf = from / leaf_blocks;
-            let end = ((leaf + 1) * leaf_blocks).min(self.blocks);
+            let end = ((leaf + 1) * leaf_blocks).min(self.blocks());
             let free = self.free_in(from, end);
             if free < end {
                 return Some(free);
@@ -110,8 +115,9 @@ impl<G: Geometry> Bitmap<G> {
     /// The first leaf at or after `from` that may have a run of `order`.
     fn next_leaf(&self, order: u32, from: usize) -> Option<usize> {
         let mut from = from;
-        while from < self.leaves.len() {
-            let nodes = self.summary.level(1).len();
+        let leaves = self.leaf_count();
+        let nodes = leaves.div_ceil(G::FANOUT);
+        while from < leaves {
             match self.summary.find(order, from / G::FANOUT, nodes, Look::Thorough) {
                 Found::Nothing => return None,
                 Found::Stale { level, child } => {
@@ -133,7 +139,7 @@ impl<G: Geometry> Bitmap<G> {
 
     /// Calls `visit` with word index and word for all words of the device, 1 = free.
     pub fn for_each_word(&self, mut visit: impl FnMut(usize, G::Word)) {
-        for (leaf, words) in self.leaves.iter().enumerate() {
+        for (leaf, words) in self.leaves().enumerate() {
             for (word, value) in words.words().iter().enumerate() {
                 visit(leaf * G::LEAF_WORDS + word, value.load(Site::LeafLook));
             }

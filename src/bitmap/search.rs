@@ -74,12 +74,6 @@ pub fn order_within(len: u64) -> u32 {
 }
 
 impl<G: Geometry> Bitmap<G> {
-    /// Number of leaves.
-    #[inline(always)]
-    pub fn leaf_count(&self) -> usize {
-        self.leaves.len()
-    }
-
     /// Claims the lowest free block of word `word`, if it has one: the shortest way there is. One
     /// attempt.
     #[inline(always)]
@@ -206,7 +200,7 @@ impl<G: Geometry> Bitmap<G> {
     #[inline]
     pub fn claim_behind(&self, order: u32, len: u64, leaf: usize, pack: Pack) -> Option<u64> {
         let node = leaf / G::FANOUT;
-        let todo = self.candidates(order, node, leaf + 1, &(0..self.leaves.len()), Look::Quick);
+        let todo = self.candidates(order, node, leaf + 1, &(0..self.leaf_count()), Look::Quick);
         let visit = |leaf| self.visit_leaf(order, len, (leaf * G::LEAF_BLOCKS) as u64);
         self.visit_children(order, node, todo, pack, visit).taken
     }
@@ -235,7 +229,7 @@ impl<G: Geometry> Bitmap<G> {
         inside: u64,
         search: &Search<F>,
     ) -> Option<Result<(u64, u64), u64>> {
-        let end = self.run_end(inside, self.blocks.min(inside.saturating_add(search.most)));
+        let end = self.run_end(inside, self.blocks().min(inside.saturating_add(search.most)));
         let start = self.run_start(inside, end.saturating_sub(search.most));
         self.claim_of_run(start, end, search)
     }
@@ -300,14 +294,14 @@ impl<G: Geometry> Bitmap<G> {
     ) -> Option<(u64, u64)> {
         let leaf_blocks = G::LEAF_BLOCKS as u64;
         let first = (from / leaf_blocks) as usize;
-        let found = self.claim_in_runs(first..self.leaves.len(), from, search);
+        let found = self.claim_in_runs(first..self.leaf_count(), from, search);
         if found.is_some() || from == 0 {
             return found;
         }
         // A run that starts below `from` was cut there, and the group by which the summary knows
         // it may lie behind `from`, in any leaf that the shortest run from `from - 1` on reaches.
         let last = ((from - 1 + search.least - 1) / leaf_blocks) as usize;
-        self.claim_in_runs(0..self.leaves.len().min(last + 1), 0, search)
+        self.claim_in_runs(0..self.leaf_count().min(last + 1), 0, search)
     }
 
     /// Registers for runs of `len` blocks: [`Bitmap::still_none`] says whether one was completed
@@ -337,7 +331,7 @@ impl<G: Geometry> Bitmap<G> {
                 return Visit::Stale;
             }
             let leaf_start = leaf as u64 * leaf_blocks;
-            let leaf_end = (leaf_start + leaf_blocks).min(self.blocks);
+            let leaf_end = (leaf_start + leaf_blocks).min(self.blocks());
             let lowest = floor.max(leaf_start.saturating_sub(reach));
             let mut at = if lowest < leaf_start {
                 self.run_start(leaf_start, lowest)
@@ -350,7 +344,7 @@ impl<G: Geometry> Bitmap<G> {
                     break;
                 }
                 let most = search.most.saturating_add(search.align - 1);
-                let mut end = self.run_end(start, self.blocks.min(start.saturating_add(most)));
+                let mut end = self.run_end(start, self.blocks().min(start.saturating_add(most)));
                 // If a block is in the way, what lies before it may still be enough, and was
                 // perhaps free all the time. The end falls each time, so this ends.
                 while let Some(claimed) = self.claim_of_run(start, end, search) {
@@ -461,7 +455,7 @@ impl<G: Geometry> Bitmap<G> {
         look: Look,
     ) -> G::Word {
         let first = node * G::FANOUT;
-        let until = (leaves.end - first).min(G::FANOUT);
+        let until = leaves.end.saturating_sub(first).min(G::FANOUT);
         let from = from - first;
         if from >= until {
             return G::Word::ZERO;

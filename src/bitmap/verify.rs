@@ -71,12 +71,12 @@ impl<G: Geometry> Bitmap<G> {
     pub fn verify(&self) -> Verification {
         let mut found =
             Verification { free_blocks: self.count_free(), differences: self.beyond_end() };
+        let mut children = self.leaf_count();
         for level in 1..=self.summary.height() {
-            let children =
-                if level == 1 { self.leaves.len() } else { self.summary.level(level - 1).len() };
             for child in 0..children {
                 self.verify_child(level, child, &mut found.differences);
             }
+            children = children.div_ceil(G::FANOUT);
         }
         found
     }
@@ -105,8 +105,8 @@ impl<G: Geometry> Bitmap<G> {
     }
 
     fn beyond_end(&self) -> Vec<Difference> {
-        let end = (self.leaves.len() * G::LEAF_BLOCKS) as u64;
-        (self.blocks..end)
+        let end = (self.leaf_count() * G::LEAF_BLOCKS) as u64;
+        (self.blocks()..end)
             .filter(|&block| self.is_free(block, 1))
             .map(|block| Difference::BeyondEnd { block })
             .collect()

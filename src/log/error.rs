@@ -253,7 +253,9 @@ impl From<Misfit> for CommitError {
 impl From<MarkError> for CommitError {
     fn from(error: MarkError) -> Self {
         match error {
-            MarkError::AlreadyAllocated { block } => Self::Conflict { block },
+            MarkError::AlreadyAllocated { block } | MarkError::Closed { block } => {
+                Self::Conflict { block }
+            }
             MarkError::Range(_) => Self::Foreign,
         }
     }

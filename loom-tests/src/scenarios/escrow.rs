@@ -1,0 +1,117 @@
+//! Promises of space (e).
+
+use freemap::escrow::Escrow;
+
+use super::*;
+
+struct Device {
+    index: Bitmap<Bit>,
+    escrow: Escrow<Bit>,
+}
+
+impl Device {
+    /// Blocks of which those in `free` are free, those in `kept` in escrow with spare tokens, and the
+    /// others somebody's.
+    fn new(blocks: u64, free: &[u64], kept: &[u64]) -> Arc<Self> {
+        let words = |word: usize| u64::from(free.contains(&(word as u64)));
+        let index = Bitmap::from_words(blocks, 1, words).expect("memory");
+        let escrow = Escrow::new(blocks).expect("memory");
+        kept.iter().for_each(|&block| escrow.put(block, 1));
+        Arc::new(Self { index, escrow })
+    }
+
+    /// What `Core::promise` does for one block.
+    fn promise(&self) -> bool {
+        while self.escrow.take_tokens(1).is_err() {
+            match exact(&self.index, 1) {
+                Ok(block) => self.escrow.put(block, 1),
+                Err(_) => return self.escrow.take_tokens(1).is_ok(),
+            }
+        }
+        true
+    }
+
+    /// An allocation by somebody who was promised nothing.
+    fn allocate(&self) -> Option<u64> {
+        exact(&self.index, 1).ok().or_else(|| {
+            for _ in 0..self.escrow.take_all_but(0) {
+                let (block, _) = self.escrow.take(1).expect("there is a block for each token");
+                free(&self.index, block, 1);
+            }
+            exact(&self.index, 1).ok()
+        })
+    }
+
+    /// An allocation by somebody who has a token.
+    fn allocate_promised(&self) -> u64 {
+        match exact(&self.index, 1) {
+            Ok(block) => {
+                self.escrow.leave_tokens(1);
+                block
+            }
+            Err(_) => self.escrow.take(1).expect("there is a block for each token").0,
+        }
+    }
+}
+
+fn at<T: 'static>(
+    device: &Arc<Device>,
+    work: impl FnOnce(&Device) -> T + 'static,
+) -> thread::JoinHandle<T> {
+    let device = device.clone();
+    thread::spawn(move || work(&device))
+}
+
+/// Two want to be promised the one block that is free.
+pub fn e1() {
+    let device = Device::new(1, &[0], &[]);
+    let other = at(&device, |device| device.promise().then(|| device.allocate_promised()));
+    let mine = device.promise().then(|| device.allocate_promised());
+    let both = [mine, join(other)];
+    assert_eq!(both.into_iter().flatten().collect::<Vec<_>>(), [0], "one of them gets it");
+}
+
+/// Two use their promises, one block is free: each gets a block of his own, and one stays.
+pub fn e2() {
+    let device = Device::new(3, &[0], &[1, 2]);
+    assert_eq!(device.escrow.take_tokens(2), Ok(()));
+    let other = at(&device, |device| device.allocate_promised());
+    let mine = device.allocate_promised();
+    assert_ne!(mine, join(other));
+    assert!(device.allocate().is_some(), "the third block is spare");
+    assert!(device.allocate().is_none());
+}
+
+/// One uses his promise while another takes whatever he finds, spare blocks too.
+pub fn e3() {
+    let device = Device::new(2, &[], &[0, 1]);
+    assert_eq!(device.escrow.take_tokens(1), Ok(()));
+    let other = at(&device, |device| device.allocate());
+    let mine = device.allocate_promised();
+    assert_ne!(Some(mine), join(other));
+}
+
+/// A promise is dropped while another looks for space, and a third is promised what he can get.
+pub fn e4() {
+    let device = Device::new(2, &[], &[0, 1]);
+    assert_eq!(device.escrow.take_tokens(1), Ok(()));
+    let looking = at(&device, |device| device.allocate());
+    let promised = at(&device, |device| device.promise().then(|| device.allocate_promised()));
+    device.escrow.leave_tokens(1);
+    let mut got: Vec<u64> = [join(looking), join(promised)].into_iter().flatten().collect();
+    got.extend(device.allocate());
+    got.extend(device.allocate());
+    got.sort_unstable();
+    assert_eq!(got, [0, 1], "each block once");
+}
+
+/// Two want the one spare token.
+pub fn e5() {
+    let device = Device::new(1, &[], &[0]);
+    let take =
+        |device: &Device| device.escrow.take_tokens(1).is_ok().then(|| device.escrow.take(1));
+    let other = at(&device, take);
+    let mine = take(&device);
+    let both = [mine, join(other)];
+    assert_eq!(both.into_iter().flatten().collect::<Vec<_>>(), [Some((0, 1))]);
+}

@@ -1,0 +1,143 @@
+//! Layer 4: blocks that are promised to nobody in particular.
+//!
+//! A promise of n blocks is kept by keeping n blocks, any blocks, out of the free space: in escrow, as
+//! free bits of a second bitmap. Who uses the promise allocates as everybody does, wherever it suits, and
+//! leaves as many blocks of the escrow without a purpose, *spare*. Only if nothing else is free does he
+//! get those blocks themselves. So a promise can be broken by nobody, and costs those nothing who made
+//! none.
+//!
+//! *Tokens.* Every block in escrow belongs to one token: one of those that a promise holds, or a spare one.
+//! The block is there before the token exists, and nobody takes a block out without having a token for it
+//! first. So whoever has a token finds a block, however many others search beside him.
+
+use crate::bitmap::{Bitmap, Search};
+use crate::geometry::Geometry;
+use crate::mutant::{Mutant, mutated};
+use crate::segmented::OutOfMemory;
+use crate::sync::{AtomicWord, Site};
+
+/// What is kept out of the free space of one index.
+#[derive(Debug)]
+pub struct Escrow<G: Geometry> {
+    /// A set bit is a block in escrow.
+    blocks: Bitmap<G>,
+    /// Tokens that no promise holds.
+    spare: AtomicWord<u64>,
+}
+
+impl<G: Geometry> Escrow<G> {
+    /// For a device of `blocks` blocks, with nothing in it. Takes no memory before something is.
+    pub fn new(blocks: u64) -> Result<Self, OutOfMemory> {
+        Ok(Self { blocks: Bitmap::none_free(blocks)?, spare: AtomicWord::new(0) })
+    }
+
+    /// Makes it as long as a device of `blocks` blocks needs. For one caller at a time.
+    pub fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
+        // It never became shorter.
+        if blocks > self.blocks.blocks() { self.blocks.lengthen(blocks) } else { Ok(()) }
+    }
+
+    /// Tokens that no promise holds.
+    pub fn spare(&self) -> u64 {
+        self.spare.load(Site::Spare)
+    }
+
+    /// Takes `tokens` of the spare ones, or says how many there are. Repeats only when others took or left
+    /// some.
+    pub fn take_tokens(&self, tokens: u64) -> Result<(), u64> {
+        let mut spare = self.spare.load(Site::Spare);
+        loop {
+            if spare < tokens {
+                return Err(spare);
+            }
+            if mutated(Mutant::SpareByStore) {
+                self.spare.store(spare - tokens, Site::Spare);
+                return Ok(());
+            }
+            match self.spare.compare_exchange(spare, spare - tokens, Site::Spare) {
+                Ok(_) => return Ok(()),
+                Err(now) => spare = now,
+            }
+        }
+    }
+
+    /// Takes the spare tokens but `rest` of them; how many.
+    pub fn take_all_but(&self, rest: u64) -> u64 {
+        let mut spare = self.spare.load(Site::Spare);
+        while spare > rest {
+            match self.spare.compare_exchange(spare, rest, Site::Spare) {
+                Ok(_) => return spare - rest,
+                Err(now) => spare = now,
+            }
+        }
+        0
+    }
+
+    /// Leaves `tokens` to whoever wants them.
+    pub fn leave_tokens(&self, tokens: u64) {
+        self.spare.fetch_add(tokens, Site::Spare);
+    }
+
+    /// Puts blocks in that the caller owns, and leaves their tokens. The blocks first, or somebody has a
+    /// token and finds nothing [mutant: TokenBeforeBlock].
+    pub fn put(&self, start: u64, len: u64) {
+        if mutated(Mutant::TokenBeforeBlock) {
+            self.leave_tokens(len);
+        }
+        self.put_blocks(start, len);
+        if !mutated(Mutant::TokenBeforeBlock) {
+            self.leave_tokens(len);
+        }
+    }
+
+    /// Puts blocks in that the caller owns, and keeps their tokens.
+    pub fn put_blocks(&self, start: u64, len: u64) {
+        let put = self.blocks.release(start, len);
+        debug_assert_eq!(put, Ok(()), "blocks we own cannot be in escrow");
+    }
+
+    /// A run of up to `tokens` blocks, for as many of the caller's tokens: the blocks are his. There is
+    /// one: of all who search, each holds no more for a moment than he has tokens for.
+    pub fn take(&self, tokens: u64) -> Option<(u64, u64)> {
+        let search = Search { least: 1, most: tokens, align: 1, take: |run| tokens.min(run) };
+        self.blocks.claim_exact(0, &search).ok()
+    }
+
+    /// A run of exactly `len` blocks at a multiple of `align`, for as many of the caller's tokens.
+    pub fn take_run(&self, len: u64, align: u64) -> Option<(u64, u64)> {
+        let search = Search { least: len, most: len, align, take: |_| len };
+        self.blocks.claim_exact(0, &search).ok()
+    }
+
+    /// The first run of `from..to`, at most `most` blocks of it, if there is any: for those who have just put
+    /// in as many, and keep no tokens for them.
+    pub fn take_without_tokens(&self, from: u64, to: u64, most: u64) -> Option<(u64, u64)> {
+        let mut from = from;
+        loop {
+            let start = self.blocks.free_in(from, to);
+            if start == to {
+                return None;
+            }
+            let end = self.blocks.run_end(start + 1, to.min(start.saturating_add(most)));
+            if self.blocks.claim(start, end - start).is_ok() {
+                return Some((start, end - start));
+            }
+            from = start + 1;
+        }
+    }
+
+    /// The first block of `from..to` that is not in escrow, or `to`.
+    pub fn run_end(&self, from: u64, to: u64) -> u64 {
+        self.blocks.run_end(from, to)
+    }
+
+    /// The first block of `from..to` in escrow, or `to`.
+    pub fn first_in(&self, from: u64, to: u64) -> u64 {
+        self.blocks.free_in(from, to)
+    }
+
+    /// The blocks of word `word` in escrow.
+    pub fn look(&self, word: usize) -> G::Word {
+        self.blocks.look(word)
+    }
+}

@@ -1,0 +1,140 @@
+//! An array that becomes longer while others read it. What it holds never moves, so a reader needs
+//! neither lock nor guard, and nothing is ever reclaimed.
+
+use std::ops::{Index, Range};
+
+use crate::sync::Slot;
+
+/// Parts that can be added. Each but the first is as long as all before it, so as many as an index has
+/// bits are enough.
+const PARTS: usize = usize::BITS as usize;
+
+/// An array in parts: what it was made with, and what was added.
+#[derive(Debug)]
+pub struct Segmented<T> {
+    /// Never changed, and the only part unless the array has grown: a look into it costs what a look
+    /// into a slice does.
+    first: Vec<T>,
+    /// Part 0 fills `first` up to a power of two, `base`; part n holds the next `base << (n - 1)`.
+    added: Box<[Slot<Vec<T>>]>,
+}
+
+/// The process could not have this much memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory {
+    /// Bytes asked for.
+    pub bytes: usize,
+}
+
+impl<T> Segmented<T> {
+    /// The array of what `first` holds.
+    pub fn new(first: Vec<T>) -> Self {
+        Self { first, added: (0..PARTS).map(|_| Slot::default()).collect() }
+    }
+
+    /// Elements that all parts have room for: the only ones that can be looked at.
+    pub fn len(&self) -> usize {
+        let parts = self.added.iter().enumerate();
+        let there = parts.filter_map(|(part, slot)| slot.get().map(|_| self.end(part))).max();
+        there.unwrap_or(self.first.len())
+    }
+
+    /// Makes room for at least `len` elements, in parts as long as what is there; `part` makes those of
+    /// a range. If there is no memory, nothing has changed. For one caller at a time.
+    pub fn grow(
+        &self,
+        len: usize,
+        part: impl Fn(Range<usize>) -> Result<Vec<T>, OutOfMemory>,
+    ) -> Result<(), OutOfMemory> {
+        let missing = |&part: &usize| self.start(part) < len && self.added[part].get().is_none();
+        let parts = (0..PARTS).filter(missing);
+        let parts = parts.map(|index| Ok((index, part(self.start(index)..self.end(index))?)));
+        for (index, elements) in parts.collect::<Result<Vec<_>, _>>()? {
+            self.added[index].set(elements);
+        }
+        Ok(())
+    }
+
+    fn base(&self) -> usize {
+        self.first.len().next_power_of_two()
+    }
+
+    fn start(&self, part: usize) -> usize {
+        if part == 0 { self.first.len() } else { self.end(part - 1) }
+    }
+
+    fn end(&self, part: usize) -> usize {
+        self.base().saturating_mul(1 << part)
+    }
+
+    #[cold]
+    fn added(&self, index: usize) -> &T {
+        let part = (index / self.base()).checked_ilog2().map_or(0, |part| part as usize + 1);
+        let elements = self.added[part].get();
+        let there = elements.and_then(|elements| elements.get(index - self.start(part)));
+        there.expect("nobody is told of an index before its part is there")
+    }
+}
+
+impl<T> Index<usize> for Segmented<T> {
+    type Output = T;
+
+    #[inline(always)]
+    fn index(&self, index: usize) -> &T {
+        match self.first.get(index) {
+            Some(element) => element,
+            None => self.added(index),
+        }
+    }
+}
+
+/// An empty vector with room for `len` elements.
+pub fn reserved<T>(len: usize) -> Result<Vec<T>, OutOfMemory> {
+    let mut vec = Vec::new();
+    vec.try_reserve_exact(len)
+        .map_err(|_| OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) })?;
+    Ok(vec)
+}
+
+/// `len` elements of zero bytes, in memory that is not touched: what stays so costs nothing.
+#[cfg(not(loom))]
+pub fn zeroed<T: crate::sync::Zeroable>(len: usize) -> Result<Vec<T>, OutOfMemory> {
+    T::new_vec_zeroed(len).map_err(|_| OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) })
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_keep_their_index_however_the_array_grew() {
+        for first in 1..=9 {
+            for steps in [&[10usize, 11, 40][..], &[100], &[9, 9, 8, 33, 64, 65]] {
+                let array = Segmented::new((0..first).collect::<Vec<usize>>());
+                assert_eq!(array.len(), first);
+                for &step in steps {
+                    array.grow(step, |range| Ok(range.collect())).unwrap();
+                    let len = array.len();
+                    assert!(len >= step && len <= first.max(2 * step), "{first} {step} {len}");
+                    assert!((0..len).all(|index| array[index] == index));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_moves() {
+        let array = Segmented::new(vec![1, 2, 3]);
+        array.grow(5, |range| zeroed(range.len())).unwrap();
+        let before: Vec<*const i32> = (0..array.len()).map(|i| std::ptr::from_ref(&array[i])).collect();
+        array.grow(1000, |range| zeroed(range.len())).unwrap();
+        assert!(before.iter().enumerate().all(|(i, &place)| place == std::ptr::from_ref(&array[i])));
+    }
+
+    #[test]
+    fn no_memory_is_an_error() {
+        let array = Segmented::new(vec![0u64]);
+        assert!(array.grow(1 << 60, |range| zeroed(range.len())).is_err());
+        assert_eq!(array.len(), 1);
+    }
+}
