@@ -17,6 +17,7 @@ use crate::plan::plan;
 use crate::quarantine::Quarantine;
 use crate::request::{Effort, Request};
 use crate::shard::Shards;
+use crate::shard_counts::ShardCounts;
 use crate::sync::{Claim, Counter};
 
 /// The geometry of this machine.
@@ -49,6 +50,7 @@ pub struct Core {
     pub administration: Claim,
     pub shards: Shards,
     pub lanes: Lanes,
+    pub shard_counts: ShardCounts,
     pub quarantine: Quarantine,
     /// What frozen transactions will have done, where the store needs it.
     pub ledger: Option<Ledger>,
@@ -78,12 +80,25 @@ impl Core {
     /// A cursor for a new handle, in a shard of its own while there are enough.
     pub fn cursor(&self, lane: impl FnOnce(u64) -> LaneId) -> Cursor {
         let n = self.handles.fetch_add(1);
-        Cursor::new(self.home(n), lane(n))
+        let lane = lane(n);
+        self.shard_counts.prepare(lane);
+        Cursor::new(self.home(n), lane)
     }
 
     /// Number of shards.
     pub fn shard_count(&self) -> usize {
         self.shards.count(self.bitmap.leaf_count())
+    }
+
+    /// Free blocks of shard `index`, which must exist, exact while nothing else runs. O(lanes).
+    pub fn shard_free(&self, index: usize) -> u64 {
+        self.shard_counts.free(index)
+    }
+
+    /// The largest order of which shard `index`, which must exist, may have an aligned run; nothing if it
+    /// has no free block. May promise too much, never too little. O(orders).
+    pub fn shard_largest_order(&self, index: usize) -> Option<u32> {
+        self.bitmap.largest_order_under(index)
     }
 
     /// The word where the `n`-th handle begins.
@@ -248,11 +263,13 @@ impl Core {
     #[inline(always)]
     pub fn count_allocated(&self, lane: LaneId, extent: Extent) {
         self.lanes.allocated(lane, extent.len);
+        self.shard_counts.allocated(lane, extent);
     }
 
     #[inline(always)]
     pub fn count_freed(&self, lane: LaneId, extent: Extent) {
         self.lanes.freed(lane, extent.len);
+        self.shard_counts.freed(lane, extent);
     }
 
     /// Takes exactly `extent`.
@@ -443,10 +460,15 @@ impl Core {
         let leaf = place.word / Native::LEAF_WORDS;
         let found = self.bitmap.claim_behind(order, len, leaf, Pack::Tight).or_else(|| {
             let node = leaf / Native::FANOUT * Native::FANOUT;
-            self.shards
-                .search_order(node, self.bitmap.leaf_count())
-                .into_iter()
-                .find_map(|leaves| self.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight))
+            let leaf_count = self.bitmap.leaf_count();
+            let [behind, before, rest @ ..] = self.shards.search_order(node, leaf_count);
+            let claim = |leaves| self.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight);
+            let likely = || {
+                let shard = self.likely_shard(self.shards.of(leaf), order)?;
+                claim(self.shards.leaves(shard, leaf_count))
+            };
+            let own = claim(behind).or_else(|| claim(before));
+            own.or_else(likely).or_else(|| rest.into_iter().find_map(claim))
         })?;
         place.poor = self.is_poor((found / WORD_BLOCKS) as usize, order);
         Some(found)

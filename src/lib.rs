@@ -87,6 +87,8 @@ mod resize;
 pub mod rocks;
 mod seen;
 mod shard;
+mod shard_counts;
+mod spill;
 mod stats;
 mod store;
 mod transaction;

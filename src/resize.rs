@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::allocator::MAX_BLOCKS;
-use crate::core::Core;
+use crate::core::{Core, LEAF_BLOCKS};
 use crate::error::{CloseError, ResizeError};
 use crate::extent::Extent;
 use crate::local;
@@ -31,6 +31,8 @@ fn grow_alone(core: &Core, wanted: u64) -> Result<(), ResizeError> {
         }
         core.aside.lengthen(wanted)?;
         core.escrow.lengthen(wanted)?;
+        let leaves = wanted.div_ceil(LEAF_BLOCKS) as usize;
+        core.shard_counts.lengthen(core.shards.count(leaves))?;
         core.bitmap.lengthen(wanted)
     };
     lengthen().map_err(|memory| ResizeError::OutOfMemory { bytes: memory.bytes as u64 })?;

@@ -44,6 +44,18 @@ impl Shards {
         self.shard_leaves
     }
 
+    /// The shard of `leaf`.
+    #[inline]
+    pub fn of(&self, leaf: usize) -> usize {
+        leaf / self.shard_leaves
+    }
+
+    /// The leaves of shard `index`.
+    pub fn leaves(&self, index: usize, leaf_count: usize) -> Range<usize> {
+        let start = index * self.shard_leaves;
+        start..(start + self.shard_leaves).min(leaf_count)
+    }
+
     /// The first leaf of the shard in which the `n`-th handle starts: the shards are dealt out by
     /// halving what is between those already dealt (a van der Corput sequence), so that any number
     /// of handles lie far apart.

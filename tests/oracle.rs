@@ -392,6 +392,12 @@ impl World {
         assert!(found.is_clean(), "{:?}", found.differences);
         let free = self.oracle.free();
         assert_eq!((found.free_blocks, self.allocator.free_blocks()), (free, free));
+        let by_shard = (0..).map_while(|shard| self.allocator.shard_free_blocks(shard));
+        let shard_blocks = self.allocator.shard_blocks() as usize;
+        let expected = self.oracle.0.chunks(shard_blocks);
+        assert!(
+            by_shard.eq(expected.map(|shard| shard.iter().filter(|&&free| free).count() as u64))
+        );
         let runs = self.oracle.runs();
         let stats = self.allocator.stats();
         assert_eq!((stats.free_blocks, stats.free_runs), (free, runs.len() as u64));

@@ -10,6 +10,17 @@ use crate::sync::Site;
 use crate::word::Word;
 
 impl<G: Geometry> Bitmap<G> {
+    /// The largest order of which there may be an aligned run under top node `index` of the summary.
+    pub fn largest_order_under(&self, index: usize) -> Option<u32> {
+        let node = self.summary.node(self.summary.height(), index);
+        (0..=G::MAX_ORDER).rev().find(|&order| node.may_have(order) != G::Word::ZERO)
+    }
+
+    /// Number of free blocks in `leaves`, counted.
+    pub fn count_free_in(&self, leaves: std::ops::Range<usize>) -> u64 {
+        leaves.map(|leaf| u64::from(self.leaves[leaf].count_free())).sum()
+    }
+
     /// Whether all of `start..start + len` is free.
     pub fn is_free(&self, start: u64, len: u64) -> bool {
         self.run_end(start, start + len) == start + len
