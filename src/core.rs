@@ -98,7 +98,7 @@ impl Core {
     /// The largest order of which shard `index`, which must exist, may have an aligned run; nothing if it
     /// has no free block. May promise too much, never too little. O(orders).
     pub fn shard_largest_order(&self, index: usize) -> Option<u32> {
-        self.bitmap.largest_order_under(index)
+        self.bitmap.largest_order_under(self.shards.level(), index)
     }
 
     /// The word where the `n`-th handle begins.

@@ -10,9 +10,9 @@ use crate::sync::Site;
 use crate::word::Word;
 
 impl<G: Geometry> Bitmap<G> {
-    /// The largest order of which there may be an aligned run under top node `index` of the summary.
-    pub fn largest_order_under(&self, index: usize) -> Option<u32> {
-        let node = self.summary.node(self.summary.height(), index);
+    /// The largest order of which there may be an aligned run under node `index` of `level`.
+    pub fn largest_order_under(&self, level: usize, index: usize) -> Option<u32> {
+        let node = self.summary.node(level, index);
         (0..=G::MAX_ORDER).rev().find(|&order| node.may_have(order) != G::Word::ZERO)
     }
 
