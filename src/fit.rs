@@ -79,8 +79,11 @@ impl Core {
         }
         seen.asked = 0;
         let nodes = self.bitmap.leaf_count().div_ceil(Native::FANOUT);
-        seen.node = if seen.node + 1 < nodes { seen.node + 1 } else { 0 };
-        self.bitmap.runs_under(seen.node, REACH, |start, len| seen.put(start, len));
+        if seen.place.is_none() || seen.node >= nodes {
+            seen.node = if seen.node + 1 < nodes { seen.node + 1 } else { 0 };
+        }
+        let (node, from) = (seen.node, seen.place.unwrap_or(0));
+        seen.place = self.bitmap.runs_under(node, from, REACH, |start, len| seen.put(start, len));
         true
     }
 

@@ -9,7 +9,7 @@ use crate::geometry::Geometry;
 const LENGTHS: usize = Native::LEAF_BLOCKS + Native::FANOUT;
 const SETS: usize = LENGTHS.div_ceil(64);
 
-/// Runs of one length that are remembered: eight of each take 19 KiB, and find about what a tree of
+/// Runs of one length that are remembered: eight of each take 19 KiB, and find nearly what a tree of
 /// all runs would (`cargo bench --bench space`).
 const KEPT: usize = 8;
 
@@ -27,6 +27,8 @@ pub struct Seen {
     some: [u64; SETS],
     /// The summary node looked at last.
     pub node: usize,
+    /// Where to go on under it, if it has more leaves to look at.
+    pub place: Option<u32>,
     /// Blocks asked for since.
     pub asked: u64,
 }
@@ -62,7 +64,7 @@ fn len_of(class: usize) -> u64 {
 impl Seen {
     /// Nothing seen; the look at the summary begins behind `node`.
     pub fn new(node: usize) -> Self {
-        Self { runs: Vec::new(), some: [0; SETS], node, asked: 0 }
+        Self { runs: Vec::new(), some: [0; SETS], node, place: None, asked: 0 }
     }
 
     /// Remembers a run of `len` blocks. Of more than there is room for the highest is

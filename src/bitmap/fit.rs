@@ -1,5 +1,7 @@
 //! Measuring free runs, for those who choose among them.
 
+use std::cell::Cell;
+
 use super::Bitmap;
 use crate::geometry::Geometry;
 use crate::sync::Site;
@@ -8,20 +10,30 @@ use crate::word::Word;
 /// Groups of entirely free leaves under one node that a look at it sees to.
 const GROUPS: usize = 8;
 
+/// Runs after which a look at a node stops, at the end of a leaf.
+const RUNS: usize = 64;
+
 impl<G: Geometry> Bitmap<G> {
-    /// Calls `see` with start and length of the free runs that begin under level-1 node `node`: all
-    /// that begin in leaves which are not entirely free, and some of those that begin in one which
-    /// is. These are measured by whole leaves, up to the end of the next node, and the others up to
+    /// Calls `see` with start and length of free runs that begin under level-1 node `node`: of those
+    /// that begin in its leaves from the `from`-th on, which are not entirely free, all that have two
+    /// blocks or more, until it has seen plenty; if `from` is 0, also some of those that begin in
+    /// leaves which are. The latter are measured by whole leaves, up to the end of the next node, and the others up to
     /// `most`. Repairs what the summary turns out to say wrongly of the entirely free leaves looked at.
-    /// O(leaves under the node + runs).
-    pub fn runs_under(&self, node: usize, most: u64, mut see: impl FnMut(u64, u64)) {
+    /// Returns where to go on, if the node has more. O(leaves under the node).
+    pub fn runs_under(
+        &self,
+        node: usize,
+        from: u32,
+        most: u64,
+        mut see: impl FnMut(u64, u64),
+    ) -> Option<u32> {
         let first = node * G::FANOUT;
         let summary = self.summary.node(1, node);
         let mut whole = summary.has(G::MAX_ORDER).load(Site::HasLook);
         let mut partial = summary.has(0).load(Site::HasLook) & !whole;
         let mut stale = G::Word::ZERO;
         for _ in 0..GROUPS {
-            if whole == G::Word::ZERO {
+            if whole == G::Word::ZERO || from > 0 {
                 break;
             }
             let place = whole.trailing_zeros();
@@ -37,12 +49,21 @@ impl<G: Geometry> Bitmap<G> {
         if stale != G::Word::ZERO {
             self.repair(1, node, stale, 1 << G::MAX_ORDER);
         }
-        partial |= stale;
+        partial = (partial | stale) & (G::Word::MAX << from);
+        let runs = Cell::new(0);
+        let mut see = |start, len| {
+            runs.set(runs.get() + 1);
+            see(start, len);
+        };
         while partial != G::Word::ZERO {
             let place = partial.trailing_zeros();
             partial = partial.without_lowest();
             self.see_in_leaf(first + place as usize, most, &mut see);
+            if runs.get() >= RUNS && partial != G::Word::ZERO {
+                return Some(partial.trailing_zeros());
+            }
         }
+        None
     }
 
     /// Shows the run of `count` leaves from `leaf` on, unless it goes back for more than a leaf: then
@@ -76,7 +97,7 @@ impl<G: Geometry> Bitmap<G> {
             let free = self.word(word).load(Site::LeafLook);
             let goes_on = before & last_place != G::Word::ZERO;
             before = free;
-            let mut starts = free & !(free << 1);
+            let mut starts = free & !(free << 1) & (free >> 1 | last_place);
             if goes_on {
                 starts &= !G::Word::ONE;
             }
