@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
+use rayon::prelude::*;
 
 use crate::aside::Aside;
 use crate::bitmap::{Bitmap, OutOfMemory, Verification};
@@ -24,10 +25,11 @@ use crate::local;
 use crate::pending::Pending;
 use crate::quarantine::Quarantine;
 use crate::region::Region;
-use crate::request::Request;
+use crate::request::{Effort, Request};
 use crate::reservation::Reservation;
 use crate::resize::{self, Shrink};
 use crate::shard::Shards;
+use crate::shard_counts::ShardCounts;
 use crate::stats::{ShardStats, Stats};
 use crate::survey::Survey;
 use crate::surveyed::SurveyRecords;
@@ -216,6 +218,11 @@ impl Builder {
         let shards = Shards::new::<Native>(blocks, wanted);
         let memory = |OutOfMemory { bytes }| ConfigError::OutOfMemory { bytes: bytes as u64 };
         let bitmap = Bitmap::from_words(blocks, shards.height(), free).map_err(memory)?;
+        let leaf_count = bitmap.leaf_count();
+        let free_in = |shard| bitmap.count_free_in(shards.leaves(shard, leaf_count));
+        let at_start = (0..shards.count(leaf_count)).into_par_iter().map(free_in).collect();
+        let shard_order = (shards.shard_leaves() * <Native as Geometry>::LEAF_BLOCKS).ilog2();
+        let shard_counts = ShardCounts::new(shard_order, at_start).map_err(memory)?;
         let aside = Aside::new(blocks).map_err(memory)?;
         let surveyed = SurveyRecords::new(shards.count(bitmap.leaf_count())).map_err(memory)?;
         let escrow = Escrow::new(blocks).map_err(memory)?;
@@ -234,6 +241,7 @@ impl Builder {
             administration: Claim::default(),
             shards,
             lanes: Lanes::new(),
+            shard_counts,
             quarantine: Quarantine::new(2 * threads.min(32)),
             ledger: None,
             conflicts: Counter::new(0),
@@ -350,7 +358,21 @@ impl Allocator {
         request: &Request,
         extents: &mut Vec<Extent>,
     ) -> Result<(), AllocError> {
-        local::with_cursor(&self.core, |cursor| self.core.allocate_into(cursor, request, extents))
+        local::with_cursor(&self.core, |cursor| self.core.allocate_into(cursor, request, extents))?;
+        Ok(())
+    }
+
+    /// As [`Allocator::allocate_with`], and says what it took: see
+    /// [`Handle::allocate_reported`](crate::Handle::allocate_reported).
+    ///
+    /// # Errors
+    /// See [`AllocError`]; nothing is allocated then.
+    pub fn allocate_reported(&self, request: &Request) -> Result<(Extents, Effort), AllocError> {
+        let mut extents = Extents::new();
+        let effort = local::with_cursor(&self.core, |cursor| {
+            self.core.allocate_into(cursor, request, &mut extents)
+        })?;
+        Ok((extents, effort))
     }
 
     /// Fills `extents` with extents of `len` blocks each: see
@@ -585,12 +607,18 @@ impl Allocator {
         (self.core.shards.shard_leaves() * <Native as Geometry>::LEAF_BLOCKS) as u64
     }
 
+    /// Free blocks of shard `index`, counted from 0; nothing if there is no such shard. From counters of
+    /// the handles: O(64), exact while nothing else runs.
+    pub fn shard_free_blocks(&self, index: usize) -> Option<u64> {
+        (index < self.shards()).then(|| self.core.shard_free(index))
+    }
+
     /// Bytes that the allocator occupies.
     pub fn memory(&self) -> Memory {
-        let Core { bitmap, lanes, quarantine, surveyed, ledger, .. } = &*self.core;
+        let Core { bitmap, lanes, shard_counts, quarantine, surveyed, ledger, .. } = &*self.core;
         let ledger = ledger.as_ref().map_or(0, |ledger| size_of::<u64>() * ledger.word_count());
-        let beside = lanes.bytes() + quarantine.bytes() + surveyed.bytes() + ledger;
-        let beside = beside + size_of::<Core>();
+        let counts = lanes.bytes() + shard_counts.bytes() + surveyed.bytes();
+        let beside = counts + quarantine.bytes() + ledger + size_of::<Core>();
         let search = bitmap.summary_bytes() + beside;
         Memory { bitmap: bitmap.leaf_bytes(), search }
     }

@@ -19,8 +19,9 @@ use crate::ledger::Ledger;
 use crate::pending::Pending;
 use crate::plan::plan;
 use crate::quarantine::Quarantine;
-use crate::request::Request;
+use crate::request::{Effort, Request};
 use crate::shard::Shards;
+use crate::shard_counts::ShardCounts;
 use crate::surveyed::SurveyRecords;
 use crate::sync::{Claim, Counter};
 
@@ -33,7 +34,7 @@ pub type Native = crate::geometry::Narrow;
 
 /// Blocks of one word of the bitmap.
 pub const WORD_BLOCKS: u64 = Native::WORD_BLOCKS as u64;
-const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
+pub const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
 
 /// A word of the bitmap.
 pub type NativeWord = <Native as Geometry>::Word;
@@ -64,6 +65,7 @@ pub struct Core {
     pub administration: Claim,
     pub shards: Shards,
     pub lanes: Lanes,
+    pub shard_counts: ShardCounts,
     pub quarantine: Quarantine,
     /// Blocks that transactions will free whose commit has begun.
     pub committing: CachePadded<Counter>,
@@ -97,7 +99,9 @@ impl Core {
     /// A cursor for a new handle, in a shard of its own while there are enough.
     pub fn cursor(&self, lane: impl FnOnce(u64) -> LaneId) -> Cursor {
         let n = self.handles.fetch_add(1);
-        Cursor::new(self.home(n), lane(n))
+        let lane = lane(n);
+        self.shard_counts.prepare(lane);
+        Cursor::new(self.home(n), lane)
     }
 
     /// Number of shards.
@@ -108,6 +112,17 @@ impl Core {
     /// Number of shards of `blocks` blocks.
     pub fn shards_of(&self, blocks: u64) -> usize {
         self.shards.count(blocks.div_ceil(LEAF_BLOCKS) as usize)
+    }
+
+    /// Free blocks of shard `index`, which must exist, exact while nothing else runs. O(lanes).
+    pub fn shard_free(&self, index: usize) -> u64 {
+        self.shard_counts.free(index)
+    }
+
+    /// The largest order of which shard `index`, which must exist, may have an aligned run; nothing if it
+    /// has no free block. May promise too much, never too little. O(orders).
+    pub fn shard_largest_order(&self, index: usize) -> Option<u32> {
+        self.bitmap.largest_order_under(self.shards.level(), index)
     }
 
     /// The word where the `n`-th handle begins.
@@ -174,13 +189,14 @@ impl Core {
         cursor: &mut Cursor,
         request: &Request,
         list: &mut impl ExtentList,
-    ) -> Result<(), AllocError> {
+    ) -> Result<Effort, AllocError> {
         request.validate(self.bitmap.blocks())?;
-        let mut result = self.allocate_now(cursor, request, list);
+        let mut effort = Effort::default();
+        let mut result = self.allocate_now(cursor, request, list, &mut effort);
         if self.may_retry(cursor, &result) {
-            result = self.allocate_now(cursor, request, list);
+            result = self.allocate_now(cursor, request, list, &mut effort);
         }
-        result.inspect_err(|error| self.count_refused(cursor.lane, error))
+        result.map(|()| effort).inspect_err(|error| self.count_refused(cursor.lane, error))
     }
 
     #[inline]
@@ -189,9 +205,14 @@ impl Core {
         cursor: &mut Cursor,
         request: &Request,
         list: &mut impl ExtentList,
+        effort: &mut Effort,
     ) -> Result<(), AllocError> {
         if request.scattered {
-            return self.scattered(cursor, request, list);
+            return if request.takes_any_pieces() {
+                self.gang(cursor, request, list, effort)
+            } else {
+                self.scattered(cursor, request, list, effort)
+            };
         }
         let extent = self.contiguous(cursor, request)?;
         if !list.append(extent) {
@@ -206,6 +227,9 @@ impl Core {
     #[inline(always)]
     pub fn free(&self, cursor: &mut Cursor, extent: Extent) -> Result<(), FreeError> {
         self.release(cursor.lane, extent)?;
+        if extent.len > 1 {
+            self.saw_freed(cursor, extent.start, extent.len);
+        }
         cursor.freed(extent.start, extent.len);
         Ok(())
     }
@@ -290,11 +314,13 @@ impl Core {
     #[inline(always)]
     pub fn count_allocated(&self, lane: LaneId, extent: Extent) {
         self.lanes.allocated(lane, extent.len);
+        self.shard_counts.allocated(lane, extent);
     }
 
     #[inline(always)]
     pub fn count_freed(&self, lane: LaneId, extent: Extent) {
         self.lanes.freed(lane, extent.len);
+        self.shard_counts.freed(lane, extent);
     }
 
     /// Counts what happened off the usual path; see [`Events::count`](crate::events::Events::count).
@@ -431,7 +457,7 @@ impl Core {
     }
 
     /// The block where `cursor` looks for runs of `len` blocks first.
-    fn place_of(&self, cursor: &mut Cursor, len: u64) -> u64 {
+    pub fn place_of(&self, cursor: &mut Cursor, len: u64) -> u64 {
         let block = cursor.place(len).word as u64 * WORD_BLOCKS;
         // It lies behind the end if the device was made shorter.
         if block < self.bitmap.blocks() { block } else { 0 }
@@ -449,7 +475,7 @@ impl Core {
 
     /// The quick way: the beginning of an aligned run of the rounded-up order.
     #[inline]
-    fn aligned(&self, cursor: &mut Cursor, request: &Request, from: u64) -> Option<(u64, u64)> {
+    pub fn aligned(&self, cursor: &mut Cursor, request: &Request, from: u64) -> Option<(u64, u64)> {
         let &Request { len, align, near, best_fit, .. } = request;
         if len > LEAF_BLOCKS || align > LEAF_BLOCKS || !align.is_power_of_two() {
             return None;
@@ -466,6 +492,12 @@ impl Core {
             });
         }
         let Some(near) = near else {
+            if len > 1
+                && align == 1
+                && let Some(start) = self.claim_fitting(cursor, len)
+            {
+                return Some((start, len));
+            }
             return self.around_cursor(cursor, order, len).map(claimed);
         };
         // Only the first part holds blocks below `near`, which come last in the order.
@@ -523,10 +555,15 @@ impl Core {
         let leaf = place.word / Native::LEAF_WORDS;
         let found = self.bitmap.claim_behind(order, len, leaf, Pack::Tight).or_else(|| {
             let node = leaf / Native::FANOUT * Native::FANOUT;
-            self.shards
-                .search_order(node, self.bitmap.leaf_count())
-                .into_iter()
-                .find_map(|leaves| self.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight))
+            let leaf_count = self.bitmap.leaf_count();
+            let [behind, before, rest @ ..] = self.shards.search_order(node, leaf_count);
+            let claim = |leaves| self.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight);
+            let likely = || {
+                let shard = self.likely_shard(self.shards.of(leaf), order)?;
+                claim(self.shards.leaves(shard, leaf_count))
+            };
+            let own = claim(behind).or_else(|| claim(before));
+            own.or_else(likely).or_else(|| rest.into_iter().find_map(claim))
         })?;
         place.poor = self.is_poor((found / WORD_BLOCKS) as usize, order);
         Some(found)
@@ -541,7 +578,7 @@ impl Core {
 
     /// The leaves in the order in which `request` should look at them, beginning at block `from`.
     #[inline]
-    fn search_order(&self, request: &Request, from: u64) -> [Range<usize>; 4] {
+    pub fn search_order(&self, request: &Request, from: u64) -> [Range<usize>; 4] {
         let leaf = (from / LEAF_BLOCKS) as usize;
         if request.near.is_some() {
             let end = self.bitmap.leaf_count();
@@ -550,11 +587,11 @@ impl Core {
         self.shards.search_order(leaf, self.bitmap.leaf_count())
     }
 
-    fn known_to_fail(&self, cursor: &Cursor, least: u64, align: u64) -> bool {
+    pub fn known_to_fail(&self, cursor: &Cursor, least: u64, align: u64) -> bool {
         cursor.known_to_fail(least, align, |ticket| self.bitmap.still_none(ticket))
     }
 
-    fn remember(&self, cursor: &mut Cursor, nothing: Nothing) {
+    pub fn remember(&self, cursor: &mut Cursor, nothing: Nothing) {
         cursor.remember(nothing, |ticket| self.bitmap.still_none(ticket));
     }
 
@@ -573,6 +610,7 @@ impl Core {
         cursor: &mut Cursor,
         request: &Request,
         list: &mut impl ExtentList,
+        effort: &mut Effort,
     ) -> Result<(), AllocError> {
         let before = list.extents().len();
         let mut left = request.len;
@@ -580,6 +618,11 @@ impl Core {
         while let Some(extent) = self.piece(cursor, request, left, &mut order) {
             if !self.keeps(cursor.lane, extent) {
                 continue;
+            }
+            effort.leaves += 1;
+            if effort.leaves >= request.effort && order > order_above(request.min_extent) {
+                order = order_above(request.min_extent);
+                effort.gave_up = true;
             }
             if request.near.is_none() {
                 let last = extent.start + extent.len - 1;
@@ -726,7 +769,7 @@ impl Core {
         debug_assert_eq!(released, Ok(()), "blocks we own cannot be free");
     }
 
-    fn give_back_from(&self, list: &mut impl ExtentList, before: usize) {
+    pub fn give_back_from(&self, list: &mut impl ExtentList, before: usize) {
         for &extent in &list.extents()[before..] {
             self.give_back(extent);
         }
@@ -782,7 +825,7 @@ fn share(request: &Request, left: u64, run: u64) -> u64 {
 }
 
 /// Appends `extent`, or lengthens the last extent behind `before` by it if they are neighbours.
-fn add(list: &mut impl ExtentList, before: usize, extent: Extent, max: u64) -> bool {
+pub fn add(list: &mut impl ExtentList, before: usize, extent: Extent, max: u64) -> bool {
     if let Some(last) = list.extents()[before..].last_mut()
         && last.start + last.len == extent.start
         && last.len + extent.len <= max

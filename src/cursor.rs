@@ -5,6 +5,7 @@ use crate::bitmap::order_above;
 use crate::core::Native;
 use crate::geometry::Geometry;
 use crate::lanes::LaneId;
+use crate::seen::Seen;
 use crate::watch::Ticket;
 
 /// Runs are kept apart by class: the order that holds them, and one class for all that are longer
@@ -24,6 +25,8 @@ pub struct Cursor {
     /// Where the handle counts.
     pub lane: LaneId,
     nothing: Option<Nothing>,
+    /// Runs to choose from.
+    pub seen: Seen,
 }
 
 /// Where a handle allocates runs of one class.
@@ -64,7 +67,9 @@ impl Cursor {
     pub fn new(word: usize, lane: LaneId) -> Self {
         let place =
             Place { word, poor: false, crowded: false, reuses: 0, freed: [NONE; FREED], top: 0 };
-        Self { places: std::array::from_fn(|_| place.clone()), lane, nothing: None }
+        let places = std::array::from_fn(|_| place.clone());
+        let node = word / Native::LEAF_WORDS / Native::FANOUT;
+        Self { places, lane, nothing: None, seen: Seen::new(node) }
     }
 
     /// The place for runs of `len` blocks, at least 1.

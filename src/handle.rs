@@ -6,15 +6,17 @@ use crate::core::Core;
 use crate::cursor::Cursor;
 use crate::error::{AllocError, FreeError, FreeManyError};
 use crate::extent::{Extent, Extents};
-use crate::request::Request;
+use crate::request::{Effort, Request};
 use crate::transaction::Transaction;
 
 /// A way to an [`Allocator`](crate::Allocator) for one thread or reactor core: a place to allocate
 /// at, a counter of its own, and the memory of what was not to be had.
 ///
-/// Handles are cheap, start in different shards, and move on when theirs has nothing that fits. What a
-/// handle allocates in sequence lies in sequence as long as there is plenty; where free space is short
-/// (single blocks: about 98 % full), it takes first what it has itself freed last, if that still fits.
+/// Handles start in different shards, and move on when theirs has nothing that fits. Single blocks that
+/// a handle allocates in sequence lie in sequence as long as there is plenty; where free space is short
+/// (about 98 % full), it takes first what it has itself freed last. For several blocks it takes the
+/// shortest free run of those it has seen that is long enough; it remembers up to eight of each length,
+/// in 19 KiB, from the first such request or free on.
 /// A handle may be dropped or leaked at any time: no block is lost with it, since it holds none. Up to
 /// 64 handles of an allocator count without a locked instruction; those beyond share counters.
 ///
@@ -82,7 +84,36 @@ impl Handle {
         request: &Request,
         extents: &mut Vec<Extent>,
     ) -> Result<(), AllocError> {
-        self.core.allocate_into(&mut self.cursor, request, extents)
+        self.core.allocate_into(&mut self.cursor, request, extents)?;
+        Ok(())
+    }
+
+    /// As [`Handle::allocate_with`], and says how far it looked.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use freemap::{Allocator, Request};
+    ///
+    /// // Every second block of a GiB is free.
+    /// let allocator = Allocator::from_bitmap(1 << 18, &[0x5555_5555_5555_5555; 1 << 12])?;
+    /// let mut handle = allocator.handle();
+    /// let request = Request::new(256).scattered().effort(64);
+    /// let (extents, effort) = handle.allocate_reported(&request)?;
+    /// assert_eq!(extents.len(), 256);
+    /// assert!(effort.leaves == 1 && !effort.gave_up);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`AllocError`]; nothing is allocated then.
+    pub fn allocate_reported(
+        &mut self,
+        request: &Request,
+    ) -> Result<(Extents, Effort), AllocError> {
+        let mut extents = Extents::new();
+        let effort = self.core.allocate_into(&mut self.cursor, request, &mut extents)?;
+        Ok((extents, effort))
     }
 
     /// Fills `extents` with extents of `len` blocks each: the same as so many calls of

@@ -6,7 +6,7 @@ use crossbeam_utils::CachePadded;
 use crate::sync::{Claim, Counter};
 
 /// Lanes of one allocator. Handles beyond this many share.
-const LANES: usize = 64;
+pub const LANES: usize = 64;
 
 /// Two counters, because an owner adds by a load and a store, which would undo whatever another adds
 /// in between. Each is blocks freed minus blocks allocated, wrapping.
@@ -31,9 +31,16 @@ pub struct LaneId {
 }
 
 impl LaneId {
-    /// Which of the lanes it is.
+    /// Number of the lane, below [`LANES`].
+    #[inline(always)]
     pub fn index(self) -> usize {
         self.index
+    }
+
+    /// Whether nobody else counts in the owner's counters of the lane.
+    #[inline(always)]
+    pub fn is_exclusive(self) -> bool {
+        self.exclusive
     }
 }
 

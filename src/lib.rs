@@ -58,7 +58,8 @@
 //! # Memory
 //!
 //! 32 MiB of bitmap and 1 MiB of search structures per TiB of 4 KiB blocks; no allocation after
-//! construction but for lists of more than four extents. A space-map log takes up to 33 MiB per TiB
+//! construction but for lists of more than four extents, and 19 KiB for each handle with its first
+//! request for several blocks. A space-map log takes up to 33 MiB per TiB
 //! more: see there.
 
 mod allocator;
@@ -71,8 +72,10 @@ mod discarder;
 mod error;
 mod extent;
 mod extent_set;
+mod fit;
 mod fragmentation;
 mod free_extents;
+mod gang;
 mod guard;
 mod handle;
 mod lanes;
@@ -86,8 +89,11 @@ mod resize;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
 mod runs;
+mod seen;
 mod shard;
+mod shard_counts;
 mod sink;
+mod spill;
 mod stats;
 mod store;
 mod survey;
@@ -132,7 +138,7 @@ pub use log::{
     LogError, OpenOptions, Opened, Part, Pending, Report, SpaceMapLog,
 };
 pub use region::Region;
-pub use request::Request;
+pub use request::{Effort, Request};
 pub use reservation::Reservation;
 pub use resize::{Shrink, ShrinkFailed};
 #[cfg(feature = "rocksdb")]

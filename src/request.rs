@@ -30,6 +30,7 @@ pub struct Request {
     pub(crate) scattered: bool,
     pub(crate) partial: bool,
     pub(crate) best_fit: bool,
+    pub(crate) effort: u64,
 }
 
 impl Request {
@@ -44,6 +45,7 @@ impl Request {
             scattered: false,
             partial: false,
             best_fit: false,
+            effort: u64::MAX,
         }
     }
 
@@ -114,6 +116,22 @@ impl Request {
         self
     }
 
+    /// A scattered request looks into at most this many leaves (512 blocks each) for long extents; then
+    /// it takes whatever extents come first. Without a limit it looks into every leaf that may have
+    /// a longer run than what is left to take, one size after another: all on the device, at worst. A
+    /// request that can be met is met, whatever its limit. If the extents have bounds or an alignment,
+    /// each of them counts as one leaf. See [`Effort`].
+    #[must_use]
+    pub const fn effort(mut self, leaves: u64) -> Self {
+        self.effort = leaves;
+        self
+    }
+
+    /// Whether any runs will do, as they come.
+    pub(crate) fn takes_any_pieces(&self) -> bool {
+        (self.min_extent, self.max_extent, self.align) == (1, u64::MAX, 1)
+    }
+
     /// Whether any blocks will do, wherever they are.
     pub(crate) fn takes_any_blocks(&self) -> bool {
         let pieces = self.scattered || self.len == 1;
@@ -151,4 +169,15 @@ impl Request {
     pub(crate) fn divisible(&self, len: u64) -> bool {
         len.div_ceil(self.max_extent) <= len / self.min_extent
     }
+}
+
+/// What a request took to be met: see [`Handle::allocate_reported`](crate::Handle::allocate_reported).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Effort {
+    /// Leaves (512 blocks each) looked into for the extents of a scattered request. 0 for others, and
+    /// where all of it was found in one extent at once.
+    pub leaves: u64,
+    /// Whether [`Request::effort`] was used up, so that there may have been longer extents.
+    pub gave_up: bool,
 }

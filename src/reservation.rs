@@ -149,7 +149,7 @@ impl Core {
     ) -> Result<Extents, AllocError> {
         let mut extents = Extents::new();
         let failed = match self.allocate_into(cursor, request, &mut extents) {
-            Ok(()) => {
+            Ok(_) => {
                 self.give_up(cursor.lane, extents.blocks());
                 return Ok(extents);
             }

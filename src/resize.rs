@@ -43,6 +43,7 @@ fn grow_alone<E: From<ResizeError>>(
         core.surveyed.lengthen(core.shards_of(wanted))?;
         core.escrow.lengthen(wanted)?;
         core.pending.lengthen(wanted)?;
+        core.shard_counts.lengthen(core.shards_of(wanted))?;
         core.bitmap.make_room(wanted)
     };
     make_room().map_err(|memory| ResizeError::OutOfMemory { bytes: memory.bytes as u64 })?;

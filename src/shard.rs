@@ -1,5 +1,5 @@
-//! Layer 5: the device cut into shards, contiguous ranges of leaves under one top node of the
-//! summary each. Handles start in different shards and spill to others when theirs has nothing.
+//! Layer 5: the device cut into shards, contiguous ranges of leaves under one node of the summary
+//! each. Handles start in different shards and spill to others when theirs has nothing.
 
 use std::ops::Range;
 
@@ -10,13 +10,19 @@ use crate::geometry::Geometry;
 pub struct Shards {
     /// Leaves per shard, the last shard excepted.
     shard_leaves: usize,
+    /// The level of the node that a shard is under.
+    level: usize,
     height: usize,
 }
 
+/// The highest level of such a node: a shard has at most 4096 leaves (8 GiB of 4 KiB blocks), however
+/// large the device is, so that the work inside one has a bound.
+const LEVELS: usize = 2;
+
 impl Shards {
-    /// The largest shards of which there are still `wanted`, if the device has so many: a shard is
-    /// the subtree of a top node, so the fewest shards also means the fewest levels to publish to
-    /// from above.
+    /// The largest shards up to the limit of which there are still `wanted`, if the device has so
+    /// many. The summary has as few top nodes as that leaves, limit aside: they are searched one by
+    /// one, and each level less is one less to publish to.
     pub fn new<G: Geometry>(blocks: u64, wanted: usize) -> Self {
         let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
         let (mut shard_leaves, mut height) = (G::FANOUT, 1);
@@ -26,12 +32,18 @@ impl Shards {
             }
             (shard_leaves, height) = (larger, height + 1);
         }
-        Self { shard_leaves, height }
+        let level = height.min(LEVELS);
+        Self { shard_leaves: shard_leaves.min(G::FANOUT.pow(LEVELS as u32)), level, height }
     }
 
     /// Levels of the summary.
     pub fn height(&self) -> usize {
         self.height
+    }
+
+    /// The level of the summary whose nodes are the shards.
+    pub fn level(&self) -> usize {
+        self.level
     }
 
     /// Number of shards that `leaf_count` leaves are in.
@@ -42,6 +54,18 @@ impl Shards {
     /// Leaves in each shard but the last.
     pub fn shard_leaves(&self) -> usize {
         self.shard_leaves
+    }
+
+    /// The shard of `leaf`.
+    #[inline]
+    pub fn of(&self, leaf: usize) -> usize {
+        leaf / self.shard_leaves
+    }
+
+    /// The leaves of shard `index`.
+    pub fn leaves(&self, index: usize, leaf_count: usize) -> Range<usize> {
+        let start = index * self.shard_leaves;
+        start..(start + self.shard_leaves).min(leaf_count)
     }
 
     /// The first leaf of the shard in which the `n`-th handle starts: the shards are dealt out by
@@ -84,8 +108,8 @@ mod tests {
             (1 << 24, 8, 2, 8),
             (1 << 24, 64, 1, 512),
             (1 << 28, 8, 2, 128),
-            (1 << 36, 8, 4, 8),
-            (1 << 36, 64, 3, 512),
+            (1 << 36, 8, 4, 1 << 15),
+            (1 << 36, 64, 3, 1 << 15),
         ];
         for (blocks, wanted, height, count) in cases {
             let shards = Shards::new::<Wide>(blocks, wanted);

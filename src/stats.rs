@@ -107,7 +107,7 @@ impl Stats {
         let mut surveyed = core.surveyed.all(shards);
         // Of a device that was made shorter the last shard's figure is too large.
         surveyed.free_blocks = surveyed.free_blocks.min(blocks);
-        let orders = (0..shards).map(|shard| bitmap.largest_order(shard));
+        let orders = (0..shards).map(|shard| core.shard_largest_order(shard));
         Self {
             blocks,
             block_size: core.block_size,
@@ -168,7 +168,7 @@ impl ShardStats {
         Some(Self {
             start,
             blocks: shard_blocks.min(core.bitmap.blocks().saturating_sub(start)),
-            largest_order: core.bitmap.largest_order(index),
+            largest_order: core.shard_largest_order(index),
             surveyed: core.surveyed.shard(index),
         })
     }

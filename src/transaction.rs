@@ -165,7 +165,7 @@ impl<'h> Transaction<'h> {
             None => local::with_cursor(core, |cursor| {
                 core.allocate_into(cursor, request, &mut extents)
             })?,
-        }
+        };
         extents.iter().for_each(|&extent| self.open.allocated.insert(extent));
         Ok(extents)
     }

@@ -62,6 +62,7 @@ enum Step {
     Allocate { len: u64 },
     With { len: u64, align: u64, near: Option<u64>, best_fit: bool },
     Scatter { len: u64, min: u64, max: u64, partial: bool },
+    Pieces { len: u64, near: Option<u64>, effort: u64 },
     Many { len: u64, count: usize },
     FreeMany { every: usize, wrong: Option<u64> },
     FreeHeld { pick: usize, skip: u64, len: u64 },
@@ -85,6 +86,8 @@ fn steps(blocks: u64) -> impl Strategy<Value = Step> {
         3 => (lens(), 1..9u64, 0..40u64, any::<bool>()).prop_map(|(len, min, more, partial)| {
             Step::Scatter { len, min, max: min + more, partial }
         }),
+        3 => (lens(), prop::option::of(0..blocks), prop_oneof![0..9u64, Just(u64::MAX)])
+            .prop_map(|(len, near, effort)| Step::Pieces { len, near, effort }),
         2 => (1..70u64, 0..300usize).prop_map(|(len, count)| Step::Many { len, count }),
         2 => (1..20usize, prop::option::weighted(0.2, 0..blocks + 70))
             .prop_map(|(every, wrong)| Step::FreeMany { every, wrong }),
@@ -160,6 +163,7 @@ impl World {
             Step::Scatter { len, min, max, partial } => {
                 self.scatter(len, min, max, partial);
             }
+            Step::Pieces { len, near, effort } => self.pieces(len, near, effort),
             Step::Many { len, count } => self.many(len, count),
             Step::FreeMany { every, wrong } => self.free_many(every, wrong),
             Step::FreeHeld { pick, skip, len } => {
@@ -281,6 +285,35 @@ impl World {
         }
     }
 
+    fn pieces(&mut self, len: u64, near: Option<u64>, effort: u64) {
+        let request = Request::new(len).scattered().effort(effort);
+        let request = near.map_or(request, |block| request.near(block));
+        let runs = self.oracle.runs();
+        match self.allocator.allocate_reported(&request) {
+            Ok((extents, spent)) => {
+                assert_eq!(extents.blocks(), len);
+                assert!(spent.gave_up <= (spent.leaves >= effort));
+                for &extent in &extents {
+                    self.took(extent);
+                }
+                // With no limit, no more pieces than there are runs of their order or longer: all
+                // but the last are whole runs or come from longer ones.
+                if effort == u64::MAX {
+                    assert!(!spent.gave_up);
+                    let shortest = extents.iter().rev().skip(1).map(|extent| extent.len).min();
+                    let longer = |len: u64| runs.iter().filter(|run| run.len >= len).count();
+                    assert!(shortest.is_none_or(|len| extents.len() <= longer(len) + 1));
+                }
+            }
+            Err(AllocError::InvalidRequest(error)) => match error {
+                RequestError::ZeroLength => assert_eq!(len, 0),
+                RequestError::TooLong { .. } => assert!(len > self.allocator.blocks()),
+                other => panic!("unexpected {other}"),
+            },
+            Err(error) => self.check_failure(&error, len, false),
+        }
+    }
+
     fn many(&mut self, len: u64, count: usize) {
         let mut extents = vec![Extent::new(u64::MAX, u64::MAX); count];
         match self.allocator.allocate_many(len, &mut extents) {
@@ -359,6 +392,12 @@ impl World {
         assert!(found.is_clean(), "{:?}", found.differences);
         let free = self.oracle.free();
         assert_eq!((found.free_blocks, self.allocator.free_blocks()), (free, free));
+        let by_shard = (0..).map_while(|shard| self.allocator.shard_free_blocks(shard));
+        let shard_blocks = self.allocator.shard_blocks() as usize;
+        let expected = self.oracle.0.chunks(shard_blocks);
+        assert!(
+            by_shard.eq(expected.map(|shard| shard.iter().filter(|&&free| free).count() as u64))
+        );
         let runs = self.oracle.runs();
         let survey = self.allocator.survey().finish();
         assert_eq!(survey, runs.iter().copied().collect::<Runs>());

@@ -3,6 +3,8 @@
 //! - this file: the structure, claims and releases of given ranges;
 //! - `publish`: how the summary follows the leaves;
 //! - `search`: finding a run to claim;
+//! - `pieces`: claiming many runs in one pass;
+//! - `fit`: measuring runs to choose from;
 //! - `runs`: reading runs;
 //! - `build`: construction in parallel;
 //! - `verify`: comparing every level with the one below.
@@ -18,6 +20,8 @@
 //! 5. *Lock-freedom.* A loop repeats only because another operation succeeded.
 
 mod build;
+mod fit;
+mod pieces;
 mod publish;
 mod runs;
 mod search;
@@ -25,6 +29,7 @@ mod search;
 mod tests;
 mod verify;
 
+pub use pieces::{Refused, Taken, Wanted};
 pub use crate::segmented::OutOfMemory;
 pub use search::{Lost, Pack, Search, order_above};
 pub use verify::{Difference, Verification};

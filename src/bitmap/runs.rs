@@ -10,6 +10,17 @@ use crate::sync::Site;
 use crate::word::Word;
 
 impl<G: Geometry> Bitmap<G> {
+    /// The largest order of which there may be an aligned run under node `index` of `level`.
+    pub fn largest_order_under(&self, level: usize, index: usize) -> Option<u32> {
+        let node = self.summary.node(level, index);
+        (0..=G::MAX_ORDER).rev().find(|&order| node.may_have(order) != G::Word::ZERO)
+    }
+
+    /// Number of free blocks in `leaves`, counted.
+    pub fn count_free_in(&self, leaves: std::ops::Range<usize>) -> u64 {
+        leaves.map(|leaf| u64::from(self.leaves[leaf].count_free())).sum()
+    }
+
     /// Whether all of `start..start + len` is free.
     pub fn is_free(&self, start: u64, len: u64) -> bool {
         self.run_end(start, start + len) == start + len
@@ -141,13 +152,5 @@ impl<G: Geometry> Bitmap<G> {
     #[inline]
     pub fn leaf_words(&self, leaf: usize) -> impl Iterator<Item = G::Word> + '_ {
         self.leaves[leaf].words().iter().map(|word| word.load(Site::LeafLook))
-    }
-
-    /// The largest order that the top node of shard `shard` shows right now: a hint, which may promise
-    /// too much. O(orders).
-    pub fn largest_order(&self, shard: usize) -> Option<u32> {
-        let node = self.summary.node(self.summary.height(), shard);
-        let shown = |order: &u32| node.has(*order).load(Site::HasLook) != G::Word::ZERO;
-        (0..=G::MAX_ORDER).rev().find(shown)
     }
 }

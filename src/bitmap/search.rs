@@ -45,7 +45,7 @@ pub struct Search<F> {
 pub struct Lost;
 
 /// What to do after a leaf was looked into.
-enum Visit<T> {
+pub(super) enum Visit<T> {
     Done(T),
     /// The leaf has no run of the order at all.
     Stale,
@@ -227,13 +227,22 @@ impl<G: Geometry> Bitmap<G> {
     ) -> Option<(u64, u64)> {
         self.visit_leaves(order, leaves, Look::Quick, pack, |leaf| {
             let Some(inside) = self.first_group(leaf, order) else { return Visit::Stale };
-            let end = self.run_end(inside, self.blocks().min(inside.saturating_add(search.most)));
-            let start = self.run_start(inside, end.saturating_sub(search.most));
-            match self.claim_of_run(start, end, search) {
+            match self.claim_run_around(inside, search) {
                 Some(Ok(extent)) => Visit::Done(extent),
                 _ => Visit::From(leaf + 1),
             }
         })
+    }
+
+    /// Claims what `search` wants of the run around block `inside`: see `claim_of_run`.
+    pub(super) fn claim_run_around<F: Fn(u64) -> u64>(
+        &self,
+        inside: u64,
+        search: &Search<F>,
+    ) -> Option<Result<(u64, u64), u64>> {
+        let end = self.run_end(inside, self.blocks().min(inside.saturating_add(search.most)));
+        let start = self.run_start(inside, end.saturating_sub(search.most));
+        self.claim_of_run(start, end, search)
     }
 
     fn first_group(&self, leaf: usize, order: u32) -> Option<u64> {
@@ -366,7 +375,7 @@ impl<G: Geometry> Bitmap<G> {
 
     /// Visits the leaves of the range that may have a run of `order`, ascending from node to node,
     /// until `visit` is done. Repairs the stale positives it meets (invariant 3).
-    fn visit_leaves<T>(
+    pub(super) fn visit_leaves<T>(
         &self,
         order: u32,
         leaves: Range<usize>,

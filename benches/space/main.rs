@@ -1,0 +1,66 @@
+//! What becomes of the free space as a device ages, and how fast it is allocated when it is short.
+//!
+//! `cargo bench --bench space` prints everything; `-- ageing`, `fill` or `pieces` one part, `--
+//! --quick` everything on a smaller device. One thread throughout.
+//!
+//! - `ageing`: a device is filled to 90 % with objects of 4 KiB to 1 MiB, which are then overwritten at
+//!   random until 20 times its capacity is written, with each allocator in turn. What is left: how
+//!   long free runs are, how many objects had to be split. Goal: mean free run and score at least as
+//!   good as the better of the two baselines in `baseline.rs`.
+//! - `fill`: time per allocation on devices that were aged so, each at its own fill. Goals: one block
+//!   and 16 scattered blocks at 99.9 % in twice the time at 10 %; from 10 % to 99 % flat within 25 %.
+//! - `pieces`: 1 MiB of single free blocks.
+
+mod ageing;
+mod baseline;
+mod fill;
+mod pieces;
+mod score;
+mod trace;
+
+use std::fmt::Display;
+use std::time::Instant;
+
+use comfy_table::{CellAlignment, Table, presets};
+
+/// A part of the run by its name; it is given the number of blocks of its device.
+type Part = (&'static str, fn(u64));
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let wanted: Vec<&String> = arguments.iter().filter(|arg| !arg.starts_with('-')).collect();
+    let blocks = if arguments.iter().any(|arg| arg == "--quick") { 1 << 20 } else { 1 << 22 };
+    let parts: [Part; 3] =
+        [("ageing", ageing::ageing), ("fill", fill::fill), ("pieces", pieces::pieces)];
+    for (name, part) in parts {
+        if wanted.is_empty() || wanted.iter().any(|wanted| *wanted == name) {
+            let started = Instant::now();
+            println!("--- {name}: {} GiB of 4 KiB blocks", blocks >> 18);
+            part(blocks);
+            println!("({:.0} s)", started.elapsed().as_secs_f64());
+        }
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(header.iter().copied());
+    table
+}
+
+fn row(table: &mut Table, cells: &[&dyn Display]) {
+    table.add_row(cells.iter().map(ToString::to_string));
+}
+
+fn print(mut table: Table) {
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    println!("{table}");
+}

@@ -1,0 +1,98 @@
+//! Layer 5: where a request goes that leaves little of what it finds: to the shortest run that the
+//! handle knows of and that is long enough.
+//!
+//! A tree of all free runs would find the best fit, and be one lock for everybody. Instead each handle
+//! remembers runs by length (`seen.rs`): those that its own frees complete, what its own claims leave,
+//! and those under the nodes of the summary, at which it looks one after another, now and then when a
+//! request finds no run of exactly its length. What it remembers may be gone, longer or shorter
+//! since; it is measured before it is used. The idea of keeping free space by exact length is that of quick lists
+//! (Weinstock 1976; Wilson et al. 1995).
+
+use crate::core::{Core, LEAF_BLOCKS, Native};
+use crate::cursor::Cursor;
+use crate::geometry::Geometry;
+use crate::seen::{ENDLESS, Seen};
+
+/// Runs that one request tries, at most.
+const TRIED: usize = 32;
+
+/// Blocks asked for from one look at a node to the next: a look takes about a microsecond.
+const LOOK_EVERY: u64 = 256;
+
+/// How far a run is measured that is not longer than a leaf, or was not.
+const REACH: u64 = 2 * LEAF_BLOCKS;
+
+impl Core {
+    /// Claims `len` blocks at the start of a free run that is not much longer, if this handle finds one
+    /// soon: at most 32 runs tried and one node looked at.
+    pub fn claim_fitting(&self, cursor: &mut Cursor, len: u64) -> Option<u64> {
+        let seen = &mut cursor.seen;
+        let mut may_look = true;
+        for _ in 0..TRIED {
+            let Some(hint) = seen.take(len) else {
+                if !std::mem::take(&mut may_look) || !self.look_now_and_then(seen, len) {
+                    return None;
+                }
+                continue;
+            };
+            let long = hint.len >= LEAF_BLOCKS;
+            let most = if long { len } else { REACH };
+            let Some((start, run)) = self.bitmap.run_in_word(hint.word, len, most) else {
+                continue;
+            };
+            let run = if long { hint.len.max(run) } else { run };
+            if run > hint.len {
+                seen.put(start, run);
+                continue;
+            }
+            if run > len && std::mem::take(&mut may_look) && self.look_now_and_then(seen, len) {
+                seen.put(start, run);
+                continue;
+            }
+            if self.bitmap.claim(start, len).is_err() {
+                continue;
+            }
+            if run > len {
+                seen.put(start + len, if run == ENDLESS { run } else { run - len });
+            }
+            if long {
+                self.tell_of_broken_leaf(start, len);
+            }
+            return Some(start);
+        }
+        None
+    }
+
+    /// Remembers the run that a free of `len` blocks from `start` on has completed.
+    #[inline]
+    pub fn saw_freed(&self, cursor: &mut Cursor, start: u64, len: u64) {
+        let (start, run) = self.bitmap.run_around(start, len, REACH);
+        cursor.seen.put(start, run);
+    }
+
+    /// Looks at the next node of the summary, if enough was asked for since the last look; whether it
+    /// did.
+    fn look_now_and_then(&self, seen: &mut Seen, len: u64) -> bool {
+        seen.asked += len;
+        if seen.asked < LOOK_EVERY {
+            return false;
+        }
+        seen.asked = 0;
+        let nodes = self.bitmap.leaf_count().div_ceil(Native::FANOUT);
+        if seen.place.is_none() || seen.node >= nodes {
+            seen.node = if seen.node + 1 < nodes { seen.node + 1 } else { 0 };
+        }
+        let (node, from) = (seen.node, seen.place.unwrap_or(0));
+        seen.place = self.bitmap.runs_under(node, from, REACH, |start, len| seen.put(start, len));
+        true
+    }
+
+    /// Claims leave it to searches to repair the summary. But whoever chooses runs goes by which leaves
+    /// are entirely free: the first claim in such a one says that it is not any more.
+    fn tell_of_broken_leaf(&self, start: u64, len: u64) {
+        let (first, last) = (start / LEAF_BLOCKS, (start + len - 1) / LEAF_BLOCKS);
+        if start.is_multiple_of(LEAF_BLOCKS) || first != last {
+            self.bitmap.refresh(last as usize);
+        }
+    }
+}

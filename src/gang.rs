@@ -1,0 +1,112 @@
+//! Layer 5: requests in pieces, as long ones as there are, in few passes. (ZFS calls it a gang block.)
+//!
+//! For each order from that of the request down, one pass over the leaves that may have runs of it, from
+//! the handle's place on, takes those runs whole. A leaf that has such a run gives something, and one
+//! that has not is not shown again, so a request looks into no more leaves than it gets pieces, but for
+//! stale ones; and each of the ten passes reads what of the summary its order shows.
+
+use crate::bitmap::{Refused, Search, Taken, Wanted, order_above};
+use crate::core::{Core, Native, WORD_BLOCKS, add};
+use crate::cursor::{Cursor, Nothing};
+use crate::error::AllocError;
+use crate::extent::ExtentList;
+use crate::geometry::Geometry;
+use crate::request::{Effort, Request};
+
+impl Core {
+    /// Appends extents to `list` that make up `request`, which takes any.
+    pub fn gang(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+        list: &mut impl ExtentList,
+        effort: &mut Effort,
+    ) -> Result<(), AllocError> {
+        let before = list.extents().len();
+        let claimed = self.claim_gang(cursor, request, list, effort);
+        let taken: u64 = list.extents()[before..].iter().map(|extent| extent.len).sum();
+        let enough = taken == request.len || (request.partial && taken > 0);
+        if claimed.is_err() || !enough {
+            self.give_back_from(list, before);
+            let memory = claimed.map_err(|Refused| AllocError::OutOfMemory);
+            return memory.and(Err(self.failure(request.len, 1)));
+        }
+        let extents = &list.extents()[before..];
+        if request.near.is_none()
+            && let Some(last) = extents.last()
+        {
+            let word = (last.start + last.len - 1) / WORD_BLOCKS;
+            cursor.place(request.len).word = word as usize;
+        }
+        for &extent in extents {
+            self.count_allocated(cursor.lane, extent);
+        }
+        Ok(())
+    }
+
+    /// Claims what there is, up to all of `request`.
+    fn claim_gang(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+        list: &mut impl ExtentList,
+        effort: &mut Effort,
+    ) -> Result<(), Refused> {
+        let before = list.extents().len();
+        if self.known_to_fail(cursor, 1, 1) {
+            return Ok(());
+        }
+        let lane = cursor.lane;
+        let mut wanted = Wanted {
+            left: request.len,
+            looks: request.effort,
+            took: |extent| {
+                if !self.keeps(lane, extent) {
+                    return Taken::Passed;
+                }
+                if !add(list, before, extent, u64::MAX) {
+                    self.give_back(extent);
+                    return Taken::Refused;
+                }
+                Taken::Kept
+            },
+        };
+        let from = request.near.unwrap_or_else(|| self.place_of(cursor, request.len));
+        if let Some((start, len)) = self.aligned(cursor, request, from) {
+            wanted.take(start, len)?;
+        }
+        let mut order = order_above(request.len).min(Native::MAX_ORDER);
+        while wanted.left > 0 {
+            if order == 0 {
+                wanted.looks = u64::MAX;
+            }
+            let looks = wanted.looks;
+            for leaves in self.search_order(request, from) {
+                if wanted.left > 0 {
+                    self.bitmap.claim_pieces(order, leaves, &mut wanted)?;
+                }
+            }
+            effort.leaves += looks - wanted.looks;
+            if order == 0 || wanted.left == 0 {
+                break;
+            }
+            order = (order - 1).min(order_above(wanted.left));
+            if wanted.looks == 0 {
+                (order, effort.gave_up) = (0, true);
+            }
+        }
+        // What others have given back behind our back, or nothing, for certain.
+        while wanted.left > 0 {
+            let left = wanted.left;
+            let search = Search { least: 1, most: left, align: 1, take: |run: u64| run.min(left) };
+            match self.bitmap.claim_exact(from, &search) {
+                Ok((start, len)) => wanted.take(start, len)?,
+                Err(ticket) => {
+                    self.remember(cursor, Nothing { ticket, least: 1, align: 1 });
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,153 @@
+//! Layer 5: free runs that a handle has seen, by length, so that a request finds one of its own length
+//! without a search: hints, all of which may be wrong by the time they are used.
+
+use crate::core::{LEAF_BLOCKS, Native, WORD_BLOCKS};
+use crate::geometry::Geometry;
+
+/// Runs of up to a leaf are told apart block by block, longer ones by whole leaves, and those that are
+/// as long as all leaves under one node of the summary not any more.
+const LENGTHS: usize = Native::LEAF_BLOCKS + Native::FANOUT;
+const SETS: usize = LENGTHS.div_ceil(64);
+
+/// Runs of one length that are remembered: eight of each take 19 KiB, and find nearly what a tree of
+/// all runs would (`cargo bench --bench space`).
+const KEPT: usize = 8;
+
+/// No word has this index (see `cursor.rs`).
+const NONE: u32 = u32::MAX;
+
+/// The runs, as the words of the bitmap that they begin in.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// For each class of lengths its runs, the lowest first: where several will do the lowest is
+    /// taken, so that what lies high on the device is left to grow together. Empty until the first
+    /// run is seen.
+    runs: Vec<[u32; KEPT]>,
+    /// Classes that have any.
+    some: [u64; SETS],
+    /// The summary node looked at last.
+    pub node: usize,
+    /// Where to go on under it, if it has more leaves to look at.
+    pub place: Option<u32>,
+    /// Blocks asked for since.
+    pub asked: u64,
+}
+
+/// A run that was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hint {
+    /// The word in which it began.
+    pub word: usize,
+    /// How long it was: exact up to a leaf, rounded down to whole leaves above.
+    pub len: u64,
+}
+
+/// Runs of at least so many blocks are all of one class.
+pub const ENDLESS: u64 = LEAF_BLOCKS * Native::FANOUT as u64;
+
+fn class_of(len: u64) -> usize {
+    if len <= LEAF_BLOCKS {
+        len as usize - 1
+    } else {
+        Native::LEAF_BLOCKS + (len.min(ENDLESS) / LEAF_BLOCKS) as usize - 1
+    }
+}
+
+fn len_of(class: usize) -> u64 {
+    if class < Native::LEAF_BLOCKS {
+        class as u64 + 1
+    } else {
+        (class - Native::LEAF_BLOCKS + 1) as u64 * LEAF_BLOCKS
+    }
+}
+
+impl Seen {
+    /// Nothing seen; the look at the summary begins behind `node`.
+    pub fn new(node: usize) -> Self {
+        Self { runs: Vec::new(), some: [0; SETS], node, place: None, asked: 0 }
+    }
+
+    /// Remembers a run of `len` blocks. Of more than there is room for the highest is
+    /// forgotten.
+    #[inline]
+    pub fn put(&mut self, start: u64, len: u64) {
+        if self.runs.is_empty() {
+            if self.runs.try_reserve_exact(LENGTHS).is_err() {
+                return;
+            }
+            self.runs.resize(LENGTHS, [NONE; KEPT]);
+        }
+        if len == 0 {
+            return;
+        }
+        let class = class_of(len);
+        let word = (start / WORD_BLOCKS) as u32;
+        let runs = &mut self.runs[class];
+        let place = runs.iter().filter(|&&kept| kept < word).count();
+        if place < KEPT && runs[place] != word {
+            runs.copy_within(place..KEPT - 1, place + 1);
+            runs[place] = word;
+            self.some[class / 64] |= 1 << (class % 64);
+        }
+    }
+
+    /// The shortest run seen of at least `least` blocks, and forgets it. Of runs longer than a leaf,
+    /// which are known by whole leaves, one that is too short may be among them.
+    #[inline]
+    pub fn take(&mut self, least: u64) -> Option<Hint> {
+        let first = class_of(least);
+        let mut mask = u64::MAX << (first % 64);
+        for set in first / 64..SETS {
+            let classes = self.some[set] & mask;
+            mask = u64::MAX;
+            if classes != 0 {
+                let class = set * 64 + classes.trailing_zeros() as usize;
+                let runs = &mut self.runs[class];
+                let word = runs[0] as usize;
+                runs.copy_within(1.., 0);
+                runs[KEPT - 1] = NONE;
+                if runs[0] == NONE {
+                    self.some[set] &= !(1 << (class % 64));
+                }
+                return Some(Hint { word, len: len_of(class) });
+            }
+        }
+        None
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_follow_lengths() {
+        let mut last = 0;
+        for len in 1..2 * ENDLESS {
+            let class = class_of(len);
+            assert!(class == last || class == last + 1, "{len}");
+            assert!(class < LENGTHS && len_of(class) <= len);
+            assert!(len > LEAF_BLOCKS || len_of(class) == len);
+            last = class;
+        }
+        assert_eq!(last, LENGTHS - 1);
+    }
+
+    #[test]
+    fn the_shortest_that_will_do_comes_first_and_of_those_the_lowest() {
+        let mut seen = Seen::new(0);
+        assert_eq!(seen.take(1), None);
+        for word in (0..KEPT as u64 + 2).rev() {
+            seen.put(word * WORD_BLOCKS + 3, 30);
+        }
+        seen.put(7 * WORD_BLOCKS, 31);
+        seen.put(7 * WORD_BLOCKS + 40, 31);
+        seen.put(0, 10 * ENDLESS);
+        for word in 0..KEPT {
+            assert_eq!(seen.take(20), Some(Hint { word, len: 30 }));
+        }
+        assert_eq!(seen.take(20), Some(Hint { word: 7, len: 31 }));
+        assert_eq!(seen.take(20), Some(Hint { word: 0, len: ENDLESS }));
+        assert_eq!(seen.take(1), None);
+    }
+}

@@ -1,0 +1,103 @@
+//! Where requests go: what is left of the free space depends on it.
+
+#[path = "../benches/space/baseline.rs"]
+mod baseline;
+#[path = "../benches/space/trace.rs"]
+mod trace;
+
+use baseline::{FirstFit, RangeTree, Space};
+use freemap::{Allocator, Extent, Request};
+use trace::{Freemap, Objects};
+
+fn mean_run_after_ageing(mut space: impl Space, blocks: u64) -> f64 {
+    let mut objects = Objects::new(blocks);
+    objects.fill(&mut space, 900);
+    objects.overwrite(&mut space, 5, 900);
+    assert_eq!(objects.failures, 0);
+    assert!((80.0..=90.0).contains(&objects.fill_percent()));
+    assert!(objects.split().0 < 5.0, "hardly any object is split");
+    let runs = space.runs();
+    runs.iter().sum::<u64>() as f64 / runs.len() as f64
+}
+
+#[test]
+fn an_aged_device_has_runs_nearly_as_long_as_under_best_fit() {
+    const BLOCKS: u64 = 1 << 18;
+    let best_fit = mean_run_after_ageing(RangeTree::new(BLOCKS), BLOCKS);
+    let first_fit = mean_run_after_ageing(FirstFit::new(BLOCKS), BLOCKS);
+    let ours = mean_run_after_ageing(Freemap::new(BLOCKS), BLOCKS);
+    assert!(ours > first_fit && ours > 0.7 * best_fit, "{ours} {first_fit} {best_fit}");
+}
+
+#[test]
+fn a_request_takes_the_shortest_run_that_the_handle_has_freed() {
+    let allocator = Allocator::builder(1 << 16).build_allocated().unwrap();
+    let mut handle = allocator.handle();
+    for (start, len) in [(1000, 100), (2000, 31), (3000, 30), (4000, 500), (9000, 30)] {
+        handle.free(Extent::new(start, len)).unwrap();
+    }
+    let mut allocate = |len| handle.allocate(len).unwrap().start;
+    assert_eq!([allocate(30), allocate(30), allocate(30)], [3000, 9000, 2000]);
+    assert_eq!([allocate(101), allocate(90), allocate(10)], [4000, 1000, 1090]);
+}
+
+#[test]
+fn small_requests_leave_whole_shards_alone() {
+    // Of four shards the first is full, the second whole, the others have every second block, the
+    // fourth more of them.
+    const SHARD: u64 = 1 << 15;
+    let mut bitmap = vec![0u64; (4 * SHARD / 64) as usize];
+    bitmap[..(SHARD / 64) as usize].fill(u64::MAX);
+    bitmap[(2 * SHARD / 64) as usize..].fill(0x5555_5555_5555_5555);
+    bitmap[(2 * SHARD / 64) as usize..][..100].fill(u64::MAX);
+    let allocator = Allocator::builder(4 * SHARD).shards(4).build_from_bitmap(&bitmap).unwrap();
+    assert_eq!((allocator.shards(), allocator.shard_blocks()), (4, SHARD));
+    let free: Vec<u64> = (0..4).filter_map(|shard| allocator.shard_free_blocks(shard)).collect();
+    assert_eq!(free, [0, SHARD, SHARD / 2 - 3200, SHARD / 2]);
+    assert_eq!(allocator.shard_free_blocks(4), None);
+
+    let mut handle = allocator.handle();
+    assert_eq!(handle.allocate(1).unwrap().start / SHARD, 3);
+    // One that only the whole shard can meet goes there.
+    assert_eq!(handle.allocate(300).unwrap().start / SHARD, 1);
+    assert_eq!(allocator.shard_free_blocks(1), Some(SHARD - 300));
+    assert_eq!(allocator.shard_free_blocks(3), Some(SHARD / 2 - 1));
+}
+
+#[test]
+fn pieces_are_the_longest_until_the_effort_is_spent() {
+    // One block in each of 100 leaves, then runs of 40.
+    let allocator = Allocator::builder(1 << 17).build_allocated().unwrap();
+    for leaf in 0..100 {
+        allocator.mark_free(Extent::new(512 * leaf + 7, 1)).unwrap();
+    }
+    for leaf in 100..110 {
+        allocator.mark_free(Extent::new(512 * leaf + 20, 40)).unwrap();
+    }
+    let request = Request::new(80).scattered().near(0);
+    let (extents, effort) = allocator.allocate_reported(&request).unwrap();
+    assert_eq!(extents.iter().map(|extent| extent.len).collect::<Vec<_>>(), [40, 40]);
+    assert!(!effort.gave_up && effort.leaves < 10, "{effort:?}");
+    for &extent in &extents {
+        allocator.free(extent).unwrap();
+    }
+
+    let (extents, effort) = allocator.allocate_reported(&request.effort(0)).unwrap();
+    assert_eq!(extents.len(), 80);
+    assert!(effort.gave_up);
+}
+
+#[test]
+fn a_limit_fails_no_request_that_can_be_met() {
+    let allocator = Allocator::from_bitmap(1 << 16, &[!0x1000_0000_0001_0000; 1 << 10]).unwrap();
+    let all = Request::new(allocator.free_blocks()).scattered().effort(1);
+    let (extents, _) = allocator.allocate_reported(&all).unwrap();
+    assert_eq!((extents.len(), extents.blocks()), (2048, 2048));
+    assert_eq!(allocator.free_blocks(), 0);
+    for &extent in &extents {
+        allocator.free(extent).unwrap();
+    }
+    let more = Request::new(2049).scattered().effort(1);
+    assert!(allocator.allocate_with(&more).is_err());
+    assert_eq!(allocator.allocate_with(&more.partial()).unwrap().blocks(), 2048);
+}
