@@ -509,7 +509,7 @@ impl Allocator {
     /// # Errors
     /// See [`ResizeError`]; nothing is changed then.
     pub fn grow(&self, blocks: u64) -> Result<(), ResizeError> {
-        resize::grow(&self.core, blocks)
+        resize::grow(&self.core, blocks, || Ok(()))
     }
 
     /// Begins to make the device shorter: closes everything from block `blocks` on. See [`Shrink`].
@@ -518,6 +518,10 @@ impl Allocator {
     /// See [`ResizeError`]; nothing is changed then.
     pub fn shrink(&self, blocks: u64) -> Result<Shrink, ResizeError> {
         Shrink::begin(self.core.clone(), blocks)
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
     }
 
     /// Tells allocators of one process apart.

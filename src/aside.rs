@@ -295,6 +295,13 @@ impl<G: Geometry> Aside<G> {
         true
     }
 
+    /// Undoes [`Aside::take`], while the leaves are still closed.
+    pub fn put_back(&self, blocks: Range<u64>) {
+        for (word, mask) in Bitmap::<G>::words_of(blocks.start, blocks.end - blocks.start) {
+            self.held.add_in_word(word, mask);
+        }
+    }
+
     /// Has `blocks`, which are behind the end of the device, be in neither bitmap: a double free that did
     /// not know of the new end yet may have put some there.
     pub fn forget(&self, index: &Bitmap<G>, blocks: Range<u64>) {

@@ -12,20 +12,30 @@ use crate::local;
 use crate::region::Region;
 use crate::segmented::OutOfMemory;
 
-/// See [`Allocator::grow`](crate::Allocator::grow).
-pub fn grow(core: &Core, blocks: u64) -> Result<(), ResizeError> {
-    core.administration.with(|| grow_alone(core, blocks)).unwrap_or(Err(CloseError::Busy.into()))
+/// See [`Allocator::grow`](crate::Allocator::grow). `durable` has a store write the new length, at the
+/// moment when nothing but that can fail any more.
+pub fn grow<E: From<ResizeError>>(
+    core: &Core,
+    blocks: u64,
+    durable: impl FnOnce() -> Result<(), E>,
+) -> Result<(), E> {
+    let grown = core.administration.with(|| grow_alone(core, blocks, durable));
+    grown.unwrap_or_else(|| Err(ResizeError::from(CloseError::Busy).into()))
 }
 
-fn grow_alone(core: &Core, wanted: u64) -> Result<(), ResizeError> {
+fn grow_alone<E: From<ResizeError>>(
+    core: &Core,
+    wanted: u64,
+    durable: impl FnOnce() -> Result<(), E>,
+) -> Result<(), E> {
     let blocks = core.bitmap.blocks();
     if wanted > MAX_BLOCKS {
-        return Err(ResizeError::TooManyBlocks { wanted, max: MAX_BLOCKS });
+        return Err(ResizeError::TooManyBlocks { wanted, max: MAX_BLOCKS }.into());
     }
     if wanted < blocks {
-        return Err(ResizeError::Length { blocks, wanted });
+        return Err(ResizeError::Length { blocks, wanted }.into());
     }
-    let lengthen = || -> Result<(), OutOfMemory> {
+    let make_room = || -> Result<(), OutOfMemory> {
         if let Some(ledger) = &core.ledger {
             ledger.grow(wanted)?;
         }
@@ -33,9 +43,11 @@ fn grow_alone(core: &Core, wanted: u64) -> Result<(), ResizeError> {
         core.surveyed.lengthen(core.shards_of(wanted))?;
         core.escrow.lengthen(wanted)?;
         core.pending.lengthen(wanted)?;
-        core.bitmap.lengthen(wanted)
+        core.bitmap.make_room(wanted)
     };
-    lengthen().map_err(|memory| ResizeError::OutOfMemory { bytes: memory.bytes as u64 })?;
+    make_room().map_err(|memory| ResizeError::OutOfMemory { bytes: memory.bytes as u64 })?;
+    durable()?;
+    core.bitmap.set_length(wanted);
     if wanted > blocks {
         let added = Extent { start: blocks, len: wanted - blocks };
         local::with_lane(core, |lane| core.let_out_undiscarded(lane, added));
@@ -81,20 +93,27 @@ pub struct Shrink {
 
 /// The device could not be made shorter yet.
 #[derive(Debug)]
-pub struct ShrinkFailed {
+pub struct ShrinkFailed<E = ResizeError> {
     /// As it was: to be finished later, or dropped.
     pub shrink: Shrink,
     /// Why not.
-    pub error: ResizeError,
+    pub error: E,
 }
 
-impl Display for ShrinkFailed {
+impl<E> ShrinkFailed<E> {
+    /// The error alone; the tail is open again.
+    pub fn into_error(self) -> E {
+        self.error
+    }
+}
+
+impl<E: Display> Display for ShrinkFailed<E> {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         write!(f, "the device is as long as it was: {}", self.error)
     }
 }
 
-impl std::error::Error for ShrinkFailed {
+impl<E: std::error::Error + 'static> std::error::Error for ShrinkFailed<E> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.error)
     }
@@ -148,31 +167,44 @@ impl Shrink {
     /// See [`ShrinkFailed`]: blocks behind the new end are in use; the device has grown meanwhile; or
     /// another region is being closed at this moment. Nothing is changed then.
     pub fn finish(self) -> Result<(), ShrinkFailed> {
-        let core = self.core().clone();
-        let mut shrink = Some(self);
-        let finished = core.administration.with(|| shrink.take().map(Self::finish_alone));
-        match (finished.flatten(), shrink) {
-            (Some(finished), _) => finished,
-            (None, Some(shrink)) => Err(ShrinkFailed { shrink, error: CloseError::Busy.into() }),
-            (None, None) => Ok(()), // not possible
-        }
+        self.finish_with(|| Ok(()))
     }
 
-    fn finish_alone(self) -> Result<(), ShrinkFailed> {
+    /// The same; `durable` has a store write the new length, at the moment when nothing but that can fail
+    /// any more.
+    pub(crate) fn finish_with<E: From<ResizeError>>(
+        self,
+        durable: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), ShrinkFailed<E>> {
+        let core = self.core().clone();
+        let done = match core.administration.own() {
+            None => Err(ResizeError::from(CloseError::Busy).into()),
+            Some(_owner) => self.finish_alone(durable),
+        };
+        done.map_err(|error| ShrinkFailed { shrink: self, error })
+    }
+
+    fn finish_alone<E: From<ResizeError>>(
+        &self,
+        durable: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
         let core = self.core();
         let blocks = core.bitmap.blocks();
-        let error = if blocks != self.tail.end {
-            ResizeError::Length { blocks, wanted: self.tail.start }
-        } else if self.region.take_in(self.tail.clone()) {
-            // Nobody's, and ours: nobody is told of them any more.
-            core.bitmap.shorten(self.tail.start);
-            core.aside.forget(&core.bitmap, self.tail.clone());
-            core.surveyed.forget(core.shard_count()..core.shards_of(blocks));
-            return Ok(());
-        } else {
-            ResizeError::InUse { live: self.live_blocks() }
-        };
-        Err(ShrinkFailed { shrink: self, error })
+        if blocks != self.tail.end {
+            return Err(ResizeError::Length { blocks, wanted: self.tail.start }.into());
+        }
+        if !self.region.take_in(self.tail.clone()) {
+            return Err(ResizeError::InUse { live: self.live_blocks() }.into());
+        }
+        // Nobody's, and ours: nobody is told of them any more.
+        if let Err(error) = durable() {
+            core.aside.put_back(self.tail.clone());
+            return Err(error);
+        }
+        core.bitmap.shorten(self.tail.start);
+        core.aside.forget(&core.bitmap, self.tail.clone());
+        core.surveyed.forget(core.shard_count()..core.shards_of(blocks));
+        Ok(())
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {

@@ -470,17 +470,25 @@ impl Claim {
         self.0.store(false, std::sync::atomic::Ordering::Release);
     }
 
+    /// Makes the caller the owner, until what he gets is dropped; nothing if somebody else is it.
+    pub fn own(&self) -> Option<Owner<'_>> {
+        self.acquire().then(|| Owner(self))
+    }
+
     /// Calls `work` as the owner, or answers nothing if somebody else is it.
     pub fn with<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
-        /// Also if `work` panics.
-        struct Owner<'a>(&'a Claim);
-        impl Drop for Owner<'_> {
-            fn drop(&mut self) {
-                self.0.release();
-            }
-        }
-        let _owner = self.acquire().then(|| Owner(self))?;
+        let _owner = self.own()?;
         Some(work())
+    }
+}
+
+/// The owner of a [`Claim`].
+#[derive(Debug)]
+pub struct Owner<'a>(&'a Claim);
+
+impl Drop for Owner<'_> {
+    fn drop(&mut self) {
+        self.0.release();
     }
 }
 

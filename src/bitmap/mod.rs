@@ -124,16 +124,26 @@ impl<G: Geometry> Bitmap<G> {
     /// Makes the device `blocks` blocks long, not shorter than it is. The added ones are allocated.
     /// For one caller at a time.
     pub fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
-        debug_assert!(blocks >= self.blocks());
+        self.make_room(blocks)?;
+        self.set_length(blocks);
+        Ok(())
+    }
+
+    /// The first half of [`Bitmap::lengthen`], which may fail.
+    pub fn make_room(&self, blocks: u64) -> Result<(), OutOfMemory> {
         if mutated(Mutant::LengthBeforeLeaves) {
             self.blocks.store(blocks, Site::Blocks);
         }
         let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
         self.leaves.grow(leaf_count, |range| Leaf::none_free(range.len()))?;
-        self.summary.grow(leaf_count)?;
+        self.summary.grow(leaf_count)
+    }
+
+    /// The second half, for which there is room.
+    pub fn set_length(&self, blocks: u64) {
+        debug_assert!(blocks >= self.blocks());
         // Whoever reads the new length finds leaves and nodes for it [mutant: LengthBeforeLeaves].
         self.blocks.store(blocks, Site::Blocks);
-        Ok(())
     }
 
     /// Makes the device `blocks` blocks long, not longer than it is. None of the others may be free, and
