@@ -31,6 +31,15 @@ pub fn on_device(blocks: u64, index: usize) -> u64 {
     u64::MAX.checked_shr(64 - count as u32).unwrap_or(0)
 }
 
+/// The first bit of `words` from `from` on that is 1.
+pub fn first_set(words: &[u64], from: u64) -> Option<u64> {
+    let first = (from / 64) as usize;
+    words.iter().enumerate().skip(first).find_map(|(index, &word)| {
+        let word = if index == first { word & u64::MAX << (from % 64) } else { word };
+        (word != 0).then(|| 64 * index as u64 + u64::from(word.trailing_zeros()))
+    })
+}
+
 /// The words that `extent` touches, with its bits in each.
 pub fn spans(extent: Extent) -> impl Iterator<Item = (usize, u64)> {
     let Extent { start, len } = extent;
@@ -60,6 +69,16 @@ mod tests {
             let expected: Vec<u64> = (start..start + len).collect();
             assert_eq!(blocks(Extent::new(start, len)), expected);
         }
+    }
+
+    #[test]
+    fn the_first_set_bit_behind_another_is_found() {
+        let words = [0, 0b1001 << 20, 0, 1];
+        for (from, found) in [(0, 84), (84, 84), (85, 87), (88, 192), (192, 192)] {
+            assert_eq!(first_set(&words, from), Some(found), "{from}");
+        }
+        assert_eq!(first_set(&words, 193), None);
+        assert_eq!(first_set(&words, 256), None);
     }
 
     #[test]

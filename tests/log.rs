@@ -84,7 +84,7 @@ fn a_region_keeps_to_its_bounds() {
     let mut transaction = opened.allocator.begin();
     transaction.allocate(77).expect("room");
     transaction.commit(&opened.log).expect("a healthy disk");
-    assert!(opened.log.grow(1 << 30).is_err(), "a region does not grow");
+    assert!(opened.log.grow(&opened.allocator, 1 << 30).is_err(), "a region does not grow");
     transaction = opened.allocator.begin();
     transaction.allocate(3).expect("room");
     transaction.commit(&opened.log).expect("the log goes on");

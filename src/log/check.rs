@@ -20,6 +20,9 @@ impl SpaceMapLog {
         let loader = Loader::new(writer.disk.clone());
         let state = loader.load(None)?;
         let read = &state.recovered.mirror;
+        if read.blocks() != writer.mirror.blocks() {
+            return Err(loader.damage(Part::Superblocks, 0));
+        }
         let absorbed = writer.piggyback && writer.has_changes();
         let ranges = 0..read.ranges();
         if let Some(range) = ranges
@@ -32,14 +35,7 @@ impl SpaceMapLog {
         for (range, bases) in ranges.zip(&state.recovered.ranges) {
             let unchanged = bases.last().filter(|base| base.after.is_none());
             let wrong = unchanged.is_some_and(|base| {
-                let found = survey(read.range(range), read.range_blocks(range));
-                // The last range before a growth may have more free blocks now than in its image.
-                let grew = writer
-                    .layout
-                    .regions
-                    .iter()
-                    .any(|region| region.first_range.get() + region.ranges.get() == range + 1);
-                found != (base.image.free, base.image.largest) && !grew
+                survey(read.range(range)) != (base.image.free, base.image.largest)
             });
             if wrong {
                 let offset = writer.layout.image_offset(range, 0);
@@ -53,10 +49,7 @@ impl SpaceMapLog {
     /// [`Allocator::from_bitmap`](crate::Allocator::from_bitmap) takes it. Commits wait while it is
     /// copied.
     pub fn committed(&self) -> (u64, Vec<u64>) {
-        self.with_mirror(|mirror| {
-            let words = mirror.blocks().div_ceil(64) as usize;
-            (mirror.blocks(), mirror.words()[..words].to_vec())
-        })
+        self.with_mirror(|mirror| (mirror.blocks(), mirror.words().to_vec()))
     }
 
     fn with_mirror<T>(&self, look: impl FnOnce(&Mirror) -> T) -> T {
@@ -69,8 +62,7 @@ impl Opened {
     /// O(n log n), and O(blocks / 64). While transactions are committed, their extents count as
     /// discrepancies.
     pub fn check(&self, used: impl IntoIterator<Item = Extent>) -> Discrepancies {
-        let blocks = self.allocator.blocks();
-        self.log.with_mirror(|mirror| check(mirror.words(), blocks, used))
+        self.log.with_mirror(|mirror| check(mirror.words(), mirror.blocks(), used))
     }
 
     /// Makes the state what the engine's list says: `unprotected` blocks are allocated, `leaked` ones

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::error::{ConfigError, FreeError, MarkError};
+use crate::error::{ConfigError, FreeError, MarkError, ResizeError};
 use crate::log::mirror::Misfit;
 use crate::store::Lsn;
 use crate::transaction::CommitFailed;
@@ -38,6 +38,8 @@ pub enum Part {
     Record,
     /// The image of a range, with no older one to fall back on.
     Image,
+    /// A block behind the end of the device is allocated.
+    Beyond,
     /// The number of allocated blocks: what was replayed differs from what the last commit counted.
     Total,
 }
@@ -50,6 +52,7 @@ impl std::fmt::Display for Part {
             Self::Frame => "a frame of the log",
             Self::Record => "a record of the log",
             Self::Image => "the image of a range",
+            Self::Beyond => "the image of a range behind the device's end",
             Self::Total => "the count of allocated blocks",
         })
     }
@@ -159,6 +162,23 @@ pub enum LogError {
         /// The oldest that can be had.
         oldest: Lsn,
     },
+    /// The device cannot end before this block, which is allocated, although no transaction needs it any
+    /// more: it was freed without one ([`Opened::check`](crate::Opened::check) finds such blocks).
+    #[error("block {block} is still allocated in the log")]
+    Occupied {
+        /// The block.
+        block: u64,
+    },
+    /// The device cannot become smaller while the engine may ask to have a transaction taken back that
+    /// allocated or freed what is to be cut off: see [`SpaceMapLog::stable`](crate::SpaceMapLog::stable).
+    #[error("transaction {lsn} is not stable, and changed blocks that are to be cut off")]
+    Unstable {
+        /// The last such transaction.
+        lsn: Lsn,
+    },
+    /// The device cannot be made longer or shorter now. Nothing was written.
+    #[error(transparent)]
+    Resize(#[from] ResizeError),
     /// An option is out of range.
     #[error("{name} = {value} is not possible: {reason}")]
     Option {

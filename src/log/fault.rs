@@ -22,6 +22,16 @@ pub enum Fault {
     SameIncarnation,
     /// Growth does not flush the new areas before the superblock.
     GrowthWithoutFlush,
+    /// A new size is acknowledged without a flush.
+    SizeWithoutFlush,
+    /// A new size goes to both superblock slots in one window.
+    SizeInBothSlots,
+    /// The device becomes smaller without a look whether anybody needs what is cut off.
+    ShrinkWithoutLook,
+    /// The tail moves past changes of ranges that were cut off.
+    ShrinkForgetsImages,
+    /// A shrink does not say how far back the engine can go.
+    ShrinkWithoutFloor,
 }
 
 #[cfg(not(test))]

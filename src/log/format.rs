@@ -103,6 +103,9 @@ pub struct Superblock {
     pub region_count: U32,
     pub tail: Tail,
     pub regions: [RegionEntry; MAX_REGIONS],
+    /// When the device was last made smaller, this was the last transaction that nobody could ask to
+    /// have taken back: what came before may have used blocks that are gone.
+    pub floor: U64,
 }
 
 /// What is wrong with the bytes of a superblock slot.

@@ -7,7 +7,7 @@ use crate::log::record::{MAX_RECORD, RANGE_BLOCKS, RANGE_SHIFT};
 /// Bytes that one image is accounted for: the page, its record and its share of the directory.
 pub const IMAGE_COST: u64 = 4608;
 
-/// Offsets of one log. Immutable but for growth.
+/// Offsets of one log. Only a change of the device's size changes them, and what lies somewhere stays there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     pub blocks: u64,
@@ -16,8 +16,16 @@ pub struct Layout {
     pub limit: u64,
     pub ring_start: u64,
     pub ring_len: u64,
+    /// Room for ranges, one region behind the other; more than the device has after it has grown or
+    /// shrunk.
     pub regions: Vec<RegionEntry>,
 }
+
+/// The ranges of the largest device.
+const MOST_RANGES: u32 = (crate::MAX_BLOCKS / RANGE_BLOCKS) as u32;
+
+/// Bytes of the ring kept for the image record of a range, with what frames leave empty.
+const RESERVE_PER_RANGE: u64 = 40;
 
 /// Where a directory page lies and what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,17 +74,40 @@ impl Layout {
         new
     }
 
-    /// The layout after growth to `blocks`; `None` if there have been too many growths.
-    pub fn grown(&self, blocks: u64) -> Option<Self> {
+    /// The layout for a device of `blocks` blocks, with everything where it is now; `None` if there are
+    /// more than [`Layout::max_blocks`].
+    ///
+    /// What there is room for stays: ranges that are cut off keep theirs, and can come back. New room
+    /// is at least a quarter of what there is, if possible, so that growth of any number of steps needs
+    /// fewer regions than a superblock has entries.
+    pub fn resized(&self, blocks: u64) -> Option<Self> {
+        if !(1..=self.max_blocks()).contains(&blocks) {
+            return None;
+        }
         let mut new = Self { blocks, ..self.clone() };
-        let more = ranges_of(blocks) - self.ranges();
+        let (now, most) = (self.ranges(), self.most_ranges());
+        let more = ranges_of(blocks).saturating_sub(now);
+        if more > 0 && self.regions.len() == MAX_REGIONS {
+            return None;
+        }
         if more > 0 {
-            if self.regions.len() == MAX_REGIONS {
-                return None;
-            }
-            new.add_region(more);
+            new.add_region(more.max(now / 4).max(PAGE_ENTRIES as u32).min(most - now));
         }
         Some(new)
+    }
+
+    /// The most blocks that the log can be one for: a reserve for each range must fit into a third of
+    /// the ring, whose length is chosen once.
+    pub fn max_blocks(&self) -> u64 {
+        (u64::from(self.most_ranges()) * RANGE_BLOCKS).min(crate::MAX_BLOCKS)
+    }
+
+    fn most_ranges(&self) -> u32 {
+        let for_ranges =
+            (self.ring_len / 3 / PAGE as u64 * PAGE as u64).saturating_sub(4 * self.max_frame());
+        let most = (for_ranges / RESERVE_PER_RANGE).min(u64::from(MOST_RANGES)) as u32;
+        // A log that was made for more has the reserve for them.
+        most.max(self.ranges())
     }
 
     fn add_region(&mut self, ranges: u32) {
@@ -88,6 +119,7 @@ impl Layout {
         });
     }
 
+    /// Ranges that there is room for.
     pub fn ranges(&self) -> u32 {
         self.regions.last().map_or(0, |last| last.first_range.get() + last.ranges.get())
     }
@@ -117,7 +149,7 @@ impl Layout {
     }
 
     fn reserve_for(&self, ranges: u32) -> u64 {
-        (u64::from(ranges) * 40 + 4 * self.max_frame()).next_multiple_of(PAGE as u64)
+        (u64::from(ranges) * RESERVE_PER_RANGE + 4 * self.max_frame()).next_multiple_of(PAGE as u64)
     }
 
     /// Offset of a ring position.
@@ -176,19 +208,22 @@ impl Layout {
         let count = superblock.region_count.get() as usize;
         let blocks = Some(superblock.blocks.get())
             .filter(|blocks| (1..=crate::MAX_BLOCKS).contains(blocks))?;
-        let first = superblock.regions[..count.min(MAX_REGIONS)].first()?.ranges.get();
+        let regions = superblock.regions.get(..count)?;
+        let first = regions.first()?.ranges.get();
+        let possible = |ranges: &u32| (1..=MOST_RANGES).contains(ranges);
+        let first = Some(first).filter(possible)?;
         let limit = Some(superblock.log_limit.get()).filter(|&limit| is_limit(limit))?;
         // Everything else follows from these: rebuild it and compare.
-        let mut layout = Self::new((u64::from(first) * RANGE_BLOCKS).min(blocks), sector, limit);
-        for region in &superblock.regions[1..count.min(MAX_REGIONS)] {
-            let ranges = layout.ranges().checked_add(region.ranges.get());
-            ranges.filter(|&ranges| ranges <= ranges_of(blocks))?;
-            layout.add_region(region.ranges.get());
+        let mut layout = Self::new(u64::from(first) * RANGE_BLOCKS, sector, limit);
+        for region in &regions[1..] {
+            let ranges = Some(region.ranges.get()).filter(possible)?;
+            possible(&(layout.ranges() + ranges)).then_some(())?;
+            layout.add_region(ranges);
         }
         layout.blocks = blocks;
         let mut again = superblock.clone();
         layout.describe(&mut again);
-        (again == *superblock && ranges_of(blocks) == layout.ranges()).then_some(layout)
+        (again == *superblock && ranges_of(blocks) <= layout.ranges()).then_some(layout)
     }
 }
 
@@ -214,7 +249,7 @@ mod tests {
     #[test]
     fn offsets_do_not_overlap_and_survive_growth() {
         let layout = Layout::new(300 * RANGE_BLOCKS + 5, 512, 64 << 10);
-        let grown = layout.grown(500 * RANGE_BLOCKS).expect("few regions");
+        let grown = layout.resized(500 * RANGE_BLOCKS).expect("few regions");
         assert!(layout.max_frame() >= MAX_RECORD as u64 + HEADER_AND_CRC);
         let mut offsets: Vec<u64> = vec![0, PAGE as u64];
         offsets.extend(
@@ -232,9 +267,37 @@ mod tests {
         assert_eq!(offsets, (0..pages).map(|page| page * PAGE as u64).collect::<Vec<_>>());
         let mut superblock = Superblock::zeroed();
         grown.describe(&mut superblock);
-        assert_eq!(Layout::from_superblock(&superblock), Some(grown));
+        assert_eq!(Layout::from_superblock(&superblock), Some(grown.clone()));
+        let shrunk = grown.resized(7).expect("room for more");
+        assert_eq!((shrunk.len(), shrunk.ranges()), (grown.len(), 500));
+        shrunk.describe(&mut superblock);
+        assert_eq!(Layout::from_superblock(&superblock), Some(shrunk));
         superblock.ring_len = (superblock.ring_len.get() + 4096).into();
         assert_eq!(Layout::from_superblock(&superblock), None);
+    }
+
+    /// However small the steps, a log grows to its maximum.
+    #[test]
+    fn regions_suffice_for_the_largest_device() {
+        let mut layout = Layout::new(1, 4096, 256 << 20);
+        assert_eq!(layout.max_blocks(), crate::MAX_BLOCKS);
+        while layout.blocks < crate::MAX_BLOCKS {
+            let room = u64::from(layout.ranges()) * RANGE_BLOCKS;
+            layout = layout.resized((room + 1).min(crate::MAX_BLOCKS)).expect("enough regions");
+        }
+        assert!(layout.regions.len() < MAX_REGIONS, "{} regions", layout.regions.len());
+    }
+
+    /// The ring is as long as it was made: how far a log of the default limit can grow.
+    #[test]
+    fn the_limit_says_how_far_a_log_can_grow() {
+        for (limit, tib) in [(8 << 20, 14), (144 << 20, 256), (256 << 20, 256)] {
+            let layout = Layout::new(1 << 18, 4096, limit);
+            assert_eq!(layout.max_blocks() >> 28, tib, "{limit}");
+            let grown = layout.resized(layout.max_blocks()).expect("said so");
+            assert!(grown.reserve() <= grown.ring_len / 3);
+            assert_eq!(layout.resized(layout.max_blocks() + 1), None);
+        }
     }
 
     const HEADER_AND_CRC: u64 = 68;

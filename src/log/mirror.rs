@@ -8,7 +8,7 @@
 
 use crate::extent::Extent;
 use crate::log::record::{Item, Op, RANGE_BLOCKS, Record, Records, items};
-use crate::words::{spans, zeroed};
+use crate::words::{first_set, spans, zeroed};
 
 /// Words of a range.
 pub const RANGE_WORDS: usize = RANGE_BLOCKS as usize / 64;
@@ -39,9 +39,9 @@ impl std::fmt::Debug for Mirror {
 }
 
 impl Mirror {
-    /// All free. `None` if the process has no memory for it.
-    pub fn new(blocks: u64) -> Option<Self> {
-        let words = (blocks.div_ceil(RANGE_BLOCKS) as usize).checked_mul(RANGE_WORDS)?;
+    /// All free, with room for `ranges`. `None` if the process has no memory for it.
+    pub fn new(blocks: u64, ranges: u32) -> Option<Self> {
+        let words = (ranges as usize).checked_mul(RANGE_WORDS)?;
         Some(Self { words: zeroed(words).ok()?, blocks, allocated: 0 })
     }
 
@@ -53,18 +53,19 @@ impl Mirror {
         self.allocated
     }
 
+    /// Ranges that there is room for.
     pub fn ranges(&self) -> u32 {
         (self.words.len() / RANGE_WORDS) as u32
     }
 
-    /// Blocks of `range`: fewer than others for the last one.
-    pub fn range_blocks(&self, range: u32) -> u32 {
-        blocks_of(self.blocks, range)
+    /// One bit per block of the device, and 0 behind the last.
+    pub fn words(&self) -> &[u64] {
+        &self.words[..self.blocks.div_ceil(64) as usize]
     }
 
-    /// One bit per block, bits beyond the device 0.
-    pub fn words(&self) -> &[u64] {
-        &self.words
+    /// The first block from `start` on that is allocated, also behind the device's end.
+    pub fn allocated_from(&self, start: u64) -> Option<u64> {
+        first_set(&self.words, start)
     }
 
     pub fn range(&self, range: u32) -> &[u64] {
@@ -84,9 +85,24 @@ impl Mirror {
         self.allocated = self.words.par_chunks(64 * RANGE_WORDS).map(count).sum();
     }
 
-    /// More blocks, all free.
-    pub fn grow(&mut self, blocks: u64) {
-        self.words.resize(blocks.div_ceil(RANGE_BLOCKS) as usize * RANGE_WORDS, 0);
+    /// Room for at least `ranges`, the new ones free; `None` if the process has no memory for it.
+    pub fn make_room(&mut self, ranges: u32) -> Option<()> {
+        if ranges <= self.ranges() {
+            return Some(());
+        }
+        let mut longer = Self::new(self.blocks, ranges)?;
+        // Copied where there is something, so that what was never used goes on costing nothing.
+        for (to, from) in longer.words.chunks_mut(RANGE_WORDS).zip(self.words.chunks(RANGE_WORDS)) {
+            if from.iter().any(|&word| word != 0) {
+                to.copy_from_slice(from);
+            }
+        }
+        self.words = longer.words;
+        Some(())
+    }
+
+    /// Another number of blocks, for which there is room. Those that are cut off are free.
+    pub fn set_blocks(&mut self, blocks: u64) {
         self.blocks = blocks;
     }
 
@@ -153,7 +169,7 @@ impl Mirror {
     }
 
     fn apply_item(&mut self, range: u32, item: Item) -> Result<(), Misfit> {
-        if range >= self.ranges() || item.start + item.len > self.range_blocks(range) {
+        if range >= self.ranges() || item.start + item.len > blocks_of(self.blocks, range) {
             return Err(Misfit::Record(0));
         }
         let start = range as usize * RANGE_WORDS;
@@ -198,9 +214,9 @@ impl Mirror {
     }
 }
 
-/// Blocks of `range` on a device of `blocks` blocks.
+/// Blocks of `range` on a device of `blocks` blocks: fewer than others, or none, at its end.
 pub fn blocks_of(blocks: u64, range: u32) -> u32 {
-    (blocks - u64::from(range) * RANGE_BLOCKS).min(RANGE_BLOCKS) as u32
+    blocks.saturating_sub(u64::from(range) * RANGE_BLOCKS).min(RANGE_BLOCKS) as u32
 }
 
 /// Carries out `item` on the words of its range, or names a block of the range that already is what
@@ -244,15 +260,26 @@ pub fn undo_in_range(records: &[u8], range: u32, words: &mut [u64]) -> bool {
     any
 }
 
-/// Free blocks and longest free run in the first `blocks` blocks of a range.
-pub fn survey(words: &[u64], blocks: u32) -> (u32, u32) {
-    let (mut free, mut largest, mut run) = (0, 0, 0);
-    for (index, &word) in words.iter().enumerate() {
-        let valid = blocks.saturating_sub(64 * index as u32).min(64);
-        if valid == 0 {
-            break;
+/// Whether `records` name a block from `blocks` on.
+pub fn names_from(records: &[u8], blocks: u64) -> bool {
+    Records::new(records).flatten().any(|record| match record {
+        Record::Delta { range, items: all } => {
+            let end =
+                |item: Item| u64::from(range) * RANGE_BLOCKS + u64::from(item.start + item.len);
+            items(all).flatten().any(|item| end(item) > blocks)
         }
-        let mut bits = !word & (u64::MAX >> (64 - valid));
+        Record::Fill { first, count, .. } => {
+            (u64::from(first) + u64::from(count)) * RANGE_BLOCKS > blocks
+        }
+        _ => false,
+    })
+}
+
+/// Free blocks and longest free run of a range, as if all of it were on the device.
+pub fn survey(words: &[u64]) -> (u32, u32) {
+    let (mut free, mut largest, mut run) = (0, 0, 0);
+    for &word in words {
+        let mut bits = !word;
         free += bits.count_ones();
         if bits == u64::MAX {
             run += 64;
@@ -303,13 +330,12 @@ mod tests {
     #[test]
     fn survey_finds_the_longest_run_across_words() {
         let mut words = [u64::MAX; RANGE_WORDS];
-        assert_eq!(survey(&words, RANGE_BLOCKS as u32), (0, 0));
+        assert_eq!(survey(&words), (0, 0));
         words[3] = u64::MAX >> 10; // 10 at the top
         words[4] = 0;
         words[5] = !0b11_0111; // 3 at the bottom, then 2
         words[511] = 0;
-        assert_eq!(survey(&words, RANGE_BLOCKS as u32), (10 + 64 + 5 + 64, 77));
-        assert_eq!(survey(&words, 511 * 64 + 5), (10 + 64 + 5 + 5, 77));
-        assert_eq!(survey(&[0; RANGE_WORDS], 77), (77, 77));
+        assert_eq!(survey(&words), (10 + 64 + 5 + 64, 77));
+        assert_eq!(survey(&[0; RANGE_WORDS]), (RANGE_BLOCKS as u32, RANGE_BLOCKS as u32));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - this file: the public face;
 //! - `open`: creating, opening, inspecting; `check`: comparing with what the engine knows;
+//!   `resize`: devices that become larger or smaller;
 //! - `group`: who writes when many commit at once;
 //! - `writer`: windows, ordering rules; `condense`: when images are written;
 //! - `recover`: from bytes to state;
@@ -21,6 +22,7 @@ mod mirror;
 mod open;
 pub mod record;
 mod recover;
+mod resize;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod writer;
@@ -73,6 +75,8 @@ type Queue = Group<Vec<u8>, Result<Lsn, CommitError>>;
 /// - The committed state is kept in memory too: one bit per block, 32 MiB per TiB of 4 KiB blocks,
 ///   of which ranges that were never used cost nothing. It lets every commit be checked block by
 ///   block before it is written. About 1 MiB per TiB is needed for bookkeeping beside it.
+/// - The ring is as long as it was made, which limits how far the device can
+///   [grow](SpaceMapLog::grow): [`SpaceMapLog::max_blocks`].
 /// - After a failed flush the system may show pages, until it is restarted or drops its cache, that
 ///   are not on the device. Opening believes what it reads: after [`CommitError::Sync`] on a device
 ///   that did fail, restart the machine (or drop the cache) before opening the log again.
@@ -343,28 +347,6 @@ impl SpaceMapLog {
         let done = writer.checkpoint();
         self.inner.last.set(writer.head.lsn);
         done
-    }
-
-    /// Makes the log one for a device of `blocks` blocks, more than before; the new ones are free.
-    /// The allocator has them after the log is opened again. Commits wait meanwhile; three flushes.
-    ///
-    /// # Errors
-    /// [`LogError::Option`] if `blocks` are fewer than before or more than possible, or after 63
-    /// growths; [`LogError::Commit`] if the disk fails. The size is as before then, but after
-    /// [`CommitError::Sync`] it may be either when the log is opened again.
-    pub fn grow(&self, blocks: u64) -> Result<(), LogError> {
-        let mut writer = self.inner.writer();
-        let refuse = |reason| Err(LogError::Option { name: "blocks", value: blocks, reason });
-        if blocks < writer.layout.blocks {
-            return refuse("a log does not shrink");
-        }
-        if blocks > crate::MAX_BLOCKS {
-            return refuse("more than an allocator can hold");
-        }
-        match writer.layout.grown(blocks) {
-            Some(layout) if layout.reserve() <= layout.ring_len / 3 => Ok(writer.grow(layout)?),
-            _ => refuse("too many growths, or the log is too short for so many ranges"),
-        }
     }
 
     /// Bytes and flushes since the log was opened.

@@ -12,6 +12,7 @@ use crate::log::format::{PAGE, Superblock, Tail};
 use crate::log::group::Group;
 use crate::log::layout::{Layout, is_limit};
 use crate::log::mirror::{Mirror, RANGE_WORDS, blocks_of};
+use crate::log::record::RANGE_BLOCKS;
 use crate::log::recover::{Loader, Report};
 use crate::log::writer::{Work, Writer, empty_page, identity, image};
 use crate::log::{Inner, SpaceMapLog};
@@ -313,11 +314,11 @@ impl SpaceMapLog {
             for (entry, range) in page.entries.iter_mut().zip(place.first_range..) {
                 let Some(allocated) = allocated else { continue };
                 let words = range_of(allocated, blocks, range);
-                let (image, bytes) = image(&words, blocks_of(blocks, range), 0, 0);
+                let (image, bytes) = image(&words, 0, 0);
                 if let Some(bytes) = bytes {
                     write(layout.image_offset(range, 0), &bytes)?;
                 }
-                total += u64::from(blocks_of(blocks, range) - image.free);
+                total += RANGE_BLOCKS - u64::from(image.free);
                 *entry = image;
             }
             let bytes = page.to_bytes(identity(&superblock));
@@ -534,6 +535,5 @@ fn allocator(
     if let Some(shards) = options.shards {
         builder = builder.shards(shards);
     }
-    let words = mirror.blocks().div_ceil(64) as usize;
-    Ok(builder.build_from_bitmap(&mirror.words()[..words])?)
+    Ok(builder.build_from_bitmap(mirror.words())?)
 }

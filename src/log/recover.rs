@@ -8,7 +8,8 @@
 //! 4. Each range from its newest intact image, then the log's changes to it, strictly: what is
 //!    allocated must have been free, and the other way round. Ranges are independent, so each
 //!    thread reads the log once and carries out what concerns its share.
-//! 5. The number of allocated blocks must be what the last frame says.
+//! 5. Behind the device's end all must be free, and the number of allocated blocks what the last frame
+//!    says.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -27,7 +28,7 @@ use crate::log::format::{
     BOUNDARY, BadSuperblock, DirectoryPage, FrameHeader, HEADER, PAGE, Superblock,
 };
 use crate::log::layout::Layout;
-use crate::log::mirror::{Mirror, RANGE_WORDS, apply_item, blocks_of};
+use crate::log::mirror::{Mirror, RANGE_WORDS, apply_item};
 use crate::log::open::Authority;
 use crate::log::record::{Image, Item, RANGE_BLOCKS, Record, Records, State, items};
 use crate::log::writer::{Base, Bases, Head, Mark, Recovered, identity};
@@ -182,6 +183,13 @@ impl Loader {
             return Err(LogError::Missing { file, expected: until, found });
         }
         self.look_behind(&layout, &superblock, &head)?;
+        let floor = superblock.floor.get();
+        if floor > head.lsn {
+            return Err(self.damage(Part::Frame, layout.ring_offset(head.position)));
+        }
+        if let Some(until) = until.filter(|until| until.0 < floor) {
+            return Err(LogError::TooOld { file: self.name.clone(), until, oldest: Lsn(floor) });
+        }
         report.last = Lsn(head.lsn);
         report.replayed = head.lsn - superblock.tail.lsn.get();
         report.log_bytes = head.position - superblock.tail.position.get();
@@ -374,7 +382,8 @@ fn is_sound(superblock: &Superblock, layout: &Layout) -> bool {
     counters.iter().all(|counter| counter.get() < 1 << 62)
         && tail.position.get().is_multiple_of(layout.sector)
         && tail.sequence.get() >= 1
-        && tail.allocated.get() <= layout.blocks
+        // A device that shrank since may have had all there is room for.
+        && tail.allocated.get() <= u64::from(layout.ranges()) * RANGE_BLOCKS
         && superblock.incarnation.get() < u32::MAX
 }
 
@@ -518,8 +527,8 @@ impl Replay<'_> {
         report: &mut Report,
     ) -> Result<(Mirror, Vec<Bases>, Option<Rollback>), LogError> {
         let blocks = self.layout.blocks;
-        let mut mirror =
-            Mirror::new(blocks).ok_or(ConfigError::OutOfMemory { bytes: blocks.div_ceil(8) })?;
+        let mut mirror = Mirror::new(blocks, self.layout.ranges())
+            .ok_or(ConfigError::OutOfMemory { bytes: blocks.div_ceil(8) })?;
         let tail = self.superblock.tail.lsn.get();
         for &(_, range, image) in &self.log.images {
             let known = candidates.get_mut(range as usize);
@@ -542,6 +551,10 @@ impl Replay<'_> {
                 self.share((index * share) as u32, words, candidates)
             })
             .collect::<Result<_, LogError>>()?;
+        if let Some(block) = mirror.allocated_from(blocks) {
+            let range = (block / RANGE_BLOCKS) as u32;
+            return Err(self.loader.damage(Part::Beyond, self.layout.image_offset(range, 0)));
+        }
         mirror.recount();
         if mirror.allocated() != allocated {
             let offset = self
@@ -632,10 +645,10 @@ impl Replay<'_> {
             for record in Records::new(&self.log.bytes[frame.records.clone()]).flatten() {
                 match record {
                     Record::Commit => lsn += 1,
+                    // What a shrink cut off was on the device when this was written; it has been freed
+                    // since.
                     Record::Delta { range, items: of } if player.has(range) => {
-                        let blocks = blocks_of(self.layout.blocks, range);
                         for item in items(of) {
-                            let item = item.filter(|item| item.start + item.len <= blocks);
                             player.change(lsn, position, range, item.ok_or_else(beyond)?)?;
                         }
                     }
@@ -645,9 +658,7 @@ impl Replay<'_> {
                         let whole = Item { start: 0, len: RANGE_BLOCKS as u32, op };
                         let to = to.ok_or_else(beyond)?;
                         for range in from.max(first)..to.min(player.end()) {
-                            let blocks = blocks_of(self.layout.blocks, range);
-                            let item = Some(whole).filter(|item| item.len <= blocks);
-                            player.change(lsn, position, range, item.ok_or_else(beyond)?)?;
+                            player.change(lsn, position, range, whole)?;
                         }
                     }
                     _ => {}

@@ -5,6 +5,7 @@ mod damage;
 mod errors;
 mod modes;
 mod regressions;
+mod resize;
 mod sim;
 
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! Power failures at every write and flush: in commits, groups, images, directory pages, tails,
-//! superblocks, ring reuse, growth, creation, and in recovery itself.
+//! superblocks, ring reuse, growth, shrinking, creation, and in recovery itself.
 //!
 //! After each: every acknowledged transaction is there, of the others a prefix, each whole; the
 //! allocator agrees block by block. A seed that fails is printed; replay it with
@@ -13,14 +13,19 @@ use rand_pcg::Pcg64Mcg;
 use super::sim::SimDisk;
 use super::small;
 use crate::delta::Delta;
+use crate::error::ResizeError;
 use crate::extent::Extent;
 use crate::log::fault::{Fault, select, select_tight_ring};
 use crate::log::format::{DirectoryPage, PAGE, Superblock};
 use crate::log::layout::Layout;
 use crate::log::record::RANGE_BLOCKS;
 use crate::log::writer::identity;
-use crate::log::{CreateOptions, LogError, OpenOptions, Opened, Part, Pending, SpaceMapLog};
+use crate::log::{
+    CommitError, CreateOptions, LogError, OpenOptions, Opened, Part, Pending, SpaceMapLog,
+};
 use crate::request::Request;
+use crate::resize::{Shrink, ShrinkFailed};
+use crate::words::first_set;
 
 /// Power failures of one seed, one after another on the same disk.
 const CRASHES: usize = 4;
@@ -32,7 +37,7 @@ struct Model {
     acknowledged: Vec<u64>,
     lsn: u64,
     submitted: Vec<Delta>,
-    /// The size before a growth that was not acknowledged, and after it.
+    /// The size before a growth or shrink that was not acknowledged, and after it.
     blocks: (u64, u64),
 }
 
@@ -76,6 +81,9 @@ impl Model {
             if found != expected {
                 return Err(format!("blocks from {}: {found:x}, not {expected:x}", 64 * index));
             }
+        }
+        if let Some(block) = first_set(&self.acknowledged, blocks) {
+            return Err(format!("block {block} was cut off"));
         }
         if !opened.allocator.verify().is_clean() {
             return Err("the index has faults".to_string());
@@ -142,21 +150,86 @@ fn work(
     model: &mut Model,
     rng: &mut Pcg64Mcg,
 ) -> Result<(), String> {
+    let mut shrink = None;
     while !disk.has_crashed() {
         match rng.random_range(0..60) {
             0 => drop(opened.log.condense()),
             1..5 => drop(opened.log.idle()),
-            5..9 if model.blocks.0 < 10 * RANGE_BLOCKS => {
+            5..8 if model.blocks.0 < 10 * RANGE_BLOCKS => {
                 let blocks = model.blocks.0 + rng.random_range(1..RANGE_BLOCKS);
                 model.blocks.1 = blocks;
-                if opened.log.grow(blocks).is_ok() {
-                    model.blocks.0 = blocks;
-                }
+                let grown = opened.log.grow(&opened.allocator, blocks);
+                resized(disk, model, grown.is_ok());
             }
+            8..16 => match shrink.take() {
+                None => {
+                    let blocks = model.blocks.0;
+                    let less = rng.random_range(0..blocks.min(RANGE_BLOCKS));
+                    shrink = opened.allocator.shrink(blocks - less).ok();
+                }
+                Some(_) if rng.random_ratio(1, 8) => {} // given up
+                Some(begun) => shrink = move_out(opened, disk, model, rng, begun)?,
+            },
             _ => group(opened, disk, model, rng)?,
         }
     }
     Ok(())
+}
+
+/// The device has its new size, or if not, then perhaps after the crash.
+fn resized(disk: &SimDisk, model: &mut Model, done: bool) {
+    if done {
+        model.blocks.0 = model.blocks.1;
+    } else if !disk.has_crashed() {
+        model.blocks.1 = model.blocks.0;
+    }
+}
+
+/// Moves some of what is behind the new end, then tries to make the device shorter.
+fn move_out(
+    opened: &Opened,
+    disk: &SimDisk,
+    model: &mut Model,
+    rng: &mut Pcg64Mcg,
+    shrink: Shrink,
+) -> Result<Option<Shrink>, String> {
+    opened.allocator.collect();
+    let mut transaction = opened.allocator.begin();
+    for extent in shrink.live_extents().take(rng.random_range(1..500)) {
+        transaction.free(extent).map_err(|error| format!("moving {extent}: {error}"))?;
+        if opened.allocator.free_blocks() > opened.allocator.blocks() / 8 {
+            drop(transaction.allocate_with(&Request::new(extent.len).scattered().partial()));
+        }
+    }
+    let frozen = transaction.freeze();
+    let delta = frozen.delta().clone();
+    if !delta.is_empty() {
+        match opened.log.submit(frozen) {
+            Ok(pending) => {
+                model.submitted.push(delta);
+                finish(disk, model, vec![pending])?;
+            }
+            Err(failed) if matches!(failed.error, CommitError::TooLarge { .. }) => {}
+            Err(failed) => return Err(format!("refused: {failed}")),
+        }
+    }
+    if disk.has_crashed() {
+        return Ok(None);
+    }
+    model.blocks.1 = shrink.blocks();
+    let done = opened.log.shrink(shrink);
+    resized(disk, model, done.is_ok());
+    match done {
+        Err(ShrinkFailed { shrink, error: LogError::Resize(ResizeError::InUse { .. }) }) => {
+            Ok(Some(shrink))
+        }
+        // It has grown meanwhile.
+        Err(ShrinkFailed { error: LogError::Resize(ResizeError::Length { .. }), .. }) | Ok(()) => {
+            Ok(None)
+        }
+        Err(_) if disk.has_crashed() => Ok(None),
+        Err(failed) => Err(failed.to_string()),
+    }
 }
 
 /// Commits a few transactions with one flush.
@@ -171,6 +244,11 @@ fn group(
     let pending: Vec<Pending> =
         (0..count).filter_map(|_| submit(opened, model, rng, &mut claimed)).collect();
     opened.log.flush();
+    finish(disk, model, pending)
+}
+
+/// Waits for transactions, in the order in which they were submitted.
+fn finish(disk: &SimDisk, model: &mut Model, pending: Vec<Pending>) -> Result<(), String> {
     let mut last = None;
     for pending in pending {
         match pending.wait() {
@@ -320,7 +398,9 @@ fn every_ordering_fault_is_caught() {
         DirectoryBothCopies,
         SuperblockBothSlots,
         NoFlush,
-        GrowthWithoutFlush,
+        SizeWithoutFlush,
+        SizeInBothSlots,
+        ShrinkForgetsImages,
     ];
     let mut missed = Vec::new();
     for fault in faults {

@@ -62,7 +62,10 @@ fn after_a_failed_flush_nothing_is_committed_until_reopened() {
     let failed = failed.transaction.commit(&opened.log).expect_err("refused");
     assert!(matches!(failed.error, CommitError::Refused(_)));
     assert!(matches!(opened.log.condense(), Err(CommitError::Refused(_))));
-    assert!(matches!(opened.log.grow(2 * RANGE_BLOCKS), Err(LogError::Commit(_))));
+    assert!(matches!(
+        opened.log.grow(&opened.allocator, 2 * RANGE_BLOCKS),
+        Err(LogError::Commit(_))
+    ));
     // Perhaps it is durable: nobody may write over its blocks.
     drop(failed);
     assert_eq!(opened.allocator.free_blocks(), RANGE_BLOCKS - 5);

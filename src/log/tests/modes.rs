@@ -1,4 +1,4 @@
-//! Engines whose own log is the authority, checks and repairs, growth.
+//! Engines whose own log is the authority, checks and repairs.
 
 use std::sync::Arc;
 
@@ -190,27 +190,6 @@ fn check_finds_what_differs_and_repair_corrects_it() {
     let found = again.check(used);
     assert!(found.leaked.is_empty() && found.unprotected.is_empty());
     assert_eq!(again.allocator.free_blocks(), 2 * RANGE_BLOCKS - 40 - 160);
-}
-
-#[test]
-fn a_grown_log_has_the_new_blocks_when_it_is_opened() {
-    let disk = Arc::new(SimDisk::default());
-    let opened = create(&disk, RANGE_BLOCKS + 100);
-    commit(&opened, &[], &[Extent::new(0, RANGE_BLOCKS + 100)]);
-    assert!(opened.log.grow(RANGE_BLOCKS).is_err(), "no shrinking");
-    assert!(opened.log.grow(u64::MAX).is_err());
-    let blocks = 200 * RANGE_BLOCKS + 50;
-    opened.log.grow(blocks).expect("a healthy disk");
-    commit(&opened, &[Extent::new(0, 1)], &[]);
-    drop(opened);
-    let opened = SpaceMapLog::open(disk.clone(), &OpenOptions::new()).expect("intact");
-    assert_eq!(opened.allocator.blocks(), blocks);
-    assert_eq!(opened.allocator.free_blocks(), blocks - RANGE_BLOCKS - 99);
-    commit(&opened, &[], &[Extent::new(RANGE_BLOCKS + 100, 150 * RANGE_BLOCKS)]);
-    opened.log.condense().expect("a healthy disk");
-    let again = open(disk.bytes()).expect("intact");
-    assert_eq!(again.allocator.free_blocks(), 49 * RANGE_BLOCKS + 51 - 100);
-    assert_eq!(again.report.log_bytes, 0);
 }
 
 #[test]

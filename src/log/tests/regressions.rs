@@ -226,7 +226,7 @@ fn after_a_panic_everything_is_refused() {
     assert!(panicked.is_err());
     assert!(matches!(opened.log.condense(), Err(CommitError::Refused(_))));
     assert!(matches!(opened.log.idle(), Err(CommitError::Refused(_))));
-    assert!(opened.log.grow(2 * RANGE_BLOCKS).is_err());
+    assert!(opened.log.grow(&opened.allocator, 2 * RANGE_BLOCKS).is_err());
     // The panic came after the write: like a failed flush.
     let again = open(disk.disk.bytes()).expect("intact");
     assert!(again.log.last() == Lsn(2) || bitmap(&again) == expected);

@@ -1,13 +1,9 @@
-//! What the writer does on demand: making room, condensing, checkpoints, growth.
-
-use smallvec::SmallVec;
+//! What the writer does on demand: making room, condensing, checkpoints.
 
 use super::pack::Packer;
-use super::{Base, Directory, MAX_IMAGES, NOTHING, Pace, Window, Writer, empty_page, identity};
+use super::{MAX_IMAGES, Pace, Window, Writer};
 use crate::log::error::CommitError;
 use crate::log::fault::{Fault, faulty};
-use crate::log::format::PAGE;
-use crate::log::layout::Layout;
 use crate::log::record::push_position;
 
 impl Writer {
@@ -85,10 +81,10 @@ impl Writer {
     pub fn checkpoint(&mut self) -> Result<(), CommitError> {
         self.make_room(self.layout.reserve() / 2)?;
         let mut window = Window::default();
-        let changed: Vec<u32> = (0..self.mirror.ranges())
-            .filter(|&range| {
-                self.ranges[range as usize].last().is_some_and(|base| base.after.is_some())
-            })
+        let changed: Vec<u32> = (0..)
+            .zip(&self.ranges)
+            .filter(|(_, bases)| bases.last().is_some_and(|base| base.after.is_some()))
+            .map(|(range, _)| range)
             .collect();
         let base = self.head.lsn + 1;
         changed.iter().for_each(|&range| self.plan_image(&mut window, range, base));
@@ -123,58 +119,5 @@ impl Writer {
             self.changed.get(share).map_or(self.head.position, |&(position, _)| position + 1);
         self.advance(until.min(self.head.position))?;
         Ok(self.free_from > before)
-    }
-
-    /// Makes the log one of `layout`: first the new areas, then one superblock, then the other.
-    pub fn grow(&mut self, layout: Layout) -> Result<(), CommitError> {
-        self.check_failed()?;
-        if self.superblock_half {
-            let mut window = Window::default();
-            self.plan_superblock(&mut window, Pace::Until(0));
-            self.write(&mut window)?;
-            self.settle(window);
-        }
-        let size = |error| CommitError::Write(self.failure("grow", layout.len(), error));
-        self.disk.grow(layout.len()).map_err(size)?;
-        let old = self.directory.len();
-        let places = layout.directory();
-        let mut pages = Vec::new();
-        for (index, place) in places.iter().enumerate().skip(old) {
-            let page = empty_page(index, place);
-            for copy in place.copies {
-                let bytes = page.to_bytes(identity(&self.superblock));
-                self.put(copy, &bytes).map_err(CommitError::Write)?;
-            }
-            pages.push(Directory {
-                place: *place,
-                sequence: 1,
-                newest: 1,
-                outdated: false,
-                half: None,
-            });
-        }
-        if !faulty(Fault::GrowthWithoutFlush) {
-            self.flush()?;
-        }
-        let mut superblock = self.superblock.clone();
-        layout.describe(&mut superblock);
-        superblock.clean = 0;
-        for _ in 0..2 {
-            superblock.generation = (superblock.generation.get() + 1).into();
-            let slot = superblock.generation.get() % 2;
-            if let Err(failure) = self.put(slot * PAGE as u64, &superblock.to_page()) {
-                // One slot may speak of the new size and the other of the old one.
-                self.failed = Some(failure.clone());
-                return Err(CommitError::Sync(failure));
-            }
-            self.flush()?;
-        }
-        self.superblock = superblock;
-        self.directory.extend(pages);
-        let nothing = || SmallVec::from_slice(&[Base { image: NOTHING, after: None }]);
-        self.ranges.resize_with(layout.ranges() as usize, nothing);
-        self.mirror.grow(layout.blocks);
-        self.layout = layout;
-        Ok(())
     }
 }

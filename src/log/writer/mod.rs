@@ -3,7 +3,7 @@
 //!
 //! - this file: the structure, committing, writing, what is true after a flush;
 //! - `plan`: images, directory pages and superblocks of a window; `pack`: its frames;
-//! - `demand`: making room, condensing, checkpoints, growth.
+//! - `demand`: making room, condensing, checkpoints; `resize`: another size of the device.
 //!
 //! Ordering rules (tried out by simulation, and by the crash tests beside this):
 //! 1. A transaction counts when its last frame does; frames before it are flushed with it or before.
@@ -18,6 +18,7 @@
 mod demand;
 mod pack;
 mod plan;
+mod resize;
 
 use std::collections::VecDeque;
 use std::io;
@@ -356,6 +357,11 @@ impl Writer {
             self.unstable_bytes += transactions.iter().map(bytes).sum::<u64>();
             self.unstable.extend(transactions);
         }
+    }
+
+    /// The last transaction that the engine cannot ask to have taken back.
+    fn stable_lsn(&self) -> u64 {
+        self.unstable.front().map_or(self.head.lsn, |&(lsn, ..)| lsn - 1)
     }
 
     /// The engine's own log is durable up to this transaction.

@@ -3,6 +3,7 @@
 use super::{Base, MAX_IMAGES, Mark, NOTHING, Pace, Window, Writer, identity, mark};
 use crate::log::fault::{Fault, faulty};
 use crate::log::format::{DirectoryPage, PAGE};
+use crate::log::layout::ranges_of;
 use crate::log::mirror::{survey, undo_in_range};
 use crate::log::record::{Image, RANGE_BLOCKS, State, push_image};
 use crate::log::writer::Bases;
@@ -45,7 +46,7 @@ impl Writer {
                 self.payments.spend();
             }
             self.changed.pop_front();
-            let base = self.unstable.front().map_or(self.head.lsn, |&(lsn, ..)| lsn - 1);
+            let base = self.stable_lsn();
             self.plan_image(window, range, base);
         }
         if pace == Pace::Paid {
@@ -59,7 +60,7 @@ impl Writer {
         let after = self.take_back_unstable(range, &mut page);
         let used = self.ranges[range as usize].last().map_or(0, |newest| newest.image.slot);
         let slot = if faulty(Fault::ImageInPlace) { used } else { 1 - used };
-        let (image, bytes) = image(&page, self.mirror.range_blocks(range), base, slot);
+        let (image, bytes) = image(&page, base, slot);
         if let Some(bytes) = bytes {
             window.writes.push((self.layout.image_offset(range, slot), bytes));
         }
@@ -171,7 +172,11 @@ impl Writer {
             let index = if faulty(Fault::TailBeforeDirectory) { bases.len() - 1 } else { 0 };
             bases.get(index).and_then(|base| base.after)
         };
-        let position = self.ranges.iter().filter_map(needed).min().unwrap_or(self.head.position);
+        let ranges = match faulty(Fault::ShrinkForgetsImages) {
+            true => &self.ranges[..ranges_of(self.layout.blocks) as usize],
+            false => &self.ranges[..],
+        };
+        let position = ranges.iter().filter_map(needed).min().unwrap_or(self.head.position);
         let index = self.marks.partition_point(|mark| mark.position.get() < position);
         self.marks.get(index).copied().unwrap_or_else(|| self.mark())
     }
@@ -182,13 +187,13 @@ impl Writer {
     }
 }
 
-/// The image of a range of `blocks` blocks whose state is `words`, and its page if it needs one.
-pub fn image(words: &[u64], blocks: u32, base: u64, slot: u8) -> (Image, Option<Vec<u8>>) {
-    let (free, largest) = survey(words, blocks);
-    let state = match free {
-        // A range that may grow keeps its page: "all" would mean more blocks after that.
-        0 if u64::from(blocks) == RANGE_BLOCKS => State::AllUsed,
-        _ if free == blocks => State::AllFree,
+/// The image of a range whose state is `words`, and its page if it needs one. The device's end makes no
+/// difference: what is behind it is free, and may be on the device some day.
+pub fn image(words: &[u64], base: u64, slot: u8) -> (Image, Option<Vec<u8>>) {
+    let (free, largest) = survey(words);
+    let state = match u64::from(free) {
+        0 => State::AllUsed,
+        RANGE_BLOCKS => State::AllFree,
         _ => State::Page,
     };
     let bytes = (state == State::Page)
