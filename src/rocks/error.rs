@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rocksdb::ErrorKind;
 use thiserror::Error;
 
-use crate::error::{ConfigError, FreeError, MarkError, RangeError};
+use crate::error::{ConfigError, FreeError, MarkError, RangeError, ResizeError};
 use crate::log::LogError;
 use crate::transaction::CommitFailed;
 
@@ -164,6 +164,18 @@ pub enum RocksError {
         /// Where, and how.
         place: Place,
     },
+    /// The device cannot end before this block, which is allocated, although no transaction needs it any
+    /// more: it was changed without one ([`Opened::check`](crate::rocks::Opened::check) finds such blocks).
+    #[error("column family {family}: block {block} is still allocated")]
+    Occupied {
+        /// The column family.
+        family: String,
+        /// The block.
+        block: u64,
+    },
+    /// The device cannot be made longer or shorter now. Nothing was written.
+    #[error(transparent)]
+    Resize(#[from] ResizeError),
     /// A copy is not what it is a copy of.
     #[error("column family {family}: block {block} differs from its copy")]
     Differs {

@@ -61,6 +61,8 @@
 //!   error, and what was committed behind it is lost. Operands that come first in their batch leave at
 //!   least no half of it. A time to live (`open_with_ttl`), or a compaction style that drops old files,
 //!   drops the freelist.
+//! - The device changes its length by [`RocksFreelist::grow`] and [`shrink`](RocksFreelist::shrink), not by the
+//!   allocator alone, so that the database knows of blocks before a transaction does.
 //! - While a freelist is open its family is not dropped, and `ignore_missing_column_families` not set.
 //! - One process, one database, one family: no secondary instances. The transactional databases of
 //!   RocksDB have batches of another type and are not supported.
@@ -97,6 +99,7 @@ mod meta;
 mod open;
 mod operand;
 mod rechunk;
+mod resize;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -110,8 +113,8 @@ use rocksdb::{
     SingleThreaded, WriteBatch, WriteOptions,
 };
 
-use crate::MAX_BLOCKS;
 use crate::delta::Delta;
+use crate::error::on_device;
 use crate::store::{Lsn, Store};
 use crate::sync::Counter;
 use crate::transaction::Frozen;
@@ -141,13 +144,19 @@ struct Inner<M: Mode> {
     _lease: Lease,
     db: Arc<DBWithThreadMode<M>>,
     family: String,
-    /// The description as it is on disk. Locked while it is changed, never by commits.
+    /// The description as it is on disk. Locked while it is changed; by commits only after a change of it
+    /// has failed.
     meta: Mutex<Meta>,
+    /// Its number of blocks.
+    blocks: Counter,
     chunk: chunk::ChunkOrder,
     /// The allocator whose transactions this freelist takes.
     allocator: u64,
     /// 1 since a write failed, until one succeeds.
     failed: Counter,
+    /// 1 since a write of the description failed, until one succeeds: the device may have another size
+    /// on disk than here.
+    unsettled: Counter,
 }
 
 impl<M: Mode> Clone for RocksFreelist<M> {
@@ -282,7 +291,9 @@ impl<M: Mode> RocksFreelist<M> {
     /// One merge operand for each chunk that the delta touches: of two to four bytes for a single
     /// block of a chunk of the default size (with RocksDB's own 16 in the batch), and never more bytes
     /// than a quarter of the chunk's blocks. O(extents), no lock (a database in mode
-    /// [`MultiThreaded`](rocksdb::MultiThreaded) has one around the names of its column families).
+    /// [`MultiThreaded`](rocksdb::MultiThreaded) has one around the names of its column families). Only
+    /// after [`RocksFreelist::grow`] or [`shrink`](RocksFreelist::shrink) failed, the size that the device
+    /// has is written again first, so that nothing is staged for blocks that a restart might not know.
     ///
     /// # Errors
     /// [`StageError`]; the batch is as it was then, and the transaction may be dropped.
@@ -293,6 +304,13 @@ impl<M: Mode> RocksFreelist<M> {
         }
         if let Some(block) = delta.conflict() {
             return Err(StageError::Conflict { block });
+        }
+        // The allocator may have been made longer behind our back.
+        for last in [delta.allocated().last(), delta.freed().last()].into_iter().flatten() {
+            on_device(*last, inner.blocks.get())?;
+        }
+        if inner.unsettled.get() != 0 {
+            self.settle_size()?;
         }
         let family = M::family(&inner.db, &inner.family)
             .ok_or_else(|| StageError::NoFamily { family: inner.family.clone() })?;
@@ -319,41 +337,6 @@ impl<M: Mode> RocksFreelist<M> {
         let all = None::<&[u8]>;
         self.inner.db.compact_range_cf_opt(&family, all, all, &options);
         Ok(())
-    }
-
-    /// Makes the freelist one for a device of `blocks` blocks, more than before; the new ones are
-    /// free. The allocator has them after the freelist is opened again; until then
-    /// [`Opened::check`] takes extents there for `outside`. Commits go on meanwhile; one synced write.
-    ///
-    /// # Errors
-    /// [`RocksError::Option`] if `blocks` are fewer than before or more than
-    /// [`MAX_BLOCKS`]; [`RocksError::NoFreelist`] if the description is not the one that was opened;
-    /// [`RocksError::Database`], and then the size may be either.
-    pub fn grow(&self, blocks: u64) -> Result<(), RocksError> {
-        let mut meta = self.meta();
-        // It may have been dropped and made again behind our back; and a growth that failed before
-        // may have succeeded.
-        let found = scan::read_meta(&self.inner.db, &self.inner.db.snapshot(), &self.inner.family)?;
-        if (Meta { blocks: meta.blocks, ..found }) != *meta {
-            return Err(RocksError::NoFreelist { family: self.inner.family.clone() });
-        }
-        *meta = found;
-        let refuse = |reason| Err(RocksError::Option { name: "blocks", value: blocks, reason });
-        if blocks < meta.blocks {
-            return refuse("a freelist does not shrink");
-        }
-        if blocks > MAX_BLOCKS {
-            return refuse("more than an allocator can hold");
-        }
-        let grown = Meta { blocks, ..*meta };
-        open::write_meta(&self.inner.db, &self.inner.family, &grown)?;
-        *meta = grown;
-        Ok(())
-    }
-
-    /// Blocks of the device; more than the allocator has after [`RocksFreelist::grow`].
-    pub fn blocks(&self) -> u64 {
-        self.meta().blocks
     }
 
     /// Blocks of a chunk.

@@ -243,9 +243,11 @@ impl<M: Mode> RocksFreelist<M> {
             db,
             family: family.to_string(),
             chunk: meta.chunk,
+            blocks: Counter::new(meta.blocks),
             meta: Mutex::new(meta),
             allocator: allocator.id(),
             failed: Counter::new(0),
+            unsettled: Counter::new(0),
         };
         Ok(Opened { freelist: Self { inner: Arc::new(inner) }, allocator, report })
     }

@@ -25,7 +25,7 @@ use crate::rocks::open::{chunk_order, write, write_meta};
 use crate::rocks::scan::{read, read_meta, scan};
 
 /// Bytes of bitmap that one step moves, if a unit is not more.
-const STEP_BYTES: usize = 1 << 20;
+pub const STEP_BYTES: usize = 1 << 20;
 
 /// How far a change of the chunk size is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

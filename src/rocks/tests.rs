@@ -1,4 +1,5 @@
-//! Tests of what lies below the public face: the algebra of operands, the merge operator, damage.
+//! Tests of what lies below the public face: the algebra of operands, the merge operator, damage, sizes
+//! in doubt.
 //!
 //! The laws of operands (module `operand`), for any operands p, q, r of one chunk and any bits b:
 //! 1. (p then q) then r = p then (q then r), as bytes;
@@ -13,7 +14,10 @@ use rand_pcg::Pcg64Mcg;
 
 use super::chunk::{self, ChunkOrder};
 use super::merge::{combine, merge};
+use super::meta::Meta;
+use super::open::write_meta;
 use super::operand::{Encoded, Masks, operands};
+use super::{CreateOptions, OpenOptions, RocksFreelist};
 use crate::extent::Extent;
 
 const ORDER: u8 = 8;
@@ -221,4 +225,38 @@ fn what_is_no_operand_damages_the_value_it_is_merged_into() {
     }
     // A value under another key than its own.
     assert_eq!(chunk::decode(&[0; 8], &sound), Err(chunk::Flaw::Checksum));
+}
+
+/// A write of the description that failed was carried out all the same: whoever commits next makes it
+/// right first, so that a restart finds the blocks of what was committed.
+#[test]
+fn a_size_in_doubt_is_settled_before_the_next_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    let open = || -> std::sync::Arc<rocksdb::DB> {
+        RocksFreelist::open_database(dir.path(), &options, "free", vec![]).unwrap().into()
+    };
+    let chunks = CreateOptions::new().chunk_blocks(64);
+    let opened = RocksFreelist::create(open(), "free", 1000, &chunks).unwrap();
+    let smaller = Meta { blocks: 500, ..*opened.freelist.meta() };
+    write_meta(&opened.freelist.inner.db, "free", &smaller).unwrap();
+    opened.freelist.inner.unsettled.set(1);
+
+    let mut transaction = opened.allocator.begin();
+    transaction.mark_allocated(Extent::new(900, 1)).unwrap();
+    transaction.commit(&opened.freelist).unwrap();
+    assert_eq!(opened.freelist.inner.unsettled.get(), 0);
+    drop(opened);
+    let opened = RocksFreelist::open(open(), "free", &OpenOptions::new()).unwrap();
+    assert_eq!((opened.report.blocks, opened.report.allocated), (1000, 1));
+
+    // A change that is tried again settles it, too, also to the size that there is.
+    write_meta(&opened.freelist.inner.db, "free", &smaller).unwrap();
+    opened.freelist.inner.unsettled.set(1);
+    opened.freelist.grow(&opened.allocator, 1000).unwrap();
+    assert_eq!(opened.freelist.inner.unsettled.get(), 0);
+    drop(opened);
+    let opened = RocksFreelist::open(open(), "free", &OpenOptions::new()).unwrap();
+    assert_eq!(opened.report.blocks, 1000);
 }

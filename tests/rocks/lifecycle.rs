@@ -1,4 +1,4 @@
-//! Transactions, restarts, folding, growth.
+//! Transactions, restarts, folding.
 
 use std::sync::Arc;
 
@@ -155,30 +155,6 @@ fn an_empty_transaction_writes_nothing() {
 }
 
 #[test]
-fn growth_shows_at_the_next_opening() {
-    let place = Place::new();
-    let opened = place.create(1000, &small_chunks());
-    allocate(&opened, &[Extent::new(990, 10)]);
-    opened.freelist.grow(100_000).unwrap();
-    // Commits go on, and what is open stays as it is.
-    allocate(&opened, &[Extent::new(0, 64)]);
-    assert_eq!((opened.allocator.blocks(), opened.freelist.blocks()), (1000, 100_000));
-    assert_clean(&opened);
-    for (blocks, wrong) in [(99_999, true), (freemap::MAX_BLOCKS + 1, true), (100_000, false)] {
-        let grown = opened.freelist.grow(blocks);
-        assert_eq!(matches!(grown, Err(RocksError::Option { name: "blocks", .. })), wrong);
-    }
-    drop(opened);
-    let opened = place.open();
-    assert_eq!(opened.allocator.blocks(), 100_000);
-    assert_eq!(opened.allocator.free_blocks(), 100_000 - 74);
-    allocate(&opened, &[Extent::new(1000, 99_000)]);
-    assert_clean(&opened);
-    drop(opened);
-    assert_eq!(place.open().allocator.free_blocks(), 926);
-}
-
-#[test]
 fn a_used_device_can_be_taken_over_from_its_bitmap() {
     let place = Place::new();
     let mut rng = Pcg64Mcg::seed_from_u64(5);
@@ -243,6 +219,6 @@ fn a_database_of_the_other_mode_does_as_well() {
     assert_eq!(opened.allocator.free_blocks(), 997);
     // One of the same name is not the one that was opened.
     db.create_cf(FAMILY, &RocksFreelist::family_options()).unwrap();
-    let grown = opened.freelist.grow(2000);
+    let grown = opened.freelist.grow(&opened.allocator, 2000);
     assert!(matches!(grown, Err(RocksError::NoFreelist { .. })), "{grown:?}");
 }

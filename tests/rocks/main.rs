@@ -7,6 +7,7 @@ mod lifecycle;
 mod mistakes;
 mod processes;
 mod rechunk;
+mod resize;
 mod threads;
 mod torn;
 mod transfer;

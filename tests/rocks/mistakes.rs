@@ -579,3 +579,60 @@ fn a_transaction_that_builds_on_one_that_was_given_up_harms_nobody_else() {
     assert_eq!(opened.allocator.free_blocks(), 1000);
     allocate(&opened, &[Extent::new(extent.start + 1, 99)]);
 }
+
+/// Whether the new size is on disk nobody knows, and nobody commits to what may be cut off.
+#[test]
+fn a_change_of_the_size_whose_write_failed_lets_nobody_behind_the_end() {
+    let place = Place::new();
+    let opened = place.create(1000, &small_chunks());
+    allocate(&opened, &[Extent::new(0, 100)]);
+    spoil(opened.freelist.database());
+    let failed = opened.freelist.shrink(opened.allocator.shrink(500).unwrap()).unwrap_err();
+    // RocksDB goes on to say why it takes no writes.
+    assert!(matches!(failed.error, RocksError::Operator { .. }), "{failed}");
+    drop(failed);
+    assert_eq!((opened.allocator.blocks(), opened.freelist.blocks()), (1000, 1000));
+    let mut transaction = opened.allocator.begin();
+    transaction.mark_allocated(Extent::new(900, 1)).unwrap();
+    let frozen = transaction.freeze();
+    let mut batch = WriteBatch::default();
+    let refused = opened.freelist.stage(&mut batch, frozen.delta());
+    assert!(matches!(refused, Err(StageError::Refused(_))), "{refused:?}");
+    assert!(batch.is_empty());
+    drop(frozen);
+    let grown = opened.freelist.grow(&opened.allocator, 2000);
+    assert!(matches!(grown, Err(RocksError::Operator { .. })), "{grown:?}");
+    assert_eq!((opened.allocator.blocks(), opened.allocator.free_blocks()), (1000, 900));
+    drop(opened);
+    let opened = place.open();
+    assert!([500, 1000, 2000].contains(&opened.allocator.blocks()));
+    assert_eq!(opened.report.allocated, 100);
+}
+
+/// The allocator was resized, and not through the freelist.
+#[test]
+fn what_the_freelist_has_no_room_for_is_refused() {
+    let place = Place::new();
+    let opened = place.create(1000, &small_chunks());
+    opened.allocator.grow(2000).unwrap();
+    let mut transaction = opened.allocator.begin();
+    transaction.mark_allocated(Extent::new(990, 20)).unwrap();
+    let refused = transaction.commit(&opened.freelist).unwrap_err();
+    assert!(matches!(refused.error, StageError::Range(_)), "{refused}");
+    // Told of it, it takes the same transaction.
+    opened.freelist.grow(&opened.allocator, 2000).unwrap();
+    refused.transaction.commit(&opened.freelist).unwrap();
+    assert_clean(&opened);
+    drop(opened);
+    let opened = place.open();
+    assert_eq!((opened.report.blocks, opened.report.allocated), (2000, 20));
+    // And the other way round: the size is then the one that the allocator has.
+    allocate(&opened, &[Extent::new(1700, 10)]);
+    free(&opened, &[Extent::new(1700, 10)]);
+    opened.allocator.shrink(1500).unwrap().finish().unwrap();
+    assert_eq!(opened.freelist.blocks(), 2000);
+    opened.freelist.grow(&opened.allocator, 1500).unwrap();
+    assert_clean(&opened);
+    drop(opened);
+    assert_eq!(place.open().report.blocks, 1500);
+}

@@ -106,7 +106,7 @@ fn a_small_device_with_pending_operands_and_growth() {
     let place = Place::new();
     let opened = place.create(1000, &CreateOptions::new().chunk_blocks(64));
     allocate(&opened, &[Extent::new(0, 130), Extent::new(990, 10)]);
-    opened.freelist.grow(5000).unwrap();
+    opened.freelist.grow(&opened.allocator, 5000).unwrap();
     drop(opened);
     for chunk_blocks in [1 << 20, 64, 256] {
         assert!(rechunk(&place.database(), chunk_blocks, |_| ControlFlow::Continue(())).unwrap());

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use freemap::rocks::{CreateOptions, OpenOptions};
+use freemap::rocks::{CreateOptions, OpenOptions, Opened};
 use freemap::{Extent, RocksFreelist};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
-use rocksdb::{DB, IteratorMode, WriteOptions};
+use rocksdb::{DB, IteratorMode, SingleThreaded, WriteOptions};
 
 use super::{FAMILY, Place, open_database};
 
-type Objects = BTreeMap<u64, Extent>;
+pub type Objects = BTreeMap<u64, Extent>;
 
 /// Puts, moves and deletes objects; the objects after each transaction.
 fn history(db: &Arc<DB>, rng: &mut Pcg64Mcg) -> Vec<Objects> {
@@ -22,32 +22,38 @@ fn history(db: &Arc<DB>, rng: &mut Pcg64Mcg) -> Vec<Objects> {
     for _ in 0..300 {
         let mut objects = states[states.len() - 1].clone();
         let id = rng.random_range(0..40u64);
-        let mut transaction = opened.allocator.begin();
-        let old = objects.remove(&id);
-        if let Some(old) = old {
-            transaction.free(old).unwrap();
-        }
-        if rng.random_bool(0.7) || old.is_none() {
-            objects.insert(id, transaction.allocate(rng.random_range(1..200)).unwrap());
-        }
-        let new = objects.get(&id);
-        let written =
-            opened.freelist.commit_with(transaction.freeze(), &WriteOptions::default(), |batch| {
-                match new {
-                    Some(new) => batch.put(
-                        id.to_be_bytes(),
-                        [new.start.to_be_bytes(), new.len.to_be_bytes()].concat(),
-                    ),
-                    None => batch.delete(id.to_be_bytes()),
-                }
-            });
-        written.unwrap();
+        let len =
+            (rng.random_bool(0.7) || !objects.contains_key(&id)).then(|| rng.random_range(1..200));
+        put(&opened, &mut objects, id, len);
         states.push(objects);
     }
     states
 }
 
-fn objects(db: &DB) -> Objects {
+/// Replaces an object by one of `len` blocks, or deletes it.
+pub fn put(opened: &Opened<SingleThreaded>, objects: &mut Objects, id: u64, len: Option<u64>) {
+    let mut transaction = opened.allocator.begin();
+    if let Some(old) = objects.remove(&id) {
+        transaction.free(old).unwrap();
+    }
+    if let Some(len) = len {
+        objects.insert(id, transaction.allocate(len).unwrap());
+    }
+    let new = objects.get(&id);
+    let written =
+        opened.freelist.commit_with(transaction.freeze(), &WriteOptions::default(), |batch| {
+            match new {
+                Some(new) => batch.put(
+                    id.to_be_bytes(),
+                    [new.start.to_be_bytes(), new.len.to_be_bytes()].concat(),
+                ),
+                None => batch.delete(id.to_be_bytes()),
+            }
+        });
+    written.unwrap();
+}
+
+pub fn objects(db: &DB) -> Objects {
     let number = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().unwrap());
     db.iterator(IteratorMode::Start)
         .map(|item| item.unwrap())
@@ -56,7 +62,7 @@ fn objects(db: &DB) -> Objects {
 }
 
 /// A copy of the database in `from`.
-fn copy(from: &Path) -> Place {
+pub fn copy(from: &Path) -> Place {
     let place = Place::new();
     for entry in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
         std::fs::copy(entry.path(), place.path().join(entry.file_name())).unwrap();
@@ -65,7 +71,7 @@ fn copy(from: &Path) -> Place {
 }
 
 /// The newest write-ahead log.
-fn log(path: &Path) -> PathBuf {
+pub fn log(path: &Path) -> PathBuf {
     let files = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
     files.filter(|file| file.extension().is_some_and(|name| name == "log")).max().unwrap()
 }
