@@ -90,6 +90,26 @@ fn a_device_can_grow_and_shrink_while_it_is_open() {
 }
 
 #[test]
+fn checks_and_repairs_go_by_the_size_there_is() {
+    let disk = Arc::new(SimDisk::default());
+    let opened = create(&disk, RANGE_BLOCKS);
+    commit(&opened, &[], &[Extent::new(0, 10)]);
+    let beyond = Extent::new(2 * RANGE_BLOCKS - 1, 2);
+    opened.log.grow(&opened.allocator, 2 * RANGE_BLOCKS + 1).expect("a healthy disk");
+    let found = opened.check([Extent::new(0, 10), beyond]);
+    assert_eq!((&found.unprotected[..], &found.outside[..]), (&[beyond][..], &[][..]));
+    opened.repair(&found).expect("a healthy disk");
+    assert!(opened.check([Extent::new(0, 10), beyond]).is_clean());
+    let found = opened.check([Extent::new(0, 10)]);
+    assert_eq!(found.leaked, [beyond]);
+    opened.repair(&found).expect("a healthy disk");
+    shrink(&opened, 2 * RANGE_BLOCKS).expect("nobody is there");
+    let found = opened.check([Extent::new(0, 10), beyond]);
+    assert_eq!((&found.unprotected[..], &found.outside[..]), (&[][..], &[beyond][..]));
+    assert!(open(disk.bytes()).expect("intact").check([Extent::new(0, 10)]).is_clean());
+}
+
+#[test]
 fn a_device_grows_in_any_number_of_steps() {
     let disk = Arc::new(SimDisk::default());
     let opened = create(&disk, 1);
