@@ -99,9 +99,7 @@ impl Core {
     /// A cursor for a new handle, in a shard of its own while there are enough.
     pub fn cursor(&self, lane: impl FnOnce(u64) -> LaneId) -> Cursor {
         let n = self.handles.fetch_add(1);
-        let lane = lane(n);
-        self.shard_counts.prepare(lane);
-        Cursor::new(self.home(n), lane)
+        Cursor::new(self.home(n), lane(n))
     }
 
     /// Number of shards.

@@ -3,51 +3,34 @@
 
 use crate::extent::Extent;
 use crate::lanes::{LANES, LaneId};
-use crate::segmented::{OutOfMemory, Segmented, reserved};
-use crate::sync::{Counter, Slot};
+use crate::segmented::{OutOfMemory, Segmented};
+use crate::sync::Counter;
 
-/// Blocks freed minus blocks allocated, wrapping: by the owner of a lane, and by all who share it.
-#[derive(Debug, Default)]
-struct Count {
-    by_owner: Counter,
-    by_sharers: Counter,
-}
-
-/// The counters of all shards.
+/// The counters of all shards. Each is blocks freed minus blocks allocated, wrapping.
 #[derive(Debug)]
 pub struct ShardCounts {
     /// Blocks per shard, as a power of two.
     order: u32,
     /// Free blocks of each shard when the allocator was made.
     at_start: Vec<u64>,
-    /// One row for each lane, made with the first cursor that counts there.
-    rows: Vec<Slot<Vec<Count>>>,
-    /// For what no row has: shards that came when the device grew.
+    /// A row for the owner of each lane, then one for the sharers of each; in memory that is not touched
+    /// before somebody counts there.
+    rows: Vec<Counter>,
+    /// For shards that came when the device grew.
     common: Segmented<Counter>,
 }
 
 impl ShardCounts {
     /// Counters of shards of `2^order` blocks that have so many free ones.
     pub fn new(order: u32, at_start: Vec<u64>) -> Result<Self, OutOfMemory> {
-        let common = Segmented::new(zeros(0..at_start.len())?);
-        Ok(Self { order, at_start, rows: (0..LANES).map(|_| Slot::default()).collect(), common })
+        let common = Segmented::new(Counter::zeros(at_start.len())?);
+        Ok(Self { order, rows: Counter::zeros(2 * LANES * at_start.len())?, at_start, common })
     }
 
     /// Makes counters for at least `shards` shards. For one caller at a time, before any block of them
     /// becomes free.
     pub fn lengthen(&self, shards: usize) -> Result<(), OutOfMemory> {
-        self.common.grow(shards, zeros)
-    }
-
-    /// Makes the row of `lane`, if it has none. Without memory for it, what it counts is counted where
-    /// all do.
-    pub fn prepare(&self, lane: LaneId) {
-        let row = &self.rows[lane.index()];
-        if row.get().is_none()
-            && let Ok(counts) = zeros(0..self.at_start.len())
-        {
-            row.set(counts);
-        }
+        self.common.grow(shards, |range| Counter::zeros(range.len()))
     }
 
     /// Counts the blocks of `extent` as freed.
@@ -87,36 +70,31 @@ impl ShardCounts {
 
     #[inline(always)]
     fn add(&self, lane: LaneId, shard: usize, change: u64) {
-        match self.rows[lane.index()].get().and_then(|row| row.get(shard)) {
-            Some(count) if lane.is_exclusive() => count.by_owner.add_as_owner(change),
-            Some(count) => count.by_sharers.add(change),
-            None => self.common[shard].add(change),
+        let shards = self.at_start.len();
+        if shard >= shards {
+            self.common[shard].add(change);
+        } else if lane.is_exclusive() {
+            self.rows[lane.index() * shards + shard].add_as_owner(change);
+        } else {
+            self.rows[(LANES + lane.index()) * shards + shard].add(change);
         }
     }
 
     /// Free blocks of `shard`, which must exist: exact while nothing else runs. O(lanes).
     pub fn free(&self, shard: usize) -> u64 {
-        let rows = self.rows.iter().filter_map(|row| row.get()?.get(shard));
-        let changes = rows.fold(self.common[shard].get(), |sum, count| {
-            sum.wrapping_add(count.by_owner.get()).wrapping_add(count.by_sharers.get())
-        });
+        let rows = self.rows.chunks_exact(self.at_start.len()).filter_map(|row| row.get(shard));
+        let changes =
+            rows.fold(self.common[shard].get(), |sum, count| sum.wrapping_add(count.get()));
         let free = self.at_start.get(shard).copied().unwrap_or(0).wrapping_add(changes);
         // Counters are read one after another: see `Core::free_blocks`.
         if free > u64::MAX / 2 { 0 } else { free.min(1 << self.order) }
     }
 
-    /// Bytes that the counters take.
+    /// Bytes of the counters of one handle, and of those that all have in common. The other rows are not
+    /// touched before there are other handles.
     pub fn bytes(&self) -> usize {
-        let rows = self.rows.iter().filter_map(Slot::get).map(|row| size_of_val(&row[..]));
-        let lists = size_of::<Counter>() * self.common.len() + size_of_val(&self.at_start[..]);
-        rows.sum::<usize>() + lists + size_of_val(&self.rows[..])
+        size_of::<Counter>() * (self.common.len() + 2 * self.at_start.len())
     }
-}
-
-fn zeros<T: Default>(shards: std::ops::Range<usize>) -> Result<Vec<T>, OutOfMemory> {
-    let mut counters = reserved(shards.len())?;
-    counters.resize_with(shards.len(), T::default);
-    Ok(counters)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -129,7 +107,6 @@ mod tests {
         let counts = ShardCounts::new(4, vec![16, 10, 0]).unwrap();
         let lanes = Lanes::new();
         let (owner, sharer) = (lanes.acquire(), lanes.shared(0));
-        counts.prepare(owner);
         counts.allocated(owner, Extent::new(3, 20));
         counts.freed(sharer, Extent::new(30, 4));
         assert_eq!([0, 1, 2].map(|shard| counts.free(shard)), [3, 10 - 7 + 2, 2]);

@@ -320,12 +320,21 @@ raw_atomic!(u64, RawU64);
 
 /// A statistic: never part of the protocol, so relaxed, and no business of the model checker.
 #[derive(Debug, Default)]
+#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
 pub struct Counter(std::sync::atomic::AtomicU64);
 
 impl Counter {
     /// A counter that starts at `value`.
     pub const fn new(value: u64) -> Self {
         Self(std::sync::atomic::AtomicU64::new(value))
+    }
+
+    /// `count` counters that start at 0, in memory that is not touched.
+    pub fn zeros(count: usize) -> Result<Vec<Self>, OutOfMemory> {
+        #[cfg(not(loom))]
+        return crate::segmented::zeroed(count);
+        #[cfg(loom)]
+        Ok((0..count).map(|_| Self::default()).collect())
     }
 
     /// Adds `value`, wrapping, and returns what was there before.
