@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::aside::Aside;
 use crate::bitmap::{Bitmap, OutOfMemory, Verification};
+use crate::class::{Class, Placement, Tuning, Zones};
 use crate::core::{Core, Native};
 use crate::discarder::{DiscardLimits, Discarder};
 use crate::error::{
@@ -27,10 +28,12 @@ use crate::quarantine::Quarantine;
 use crate::region::Region;
 use crate::request::{Effort, Request};
 use crate::reservation::Reservation;
+use crate::reserves::Reserves;
 use crate::resize::{self, Shrink};
 use crate::shard::Shards;
 use crate::shard_counts::ShardCounts;
 use crate::stats::{ShardStats, Stats};
+use crate::stream::Stream;
 use crate::survey::Survey;
 use crate::surveyed::SurveyRecords;
 use crate::sync::{Claim, Counter};
@@ -116,7 +119,7 @@ pub struct Memory {
 pub struct Builder {
     blocks: u64,
     block_size: u32,
-    shards: Option<usize>,
+    tuning: Tuning,
 }
 
 impl Builder {
@@ -133,8 +136,19 @@ impl Builder {
     /// without meeting, and that a search in vain takes longer.
     #[must_use]
     pub fn shards(mut self, count: usize) -> Self {
-        self.shards = Some(count);
+        self.tuning.shards = Some(count);
         self
+    }
+
+    /// Where requests of `class` are placed. By default, all go where their handle is.
+    #[must_use]
+    pub fn placement(mut self, class: Class, placement: Placement) -> Self {
+        self.tuning.placements[class.index()] = Some(placement);
+        self
+    }
+
+    pub(crate) fn tuned(self, tuning: Tuning) -> Self {
+        Self { tuning, ..self }
     }
 
     /// An allocator with all blocks free. O(blocks): the bitmap is written once.
@@ -194,6 +208,7 @@ impl Builder {
         if !block_size.is_power_of_two() || !(512..=1 << 20).contains(&block_size) {
             return Err(ConfigError::BlockSize { bytes: block_size });
         }
+        Zones::new(&self.tuning.placements, blocks, <Native as Geometry>::LEAF_BLOCKS as u64)?;
         Ok(())
     }
 
@@ -212,7 +227,7 @@ impl Builder {
         free: impl Fn(usize) -> <Native as Geometry>::Word + Sync,
     ) -> Result<Core, ConfigError> {
         self.validate()?;
-        let Self { blocks, block_size, shards } = self;
+        let Self { blocks, block_size, tuning: Tuning { shards, placements } } = self;
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         let wanted = shards.unwrap_or(threads * SHARDS_PER_THREAD);
         let shards = Shards::new::<Native>(blocks, wanted);
@@ -223,11 +238,12 @@ impl Builder {
         let at_start = (0..shards.count(leaf_count)).into_par_iter().map(free_in).collect();
         let shard_order = (shards.shard_leaves() * <Native as Geometry>::LEAF_BLOCKS).ilog2();
         let shard_counts = ShardCounts::new(shard_order, at_start).map_err(memory)?;
+        let zones = Zones::new(&placements, blocks, <Native as Geometry>::LEAF_BLOCKS as u64)?;
         let aside = Aside::new(blocks).map_err(memory)?;
         let surveyed = SurveyRecords::new(shards.count(bitmap.leaf_count())).map_err(memory)?;
         let escrow = Escrow::new(blocks).map_err(memory)?;
         let pending = Pending::new(blocks).map_err(memory)?;
-        Ok(Core {
+        let core = Core {
             surveyed,
             committing: CachePadded::new(Counter::new(0)),
             bitmap,
@@ -239,6 +255,8 @@ impl Builder {
             discarded_blocks: Counter::new(0),
             skipped_discards: Counter::new(0),
             administration: Claim::default(),
+            zones,
+            reserves: Reserves::new(),
             shards,
             lanes: Lanes::new(),
             shard_counts,
@@ -249,7 +267,14 @@ impl Builder {
             handles: Counter::new(0),
             refreshed: Counter::new(0),
             id: ALLOCATORS.fetch_add(1),
-        })
+        };
+        let mut cursor = core.cursor(|_| core.lanes.shared(0));
+        for (class, placement) in placements.iter().enumerate() {
+            if let Some(Placement { reserve: blocks @ 1.., .. }) = *placement {
+                core.make_reserve(&mut cursor, class, blocks);
+            }
+        }
+        Ok(core)
     }
 }
 
@@ -264,7 +289,7 @@ impl Allocator {
 
     /// Settings for an allocator of `blocks` blocks, from 1 to [`MAX_BLOCKS`].
     pub fn builder(blocks: u64) -> Builder {
-        Builder { blocks, block_size: 4096, shards: None }
+        Builder { blocks, block_size: 4096, tuning: Tuning::default() }
     }
 
     /// An allocator whose state is `allocated`: bit i % 64 of word i / 64 is block i, 1 = allocated.
@@ -289,6 +314,12 @@ impl Allocator {
     /// start in different shards.
     pub fn handle(&self) -> Handle {
         Handle::new(self.core.clone())
+    }
+
+    /// A sequence of allocations of `class` that are laid out one after the other: see [`Stream`]. Takes
+    /// 20 KiB of memory; any number may be alive.
+    pub fn stream(&self, class: Class) -> Stream {
+        Stream::new(self.core.clone(), class)
     }
 
     /// A transaction: allocations and frees that become durable together. O(1).

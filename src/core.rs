@@ -8,6 +8,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::aside::{Aside, Moved};
 use crate::bitmap::{Bitmap, Lost, Pack, ReleaseError, Search, order_above};
+use crate::class::Zones;
 use crate::cursor::{Cursor, Nothing};
 use crate::error::{AllocError, FreeError, MarkError, RangeError, RequestError, on_device};
 use crate::escrow::Escrow;
@@ -20,6 +21,7 @@ use crate::pending::Pending;
 use crate::plan::plan;
 use crate::quarantine::Quarantine;
 use crate::request::{Effort, Request};
+use crate::reserves::Reserves;
 use crate::shard::Shards;
 use crate::shard_counts::ShardCounts;
 use crate::surveyed::SurveyRecords;
@@ -63,6 +65,10 @@ pub struct Core {
     pub skipped_discards: Counter,
     /// Held while regions are closed or the device changes its length: one caller at a time.
     pub administration: Claim,
+    /// Where requests of each class are placed.
+    pub zones: Zones,
+    /// What is kept for each class.
+    pub reserves: Reserves,
     pub shards: Shards,
     pub lanes: Lanes,
     pub shard_counts: ShardCounts,
@@ -99,7 +105,13 @@ impl Core {
     /// A cursor for a new handle, in a shard of its own while there are enough.
     pub fn cursor(&self, lane: impl FnOnce(u64) -> LaneId) -> Cursor {
         let n = self.handles.fetch_add(1);
-        Cursor::new(self.home(n), lane(n))
+        match self.zones.of(0) {
+            None => Cursor::new(self.home(n), lane(n)),
+            Some(zone) => {
+                let word = self.first_leaf(zone) * Native::LEAF_WORDS;
+                Cursor::new(word, lane(n)).with_classes()
+            }
+        }
     }
 
     /// Number of shards.
@@ -177,6 +189,7 @@ impl Core {
         if self.may_retry(cursor, &result) {
             result = self.contiguous(cursor, &request);
         }
+        result = result.or_else(|error| self.one_of_reserve(&request, error));
         result.inspect_err(|error| self.count_refused(cursor.lane, error))
     }
 
@@ -193,6 +206,9 @@ impl Core {
         let mut result = self.allocate_now(cursor, request, list, &mut effort);
         if self.may_retry(cursor, &result) {
             result = self.allocate_now(cursor, request, list, &mut effort);
+        }
+        if let Err(error) = result {
+            result = self.allocate_of_reserve(request, list, error);
         }
         result.map(|()| effort).inspect_err(|error| self.count_refused(cursor.lane, error))
     }
@@ -268,6 +284,10 @@ impl Core {
             return Err(FreeError::DoubleFree { block });
         }
         let release = |start, len| {
+            let (start, len) = self.refill_reserves(start, len);
+            if len == 0 {
+                return Ok(());
+            }
             if discard && self.pending.has_room(len) {
                 let mut free = |word, bits| self.free_word(lane, word, bits);
                 return self.pending.put(start, len, &mut free);
@@ -440,9 +460,15 @@ impl Core {
         request: &Request,
         from: u64,
     ) -> Option<(u64, u64)> {
-        let &Request { len, align, .. } = request;
-        if let Some(taken) = self.aligned(cursor, request, from) {
-            return Some(taken);
+        let &Request { len, align, near, best_fit, class, .. } = request;
+        let placed = near.is_none() && !best_fit;
+        let zone = self.zones.of(class.index()).filter(|_| placed);
+        let quick = match zone {
+            Some(zone) => self.claim_in_zones(cursor, request, zone),
+            None => self.aligned(cursor, request, from),
+        };
+        if quick.is_some() {
+            return quick;
         }
         let search = Search { least: len, most: len, align, take: |_| len };
         if len > LEAF_BLOCKS

@@ -2,6 +2,7 @@
 
 use crate::allocator::MAX_BLOCKS;
 use crate::bitmap::order_above;
+use crate::class;
 use crate::core::Native;
 use crate::geometry::Geometry;
 use crate::lanes::LaneId;
@@ -25,6 +26,10 @@ pub struct Cursor {
     /// Where the handle counts.
     pub lane: LaneId,
     nothing: Option<Nothing>,
+    /// Where it was last for each class of requests and of runs, if placements are set; `usize::MAX` before.
+    classes: Option<Box<[[usize; CLASSES]; class::CLASSES]>>,
+    /// Whether it goes on behind the last allocation, and not where a run fits best.
+    pub sequential: bool,
     /// Runs to choose from.
     pub seen: Seen,
 }
@@ -69,13 +74,39 @@ impl Cursor {
             Place { word, poor: false, crowded: false, reuses: 0, freed: [NONE; FREED], top: 0 };
         let places = std::array::from_fn(|_| place.clone());
         let node = word / Native::LEAF_WORDS / Native::FANOUT;
-        Self { places, lane, nothing: None, seen: Seen::new(node) }
+        Self {
+            places,
+            lane,
+            nothing: None,
+            classes: None,
+            sequential: false,
+            seen: Seen::new(node),
+        }
     }
 
     /// The place for runs of `len` blocks, at least 1.
     #[inline(always)]
     pub fn place(&mut self, len: u64) -> &mut Place {
         &mut self.places[(order_above(len) as usize).min(CLASSES - 1)]
+    }
+
+    /// Has it go on behind the last allocation.
+    pub fn in_sequence(mut self) -> Self {
+        self.sequential = true;
+        self
+    }
+
+    /// Makes places for all classes of requests.
+    pub fn with_classes(mut self) -> Self {
+        self.classes = Some(Box::new([[usize::MAX; CLASSES]; class::CLASSES]));
+        self
+    }
+
+    /// The leaf where it was last for runs of `len` blocks of class `class`.
+    pub fn class_place(&mut self, class: usize, len: u64) -> &mut usize {
+        let order = (order_above(len) as usize).min(CLASSES - 1);
+        let none = || Box::new([[usize::MAX; CLASSES]; class::CLASSES]);
+        &mut self.classes.get_or_insert_with(none)[class % class::CLASSES][order]
     }
 
     /// Remembers that `len` blocks from `start` on were freed.

@@ -26,6 +26,13 @@ pub enum ConfigError {
         /// Bytes asked for.
         bytes: u32,
     },
+    /// The region of a class is empty, not on the device, does not start or end at a multiple of 512 blocks
+    /// (or end with the device), or has blocks in common with another.
+    #[error("{region} cannot be the region of a class")]
+    Region {
+        /// The region.
+        region: Extent,
+    },
     /// A bitmap does not have one bit per block.
     #[error("the bitmap of {blocks} blocks must have {expected} words, not {found}")]
     BitmapLength {
@@ -123,9 +130,9 @@ pub enum RequestError {
         /// Blocks that are reserved.
         reserved: u64,
     },
-    /// The reservation was made at another allocator.
-    #[error("the reservation is another allocator's")]
-    ForeignReservation,
+    /// The reservation or stream was made at another allocator.
+    #[error("the reservation or stream is another allocator's")]
+    Foreign,
     /// The alignment is zero or larger than the device.
     #[error("alignment {align} on a device of {blocks} blocks")]
     Align {

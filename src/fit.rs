@@ -26,6 +26,9 @@ impl Core {
     /// Claims `len` blocks at the start of a free run that is not much longer, if this handle finds one
     /// soon: at most 32 runs tried and one node looked at.
     pub fn claim_fitting(&self, cursor: &mut Cursor, len: u64) -> Option<u64> {
+        if cursor.sequential {
+            return None;
+        }
         let seen = &mut cursor.seen;
         let mut may_look = true;
         for _ in 0..TRIED {
@@ -52,7 +55,7 @@ impl Core {
             if self.bitmap.claim(start, len).is_err() {
                 continue;
             }
-            if run > len {
+            if run > len && self.is_for_bulk(start + len) {
                 seen.put(start + len, if run == ENDLESS { run } else { run - len });
             }
             if long {
@@ -67,7 +70,15 @@ impl Core {
     #[inline]
     pub fn saw_freed(&self, cursor: &mut Cursor, start: u64, len: u64) {
         let (start, run) = self.bitmap.run_around(start, len, REACH);
-        cursor.seen.put(start, run);
+        if self.is_for_bulk(start) {
+            cursor.seen.put(start, run);
+        }
+    }
+
+    /// Whether requests without a class are to be placed there: only they go by what was seen.
+    #[inline]
+    fn is_for_bulk(&self, start: u64) -> bool {
+        self.zones.of(0).is_none_or(|zone| zone.is_home((start / LEAF_BLOCKS) as usize))
     }
 
     /// Looks at the next node of the summary, if enough was asked for since the last look; whether it
@@ -83,7 +94,11 @@ impl Core {
             seen.node = if seen.node + 1 < nodes { seen.node + 1 } else { 0 };
         }
         let (node, from) = (seen.node, seen.place.unwrap_or(0));
-        seen.place = self.bitmap.runs_under(node, from, REACH, |start, len| seen.put(start, len));
+        seen.place = self.bitmap.runs_under(node, from, REACH, |start, len| {
+            if self.is_for_bulk(start) {
+                seen.put(start, len);
+            }
+        });
         true
     }
 

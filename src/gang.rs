@@ -37,6 +37,9 @@ impl Core {
         {
             let word = (last.start + last.len - 1) / WORD_BLOCKS;
             cursor.place(request.len).word = word as usize;
+            if self.zones.are_set() {
+                self.set_leaf_in_zones(cursor, request, last.start + last.len - 1);
+            }
         }
         for &extent in extents {
             self.count_allocated(cursor.lane, extent);
@@ -72,7 +75,10 @@ impl Core {
             },
         };
         let from = request.near.unwrap_or_else(|| self.place_of(cursor, request.len));
-        if let Some((start, len)) = self.aligned(cursor, request, from) {
+        let zone = self.zones.of(request.class.index()).filter(|_| request.near.is_none());
+        if let Some(zone) = zone {
+            self.gang_in_zones(cursor, request, zone, &mut wanted, effort)?;
+        } else if let Some((start, len)) = self.aligned(cursor, request, from) {
             wanted.take(start, len)?;
         }
         let mut order = order_above(request.len).min(Native::MAX_ORDER);

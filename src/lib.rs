@@ -65,6 +65,7 @@
 mod allocator;
 mod batch;
 mod check;
+mod class;
 mod core;
 mod cursor;
 mod delta;
@@ -85,6 +86,7 @@ mod plan;
 mod region;
 mod request;
 mod reservation;
+mod reserves;
 mod resize;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
@@ -96,10 +98,12 @@ mod sink;
 mod spill;
 mod stats;
 mod store;
+mod stream;
 mod survey;
 mod surveyed;
 mod transaction;
 mod words;
+mod zones;
 
 // The index is public for the model checker alone.
 macro_rules! index_modules {
@@ -120,6 +124,7 @@ index_modules!(
 pub use allocator::{Allocator, Builder, MAX_BLOCKS, Memory};
 pub use bitmap::{Difference, Verification};
 pub use check::Discrepancies;
+pub use class::{Class, Direction, Placement, Spill};
 pub use delta::{DecodeError, Delta};
 pub use discarder::{Batch, DiscardLimits, Discarder, Discarding};
 pub use error::{
@@ -147,6 +152,7 @@ pub use runs::{Runs, RunsOfOrder};
 pub use sink::Sink;
 pub use stats::{Counters, ShardStats, Stats};
 pub use store::{Lsn, Store};
+pub use stream::Stream;
 pub use survey::Survey;
 pub use surveyed::Surveyed;
 pub use transaction::{CommitFailed, Frozen, Transaction};

@@ -1,5 +1,6 @@
 //! What to allocate.
 
+use crate::class::Class;
 use crate::error::RequestError;
 
 /// How many blocks, and in what shape.
@@ -30,6 +31,7 @@ pub struct Request {
     pub(crate) scattered: bool,
     pub(crate) partial: bool,
     pub(crate) best_fit: bool,
+    pub(crate) class: Class,
     pub(crate) effort: u64,
 }
 
@@ -45,6 +47,7 @@ impl Request {
             scattered: false,
             partial: false,
             best_fit: false,
+            class: Class::BULK,
             effort: u64::MAX,
         }
     }
@@ -100,6 +103,13 @@ impl Request {
     #[must_use]
     pub const fn partial(mut self) -> Self {
         self.partial = true;
+        self
+    }
+
+    /// What the blocks are for: see [`Placement`](crate::Placement). [`Class::BULK`] by default.
+    #[must_use]
+    pub const fn class(mut self, class: Class) -> Self {
+        self.class = class;
         self
     }
 

@@ -121,7 +121,7 @@ impl Drop for Reservation {
 impl Core {
     /// Has the caller have `blocks` tokens of the escrow. Repeats only when others were promised what it
     /// had put there.
-    fn promise(&self, cursor: &mut Cursor, blocks: u64) -> Result<(), AllocError> {
+    pub fn promise(&self, cursor: &mut Cursor, blocks: u64) -> Result<(), AllocError> {
         Request::new(blocks).validate(self.bitmap.blocks())?;
         while let Err(spare) = self.escrow.take_tokens(blocks) {
             let missing = blocks - spare;
@@ -156,29 +156,47 @@ impl Core {
             Err(error @ (AllocError::NoSpace { .. } | AllocError::NoContiguous { .. })) => error,
             Err(error) => return Err(error),
         };
-        // Then the blocks themselves that are kept for the promise.
-        if !request.takes_any_blocks() {
-            let run =
-                (!request.scattered).then(|| self.escrow.take_run(request.len, request.align));
-            let (start, len) = run.flatten().ok_or(failed)?;
-            extents.append(Extent { start, len }); // the first has room
-            return Ok(extents);
-        }
+        self.draw(request, &mut extents, failed)?;
+        Ok(extents)
+    }
+
+    /// Meets `request` with blocks from escrow, as many as the caller has tokens for, which are used up then;
+    /// or answers with `failed`, or that there is no memory, and has done nothing.
+    pub fn draw(
+        &self,
+        request: &Request,
+        list: &mut impl ExtentList,
+        failed: AllocError,
+    ) -> Result<(), AllocError> {
+        let before = list.extents().len();
+        let runs = |left: u64| {
+            if request.takes_any_blocks() {
+                self.escrow.take(left.min(request.max_extent))
+            } else if request.scattered {
+                None
+            } else {
+                self.escrow.take_run(request.len, request.align)
+            }
+        };
         let mut left = request.len;
-        while left > 0 {
-            let Some((start, len)) = self.escrow.take(left.min(request.max_extent)) else {
-                debug_assert!(false, "there is a block for each token");
-                break;
-            };
-            if !extents.append(Extent { start, len }) {
-                // The tokens are the caller's still.
+        let mut error = failed;
+        while let Some((start, len)) = (left > 0).then(|| runs(left)).flatten() {
+            if !list.append(Extent { start, len }) {
                 self.escrow.put_blocks(start, len);
-                extents.iter().for_each(|had| self.escrow.put_blocks(had.start, had.len));
-                return Err(AllocError::OutOfMemory);
+                error = AllocError::OutOfMemory;
+                break;
             }
             left -= len;
         }
-        Ok(extents)
+        if left == 0 {
+            return Ok(());
+        }
+        // The tokens are the caller's still.
+        for extent in &list.extents()[before..] {
+            self.escrow.put_blocks(extent.start, extent.len);
+        }
+        list.cut(before);
+        Err(error)
     }
 
     /// Leaves `tokens` to others, and gives the blocks back of those that are too many.

@@ -14,6 +14,7 @@ use crate::local;
 use crate::request::Request;
 use crate::reservation::Reservation;
 use crate::store::{Lsn, Store};
+use crate::stream::Stream;
 
 /// Allocations and frees that become durable together or not at all.
 ///
@@ -181,12 +182,29 @@ impl<'h> Transaction<'h> {
     ) -> Result<Extents, AllocError> {
         let core = &*self.open.core;
         if !reservation.is_of(core) {
-            return Err(RequestError::ForeignReservation.into());
+            return Err(RequestError::Foreign.into());
         }
         let extents = match &mut self.cursor {
             Some(cursor) => reservation.allocate_by(cursor, request)?,
             None => local::with_cursor(core, |cursor| reservation.allocate_by(cursor, request))?,
         };
+        extents.iter().for_each(|&extent| self.open.allocated.insert(extent));
+        Ok(extents)
+    }
+
+    /// Allocates what `request` asks for, where `stream` goes on: see [`Stream`].
+    ///
+    /// # Errors
+    /// See [`Stream::allocate_with`]; the transaction is as it was then.
+    pub fn allocate_in(
+        &mut self,
+        stream: &mut Stream,
+        request: &Request,
+    ) -> Result<Extents, AllocError> {
+        if !stream.is_of(&self.open.core) {
+            return Err(RequestError::Foreign.into());
+        }
+        let extents = stream.allocate_with(request)?;
         extents.iter().for_each(|&extent| self.open.allocated.insert(extent));
         Ok(extents)
     }

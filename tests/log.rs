@@ -222,3 +222,36 @@ fn repair_takes_as_many_transactions_as_it_needs() {
     opened.allocator.collect();
     assert_eq!(opened.allocator.free_blocks(), (1 << 17) - 1);
 }
+
+/// Placements are not written down; each opening says them.
+#[test]
+fn classes_are_placed_in_a_device_with_a_log() {
+    let region = freemap::Extent::new(51_200, 10_240);
+    let metadata = freemap::Placement::new().region(region).reserve(100);
+    let class = freemap::Class::METADATA;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let options = CreateOptions::new().placement(class, metadata);
+    let opened = SpaceMapLog::create(FileDisk::open(&path).unwrap(), 100_000, &options).unwrap();
+    assert_eq!(opened.allocator.free_blocks(), 99_900);
+    let mut transaction = opened.allocator.begin();
+    let got = transaction.allocate_with(&freemap::Request::new(10).class(class)).unwrap();
+    assert!(region.contains(got[0].start));
+    transaction.commit(&opened.log).unwrap();
+    drop(opened);
+
+    let disk = FileDisk::open_existing(&path).unwrap();
+    let opened = SpaceMapLog::open(disk, &OpenOptions::new().placement(class, metadata)).unwrap();
+    assert_eq!(opened.allocator.free_blocks(), 99_890);
+    assert_eq!(opened.allocator.is_allocated(got[0]), Ok(true));
+    drop(opened);
+
+    let wrong = CreateOptions::new()
+        .overwrite()
+        .placement(class, freemap::Placement::new().region(freemap::Extent::new(7, 9)));
+    let disk = FileDisk::open_existing(&path).unwrap();
+    assert!(SpaceMapLog::create(disk, 100_000, &wrong).is_err());
+    let disk = FileDisk::open_existing(&path).unwrap();
+    let opened = SpaceMapLog::open(disk, &OpenOptions::new()).unwrap();
+    assert_eq!(opened.allocator.free_blocks(), 99_990, "nothing was overwritten");
+}

@@ -69,7 +69,7 @@ fn mistakes_change_nothing() {
     assert_eq!(reservation.allocate(&any(51)), Err(invalid(beyond)));
     let other = Allocator::new(100).unwrap();
     let foreign = other.begin().allocate_reserved(&mut reservation, &any(1));
-    assert_eq!(foreign, Err(invalid(RequestError::ForeignReservation)));
+    assert_eq!(foreign, Err(invalid(RequestError::Foreign)));
     // A promise of blocks is none of runs.
     let taken = allocator.allocate_with(&any(50)).unwrap();
     let run = reservation.allocate(&any(10).min_extent(5));

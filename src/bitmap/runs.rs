@@ -117,7 +117,7 @@ impl<G: Geometry> Bitmap<G> {
     }
 
     /// The first leaf at or after `from` that may have a run of `order`.
-    fn next_leaf(&self, order: u32, from: usize) -> Option<usize> {
+    pub fn next_leaf(&self, order: u32, from: usize) -> Option<usize> {
         let mut from = from;
         let leaves = self.leaf_count();
         let nodes = leaves.div_ceil(G::FANOUT);

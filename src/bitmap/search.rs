@@ -316,6 +316,16 @@ impl<G: Geometry> Bitmap<G> {
         self.claim_in_runs(0..self.leaf_count().min(last + 1), 0, search)
     }
 
+    /// One pass over the runs that touch `leaves` and start no lower than block `floor`.
+    pub fn claim_in_leaves<F: Fn(u64) -> u64>(
+        &self,
+        leaves: Range<usize>,
+        floor: u64,
+        search: &Search<F>,
+    ) -> Option<(u64, u64)> {
+        self.claim_in_runs(leaves, floor, search)
+    }
+
     /// Registers for runs of `len` blocks: [`Bitmap::still_none`] says whether one was completed
     /// since.
     pub fn expect_runs_of(&self, len: u64) -> Ticket {

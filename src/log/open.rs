@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crate::allocator::Allocator;
+use crate::class::{Class, Placement, Tuning};
 use crate::delta::Delta;
 use crate::log::disk::Disk;
 use crate::log::error::{CommitError, LogError};
@@ -65,7 +66,7 @@ pub struct CreateOptions {
     sector: Option<u32>,
     authority: Authority,
     uuid: Option<[u8; 16]>,
-    shards: Option<usize>,
+    tuning: Tuning,
     overwrite: bool,
     sparse: bool,
 }
@@ -117,7 +118,14 @@ impl CreateOptions {
     /// See [`Builder::shards`](crate::Builder::shards).
     #[must_use]
     pub fn shards(mut self, count: usize) -> Self {
-        self.shards = Some(count);
+        self.tuning.shards = Some(count);
+        self
+    }
+
+    /// See [`Builder::placement`](crate::Builder::placement): to be set at each opening.
+    #[must_use]
+    pub fn placement(mut self, class: Class, placement: Placement) -> Self {
+        self.tuning.placements[class.index()] = Some(placement);
         self
     }
 
@@ -144,7 +152,7 @@ pub struct OpenOptions {
     blocks: Option<u64>,
     lsn: Option<Lsn>,
     until: Option<Lsn>,
-    shards: Option<usize>,
+    tuning: Tuning,
 }
 
 impl OpenOptions {
@@ -183,7 +191,14 @@ impl OpenOptions {
     /// See [`Builder::shards`](crate::Builder::shards).
     #[must_use]
     pub fn shards(mut self, count: usize) -> Self {
-        self.shards = Some(count);
+        self.tuning.shards = Some(count);
+        self
+    }
+
+    /// See [`Builder::placement`](crate::Builder::placement): to be set at each opening.
+    #[must_use]
+    pub fn placement(mut self, class: Class, placement: Placement) -> Self {
+        self.tuning.placements[class.index()] = Some(placement);
         self
     }
 }
@@ -266,7 +281,7 @@ impl SpaceMapLog {
         options: &CreateOptions,
     ) -> Result<Opened, LogError> {
         let block_size = options.block_size.unwrap_or(4096);
-        Allocator::builder(blocks).block_size(block_size).validate()?;
+        Allocator::builder(blocks).block_size(block_size).tuned(options.tuning).validate()?;
         let layout = layout(blocks, options)?;
         let loader = Loader::new(disk.clone());
         let used = disk.len().map_err(|error| loader.io("measure", 0, error))? > 0;
@@ -328,7 +343,7 @@ impl SpaceMapLog {
         superblock.tail.allocated = total.into();
         sync()?;
         write_superblocks(&loader, &*disk, &mut superblock)?;
-        Self::open_with(disk, &OpenOptions { shards: options.shards, ..OpenOptions::default() })
+        Self::open_with(disk, &OpenOptions { tuning: options.tuning, ..OpenOptions::default() })
     }
 
     /// Opens the log on `disk`, with the state after its last transaction, or after the one that the
@@ -531,9 +546,7 @@ fn allocator(
     block_shift: u8,
     options: &OpenOptions,
 ) -> Result<Allocator, LogError> {
-    let mut builder = Allocator::builder(mirror.blocks()).block_size(1 << block_shift);
-    if let Some(shards) = options.shards {
-        builder = builder.shards(shards);
-    }
+    let builder =
+        Allocator::builder(mirror.blocks()).block_size(1 << block_shift).tuned(options.tuning);
     Ok(builder.build_from_bitmap(mirror.words())?)
 }

@@ -7,6 +7,7 @@ use rocksdb::{DBWithThreadMode, IteratorMode, SingleThreaded, WriteBatch, WriteO
 
 use crate::Extent;
 use crate::allocator::Allocator;
+use crate::class::{Class, Placement, Tuning};
 use crate::rocks::chunk::{self, ChunkOrder};
 use crate::rocks::error::RocksError;
 use crate::rocks::family::{self, Lease, Mode};
@@ -23,7 +24,7 @@ pub struct CreateOptions {
     block_size: Option<u32>,
     chunk_blocks: Option<u64>,
     uuid: Option<[u8; 16]>,
-    shards: Option<usize>,
+    tuning: Tuning,
     overwrite: bool,
 }
 
@@ -59,7 +60,14 @@ impl CreateOptions {
     /// See [`Builder::shards`](crate::Builder::shards).
     #[must_use]
     pub fn shards(mut self, count: usize) -> Self {
-        self.shards = Some(count);
+        self.tuning.shards = Some(count);
+        self
+    }
+
+    /// See [`Builder::placement`](crate::Builder::placement): to be set at each opening.
+    #[must_use]
+    pub fn placement(mut self, class: Class, placement: Placement) -> Self {
+        self.tuning.placements[class.index()] = Some(placement);
         self
     }
 
@@ -88,7 +96,7 @@ pub fn chunk_order(blocks: u64) -> Result<ChunkOrder, RocksError> {
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
     blocks: Option<u64>,
-    shards: Option<usize>,
+    tuning: Tuning,
 }
 
 impl OpenOptions {
@@ -107,7 +115,14 @@ impl OpenOptions {
     /// See [`Builder::shards`](crate::Builder::shards).
     #[must_use]
     pub fn shards(mut self, count: usize) -> Self {
-        self.shards = Some(count);
+        self.tuning.shards = Some(count);
+        self
+    }
+
+    /// See [`Builder::placement`](crate::Builder::placement): to be set at each opening.
+    #[must_use]
+    pub fn placement(mut self, class: Class, placement: Placement) -> Self {
+        self.tuning.placements[class.index()] = Some(placement);
         self
     }
 }
@@ -200,7 +215,7 @@ impl<M: Mode> RocksFreelist<M> {
         let lease = Lease::take(&db, family)?;
         let block_size = options.block_size.unwrap_or(4096);
         let chunk = options.chunk()?;
-        Allocator::builder(blocks).block_size(block_size).validate()?;
+        Allocator::builder(blocks).block_size(block_size).tuned(options.tuning).validate()?;
         let uuid = options.uuid.map_or_else(draw_uuid, Ok)?;
         if !options.overwrite {
             refuse_used(&db, family)?;
@@ -212,7 +227,7 @@ impl<M: Mode> RocksFreelist<M> {
             write_chunks(&db, family, &meta, allocated)?;
         }
         write_meta(&db, family, &meta)?;
-        Self::open_leased(db, family, lease, &OpenOptions { shards: options.shards, blocks: None })
+        Self::open_leased(db, family, lease, &OpenOptions { tuning: options.tuning, blocks: None })
     }
 
     /// Opens the freelist in the column family `family`. Reads all of it, in parallel on the rayon
@@ -281,13 +296,12 @@ fn load<M: Mode>(
         return Err(RocksError::Geometry { family, what: "the number of blocks", expected, found });
     }
     let started = Instant::now();
-    let mut builder = Allocator::builder(meta.blocks).block_size(meta.block_size);
-    if let Some(shards) = options.shards {
-        builder = builder.shards(shards);
-    }
+    let builder = Allocator::builder(meta.blocks).block_size(meta.block_size).tuned(options.tuning);
     let allocator = builder.build_with_ledger(words)?;
     let build_time = started.elapsed();
-    let (blocks, allocated) = (meta.blocks, meta.blocks - allocator.free_blocks());
+    let stats = allocator.stats();
+    let allocated = meta.blocks - stats.free_blocks - stats.reserved_blocks;
+    let blocks = meta.blocks;
     Ok((meta, allocator, Report { blocks, allocated, chunks, scan_time, build_time }))
 }
 
