@@ -5,7 +5,7 @@
 //! the window.
 
 use std::collections::{BinaryHeap, VecDeque};
-use std::mem::{replace, take};
+use std::mem::take;
 use std::sync::Arc;
 
 use crate::core::{Core, Native, WORD_BLOCKS};
@@ -353,7 +353,7 @@ impl Walk {
                 self.pending = Some(window.min(other));
             }
             _ => {
-                let before = replace(&mut self.pending, Some(window));
+                let before = self.pending.replace(window);
                 self.choose(before);
             }
         }
