@@ -15,6 +15,7 @@ use crate::error::{
     ResizeError,
 };
 use crate::escrow::Escrow;
+use crate::evacuation::{EvacuationPlanner, EvacuationRequest};
 use crate::extent::{Extent, Extents};
 use crate::free_extents::FreeExtents;
 use crate::geometry::Geometry;
@@ -548,6 +549,13 @@ impl Allocator {
     /// See [`CloseError`]; nothing is changed then.
     pub fn close(&self, extent: Extent) -> Result<Region, CloseError> {
         Region::close(self.core.clone(), extent)
+    }
+
+    /// A search for the regions that are the cheapest to empty for a free run of a wanted length, which the
+    /// caller carries on step by step. See [`EvacuationPlanner`]. O(1); it holds nothing that others would
+    /// miss and may be dropped anywhere.
+    pub fn plan_evacuation(&self, request: &EvacuationRequest) -> EvacuationPlanner {
+        EvacuationPlanner::new(self.core.clone(), request)
     }
 
     /// Makes the device longer: `blocks` blocks in all, the new ones free. Handles, guards and

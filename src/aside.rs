@@ -309,7 +309,8 @@ impl<G: Geometry> Aside<G> {
         }
     }
 
-    fn is_closed(&self, leaf: usize) -> bool {
+    /// Whether `leaf`, which is on the device, is closed.
+    pub fn is_closed(&self, leaf: usize) -> bool {
         self.closed[leaf / MARKS].load(Site::Closed) >> (leaf % MARKS) & 1 == 1
     }
 

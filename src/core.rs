@@ -818,6 +818,12 @@ impl Core {
         self.bitmap.free_in(start, end).min(self.pending.first_in(start, end)).min(kept)
     }
 
+    /// Whether there may be blocks that nobody owns and that are not free either.
+    #[inline]
+    pub fn has_unowned(&self) -> bool {
+        self.aside.is_active() || !self.escrow.is_empty()
+    }
+
     /// Blocks of word `word` that nobody owns and that are not free either.
     pub fn unowned_in_word(&self, word: usize) -> NativeWord {
         self.aside.held_in_word(word) | self.escrow.look(word) | self.pending.look(word)

@@ -51,6 +51,11 @@ impl<G: Geometry> Escrow<G> {
         if promised > u64::MAX / 2 { 0 } else { promised }
     }
 
+    /// Whether it has no blocks. Exact while nothing runs.
+    pub fn is_empty(&self) -> bool {
+        self.held.get() == 0
+    }
+
     /// Takes `tokens` of the spare ones, or says how many there are. Repeats only when others took or left
     /// some.
     pub fn take_tokens(&self, tokens: u64) -> Result<(), u64> {

@@ -71,6 +71,7 @@ mod cursor;
 mod delta;
 mod discarder;
 mod error;
+mod evacuation;
 mod extent;
 mod extent_set;
 mod fit;
@@ -131,6 +132,7 @@ pub use error::{
     AllocError, CloseError, ConfigError, FreeError, FreeManyError, MarkError, RangeError,
     RequestError, ResizeError,
 };
+pub use evacuation::{Evacuation, EvacuationPlan, EvacuationPlanner, EvacuationRequest};
 pub use extent::{Extent, Extents};
 pub use free_extents::FreeExtents;
 pub use guard::ReadGuard;

@@ -41,7 +41,7 @@ impl<G: Geometry> Bitmap<G> {
     /// The start of the run of free blocks that ends before `to`, looking no lower than `floor`;
     /// `to` itself if the block before it is allocated.
     #[inline]
-    pub(super) fn run_start(&self, to: u64, floor: u64) -> u64 {
+    pub fn run_start(&self, to: u64, floor: u64) -> u64 {
         let width = u64::from(G::WORD_BLOCKS);
         let mut to = to;
         while to > floor {
