@@ -21,8 +21,8 @@ impl Core {
         let (mut tightest, mut tied) = (u32::MAX, [0; COUNTED]);
         let mut ties = 0;
         for shard in others {
-            match self.shard_largest_order(shard) {
-                Some(largest) if largest >= order && largest <= tightest => {
+            match self.bitmap.largest_order_from(self.shards.level(), shard, order) {
+                Some(largest) if largest <= tightest => {
                     if largest < tightest {
                         (tightest, ties) = (largest, 0);
                     }

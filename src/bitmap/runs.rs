@@ -10,6 +10,15 @@ use crate::sync::Site;
 use crate::word::Word;
 
 impl<G: Geometry> Bitmap<G> {
+    /// As [`Bitmap::largest_order_under`], for those who want at least `order`, and upwards from there only as
+    /// long as each next one is shown: on a device with little to offer, one read.
+    #[inline]
+    pub fn largest_order_from(&self, level: usize, index: usize, order: u32) -> Option<u32> {
+        let node = self.summary.node(level, index);
+        let shown = |order: &u32| node.has(*order).load(Site::HasLook) != G::Word::ZERO;
+        (order..=G::MAX_ORDER).take_while(shown).last()
+    }
+
     /// The largest order of which there may be an aligned run under node `index` of `level`.
     pub fn largest_order_under(&self, level: usize, index: usize) -> Option<u32> {
         let node = self.summary.node(level, index);

@@ -113,7 +113,7 @@ fn mixed() -> Pairs {
 }
 
 #[library_benchmark]
-#[bench::in_sequence(args = (), setup = empty, config = limit(54))]
+#[bench::in_sequence(args = (), setup = empty, config = limit(76))]
 fn allocate(mut handle: Handle) -> Handle {
     for _ in 0..ROUND {
         let _ = black_box(handle.allocate(1));
@@ -122,7 +122,7 @@ fn allocate(mut handle: Handle) -> Handle {
 }
 
 #[library_benchmark]
-#[bench::in_sequence(args = (), setup = full, config = limit(184))]
+#[bench::in_sequence(args = (), setup = full, config = limit(208))]
 fn free(mut handle: Handle) -> Handle {
     for block in 0..ROUND as u64 {
         let _ = black_box(handle.free(Extent::new(block, 1)));
@@ -131,7 +131,7 @@ fn free(mut handle: Handle) -> Handle {
 }
 
 #[library_benchmark]
-#[bench::in_sequence(args = (), setup = empty, config = limit(40))]
+#[bench::in_sequence(args = (), setup = empty, config = limit(43))]
 fn allocate_many(mut handle: Handle) -> Handle {
     let mut extents = [Extent::new(0, 0); ROUND];
     let _ = black_box(handle.allocate_many(1, &mut extents));
@@ -139,7 +139,7 @@ fn allocate_many(mut handle: Handle) -> Handle {
 }
 
 #[library_benchmark]
-#[bench::in_sequence(args = (), setup = full, config = limit(61))]
+#[bench::in_sequence(args = (), setup = full, config = limit(64))]
 fn free_many(mut handle: Handle) -> Handle {
     let mut extents: [Extent; ROUND] = std::array::from_fn(|block| Extent::new(block as u64, 1));
     let _ = black_box(handle.free_many(&mut extents));
@@ -147,12 +147,12 @@ fn free_many(mut handle: Handle) -> Handle {
 }
 
 #[library_benchmark]
-#[bench::churn_50(args = (500), setup = churn, config = limit(199))]
-#[bench::churn_90(args = (900), setup = churn, config = limit(286))]
-#[bench::churn_99(args = (990), setup = churn, config = limit(323))]
-#[bench::churn_99_9(args = (999), setup = churn, config = limit(340))]
-#[bench::nearly_full(args = (), setup = nearly_full, config = limit(1760))]
-#[bench::mixed_orders(args = (), setup = mixed, config = limit(617))]
+#[bench::churn_50(args = (500), setup = churn, config = limit(229))]
+#[bench::churn_90(args = (900), setup = churn, config = limit(336))]
+#[bench::churn_99(args = (990), setup = churn, config = limit(377))]
+#[bench::churn_99_9(args = (999), setup = churn, config = limit(393))]
+#[bench::nearly_full(args = (), setup = nearly_full, config = limit(2210))]
+#[bench::mixed_orders(args = (), setup = mixed, config = limit(800))]
 fn pair(mut pairs: Pairs) -> Pairs {
     pairs.run();
     pairs
