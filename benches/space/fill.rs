@@ -2,9 +2,11 @@
 //!
 //! Each device is filled and overwritten 20 times at its own fill, by the trace of `ageing`, then
 //! topped up to exactly that fill. Measured are rounds that free pieces of the device's objects,
-//! chosen at random all over the device, and then allocate as many: single blocks in one case,
-//! requests for 16 scattered blocks in the other. So the free space stays aged, and no request is
-//! met by what the same handle has just freed nearby unless there is nothing else.
+//! chosen at random all over the device, and allocate as many: single blocks in one case,
+//! requests for 16 scattered blocks in the other. So the free space stays aged. Two ways:
+//!
+//! - *in turn*: a free, an allocation, and so on, as an engine goes on that writes anew and frees the old;
+//! - *in bursts*: 512 blocks are freed, and then 512 allocated, each mostly where no cache line is at hand.
 //!
 //! Not measured: several threads, contiguous requests for more than a block (see `ageing`), a cache
 //! that holds the whole bitmap of a larger device, and what the device does after many times more
@@ -27,12 +29,16 @@ pub fn fill(blocks: u64) {
     let header = [
         "fill %",
         "mean free run",
-        "1: allocate ns",
-        "1: free ns",
-        "1: both, to 10 %",
-        "16: allocate ns",
-        "16: free ns",
-        "16: both, to 10 %",
+        "1 in turn ns",
+        "to 10 %",
+        "16 in turn ns",
+        "to 10 %",
+        "1 in bursts: allocate ns",
+        "free ns",
+        "both, to 10 %",
+        "16 in bursts: allocate ns",
+        "free ns",
+        "both, to 10 %",
         "16: extents",
     ];
     let mut figures = table(&header);
@@ -45,18 +51,22 @@ pub fn fill(blocks: u64) {
         objects.fill(&mut space, per_mille);
         let runs = space.runs();
         let [one, sixteen] = [1, 16].map(|len| Figures::of(&mut space, &mut objects, len));
-        let (one_at_10, sixteen_at_10) = *first.get_or_insert((one.both(), sixteen.both()));
+        let [one_at_10, sixteen_at_10] = first.get_or_insert([one, sixteen]);
         row(
             &mut figures,
             &[
                 &format!("{:.1}", objects.fill_percent()),
                 &format!("{:.1}", runs.iter().sum::<u64>() as f64 / runs.len() as f64),
+                &format!("{:.1}", one.in_turn),
+                &format!("{:.2}", one.in_turn / one_at_10.in_turn),
+                &format!("{:.1}", sixteen.in_turn),
+                &format!("{:.2}", sixteen.in_turn / sixteen_at_10.in_turn),
                 &format!("{:.1}", one.allocate),
                 &format!("{:.1}", one.free),
-                &format!("{:.2}", one.both() / one_at_10),
+                &format!("{:.2}", one.both() / one_at_10.both()),
                 &format!("{:.1}", sixteen.allocate),
                 &format!("{:.1}", sixteen.free),
-                &format!("{:.2}", sixteen.both() / sixteen_at_10),
+                &format!("{:.2}", sixteen.both() / sixteen_at_10.both()),
                 &format!("{:.2}", sixteen.extents),
             ],
         );
@@ -65,7 +75,10 @@ pub fn fill(blocks: u64) {
     println!("medians of {ROUNDS} rounds, time per request; extents per request");
 }
 
+#[derive(Clone, Copy)]
 struct Figures {
+    /// Nanoseconds of a free and an allocation.
+    in_turn: f64,
     /// Nanoseconds.
     allocate: f64,
     /// Nanoseconds.
@@ -79,12 +92,34 @@ impl Figures {
     }
 
     fn of(space: &mut Freemap, objects: &mut Objects, len: u64) -> Self {
-        let (mut allocates, mut frees) = (vec![], vec![]);
+        let (mut turns, mut allocates, mut frees) = (vec![], vec![], vec![]);
         let requests = ROUND / len;
         let each = |time: Duration| time.as_secs_f64() * 1e9 / requests as f64;
         let (mut old, mut new) = (vec![], Vec::with_capacity(ROUND as usize));
         let mut extents = 0;
+        let request = Request::new(len).scattered();
+        let allocate = |space: &mut Freemap, new: &mut Vec<Extent>| {
+            if len == 1 {
+                new.push(space.handle.allocate(1).expect("as much as was freed"));
+            } else {
+                space.handle.allocate_into(&request, new).expect("as much as was freed");
+            }
+        };
         for _ in 0..ROUNDS {
+            objects.shed(ROUND, len, &mut old);
+            let mut room = 0;
+            let started = Instant::now();
+            for extent in old.drain(..) {
+                space.free(extent);
+                room += extent.len;
+                while room >= len {
+                    allocate(space, &mut new);
+                    room -= len;
+                }
+            }
+            turns.push(each(started.elapsed()));
+            objects.store(&mut new);
+
             objects.shed(ROUND, len, &mut old);
             let started = Instant::now();
             for extent in old.drain(..) {
@@ -92,21 +127,15 @@ impl Figures {
             }
             frees.push(each(started.elapsed()));
             let started = Instant::now();
-            if len == 1 {
-                for _ in 0..requests {
-                    new.push(space.handle.allocate(1).expect("as much as was freed"));
-                }
-            } else {
-                let request = Request::new(len).scattered();
-                for _ in 0..requests {
-                    space.handle.allocate_into(&request, &mut new).expect("as much as was freed");
-                }
+            for _ in 0..requests {
+                allocate(space, &mut new);
             }
             allocates.push(each(started.elapsed()));
             extents += new.len();
             objects.store(&mut new);
         }
         Self {
+            in_turn: median(turns),
             allocate: median(allocates),
             free: median(frees),
             extents: extents as f64 / (ROUNDS as u64 * requests) as f64,
