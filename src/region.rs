@@ -100,7 +100,8 @@ impl Region {
     }
 
     /// The extents that are in use, ascending: what has to be moved before the region is empty.
-    /// Neighbouring allocations show as one. Reads the bitmap as it goes.
+    /// Neighbouring allocations show as one. Reads the bitmap as it goes. Blocks that wait to be discarded
+    /// or are kept for reservations show, too, until [`is_empty`](Self::is_empty) is asked.
     pub fn live_extents(&self) -> impl Iterator<Item = Extent> + '_ {
         self.live_in(self.blocks.clone())
     }

@@ -1,6 +1,7 @@
 //! The engine example is killed at random moments, again and again, and must find every object that
 //! it had acknowledged: with the acknowledged version, or with the one that was being written when
-//! it died. Nothing is pass or fail by the clock. With the feature `rocksdb`, its store in RocksDB is
+//! it died; also while objects are moved for free runs, the device becomes longer and shorter, and what is
+//! freed is discarded. Nothing is pass or fail by the clock. With the feature `rocksdb`, its store in RocksDB is
 //! killed too.
 //!
 //! `KILL_ROUNDS` sets how many times (12), `KILL_SEED` the random numbers (1).
@@ -149,19 +150,25 @@ struct Rounds {
     dir: tempfile::TempDir,
     rng: Pcg64Mcg,
     model: Model,
+    /// How often a longer device was found.
+    longer: u64,
     /// Blocks of the device, and percent to keep in use.
     size: [&'static str; 2],
+    /// Options that ask for more.
+    services: &'static [&'static str],
 }
 
 impl Rounds {
-    fn new(kind: Kind, size: [&'static str; 2]) -> Self {
+    fn new(kind: Kind, size: [&'static str; 2], services: &'static [&'static str]) -> Self {
         Self {
             engine: engine_path(),
             kind,
             dir: tempfile::tempdir().unwrap(),
             rng: Pcg64Mcg::seed_from_u64(from_environment("KILL_SEED", 1)),
             model: Model::default(),
+            longer: 0,
             size,
+            services,
         }
     }
 
@@ -180,6 +187,7 @@ impl Rounds {
         command.arg("--dir").arg(self.dir.path()).arg("--acknowledge").arg(events);
         let ([store, _], [blocks, fill]) = (self.kind.names(), self.size);
         command.args(["--json", "--store", store, "--blocks", blocks, "--fill", fill]);
+        command.args(self.services);
         command.args(["--threads", &THREADS.to_string(), "--seconds", &seconds.to_string()]);
         if self.store().exists() {
             command.arg("--reopen");
@@ -195,7 +203,9 @@ impl Rounds {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         if !early {
-            let enough = self.rng.random_range(1..300);
+            // Long enough for the device to become shorter.
+            let most = if self.services.is_empty() { 300 } else { 6000 };
+            let enough = self.rng.random_range(1..most);
             while alive(&mut child) && told(&events).steps.len() < enough {
                 std::thread::sleep(Duration::from_millis(2));
             }
@@ -227,6 +237,12 @@ impl Rounds {
         assert!(output.status.success(), "{output:?}");
         let result: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(result["verified"], true, "{result}");
+        let blocks = result["blocks"].as_u64().unwrap();
+        let [expected, _] = self.size.map(|number| number.parse::<u64>().unwrap());
+        self.longer += u64::from(blocks > expected);
+        let longer = expected + expected / 4;
+        let resized = self.services.contains(&"--resize") && blocks == longer;
+        assert!(blocks == expected || resized, "{result}");
         if exists {
             assert_eq!(result["recovery"]["torn_bytes"], torn.len(), "{result}");
         }
@@ -249,8 +265,8 @@ fn rounds_wanted() -> usize {
     from_environment("KILL_ROUNDS", 12) as usize
 }
 
-fn kill_rounds(kind: Kind, size: [&'static str; 2]) {
-    let mut rounds = Rounds::new(kind, size);
+fn kill_rounds(kind: Kind, size: [&'static str; 2], services: &'static [&'static str]) {
+    let mut rounds = Rounds::new(kind, size, services);
     let (mut acknowledged, mut taken_back) = (0, 0);
     let count = rounds_wanted();
     for round in 0..count {
@@ -260,7 +276,8 @@ fn kill_rounds(kind: Kind, size: [&'static str; 2]) {
     assert!(acknowledged > 0 || count < 2, "nothing was acknowledged");
     eprintln!(
         "{count} rounds, {acknowledged} changes acknowledged, {taken_back} transactions taken back, \
-         {} objects at the end",
+         a longer device found {} times, {} objects at the end",
+        rounds.longer,
         rounds.model.acknowledged.len()
     );
 }
@@ -268,7 +285,7 @@ fn kill_rounds(kind: Kind, size: [&'static str; 2]) {
 /// Kills only while a store is created or soon after, in a folder where others may have been killed
 /// so before.
 fn kill_creations(kind: Kind) {
-    let mut rounds = Rounds::new(kind, ROOMY);
+    let mut rounds = Rounds::new(kind, ROOMY, &[]);
     let mut cut_short = 0;
     let count = rounds_wanted();
     for round in 0..count {
@@ -288,14 +305,22 @@ fn kill_creations(kind: Kind) {
 const ROOMY: [&str; 2] = ["4096", "80"];
 const FULL: [&str; 2] = ["512", "99"];
 
+/// Everything that moves objects or gives up blocks.
+const SERVICES: &[&str] = &["--defrag", "512", "--discard", "--resize"];
+
 #[test]
 fn a_killed_engine_finds_what_it_acknowledged() {
-    kill_rounds(Kind::Log, ROOMY);
+    kill_rounds(Kind::Log, ROOMY, &[]);
+}
+
+#[test]
+fn an_engine_killed_while_it_moves_and_resizes_finds_what_it_acknowledged() {
+    kill_rounds(Kind::Log, ROOMY, SERVICES);
 }
 
 #[test]
 fn a_killed_engine_on_a_full_device_finds_what_it_acknowledged() {
-    kill_rounds(Kind::Log, FULL);
+    kill_rounds(Kind::Log, FULL, &[]);
 }
 
 #[test]
@@ -306,13 +331,19 @@ fn an_engine_killed_at_creation_creates_its_store() {
 #[cfg(feature = "rocksdb")]
 #[test]
 fn a_killed_engine_with_rocksdb_finds_what_it_acknowledged() {
-    kill_rounds(Kind::Rocksdb, ROOMY);
+    kill_rounds(Kind::Rocksdb, ROOMY, &[]);
+}
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn an_engine_with_rocksdb_killed_while_it_moves_and_resizes_finds_what_it_acknowledged() {
+    kill_rounds(Kind::Rocksdb, ROOMY, SERVICES);
 }
 
 #[cfg(feature = "rocksdb")]
 #[test]
 fn a_killed_engine_with_rocksdb_on_a_full_device_finds_what_it_acknowledged() {
-    kill_rounds(Kind::Rocksdb, FULL);
+    kill_rounds(Kind::Rocksdb, FULL, &[]);
 }
 
 #[cfg(feature = "rocksdb")]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use freemap::{Allocator, Delta, Extent};
+use freemap::{Allocator, Delta, Extent, Shrink, ShrinkFailed};
 
 use super::Failure;
 use super::logs::Logs;
@@ -77,6 +77,12 @@ pub trait Durable: Sync {
 
     /// Makes `change` durable together with `delta`, after the data that was written for it.
     fn commit(&self, delta: &Delta, change: &Change) -> Result<(), NotDurable>;
+
+    /// Makes the device longer, durably: `blocks` blocks in all.
+    fn grow(&self, blocks: u64) -> Result<(), Failure>;
+
+    /// Makes it shorter, durably, if nobody lives behind the new end.
+    fn shrink(&self, shrink: Shrink) -> Result<(), ShrinkFailed<Failure>>;
 
     /// What differs between disk, memory and `used`, the blocks that somebody owns. Only while
     /// nothing runs.

@@ -26,6 +26,8 @@
 //! - during recovery: cutting the torn tail of the metadata log changes nothing that counts, and
 //!   taking back is a transaction of the space-map log behind n, so doing it again comes to the
 //!   same. The record [`Record::TakenBack`] then joins the LSNs again.
+//! - while the device is made longer or shorter: the space-map log has the one size or the other.
+//!   Nobody had a block behind the end before it was durable, or has one after it became so.
 //! - during creation: there is a store if there is a metadata log, which gets its name last.
 
 use std::fs::{self, File};
@@ -34,8 +36,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use freemap::{
-    Allocator, Authority, CreateOptions, Delta, Extent, FileDisk, Lsn, OpenOptions, Opened,
-    SpaceMapLog, Store,
+    Allocator, Authority, CreateOptions, Delta, Extent, FileDisk, Lsn, OpenOptions, Opened, Shrink,
+    ShrinkFailed, SpaceMapLog, Store,
 };
 
 use super::Failure;
@@ -134,6 +136,16 @@ impl Durable for Logs {
 
     fn commit(&self, delta: &Delta, change: &Change) -> Result<(), NotDurable> {
         self.append(delta, &Record::Changed(change.clone()))
+    }
+
+    fn grow(&self, blocks: u64) -> Result<(), Failure> {
+        Ok(self.opened.log.grow(&self.opened.allocator, blocks)?)
+    }
+
+    fn shrink(&self, shrink: Shrink) -> Result<(), ShrinkFailed<Failure>> {
+        let shrunk = self.opened.log.shrink(shrink);
+        shrunk
+            .map_err(|ShrinkFailed { shrink, error }| ShrinkFailed { shrink, error: error.into() })
     }
 
     fn faults(&self, used: Vec<Extent>) -> Vec<String> {

@@ -6,28 +6,36 @@
 //! cargo run --release --example engine
 //! cargo run --release --example engine -- --threads 4 --fill 97 --free-list tests/data/aged-xfs.free.csv
 //! cargo run --release --example engine -- --dir DIR; kill it; the same again with --reopen
+//! cargo run --release --example engine -- --defrag --discard --resize
 //! cargo run --release --features rocksdb --example engine -- --store rocksdb
 //! ```
 //!
 //! - this file: options, one run; `start`: what a new store begins with;
 //! - `worker`: what the threads do; `report`: what it came to;
+//! - `defrag`, `discard`, `resize`: threads that look after the space meanwhile, run by `service`; `mover`:
+//!   how objects are moved out of the way;
 //! - `store`: objects and readers, transactions, checks; `object`: the bytes of an object;
 //! - `durable`: what makes transactions durable and recovers them, as the store sees it;
 //! - `logs`: one way, a space-map log beside `metadata`, the log of objects; `record`: its bytes;
 //! - `rocks`: the other way, a RocksDB database; `flush`: how threads share flushes there;
 //! - `events`: what a test that kills the process wants to know.
 
+mod defrag;
+mod discard;
 mod durable;
 mod events;
 #[cfg(feature = "rocksdb")]
 mod flush;
 mod logs;
 mod metadata;
+mod mover;
 mod object;
 mod record;
 mod report;
+mod resize;
 #[cfg(feature = "rocksdb")]
 mod rocks;
+mod service;
 mod start;
 mod store;
 mod worker;
@@ -43,6 +51,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use durable::Kind;
 use events::Events;
 use report::{Report, Run};
+use service::Services;
 use store::Store;
 use worker::{Measured, Worker};
 
@@ -76,9 +85,18 @@ struct Options {
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
-    /// Blocks of 4 KiB of an empty device.
-    #[arg(long, default_value_t = 1 << 16)]
-    blocks: u64,
+    /// Blocks of 4 KiB of an empty device, 65536 by default; of any, where --resize ends shrinking.
+    #[arg(long)]
+    blocks: Option<u64>,
+    /// Keep a free run of so many blocks at hand, by moving objects.
+    #[arg(long, value_name = "BLOCKS", num_args = 0..=1, default_missing_value = "1024")]
+    defrag: Option<u64>,
+    /// Punch holes into the data file where blocks were freed.
+    #[arg(long)]
+    discard: bool,
+    /// Make the device longer by a quarter and shorter again, about once a second.
+    #[arg(long)]
+    resize: bool,
     /// Begin with the free space of this ext4 image.
     #[arg(long, conflicts_with = "free_list")]
     ext4: Option<PathBuf>,
@@ -163,20 +181,23 @@ fn work(options: &Options, store: &Store, run: &mut Run) -> Result<(), Failure> 
     let workers = (0..u64::from(options.threads))
         .map(|number| Worker::new(number, options, store))
         .collect::<Result<Vec<_>, Failure>>()?;
-    run.workers = std::thread::scope(|scope| {
-        let (stop, operations) = (&stop, &operations);
+    let (stop, operations) = (&stop, &operations);
+    (run.workers, run.served) = std::thread::scope(|scope| {
+        let services = Services::start(scope, options, store, stop);
         let workers: Vec<_> = workers
             .into_iter()
             .map(|worker| scope.spawn(move || worker.run(stop, operations)))
             .collect();
         show_progress(limit, options.json, operations, || {
-            workers.iter().any(|worker| worker.is_finished())
+            services.any_finished() || workers.iter().any(|worker| worker.is_finished())
         });
         stop.store(true, Ordering::Relaxed);
-        workers
+        let measured = workers
             .into_iter()
             .map(|worker| worker.join().map_err(|_| "a worker panicked".into()).flatten())
-            .collect::<Result<Vec<Measured>, Failure>>()
+            .collect::<Result<Vec<Measured>, Failure>>();
+        let served = services.join();
+        Ok::<_, Failure>((measured?, served?))
     })?;
     run.elapsed = started.elapsed();
     run.figures = store.figures().since(&before);

@@ -26,6 +26,11 @@ pub enum Change {
 }
 
 impl Object {
+    /// Whether a block of it lies in `extent`.
+    pub fn overlaps(&self, extent: &Extent) -> bool {
+        self.extents.iter().any(|own| own.overlaps(extent))
+    }
+
     /// Writes the object's bytes, which follow from its name and place.
     pub fn write(&self, data: &File, block_size: u32, buffer: &mut Vec<u8>) -> io::Result<()> {
         for extent in &self.extents {

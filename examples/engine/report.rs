@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Options;
 use super::durable::{Figures, Flushes, Recovery};
+use super::service::Served;
 use super::store::Store;
 use super::worker::Measured;
 
@@ -17,6 +18,7 @@ pub struct Run {
     origin: String,
     pub recovery: Option<Recovery>,
     pub workers: Vec<Measured>,
+    pub served: Served,
     pub elapsed: Duration,
     pub corrupt_blocks: u64,
     pub faults: Vec<String>,
@@ -31,6 +33,7 @@ impl Run {
             origin,
             recovery: None,
             workers: Vec::new(),
+            served: Served::default(),
             elapsed: Duration::ZERO,
             corrupt_blocks: 0,
             faults: Vec::new(),
@@ -159,6 +162,7 @@ impl Report {
             row("allocate p50 / p99 / p99.99", quantiles(&self.allocate, "ns"));
             row("extents per object", format!("{:.2}", self.extents_per_object));
         }
+        run.served.rows().into_iter().for_each(|(name, value)| row(name, value));
         row("in use", format!("{:.1} % of {} blocks", self.in_use(), self.blocks));
         row("free runs", format!("{}, largest {} blocks", self.runs.count(), self.runs.largest()));
         row("fragmentation", format!("{:.4}", self.runs.fragmentation()));
@@ -206,6 +210,9 @@ impl Report {
             "verified": self.verified(),
             "verdict": self.verdict(),
         });
+        if let Value::Object(served) = run.served.json() {
+            served.into_iter().for_each(|(name, value)| result[name] = value);
+        }
         for flushes in &run.figures.flushes {
             result[flushes.key] = json!(shared(flushes));
         }

@@ -18,6 +18,7 @@
 //! - before the batch is durable: the store without it. The new blocks are free, and nobody had the
 //!   old ones.
 //! - after: the store with it, whether it was acknowledged or not.
+//! - while the device is made longer or shorter: the freelist has the one size or the other.
 //! - during creation: there is a store if the database has its name, which it gets last.
 //!
 //! If writing the batch fails, it may be durable or not, which shows when the database is opened
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use freemap::rocks::{CreateOptions, OpenOptions, Opened, RocksError, StageError};
-use freemap::{Allocator, Delta, Extent, RocksFreelist};
+use freemap::{Allocator, Delta, Extent, RocksFreelist, Shrink, ShrinkFailed};
 use rocksdb::statistics::Ticker;
 use rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, Options, SingleThreaded, WriteBatch,
@@ -136,6 +137,16 @@ impl Durable for Rocks {
         })?;
         self.commits.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn grow(&self, blocks: u64) -> Result<(), Failure> {
+        Ok(self.opened.freelist.grow(&self.opened.allocator, blocks)?)
+    }
+
+    fn shrink(&self, shrink: Shrink) -> Result<(), ShrinkFailed<Failure>> {
+        let shrunk = self.opened.freelist.shrink(shrink);
+        shrunk
+            .map_err(|ShrinkFailed { shrink, error }| ShrinkFailed { shrink, error: error.into() })
     }
 
     fn faults(&self, used: Vec<Extent>) -> Vec<String> {

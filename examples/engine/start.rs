@@ -35,7 +35,7 @@ pub fn load(options: &Options) -> Result<Start, Failure> {
     let (allocator, origin) = match (&options.ext4, &options.free_list) {
         (Some(image), _) => (ext4(image)?, format!("ext4 image {}", image.display())),
         (_, Some(list)) => (free_list(list)?, format!("free list {}", list.display())),
-        _ => (Allocator::new(options.blocks)?, "an empty device".to_string()),
+        _ => (Allocator::new(options.blocks.unwrap_or(1 << 16))?, "an empty device".to_string()),
     };
     Ok(Start { allocator, origin })
 }

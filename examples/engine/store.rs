@@ -12,10 +12,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
-use freemap::{Allocator, Extent, Transaction};
+use freemap::{AllocError, Allocator, Extent, Handle, Request, Shrink, ShrinkFailed, Transaction};
 
 use super::Failure;
 use super::durable::{Contents, Durable, Figures, Found, Kind, Recovery, is_store};
@@ -25,6 +25,9 @@ use super::start::Start;
 
 const DATA: &str = "objects.freemap-engine";
 
+/// Objects that can be changed at the same time, at most.
+const CHANGES: usize = 1024;
+
 pub struct Store {
     durable: Box<dyn Durable>,
     data: Arc<File>,
@@ -32,6 +35,19 @@ pub struct Store {
     foreign: Vec<Extent>,
     next_id: AtomicU64,
     events: Option<Events>,
+    /// Who changes an object holds one of them, which its id chooses: the worker that owns the object, or
+    /// who moves it.
+    changes: Vec<Mutex<()>>,
+}
+
+/// What came of moving an object.
+pub enum Relocated {
+    /// So many blocks were moved.
+    Moved(u64),
+    /// It is not there any more, or has nothing in the region any more.
+    Gone,
+    /// There are not enough free blocks elsewhere.
+    NoRoom,
 }
 
 impl Store {
@@ -69,6 +85,9 @@ impl Store {
         let Found { durable, contents, mut recovery } = kind.open(dir, &data)?;
         recovery.objects = contents.objects.len();
         recovery.took = started.elapsed();
+        // A crash may have come between the change of the device's length and the file's.
+        let allocator = durable.allocator();
+        data.set_len(allocator.blocks() * u64::from(allocator.block_size()))?;
         Ok((Self::new(durable, data, contents, events), recovery))
     }
 
@@ -85,22 +104,35 @@ impl Store {
             foreign: contents.foreign,
             next_id: AtomicU64::new(contents.next_id),
             events,
+            changes: (0..CHANGES).map(|_| Mutex::default()).collect(),
         }
     }
 
+    /// Keeps others from changing the object.
+    fn change(&self, id: u64) -> MutexGuard<'_, ()> {
+        let lock = &self.changes[(id % CHANGES as u64) as usize];
+        lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes `change` durable with the blocks that `transaction` allocated and frees.
-    fn commit(&self, transaction: Transaction<'_>, change: Change) -> Result<(), Failure> {
-        self.tell("begin", &change)?;
+    fn commit(&self, transaction: Transaction<'_>, change: &Change) -> Result<(), Failure> {
         let frozen = transaction.freeze();
-        if let Err(failed) = self.durable.commit(frozen.delta(), &change) {
+        if let Err(failed) = self.durable.commit(frozen.delta(), change) {
             if failed.doubt {
                 frozen.in_doubt();
             }
             return Err(failed.error);
         }
-        self.enter(&change);
+        self.enter(change);
         frozen.committed();
-        self.tell("done", &change)
+        Ok(())
+    }
+
+    /// The same for changes that somebody is told of.
+    fn commit_told(&self, transaction: Transaction<'_>, change: &Change) -> Result<(), Failure> {
+        self.tell("begin", change)?;
+        self.commit(transaction, change)?;
+        self.tell("done", change)
     }
 
     /// Lets readers see `change`.
@@ -128,7 +160,7 @@ impl Store {
     }
 
     /// Writes `object` to the blocks that `transaction` allocated, and commits. An older version's
-    /// blocks are freed. Nobody else may change the same object meanwhile.
+    /// blocks are freed. Nobody else may do so with the same object meanwhile, but move it.
     pub fn put(
         &self,
         mut transaction: Transaction<'_>,
@@ -136,17 +168,90 @@ impl Store {
         buffer: &mut Vec<u8>,
     ) -> Result<(), Failure> {
         object.write(&self.data, self.allocator().block_size(), buffer)?;
+        let _alone = self.change(object.id);
         if let Some(old) = self.find(object.id) {
             free_all(&mut transaction, &old)?;
         }
-        self.commit(transaction, Change::Put(object))
+        self.commit_told(transaction, &Change::Put(object))
     }
 
-    /// Deletes the object, if there is one. Nobody else may change it meanwhile.
+    /// Deletes the object, if there is one. Nobody else may change it meanwhile, but move it.
     pub fn delete(&self, mut transaction: Transaction<'_>, id: u64) -> Result<(), Failure> {
+        let _alone = self.change(id);
         let Some(old) = self.find(id) else { return Ok(()) };
         free_all(&mut transaction, &old)?;
-        self.commit(transaction, Change::Delete { id, version: old.version })
+        self.commit_told(transaction, &Change::Delete { id, version: old.version })
+    }
+
+    /// Moves what the object has in `region`, which is closed, elsewhere. To everybody else it is the same
+    /// object as before, of the same version.
+    pub fn relocate(
+        &self,
+        handle: &mut Handle,
+        id: u64,
+        region: Extent,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Relocated, Failure> {
+        let _alone = self.change(id);
+        let guard = self.allocator().pin();
+        let Some(old) = self.find(id) else { return Ok(Relocated::Gone) };
+        let (inside, mut extents): (Vec<Extent>, Vec<Extent>) =
+            old.extents.iter().partition(|extent| extent.overlaps(&region));
+        if inside.is_empty() {
+            return Ok(Relocated::Gone);
+        }
+        let (blocks, block_size) =
+            (inside.iter().map(|extent| extent.len).sum(), self.allocator().block_size());
+        let part = |extents| Object { id, version: old.version, extents };
+        let corrupt = part(inside.clone()).corrupt_blocks(&self.data, block_size, buffer)?;
+        if corrupt > 0 {
+            return Err(format!("object {id}: {corrupt} blocks held other data").into());
+        }
+        drop(guard);
+        let mut transaction = handle.begin();
+        let new = match transaction.allocate_with(&Request::new(blocks).scattered()) {
+            Ok(new) => new.to_vec(),
+            Err(AllocError::NoSpace { .. } | AllocError::NoContiguous { .. }) => {
+                return Ok(Relocated::NoRoom);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        inside.iter().try_for_each(|&extent| transaction.free(extent))?;
+        part(new.clone()).write(&self.data, block_size, buffer)?;
+        extents.extend(new);
+        self.commit(transaction, &Change::Put(part(extents)))?;
+        Ok(Relocated::Moved(blocks))
+    }
+
+    /// The objects with blocks in `region`.
+    pub fn objects_in(&self, region: Extent) -> Vec<u64> {
+        let objects = self.objects();
+        objects.values().filter(|object| object.overlaps(&region)).map(|object| object.id).collect()
+    }
+
+    /// Whether there are blocks in `region` that nobody can move.
+    pub fn has_foreign(&self, region: Extent) -> bool {
+        self.foreign.iter().any(|extent| extent.overlaps(&region))
+    }
+
+    /// Where the last of those ends.
+    pub fn foreign_end(&self) -> u64 {
+        self.foreign.iter().filter_map(Extent::end).max().unwrap_or(0)
+    }
+
+    /// Makes the device longer: `blocks` blocks in all. The file first, so that all of the device is there.
+    pub fn grow(&self, blocks: u64) -> Result<(), Failure> {
+        self.data.set_len(blocks * u64::from(self.allocator().block_size()))?;
+        self.durable.grow(blocks)
+    }
+
+    /// Makes the device shorter, if nobody lives behind the new end, and then the file.
+    pub fn shrink(&self, shrink: Shrink) -> Result<(), ShrinkFailed<Failure>> {
+        let bytes = shrink.blocks() * u64::from(self.allocator().block_size());
+        self.durable.shrink(shrink)?;
+        // Too long a file does no harm, and is cut when the store is opened.
+        let _ = self.data.set_len(bytes);
+        Ok(())
     }
 
     /// Reads the first object with at least this id, or the first of all, and counts the blocks
@@ -205,6 +310,11 @@ impl Store {
 
     pub fn allocator(&self) -> &Allocator {
         self.durable.allocator()
+    }
+
+    /// The file with the objects' bytes.
+    pub fn data(&self) -> &File {
+        &self.data
     }
 
     /// An id that no object ever had.

@@ -10,7 +10,7 @@ use rand_pcg::Pcg64Mcg;
 
 use super::object::Object;
 use super::store::Store;
-use super::{Failure, Options};
+use super::{Failure, Options, resize};
 
 /// Longest object, in blocks; sizes are spread evenly over the powers of two up to here.
 const LONGEST_OBJECT_ORDER: u32 = 6;
@@ -37,8 +37,8 @@ pub struct Worker<'a> {
     store: &'a Store,
     handle: Handle,
     rng: Pcg64Mcg,
-    /// Free blocks of the device to stay at.
-    target_free: u64,
+    /// Blocks of the device to keep in use.
+    target_used: u64,
     /// Objects that only this thread changes; all threads read all objects.
     own: Vec<u64>,
     buffer: Vec<u8>,
@@ -49,13 +49,14 @@ impl<'a> Worker<'a> {
     pub fn new(number: u64, options: &Options, store: &'a Store) -> Result<Self, Failure> {
         let allocator = store.allocator();
         let threads = u64::from(options.threads);
+        let shortest = resize::shortest(options, store);
         let own = store.objects().keys().copied().filter(|id| id % threads == number).collect();
         let seed = options.seed.wrapping_mul(0x9E37_79B9).wrapping_add(number);
         Ok(Self {
             store,
             handle: allocator.handle(),
             rng: Pcg64Mcg::seed_from_u64(seed.wrapping_add(store.ids() << 32)),
-            target_free: allocator.blocks() * u64::from(100 - options.fill) / 100,
+            target_used: shortest - shortest * u64::from(100 - options.fill) / 100,
             own,
             buffer: Vec::new(),
             measured: Measured {
@@ -76,8 +77,9 @@ impl<'a> Worker<'a> {
     /// Works until `stop`, or until it reads anything but what was written.
     pub fn run(mut self, stop: &AtomicBool, operations: &AtomicU64) -> Result<Measured, Failure> {
         while !stop.load(Ordering::Relaxed) && self.measured.corrupt_blocks == 0 {
-            let free = self.store.allocator().free_blocks();
-            if self.own.is_empty() || free > self.target_free + 64 {
+            let allocator = self.store.allocator();
+            let used = allocator.blocks().saturating_sub(allocator.free_blocks());
+            if self.own.is_empty() || used + 64 < self.target_used {
                 let id = self.store.new_id();
                 if self.write(id, 0)? {
                     self.own.push(id);
