@@ -47,8 +47,7 @@ impl Core {
                     Ok(extent) => *next = extent,
                     Err(_) => {
                         for &extent in &extents[..filled] {
-                            self.give_back(extent);
-                            self.count_freed(cursor.lane, extent);
+                            self.let_out_undiscarded(cursor.lane, extent);
                         }
                         return Err(self.no_room_for(len, total));
                     }

@@ -114,7 +114,8 @@ impl Placement {
 
     /// `blocks` blocks, any blocks, that only this class gets, when nothing else is free: kept as a
     /// [`Reservation`](crate::Reservation) keeps them, and met with the same limits. Once some of them were
-    /// needed, the next blocks that anybody frees are kept in their stead.
+    /// needed, the next blocks that anybody frees are kept in their stead. Blocks in a reserve count as
+    /// allocated: that one of them is freed a second time may not be noticed.
     #[must_use]
     pub const fn reserve(mut self, blocks: u64) -> Self {
         self.reserve = blocks;

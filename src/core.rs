@@ -8,7 +8,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::aside::{Aside, Moved};
 use crate::bitmap::{Bitmap, Lost, Pack, ReleaseError, Search, order_above};
-use crate::class::Zones;
+use crate::class::{Class, Zones};
 use crate::cursor::{Cursor, Nothing};
 use crate::error::{AllocError, FreeError, MarkError, RangeError, RequestError, on_device};
 use crate::escrow::Escrow;
@@ -186,10 +186,10 @@ impl Core {
         let request = Request::new(len);
         request.validate(self.bitmap.blocks())?;
         let mut result = self.contiguous(cursor, &request);
-        if self.may_retry(cursor, &result) {
+        while self.may_retry(cursor, &result, true) {
             result = self.contiguous(cursor, &request);
         }
-        result = result.or_else(|error| self.one_of_reserve(&request, error));
+        result = result.or_else(|error| self.one_of_reserve(cursor, &request, error));
         result.inspect_err(|error| self.count_refused(cursor.lane, error))
     }
 
@@ -201,20 +201,34 @@ impl Core {
         request: &Request,
         list: &mut impl ExtentList,
     ) -> Result<Effort, AllocError> {
+        let mut result = self.allocate_unreserved(cursor, request, list, true);
+        if let Err(error) = result {
+            result = self.allocate_of_reserve(cursor, request, list, error);
+        }
+        result.inspect_err(|error| self.count_refused(cursor.lane, error))
+    }
+
+    /// The same without what is kept for the class of `request`; and without what is spare in escrow, unless
+    /// `spare`.
+    #[inline]
+    pub fn allocate_unreserved(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+        list: &mut impl ExtentList,
+        spare: bool,
+    ) -> Result<Effort, AllocError> {
         request.validate(self.bitmap.blocks())?;
         let mut effort = Effort::default();
         let mut result = self.allocate_now(cursor, request, list, &mut effort);
-        if self.may_retry(cursor, &result) {
+        while self.may_retry(cursor, &result, spare) {
             result = self.allocate_now(cursor, request, list, &mut effort);
         }
-        if let Err(error) = result {
-            result = self.allocate_of_reserve(request, list, error);
-        }
-        result.map(|()| effort).inspect_err(|error| self.count_refused(cursor.lane, error))
+        result.map(|()| effort)
     }
 
     #[inline]
-    fn allocate_now(
+    pub fn allocate_now(
         &self,
         cursor: &mut Cursor,
         request: &Request,
@@ -283,11 +297,7 @@ impl Core {
         if block < start + len {
             return Err(FreeError::DoubleFree { block });
         }
-        let release = |start, len| {
-            let (start, len) = self.refill_reserves(start, len);
-            if len == 0 {
-                return Ok(());
-            }
+        let release_rest = |start, len| {
             if discard && self.pending.has_room(len) {
                 let mut free = |word, bits| self.free_word(lane, word, bits);
                 return self.pending.put(start, len, &mut free);
@@ -300,6 +310,17 @@ impl Core {
             };
             self.count_freed(lane, Extent { start, len });
             released
+        };
+        let release = |start, len| {
+            let (rest, left) = self.refill_reserves(start, len);
+            let released = if left == 0 { Ok(()) } else { release_rest(rest, left) };
+            match released {
+                // What is kept for a reserve was freed by us all the same.
+                Err(ReleaseError::Free { .. }) if rest > start => {
+                    Err(ReleaseError::Torn { block: rest })
+                }
+                released => released,
+            }
         };
         let moved = &mut self.moved(lane);
         let released = self.aside.release(&self.bitmap, start, len, moved, release);
@@ -389,17 +410,19 @@ impl Core {
     }
 
     /// Whether an allocation failed for want of space, and there was some elsewhere that is free now: in the
-    /// quarantine, in escrow, or waiting to be discarded.
+    /// quarantine, in escrow, or waiting to be discarded. So whoever tries again does so because others
+    /// freed something.
     #[inline]
-    fn may_retry<T>(&self, cursor: &Cursor, result: &Result<T, AllocError>) -> bool {
+    fn may_retry<T>(&self, cursor: &Cursor, result: &Result<T, AllocError>, spare: bool) -> bool {
         let failed =
             matches!(result, Err(AllocError::NoSpace { .. } | AllocError::NoContiguous { .. }));
         let waiting = |core: &Self| core.quarantine.blocks() > 0 && core.collect(cursor.lane) > 0;
-        let spare = |core: &Self| core.escrow.spare() > 0 && core.collect_escrow(cursor.lane) > 0;
+        let escrow =
+            |core: &Self| spare && core.escrow.spare() > 0 && core.collect_escrow(cursor.lane) > 0;
         let undiscarded =
             |core: &Self| core.pending.waiting() > 0 && core.skip_discards(cursor.lane) > 0;
         // All of them: what one of them has may not be enough.
-        failed && waiting(self) | spare(self) | undiscarded(self)
+        failed && waiting(self) | escrow(self) | undiscarded(self)
     }
 
     /// Frees what comes out of the quarantine: all of it but the blocks that are free already.
@@ -444,7 +467,7 @@ impl Core {
             let found = self.claim_contiguous(cursor, request, from);
             let (start, len) = found.ok_or_else(|| self.failure(len, align))?;
             if near.is_none() {
-                self.go_on(cursor, len, start + len - 1);
+                self.go_on(cursor, request, len, start + len - 1);
             }
             let extent = Extent { start, len };
             if self.keeps(cursor.lane, extent) {
@@ -487,9 +510,13 @@ impl Core {
         if block < self.bitmap.blocks() { block } else { 0 }
     }
 
-    /// The handle's next run of the class of `len` blocks is looked for from block `last` on.
+    /// The handle's next run of the class of `len` blocks is looked for from block `last` on. If placements
+    /// are set, only requests without a class go by that, and only where they are at home.
     #[inline(always)]
-    fn go_on(&self, cursor: &mut Cursor, len: u64, last: u64) {
+    pub fn go_on(&self, cursor: &mut Cursor, request: &Request, len: u64, last: u64) {
+        if self.zones.are_set() && !(request.class == Class::BULK && self.is_for_bulk(last)) {
+            return;
+        }
         let word = (last / WORD_BLOCKS) as usize;
         let before = std::mem::replace(&mut cursor.place(len).word, word);
         if !self.shards.same(before / Native::LEAF_WORDS, word / Native::LEAF_WORDS) {
@@ -650,7 +677,7 @@ impl Core {
             }
             if request.near.is_none() {
                 let last = extent.start + extent.len - 1;
-                self.go_on(cursor, left.min(request.max_extent), last);
+                self.go_on(cursor, request, left.min(request.max_extent), last);
             }
             if !add(list, before, extent, request.max_extent) {
                 self.give_back(extent);

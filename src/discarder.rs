@@ -9,6 +9,11 @@ use crate::lanes::LaneId;
 use crate::local;
 use crate::word::Word;
 
+const NANOS: u128 = 1_000_000_000;
+
+/// Extents too short to be discarded that one call passes by, at most.
+const SHORT_ONES: usize = 4096;
+
 /// How much may wait for a [`Discarder`], and how fast it goes.
 ///
 /// ```
@@ -63,7 +68,7 @@ impl DiscardLimits {
     }
 
     /// Extents shorter than `blocks` are not discarded but free at once: many devices ignore what is
-    /// smaller than their own unit.
+    /// smaller than their own unit. What is left of a longer one when a batch is full counts as an extent.
     #[must_use]
     pub const fn shortest(mut self, blocks: u64) -> Self {
         self.shortest = blocks;
@@ -192,15 +197,15 @@ impl Discarder {
         }
         let since =
             self.refilled.map_or(Duration::ZERO, |then| now.saturating_duration_since(then));
-        let earned = u128::from(limits.per_second) * since.as_micros() / 1_000_000;
+        let earned = u128::from(limits.per_second).saturating_mul(since.as_nanos()) / NANOS;
         self.allowance = u64::try_from(earned)
             .unwrap_or(u64::MAX)
             .saturating_add(self.allowance)
             .min(limits.batch_blocks);
-        // What was earned but for a fraction of a block is earned from now on.
-        if earned > 0 || self.refilled.is_none() {
-            self.refilled = Some(now);
-        }
+        // A part of a block that was earned stays so.
+        let part = u128::from(limits.per_second).saturating_mul(since.as_nanos()) % NANOS;
+        let part = Duration::from_nanos((part / u128::from(limits.per_second)) as u64);
+        self.refilled = now.checked_sub(part).or(Some(now));
         if self.allowance == 0 {
             let pause =
                 Duration::from_secs(1) / u32::try_from(limits.per_second).unwrap_or(u32::MAX);
@@ -219,8 +224,8 @@ impl Discarder {
     fn take_batch(&mut self) -> Extents {
         let core = &*self.core;
         let mut list: Vec<Extent> = Vec::with_capacity(self.limits.batch_extents.min(1024));
-        let (mut left, mut wrapped) = (self.allowance, false);
-        while left > 0 && list.len() < self.limits.batch_extents {
+        let (mut left, mut wrapped, mut short) = (self.allowance, false, 0);
+        while left > 0 && list.len() < self.limits.batch_extents && short < SHORT_ONES {
             let Some((start, len)) = core.pending.take(self.position, left) else {
                 if wrapped {
                     break;
@@ -231,6 +236,7 @@ impl Discarder {
             self.position = start + len;
             let extent = Extent { start, len };
             if len < self.limits.shortest.min(left) {
+                short += 1;
                 core.skipped_discards.add(len);
                 local::with_lane(core, |lane| core.let_out_undiscarded(lane, extent));
             } else {

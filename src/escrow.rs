@@ -15,6 +15,7 @@ use crate::geometry::Geometry;
 use crate::mutant::{Mutant, mutated};
 use crate::segmented::OutOfMemory;
 use crate::sync::{AtomicWord, Counter, Site};
+use crate::word::Word;
 
 /// What is kept out of the free space of one index.
 #[derive(Debug)]
@@ -87,6 +88,19 @@ impl<G: Geometry> Escrow<G> {
         0
     }
 
+    /// Takes up to `most` of the spare tokens; how many.
+    pub fn take_up_to(&self, most: u64) -> u64 {
+        let mut spare = self.spare.load(Site::Spare);
+        while spare > 0 {
+            let tokens = spare.min(most);
+            match self.spare.compare_exchange(spare, spare - tokens, Site::Spare) {
+                Ok(_) => return tokens,
+                Err(now) => spare = now,
+            }
+        }
+        0
+    }
+
     /// Leaves `tokens` to whoever wants them.
     pub fn leave_tokens(&self, tokens: u64) {
         self.spare.fetch_add(tokens, Site::Spare);
@@ -98,17 +112,19 @@ impl<G: Geometry> Escrow<G> {
         if mutated(Mutant::TokenBeforeBlock) {
             self.leave_tokens(len);
         }
-        self.put_blocks(start, len);
+        let put = self.put_blocks(start, len);
         if !mutated(Mutant::TokenBeforeBlock) {
-            self.leave_tokens(len);
+            self.leave_tokens(put);
         }
     }
 
-    /// Puts blocks in that the caller owns, and keeps their tokens.
-    pub fn put_blocks(&self, start: u64, len: u64) {
-        let put = self.blocks.release(start, len);
-        debug_assert_eq!(put, Ok(()), "blocks we own cannot be in escrow");
-        self.held.add(len);
+    /// Puts blocks in that the caller owns, and keeps their tokens. How many came to be there: all, unless
+    /// somebody frees them wrongly at the same moment.
+    pub fn put_blocks(&self, start: u64, len: u64) -> u64 {
+        let added = |(word, mask)| u64::from(self.blocks.add_in_word(word, mask).count_ones());
+        let put = Bitmap::<G>::words_of(start, len).map(added).sum();
+        self.held.add(put);
+        put
     }
 
     /// A run of up to `tokens` blocks, for as many of the caller's tokens: the blocks are his. There is

@@ -77,7 +77,7 @@ impl Core {
 
     /// Whether requests without a class are to be placed there: only they go by what was seen.
     #[inline]
-    fn is_for_bulk(&self, start: u64) -> bool {
+    pub fn is_for_bulk(&self, start: u64) -> bool {
         self.zones.of(0).is_none_or(|zone| zone.is_home((start / LEAF_BLOCKS) as usize))
     }
 

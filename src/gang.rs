@@ -6,7 +6,7 @@
 //! stale ones; and each of the ten passes reads what of the summary its order shows.
 
 use crate::bitmap::{Refused, Search, Taken, Wanted, order_above};
-use crate::core::{Core, Native, WORD_BLOCKS, add};
+use crate::core::{Core, Native, add};
 use crate::cursor::{Cursor, Nothing};
 use crate::error::AllocError;
 use crate::extent::ExtentList;
@@ -35,8 +35,7 @@ impl Core {
         if request.near.is_none()
             && let Some(last) = extents.last()
         {
-            let word = (last.start + last.len - 1) / WORD_BLOCKS;
-            cursor.place(request.len).word = word as usize;
+            self.go_on(cursor, request, request.len, last.start + last.len - 1);
             if self.zones.are_set() {
                 self.set_leaf_in_zones(cursor, request, last.start + last.len - 1);
             }

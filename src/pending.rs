@@ -73,8 +73,16 @@ impl<G: Geometry> Pending<G> {
         len: u64,
         free: &mut impl FnMut(usize, G::Word),
     ) -> Result<(), ReleaseError> {
-        self.blocks.release(start, len)?;
+        // Counted first: nobody is to see fewer than there are.
         self.waiting.add(len);
+        if let Err(error) = self.blocks.release(start, len) {
+            let put = match error {
+                ReleaseError::Free { .. } => 0,
+                ReleaseError::Torn { block } => block - start,
+            };
+            self.waiting.add((len - put).wrapping_neg());
+            return Err(error);
+        }
         // Pairs with `set_limit` [mutants: PendingWithoutLook, LimitAfterLook].
         if !mutated(Mutant::PendingWithoutLook) && self.limit.load(Site::Discarding) == 0 {
             self.let_out(start, start + len, free);
@@ -90,6 +98,7 @@ impl<G: Geometry> Pending<G> {
             let to = self.blocks.blocks().min(start.saturating_add(most));
             let end = self.blocks.run_end(start + 1, to);
             if self.blocks.claim(start, end - start).is_ok() {
+                self.tidy(start);
                 self.waiting.add((end - start).wrapping_neg());
                 return Some((start, end - start));
             }
@@ -110,11 +119,17 @@ impl<G: Geometry> Pending<G> {
             if taken != G::Word::ZERO {
                 self.waiting.add(u64::from(taken.count_ones()).wrapping_neg());
                 blocks += u64::from(taken.count_ones());
+                self.tidy(start);
                 free(word as usize, taken);
             }
             from = (word + 1) * width;
         }
         blocks
+    }
+
+    /// Nobody searches here who would repair the summary: so who takes something out does.
+    fn tidy(&self, block: u64) {
+        self.blocks.refresh((block / G::LEAF_BLOCKS as u64) as usize);
     }
 
     /// The first block of `from..to` that waits, or `to`.

@@ -136,7 +136,7 @@ impl Core {
 
     fn fill_escrow(&self, cursor: &mut Cursor, blocks: u64) -> Result<(), AllocError> {
         let mut extents = Extents::new();
-        self.allocate_into(cursor, &Request::new(blocks).scattered(), &mut extents)?;
+        self.allocate_unreserved(cursor, &Request::new(blocks).scattered(), &mut extents, false)?;
         extents.iter().for_each(|extent| self.escrow.put(extent.start, extent.len));
         Ok(())
     }
@@ -148,7 +148,7 @@ impl Core {
         request: &Request,
     ) -> Result<Extents, AllocError> {
         let mut extents = Extents::new();
-        let failed = match self.allocate_into(cursor, request, &mut extents) {
+        let failed = match self.allocate_unreserved(cursor, request, &mut extents, true) {
             Ok(_) => {
                 self.give_up(cursor.lane, extents.blocks());
                 return Ok(extents);
@@ -207,9 +207,16 @@ impl Core {
 
     /// Frees what is spare in escrow; the number of blocks.
     pub fn collect_escrow(&self, lane: LaneId) -> u64 {
-        let tokens = self.escrow.take_all_but(0);
-        self.let_out_of_escrow(lane, tokens);
-        tokens
+        let mut freed = 0;
+        loop {
+            // Some at a time: whoever finds none that is spare and nothing free gives up.
+            let tokens = self.escrow.take_up_to(CHUNK);
+            if tokens == 0 {
+                return freed;
+            }
+            self.let_out_of_escrow(lane, tokens);
+            freed += tokens;
+        }
     }
 
     fn let_out_of_escrow(&self, lane: LaneId, tokens: u64) {
@@ -233,11 +240,11 @@ impl Core {
             let most = self.escrow.run_end(at, to) - at;
             let mut others = Extents::new();
             let request = Request::new(most.max(1)).scattered().partial();
-            if self.allocate_into(cursor, &request, &mut others).is_err() {
+            if self.allocate_unreserved(cursor, &request, &mut others, true).is_err() {
                 return;
             }
-            others.iter().for_each(|extent| self.escrow.put_blocks(extent.start, extent.len));
-            let put = others.blocks();
+            let put = |extent: &Extent| self.escrow.put_blocks(extent.start, extent.len);
+            let put: u64 = others.iter().map(put).sum();
             let taken = self.escrow.take_without_tokens(at, to, put);
             if let Some((start, len)) = taken {
                 self.let_out_undiscarded(cursor.lane, Extent { start, len });

@@ -8,7 +8,7 @@ use crate::core::Core;
 use crate::cursor::Cursor;
 use crate::error::AllocError;
 use crate::extent::{Extent, ExtentList, Extents};
-use crate::request::Request;
+use crate::request::{Effort, Request};
 use crate::sync::{AtomicWord, Site};
 
 /// The reserves of all classes.
@@ -32,15 +32,19 @@ impl Reserves {
 }
 
 impl Reserve {
-    fn take(&self, tokens: u64) -> bool {
+    /// Takes `tokens` tokens, or, if `some`, as many as there are; how many.
+    fn take(&self, tokens: u64, some: bool) -> u64 {
         let mut there = self.tokens.load(Site::Spare);
-        while there >= tokens {
-            match self.tokens.compare_exchange(there, there - tokens, Site::Spare) {
-                Ok(_) => return true,
+        loop {
+            let taken = tokens.min(there);
+            if taken == 0 || (taken < tokens && !some) {
+                return 0;
+            }
+            match self.tokens.compare_exchange(there, there - taken, Site::Spare) {
+                Ok(_) => return taken,
                 Err(now) => there = now,
             }
         }
-        false
     }
 
     /// Takes up to `most` of what is owed: how much, and whether that was all.
@@ -68,43 +72,71 @@ impl Core {
     }
 
     fn owe(&self, reserve: &Reserve, blocks: u64) {
-        if blocks > 0 && reserve.owed.fetch_add(blocks, Site::Spare) == 0 {
-            // So that frees look.
-            self.aside.activate();
+        if blocks == 0 {
+            return;
+        }
+        // So that frees look; before anybody can pay and have them look away.
+        self.aside.activate();
+        if reserve.owed.fetch_add(blocks, Site::Spare) > 0 {
+            self.aside.deactivate();
         }
     }
 
-    /// Meets `request` from the reserve of its class, or answers with `failed` again.
+    /// Meets `request` from the reserve of its class and what is free, or answers with `failed` again.
     #[cold]
     pub fn allocate_of_reserve(
         &self,
+        cursor: &mut Cursor,
         request: &Request,
         list: &mut impl ExtentList,
         failed: AllocError,
-    ) -> Result<(), AllocError> {
+    ) -> Result<Effort, AllocError> {
         let reserve = &self.reserves.0[request.class.index()];
         let space = matches!(failed, AllocError::NoSpace { .. } | AllocError::NoContiguous { .. });
-        if !space || !reserve.take(request.len) {
+        if !space || reserve.tokens.load(Site::Spare) == 0 {
             return Err(failed);
         }
-        let drawn = self.draw(request, list, failed);
+        let (before, mut effort) = (list.extents().len(), Effort::default());
+        if request.takes_any_blocks() {
+            let part = request.scattered().partial();
+            // If it finds nothing, all of it is to come from the reserve.
+            let _ = self.allocate_now(cursor, &part, list, &mut effort);
+        }
+        let had: u64 = list.extents()[before..].iter().map(|extent| extent.len).sum();
+        let missing = request.len - had;
+        let tokens = reserve.take(missing, request.partial);
+        let rest = Request { len: tokens, ..*request };
+        let drawn = match tokens {
+            // All of it was free by now.
+            0 if missing == 0 || (had > 0 && request.partial) => Ok(()),
+            0 => Err(failed),
+            _ => self.draw(&rest, list, failed),
+        };
         match drawn {
-            Ok(()) => self.owe(reserve, request.len),
-            Err(_) => {
-                reserve.tokens.fetch_add(request.len, Site::Spare);
+            Ok(()) => {
+                self.owe(reserve, tokens);
+                Ok(effort)
+            }
+            Err(error) => {
+                reserve.tokens.fetch_add(tokens, Site::Spare);
+                for &extent in &list.extents()[before..] {
+                    self.let_out_undiscarded(cursor.lane, extent);
+                }
+                list.cut(before);
+                Err(error)
             }
         }
-        drawn
     }
 
     /// The same for one extent.
     pub fn one_of_reserve(
         &self,
+        cursor: &mut Cursor,
         request: &Request,
         failed: AllocError,
     ) -> Result<Extent, AllocError> {
         let mut extents = Extents::new();
-        self.allocate_of_reserve(request, &mut extents, failed)?;
+        self.allocate_of_reserve(cursor, request, &mut extents, failed)?;
         Ok(extents[0])
     }
 
@@ -114,9 +146,10 @@ impl Core {
         for reserve in &self.reserves.0 {
             let (part, all) = if len == 0 { (0, false) } else { reserve.take_owed(len) };
             if part > 0 {
-                self.escrow.put_blocks(start, part);
+                let put = self.escrow.put_blocks(start, part);
                 // The token last, as ever.
-                reserve.tokens.fetch_add(part, Site::Spare);
+                reserve.tokens.fetch_add(put, Site::Spare);
+                self.owe(reserve, part - put);
                 (start, len) = (start + part, len - part);
             }
             if all {

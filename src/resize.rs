@@ -204,6 +204,7 @@ impl Shrink {
         }
         core.bitmap.shorten(self.tail.start);
         core.aside.forget(&core.bitmap, tail());
+        core.pending.let_out(self.tail.start, self.tail.end, &mut |_, _| {});
         core.surveyed.forget(core.shard_count()..core.shards_of(blocks));
         Ok(())
     }

@@ -136,7 +136,7 @@ impl Core {
     fn claim_at(&self, cursor: &mut Cursor, request: &Request, next: u64) -> Option<Extent> {
         let start = next.checked_next_multiple_of(request.align)?;
         let end = start.checked_add(request.len)?.min(self.bitmap.blocks());
-        if start >= end {
+        if start >= end || request.len > request.max_extent {
             return None;
         }
         let pieces = request.scattered && request.takes_any_pieces();

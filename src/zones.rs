@@ -102,8 +102,11 @@ impl Core {
     /// Where a handle begins in `zone`.
     pub fn first_leaf(&self, zone: &Zone) -> usize {
         use crate::class::Direction::{Down, Spread, Up};
-        let Some(first) = zone.leaves.first() else { return 0 };
-        let end = first.end.min(self.bitmap.leaf_count());
+        let leaf_count = self.bitmap.leaf_count();
+        let Some(first) = zone.leaves.iter().find(|range| range.start < leaf_count) else {
+            return 0;
+        };
+        let end = first.end.min(leaf_count);
         match zone.direction {
             Up => first.start,
             Down => end.saturating_sub(1),

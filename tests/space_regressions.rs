@@ -1,0 +1,159 @@
+//! Mistakes of promises, reserves, classes, streams and discards, each with the story of how it showed.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use freemap::{
+    AllocError, Allocator, Class, DiscardLimits, Discarding, Extent, Placement, Request,
+};
+
+fn reserve(blocks: u64) -> Placement {
+    Placement::new().reserve(blocks)
+}
+
+fn any(len: u64) -> Request {
+    Request::new(len).scattered()
+}
+
+/// Filling the escrow by a round number failed, and had given back what was spare in it; filling it by what
+/// had been missing before was not enough then, and so on in a circle.
+#[test]
+fn a_promise_that_needs_everything_that_is_spare_ends() {
+    let allocator = Allocator::new(1000).unwrap();
+    let first = allocator.reserve(100).unwrap();
+    allocator.allocate_with(&any(428)).unwrap();
+    let (sender, receiver) = mpsc::channel();
+    let other = allocator.clone();
+    std::thread::spawn(move || sender.send(other.reserve(460).map(|kept| kept.blocks())));
+    let kept = receiver.recv_timeout(Duration::from_secs(30)).expect("it ends");
+    assert_eq!(kept, Ok(460));
+    drop(first);
+}
+
+/// What fills the escrow is a request, too, of the class of bulk, and drew on that class's reserve.
+#[test]
+fn promises_do_not_draw_on_reserves() {
+    let allocator = Allocator::builder(1000)
+        .placement(Class::BULK, reserve(600))
+        .placement(Class::METADATA, reserve(400))
+        .build()
+        .unwrap();
+    assert_eq!(allocator.free_blocks(), 0);
+
+    let allocator = Allocator::builder(2000).placement(Class::BULK, reserve(1024)).build().unwrap();
+    allocator.allocate_with(&any(876).class(Class::METADATA)).unwrap();
+    let kept = allocator.reserve(10).unwrap();
+    assert_eq!(allocator.free_blocks(), 90);
+    drop(kept);
+    assert_eq!(allocator.free_blocks(), 100);
+}
+
+/// So did what takes the place of blocks in escrow that lie in a closed region.
+#[test]
+fn closing_a_region_does_not_draw_on_reserves() {
+    let allocator = Allocator::builder(2048).placement(Class::BULK, reserve(512)).build().unwrap();
+    let others = allocator.allocate_with(&any(1536).class(Class::METADATA)).unwrap();
+    let leaf = (0..4).map(|leaf| Extent::new(leaf * 512, 512));
+    let kept = leaf.clone().find(|leaf| !others.iter().any(|extent| extent.overlaps(leaf)));
+    let region = allocator.close(kept.expect("the reserve is one leaf")).unwrap();
+    assert!(!region.is_empty(), "nothing else is free");
+    drop(region);
+    assert_eq!(allocator.free_blocks(), 0);
+    assert!(allocator.allocate_with(&any(1).class(Class::METADATA)).is_err());
+}
+
+/// A handle of a device that is all region began behind the end.
+#[test]
+fn a_region_may_be_the_whole_device() {
+    let region = Placement::new().region(Extent::new(0, 1024));
+    let build = || Allocator::builder(1024).placement(Class::METADATA, region).build().unwrap();
+    let mut pages = [Extent::new(0, 0); 4];
+    let allocator = build();
+    allocator.handle().allocate_many(1, &mut pages).unwrap();
+    allocator.allocate(1).unwrap();
+    allocator.stream(Class::BULK).allocate(1).unwrap();
+    assert_eq!(allocator.allocate_with(&any(1018)).unwrap().blocks(), 1018);
+}
+
+/// A stream took what lies behind it in one piece, however long a piece was allowed.
+#[test]
+fn streams_keep_to_the_longest_extent_allowed() {
+    let allocator = Allocator::new(4096).unwrap();
+    let extents = allocator.stream(Class::BULK).allocate_with(&any(100).max_extent(10)).unwrap();
+    assert!(extents.blocks() == 100 && extents.iter().all(|extent| extent.len <= 10));
+}
+
+/// Where a handle was last for metadata was where it went on for bulk.
+#[test]
+fn bulk_keeps_out_after_a_request_for_metadata() {
+    let region = Placement::new().region(Extent::new(0, 8192));
+    let allocator = Allocator::builder(1 << 16).placement(Class::METADATA, region).build().unwrap();
+    let mut handle = allocator.handle();
+    for request in [Request::new(1), any(3)] {
+        handle.allocate_with(&request.class(Class::METADATA)).unwrap();
+        assert!(handle.allocate(1).unwrap().start >= 8192);
+    }
+}
+
+/// What a call for many gives back when it fails became free to everybody.
+#[test]
+fn what_many_give_back_goes_to_the_reserve_it_came_from() {
+    let allocator = Allocator::builder(100).placement(Class::BULK, reserve(50)).build().unwrap();
+    allocator.allocate_with(&any(50).class(Class::METADATA)).unwrap();
+    let mut pages = [Extent::new(0, 0); 60];
+    allocator.allocate_many(1, &mut pages).unwrap_err();
+    assert_eq!(allocator.free_blocks(), 0);
+    assert!(allocator.allocate_with(&any(1).class(Class::METADATA)).is_err());
+    assert!(allocator.allocate_with(&any(50)).is_ok());
+}
+
+/// A request was met from the free space or from the reserve, and not from both.
+#[test]
+fn a_reserve_adds_to_what_is_free() {
+    let allocator =
+        Allocator::builder(100).placement(Class::METADATA, reserve(50)).build().unwrap();
+    let metadata = |len| any(len).class(Class::METADATA);
+    let most = allocator.allocate_with(&metadata(80)).unwrap();
+    assert_eq!((most.blocks(), allocator.free_blocks()), (80, 0));
+    let beyond = allocator.allocate_with(&metadata(21));
+    assert_eq!(beyond, Err(AllocError::NoSpace { requested: 21, free: 0 }));
+    assert_eq!(allocator.allocate_with(&metadata(30).partial()).unwrap().blocks(), 20);
+    most.iter().for_each(|&extent| allocator.free(extent).unwrap());
+    assert_eq!(allocator.free_blocks(), 30);
+}
+
+/// Time since the last batch times the speed did not fit.
+#[test]
+fn a_discarder_stands_any_time_and_speed() {
+    let allocator = Allocator::new(1 << 16).unwrap();
+    let now = Instant::now();
+    for per_second in [1, 1999, u64::MAX] {
+        let limits = DiscardLimits::new().blocks_per_second(per_second);
+        let mut discarder = allocator.discarder(limits).unwrap();
+        for later in [0, 1, 1 << 50] {
+            let extent = allocator.allocate(10).unwrap();
+            allocator.free(extent).unwrap();
+            let now = now.checked_add(Duration::from_secs(later)).unwrap_or(now);
+            drop(discarder.next(now));
+        }
+    }
+    assert_eq!(allocator.free_blocks(), 1 << 16);
+}
+
+/// Fractions of a block that were earned between two calls were lost: at half the speed allowed.
+#[test]
+fn a_discarder_goes_as_fast_as_it_may() {
+    let allocator = Allocator::new(1 << 20).unwrap();
+    let limits = DiscardLimits::new().batch(64, 64).blocks_per_second(1999);
+    let mut discarder = allocator.discarder(limits).unwrap();
+    let object = allocator.allocate(100_000).unwrap();
+    allocator.free(object).unwrap();
+    let (start, mut blocks) = (Instant::now(), 0);
+    for milliseconds in 0..10_000 {
+        let now = start + Duration::from_millis(milliseconds);
+        if let Discarding::Batch(batch) = discarder.next(now) {
+            blocks += batch.extents().iter().map(|extent| extent.len).sum::<u64>();
+        }
+    }
+    assert!((19_900..=19_990 + 64).contains(&blocks), "{blocks} blocks in ten seconds");
+}
