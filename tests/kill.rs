@@ -6,7 +6,7 @@
 //!
 //! `KILL_ROUNDS` sets how many times (12), `KILL_SEED` the random numbers (1).
 //!
-//! A killed process loses no write that it made, so this tries the store's logic and the order of its
+//! A killed process loses no write that it finished, so this tries the store's logic and the order of its
 //! steps, not whether its flushes are where they must be: that is what the crash tests of the
 //! space-map log are for, which lose writes too.
 #![cfg(unix)]
@@ -244,7 +244,9 @@ impl Rounds {
         let resized = self.services.contains(&"--resize") && blocks == longer;
         assert!(blocks == expected || resized, "{result}");
         if exists {
-            assert_eq!(result["recovery"]["torn_bytes"], torn.len(), "{result}");
+            // More if the kill cut a write, which the kernel does between two pages.
+            let found = result["recovery"]["torn_bytes"].as_u64().unwrap();
+            assert!(found >= torn.len() as u64, "{result}");
         }
         let told = told(&events);
         assert!(told.found.is_some(), "it was never ready");

@@ -85,8 +85,9 @@ struct Options {
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
-    /// Blocks of 4 KiB of an empty device, 65536 by default; of any, where --resize ends shrinking.
-    #[arg(long)]
+    /// Blocks of 4 KiB of an empty device, 65536 by default. For --resize, the length to go back to,
+    /// also of a store that is reopened.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=freemap::MAX_BLOCKS))]
     blocks: Option<u64>,
     /// Keep a free run of so many blocks at hand, by moving objects.
     #[arg(long, value_name = "BLOCKS", num_args = 0..=1, default_missing_value = "1024")]

@@ -249,7 +249,8 @@ impl Store {
     pub fn shrink(&self, shrink: Shrink) -> Result<(), ShrinkFailed<Failure>> {
         let bytes = shrink.blocks() * u64::from(self.allocator().block_size());
         self.durable.shrink(shrink)?;
-        // Too long a file does no harm, and is cut when the store is opened.
+        // Too long a file does no harm, and is cut when the store is opened. On ext4 all who write to the file
+        // wait for this, up to a second here: the price of a file in place of a device.
         let _ = self.data.set_len(bytes);
         Ok(())
     }
