@@ -34,12 +34,14 @@ const EVENTS: usize = Event::ShardSurvey as usize + 1;
 #[derive(Debug)]
 pub struct Events([CachePadded<[Counter; EVENTS]>; STRIPES]);
 
-impl Events {
-    /// All zero.
-    pub fn new() -> Self {
+/// All zero.
+impl Default for Events {
+    fn default() -> Self {
         Self(std::array::from_fn(|_| CachePadded::new(std::array::from_fn(|_| Counter::new(0)))))
     }
+}
 
+impl Events {
     /// Counts `event`, in a counter chosen by `place`: anything that differs between threads which
     /// do not meet.
     #[cold]

@@ -58,7 +58,7 @@ impl Ledger {
 
     /// Words that there is room for.
     pub fn word_count(&self) -> usize {
-        self.words.len()
+        self.words.room()
     }
 
     /// Enters `changes`, whose extents are on the device and have no block in common: all of them, or

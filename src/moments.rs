@@ -38,12 +38,14 @@ pub struct Unchanged {
     since: Counter,
 }
 
-impl Unchanged {
-    /// Nobody has asked.
-    pub fn new() -> Self {
+/// Nobody has asked.
+impl Default for Unchanged {
+    fn default() -> Self {
         Self { moments: Moments::begin(), seen: Counter::new(0), since: Counter::new(NEVER) }
     }
+}
 
+impl Unchanged {
     /// How long ago it was first seen to be `value`, without having been seen to be anything else
     /// since.
     pub fn ask(&self, value: u64) -> Duration {

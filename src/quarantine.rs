@@ -41,7 +41,7 @@ impl Quarantine {
             bins: std::array::from_fn(|_| Queue::new()),
             arrived: CachePadded::default(),
             left: CachePadded::default(),
-            standing: Unchanged::new(),
+            standing: Unchanged::default(),
         }
     }
 

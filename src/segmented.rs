@@ -33,7 +33,7 @@ impl<T> Segmented<T> {
     }
 
     /// Elements that all parts have room for: the only ones that can be looked at.
-    pub fn len(&self) -> usize {
+    pub fn room(&self) -> usize {
         let parts = self.added.iter().enumerate();
         let there = parts.filter_map(|(part, slot)| slot.get().map(|_| self.end(part))).max();
         there.unwrap_or(self.first.len())
@@ -111,10 +111,10 @@ mod tests {
         for first in 1..=9 {
             for steps in [&[10usize, 11, 40][..], &[100], &[9, 9, 8, 33, 64, 65]] {
                 let array = Segmented::new((0..first).collect::<Vec<usize>>());
-                assert_eq!(array.len(), first);
+                assert_eq!(array.room(), first);
                 for &step in steps {
                     array.grow(step, |range| Ok(range.collect())).unwrap();
-                    let len = array.len();
+                    let len = array.room();
                     assert!(len >= step && len <= first.max(2 * step), "{first} {step} {len}");
                     assert!((0..len).all(|index| array[index] == index));
                 }
@@ -126,7 +126,7 @@ mod tests {
     fn nothing_moves() {
         let array = Segmented::new(vec![1, 2, 3]);
         array.grow(5, |range| zeroed(range.len())).unwrap();
-        let before: Vec<*const i32> = (0..array.len()).map(|i| std::ptr::from_ref(&array[i])).collect();
+        let before: Vec<*const i32> = (0..array.room()).map(|i| std::ptr::from_ref(&array[i])).collect();
         array.grow(1000, |range| zeroed(range.len())).unwrap();
         assert!(before.iter().enumerate().all(|(i, &place)| place == std::ptr::from_ref(&array[i])));
     }
@@ -135,6 +135,6 @@ mod tests {
     fn no_memory_is_an_error() {
         let array = Segmented::new(vec![0u64]);
         assert!(array.grow(1 << 60, |range| zeroed(range.len())).is_err());
-        assert_eq!(array.len(), 1);
+        assert_eq!(array.room(), 1);
     }
 }

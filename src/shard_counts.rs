@@ -93,7 +93,7 @@ impl ShardCounts {
     /// Bytes of the counters of one handle, and of those that all have in common. The other rows are not
     /// touched before there are other handles.
     pub fn bytes(&self) -> usize {
-        size_of::<Counter>() * (self.common.len() + 2 * self.at_start.len())
+        size_of::<Counter>() * (self.common.room() + 2 * self.at_start.len())
     }
 }
 

@@ -260,6 +260,6 @@ impl<G: Geometry> Summary<G> {
 
     /// Bytes that the nodes take.
     pub fn bytes(&self) -> usize {
-        self.levels.iter().map(|level| level.len() * size_of::<Node<G>>()).sum()
+        self.levels.iter().map(|level| level.room() * size_of::<Node<G>>()).sum()
     }
 }

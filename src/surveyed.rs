@@ -183,8 +183,8 @@ impl SurveyRecords {
 
     /// Bytes that the records take.
     pub fn bytes(&self) -> usize {
-        let shards = (0..self.shards.len()).map(|shard| &self.shards[shard]);
+        let shards = (0..self.shards.room()).map(|shard| &self.shards[shard]);
         let made = shards.filter(|shard| shard.orders.get().is_some()).count();
-        self.shards.len() * size_of::<Shard>() + made * size_of::<Orders>()
+        self.shards.room() * size_of::<Shard>() + made * size_of::<Orders>()
     }
 }

@@ -61,7 +61,7 @@ impl<G: Geometry> Bitmap<G> {
             leaves: Segmented::new(leaves),
             summary: Summary::new(nodes, height)?,
             watch: Watch::default(),
-            events: Events::new(),
+            events: Events::default(),
             blocks: AtomicWord::new(blocks),
             free_at_start,
         })
@@ -78,7 +78,7 @@ impl<G: Geometry> Bitmap<G> {
             leaves: Segmented::new(Leaf::none_free(leaf_count)?),
             summary: Summary::new(nodes, 1)?,
             watch: Watch::default(),
-            events: Events::new(),
+            events: Events::default(),
             blocks: AtomicWord::new(blocks),
             free_at_start: 0,
         })

@@ -107,7 +107,7 @@ impl<G: Geometry> Bitmap<G> {
 
     /// Bytes of the leaves: the bitmap itself.
     pub fn leaf_bytes(&self) -> usize {
-        self.leaves.len() * size_of::<Leaf<G>>()
+        self.leaves.room() * size_of::<Leaf<G>>()
     }
 
     /// Bytes of the search structures beside the leaves.

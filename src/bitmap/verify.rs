@@ -107,7 +107,7 @@ impl<G: Geometry> Bitmap<G> {
     /// In all of the memory, which may be longer than the device.
     fn beyond_end(&self) -> Vec<Difference> {
         let (blocks, width) = (self.blocks(), u64::from(G::WORD_BLOCKS));
-        let words = (blocks / width) as usize..self.leaves.len() * G::LEAF_WORDS;
+        let words = (blocks / width) as usize..self.leaves.room() * G::LEAF_WORDS;
         let free = words.flat_map(|word| {
             let first = word as u64 * width;
             self.look(word).places().map(move |place| first + u64::from(place))
