@@ -65,7 +65,8 @@ static ALLOCATORS: Counter = Counter::new(0);
 ///   fail for want of those blocks, unless somebody else took them.
 /// - *"No" is true*: there was a moment during the call at which no fitting run existed. Blocks that
 ///   another thread is claiming at that moment, for a longer run which it then fails to get, count
-///   as allocated.
+///   as allocated; so do those that it is just taking out of the quarantine, of a reservation given up, or
+///   of what waits to be discarded.
 /// - *Lock-freedom*: a thread that stops anywhere, even for ever, delays nobody. At worst the block
 ///   it was about to hand out stays allocated.
 ///

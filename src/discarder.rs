@@ -90,9 +90,9 @@ impl DiscardLimits {
 /// with their neighbours. A thread of the engine calls [`next`](Self::next) again and again and tells
 /// the device about each [`Batch`]; when that is dropped, its blocks are free.
 ///
-/// - *Never a lack of space.* An allocation that finds nothing takes what waits, undiscarded. If less than
-///   four batches are free, nothing is begun and what waits is let go. Only the batch that the device is
-///   busy with cannot be had.
+/// - *Never a lack of space.* An allocation that finds nothing takes what waits, undiscarded. Only the batch
+///   that the device is busy with cannot be had, and that is at most a quarter of what was free when it
+///   was begun.
 /// - *Never a pile.* Beyond [`DiscardLimits::waiting`] frees do not wait.
 /// - What waits is neither free nor allocated: see [`Region`](crate::Region) for what that means.
 /// - Dropping it sends what waits to the free space. So does a crash: nothing is remembered of what was not
@@ -191,7 +191,8 @@ impl Discarder {
             return Discarding::Nothing;
         }
         let core = &*self.core;
-        if core.free_blocks() < 4 * limits.batch_blocks.min(core.bitmap.blocks() / 16) {
+        let affordable = core.free_blocks() / 4;
+        if affordable == 0 {
             local::with_lane(core, |lane| core.skip_discards(lane));
             return Discarding::Nothing;
         }
@@ -211,7 +212,7 @@ impl Discarder {
                 Duration::from_secs(1) / u32::try_from(limits.per_second).unwrap_or(u32::MAX);
             return Discarding::Later(pause.max(Duration::from_millis(1)));
         }
-        let extents = self.take_batch();
+        let extents = self.take_batch(affordable.min(self.allowance));
         self.allowance -= extents.blocks();
         self.core.discarding_blocks.add(extents.blocks());
         self.core.discarded_blocks.add(extents.blocks());
@@ -221,10 +222,11 @@ impl Discarder {
         Discarding::Batch(Batch { core: &self.core, extents })
     }
 
-    fn take_batch(&mut self) -> Extents {
+    /// Up to `most` blocks.
+    fn take_batch(&mut self, most: u64) -> Extents {
         let core = &*self.core;
         let mut list: Vec<Extent> = Vec::with_capacity(self.limits.batch_extents.min(1024));
-        let (mut left, mut wrapped, mut short) = (self.allowance, false, 0);
+        let (mut left, mut wrapped, mut short) = (most, false, 0);
         while left > 0 && list.len() < self.limits.batch_extents && short < SHORT_ONES {
             let Some((start, len)) = core.pending.take(self.position, left) else {
                 if wrapped {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Failure;
 use super::store::Store;
 
-/// Blocks of a batch: four times as many must be free, or nothing is discarded.
+/// Blocks of a batch.
 const BATCH: u64 = 64;
 /// When nothing waits.
 const PAUSE: Duration = Duration::from_millis(5);
