@@ -119,7 +119,7 @@ macro_rules! index_modules {
 }
 index_modules!(
     aside, bitmap, epoch, escrow, events, geometry, leaf, ledger, moments, mutant, pending,
-    quarantine, segmented, summary, sync, watch, word
+    quarantine, reserve, segmented, summary, sync, watch, word
 );
 
 pub use allocator::{Allocator, Builder, MAX_BLOCKS, Memory};

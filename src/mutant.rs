@@ -174,6 +174,8 @@ mutants! {
     TokenBeforeBlock,
     /// Tokens are taken by a look and a store.
     SpareByStore,
+    /// Blocks are owed to a reserve before frees are told to look.
+    OweBeforeLook,
     /// Setting a block aside and looking at the mark are not ordered, nor clearing it and looking.
     WeakClosed,
 }

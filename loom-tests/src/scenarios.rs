@@ -125,6 +125,7 @@ scenarios! {
     e3 (Some(5)) "one uses a promise, another takes what there is";
     e4 (Some(3)) "a promise is dropped, another made, a third takes what there is";
     e5 (None) "two want the one spare token";
+    e6 (Some(5)) "a reserve is used, and made up for by frees";
 }
 
 /// An index of `blocks` blocks of which those in `free` are free.

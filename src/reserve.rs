@@ -1,0 +1,107 @@
+//! Layer 4: what is kept for one class.
+//!
+//! A reserve has tokens of the escrow. What was used of it is owed, and what is freed next goes into escrow
+//! in its stead. While anything is owed, frees look closer: that is said before it is owed, and taken back
+//! after it was paid by whoever paid the last of it.
+
+use crate::aside::Aside;
+use crate::escrow::Escrow;
+use crate::geometry::Geometry;
+use crate::mutant::{Mutant, mutated};
+use crate::sync::{AtomicWord, Site};
+
+/// The tokens of one class.
+#[derive(Debug)]
+pub struct Reserve {
+    /// Those it has.
+    tokens: AtomicWord<u64>,
+    /// Those it should have besides.
+    owed: AtomicWord<u64>,
+}
+
+impl Default for Reserve {
+    fn default() -> Self {
+        Self { tokens: AtomicWord::new(0), owed: AtomicWord::new(0) }
+    }
+}
+
+impl Reserve {
+    /// Tokens that it has.
+    pub fn tokens(&self) -> u64 {
+        self.tokens.load(Site::Spare)
+    }
+
+    /// Gives it tokens for blocks that are in escrow.
+    pub fn add(&self, tokens: u64) {
+        self.tokens.fetch_add(tokens, Site::Spare);
+    }
+
+    /// Takes `tokens` tokens, or, if `some`, as many as there are; how many.
+    pub fn take(&self, tokens: u64, some: bool) -> u64 {
+        let mut there = self.tokens();
+        loop {
+            let taken = tokens.min(there);
+            if taken == 0 || (taken < tokens && !some) {
+                return 0;
+            }
+            match self.tokens.compare_exchange(there, there - taken, Site::Spare) {
+                Ok(_) => return taken,
+                Err(now) => there = now,
+            }
+        }
+    }
+
+    /// Has `blocks` more be owed. Frees are told to look first: between owing and telling them, somebody
+    /// could pay and have them look away from what others want seen [mutant: OweBeforeLook].
+    pub fn owe<G: Geometry>(&self, aside: &Aside<G>, blocks: u64) {
+        if blocks == 0 {
+            return;
+        }
+        if mutated(Mutant::OweBeforeLook) {
+            if self.owed.fetch_add(blocks, Site::Spare) == 0 {
+                aside.activate();
+            }
+            return;
+        }
+        aside.activate();
+        if self.owed.fetch_add(blocks, Site::Spare) > 0 {
+            aside.deactivate();
+        }
+    }
+
+    /// Keeps the first blocks of `start..start + len`, which the caller owns and frees, as far as they are
+    /// owed; how many.
+    pub fn refill<G: Geometry>(
+        &self,
+        aside: &Aside<G>,
+        escrow: &Escrow<G>,
+        start: u64,
+        len: u64,
+    ) -> u64 {
+        let (part, all) = self.take_owed(len);
+        if part > 0 {
+            let put = escrow.put_blocks(start, part);
+            // The token last, as ever.
+            self.add(put);
+            // Less than `part` came to be there if somebody frees the same blocks wrongly.
+            self.owe(aside, part - put);
+        }
+        if all {
+            aside.deactivate();
+        }
+        part
+    }
+
+    /// Takes up to `most` of what is owed: how much, and whether that was all.
+    fn take_owed(&self, most: u64) -> (u64, bool) {
+        let mut owed = self.owed.load(Site::Spare);
+        while owed > 0 && most > 0 {
+            let part = owed.min(most);
+            match self.owed.compare_exchange(owed, owed - part, Site::Spare) {
+                Ok(_) => return (part, part == owed),
+                Err(now) => owed = now,
+            }
+        }
+        (0, false)
+    }
+}
