@@ -200,11 +200,12 @@ fn order_for(mutant: Mutant) -> Vec<&'static Scenario> {
         EnsureOnlyOwnOrder | NoSiblingLook | WeakSibling => &["s2", "s2w", "s12"],
         RollbackNoEvent => &["s11"],
         NoRollback | RollbackNoEnsure | OkAfterFailedClaim => &["s3", "s13", "s11"],
-        RunRollbackNoEnsure | RunRollbackPartial => &["s13", "s13c"],
+        RunRollbackNoEnsure => &["s11"],
+        RunRollbackPartial => &["s13", "s13c"],
         FreeFetchOr | FreeNoVerifyPass => &["s4q", "s4p"],
         FreeNoCheckInCas => &["s4"],
         NoEventValidation | NoEventOnFree | EventBeforeEnsure => &["s5", "w1", "s5b"],
-        EventWrongOrder => &["s5b"],
+        EventWrongOrder => &["m2", "s5b"],
         WatchAfterSearch | WatchReadBeforeLeaf | WeakWatch | LiftKeepsVersion => {
             &["w1", "s5", "w2"]
         }
@@ -220,6 +221,16 @@ fn order_for(mutant: Mutant) -> Vec<&'static Scenario> {
         StopIsKept => &["g8"],
         EnterByLook => &["l1"],
         LetOutBeforeLeave => &["l2"],
+        ClaimWithoutLook => &["a1"],
+        AsideWithoutLook | OpenAfterLook | WeakClosed => &["a2"],
+        SweepWithoutLook => &["a3"],
+        TakeWithoutAll => &["a5"],
+        TakeWithoutPutBack => &["a10"],
+        LengthBeforeLeaves => &["a7"],
+        PendingWithoutLook | LimitAfterLook => &["d1"],
+        TokenBeforeBlock => &["e1"],
+        SpareByStore => &["e5"],
+        OweBeforeLook => &["e6"],
         _ => &[],
     };
     let named = |id: &&str| ALL.iter().find(|scenario| scenario.id == *id);
