@@ -270,9 +270,9 @@ impl Builder {
             refreshed: Counter::new(0),
             id: ALLOCATORS.fetch_add(1),
         };
-        let mut cursor = core.cursor(|_| core.lanes.shared(0));
         for (class, placement) in placements.iter().enumerate() {
             if let Some(Placement { reserve: blocks @ 1.., .. }) = *placement {
+                let mut cursor = core.cursor(|_| core.lanes.shared(0));
                 core.make_reserve(&mut cursor, class, blocks);
             }
         }
