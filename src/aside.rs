@@ -65,8 +65,7 @@ impl<G: Geometry> Aside<G> {
     /// Makes the tables as long as a device of `blocks` blocks needs. For one caller at a time.
     pub fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
         self.closed.grow(marks_of::<G>(blocks), |range| AtomicWord::zeros(range.len()))?;
-        // It never became shorter.
-        if blocks > self.held.blocks() { self.held.lengthen(blocks) } else { Ok(()) }
+        self.held.lengthen(blocks)
     }
 
     /// Whether anything may be closed: what claims and frees ask before they look closer. One read of a
@@ -148,19 +147,18 @@ impl<G: Geometry> Aside<G> {
         len: u64,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) -> Result<(), ReleaseError> {
-        let put = match self.held.release(start, len) {
-            Ok(()) => len,
-            Err(ReleaseError::Free { block }) => return Err(ReleaseError::Free { block }),
-            Err(ReleaseError::Torn { block }) => block - start,
-        };
+        let released = self.held.release(start, len);
+        let put = released.map_or_else(|error| error.released(start), |()| len);
         // Pairs with `open`, which clears the marks and then looks for blocks [mutants:
         // AsideWithoutLook, OpenAfterLook, WeakClosed].
         if !mutated(Mutant::AsideWithoutLook) {
             for part in self.parts(start, put).filter(|part| !part.closed) {
-                self.let_out(index, part.start, part.len, moved);
+                for (word, mask) in Bitmap::<G>::words_of(part.start, part.len) {
+                    self.let_out_word(index, word, mask, moved);
+                }
             }
         }
-        if put == len { Ok(()) } else { Err(ReleaseError::Torn { block: start + put }) }
+        released
     }
 
     /// Closes `leaves`, none of which is closed, and sets aside what is free there. O(leaves). For one
@@ -295,9 +293,7 @@ impl<G: Geometry> Aside<G> {
 
     /// Undoes [`take`](Self::take).
     pub fn put_back(&self, blocks: Range<u64>) {
-        for (word, mask) in Bitmap::<G>::words_of(blocks.start, blocks.end - blocks.start) {
-            self.held.add_in_word(word, mask);
-        }
+        self.held.add(blocks.start, blocks.end - blocks.start);
     }
 
     /// Has `blocks`, which are behind the end of the device, be in neither bitmap: a double free that did
@@ -329,19 +325,6 @@ impl<G: Geometry> Aside<G> {
             let to = end.min((last as u64 + 1) * leaf_blocks);
             Some(Part { start: from, len: to - from, closed })
         })
-    }
-
-    /// Frees what is set aside of `start..start + len`.
-    fn let_out(
-        &self,
-        index: &Bitmap<G>,
-        start: u64,
-        len: u64,
-        moved: &mut impl FnMut(Moved, u64, u64),
-    ) {
-        for (word, mask) in Bitmap::<G>::words_of(start, len) {
-            self.let_out_word(index, word, mask, moved);
-        }
     }
 
     fn let_out_leaves(

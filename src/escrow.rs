@@ -15,7 +15,6 @@ use crate::geometry::Geometry;
 use crate::mutant::{Mutant, mutated};
 use crate::segmented::OutOfMemory;
 use crate::sync::{AtomicWord, Counter, Site};
-use crate::word::Word;
 
 /// What is kept out of the free space of one index.
 #[derive(Debug)]
@@ -37,8 +36,7 @@ impl<G: Geometry> Escrow<G> {
 
     /// Makes it as long as a device of `blocks` blocks needs. For one caller at a time.
     pub fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
-        // It never became shorter.
-        if blocks > self.blocks.blocks() { self.blocks.lengthen(blocks) } else { Ok(()) }
+        self.blocks.lengthen(blocks)
     }
 
     /// Tokens that no promise holds.
@@ -57,48 +55,27 @@ impl<G: Geometry> Escrow<G> {
         self.held.get() == 0
     }
 
-    /// Takes `tokens` of the spare ones, or says how many there are. Repeats only when others took or left
-    /// some.
+    /// Takes `tokens` of the spare ones, or says how many there are.
     pub fn take_tokens(&self, tokens: u64) -> Result<(), u64> {
-        let mut spare = self.spare.load(Site::Spare);
-        loop {
-            if spare < tokens {
-                return Err(spare);
-            }
-            if mutated(Mutant::SpareByStore) {
-                self.spare.store(spare - tokens, Site::Spare);
-                return Ok(());
-            }
-            match self.spare.compare_exchange(spare, spare - tokens, Site::Spare) {
-                Ok(_) => return Ok(()),
-                Err(now) => spare = now,
-            }
+        if mutated(Mutant::SpareByStore) {
+            let spare = self.spare();
+            let left = spare.checked_sub(tokens).ok_or(spare)?;
+            self.spare.store(left, Site::Spare);
+            return Ok(());
         }
+        self.spare.update(Site::Spare, |spare| spare.checked_sub(tokens)).map(|_| ())
     }
 
     /// Takes the spare tokens but `rest` of them; how many.
     pub fn take_all_but(&self, rest: u64) -> u64 {
-        let mut spare = self.spare.load(Site::Spare);
-        while spare > rest {
-            match self.spare.compare_exchange(spare, rest, Site::Spare) {
-                Ok(_) => return spare - rest,
-                Err(now) => spare = now,
-            }
-        }
-        0
+        let taken = self.spare.update(Site::Spare, |spare| (spare > rest).then_some(rest));
+        taken.map_or(0, |spare| spare - rest)
     }
 
     /// Takes up to `most` of the spare tokens; how many.
     pub fn take_up_to(&self, most: u64) -> u64 {
-        let mut spare = self.spare.load(Site::Spare);
-        while spare > 0 {
-            let tokens = spare.min(most);
-            match self.spare.compare_exchange(spare, spare - tokens, Site::Spare) {
-                Ok(_) => return tokens,
-                Err(now) => spare = now,
-            }
-        }
-        0
+        let left = |spare: u64| (spare > 0).then(|| spare.saturating_sub(most));
+        self.spare.update(Site::Spare, left).map_or(0, |spare| spare.min(most))
     }
 
     /// Leaves `tokens` to whoever wants them.
@@ -121,8 +98,7 @@ impl<G: Geometry> Escrow<G> {
     /// Puts blocks in that the caller owns, and keeps their tokens. How many came to be there: all, unless
     /// somebody frees them wrongly at the same moment.
     pub fn put_blocks(&self, start: u64, len: u64) -> u64 {
-        let added = |(word, mask)| u64::from(self.blocks.add_in_word(word, mask).count_ones());
-        let put = Bitmap::<G>::words_of(start, len).map(added).sum();
+        let put = self.blocks.add(start, len);
         self.held.add(put);
         put
     }

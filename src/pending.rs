@@ -22,7 +22,7 @@ pub struct Pending<G: Geometry> {
     blocks: Bitmap<G>,
     /// Blocks that may wait; none if there is no discarder.
     limit: AtomicWord<u64>,
-    /// Blocks that wait, about.
+    /// Blocks that wait, and those that are just being put in or taken out.
     waiting: Counter,
 }
 
@@ -38,8 +38,7 @@ impl<G: Geometry> Pending<G> {
 
     /// Makes it as long as a device of `blocks` blocks needs. For one caller at a time.
     pub fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
-        // It never became shorter.
-        if blocks > self.blocks.blocks() { self.blocks.lengthen(blocks) } else { Ok(()) }
+        self.blocks.lengthen(blocks)
     }
 
     /// Whether `len` more blocks may wait.
@@ -49,9 +48,7 @@ impl<G: Geometry> Pending<G> {
 
     /// Blocks that wait. Exact while nothing else runs.
     pub fn waiting(&self) -> u64 {
-        let waiting = self.waiting.get();
-        // Counted after the blocks moved: what others took out may be counted before what they put in.
-        if waiting > u64::MAX / 2 { 0 } else { waiting }
+        self.waiting.get()
     }
 
     /// From now on, up to `limit` blocks may wait; at 0, none, and those that do become `free`.
@@ -76,11 +73,7 @@ impl<G: Geometry> Pending<G> {
         // Counted first: nobody is to see fewer than there are.
         self.waiting.add(len);
         if let Err(error) = self.blocks.release(start, len) {
-            let put = match error {
-                ReleaseError::Free { .. } => 0,
-                ReleaseError::Torn { block } => block - start,
-            };
-            self.waiting.add((len - put).wrapping_neg());
+            self.waiting.add((len - error.released(start)).wrapping_neg());
             return Err(error);
         }
         // Pairs with `set_limit` [mutants: PendingWithoutLook, LimitAfterLook].

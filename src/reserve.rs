@@ -38,17 +38,11 @@ impl Reserve {
 
     /// Takes `tokens` tokens, or, if `some`, as many as there are; how many.
     pub fn take(&self, tokens: u64, some: bool) -> u64 {
-        let mut there = self.tokens();
-        loop {
-            let taken = tokens.min(there);
-            if taken == 0 || (taken < tokens && !some) {
-                return 0;
-            }
-            match self.tokens.compare_exchange(there, there - taken, Site::Spare) {
-                Ok(_) => return taken,
-                Err(now) => there = now,
-            }
-        }
+        let left = |there: u64| match there.checked_sub(tokens) {
+            None if some && there > 0 => Some(0),
+            left => left,
+        };
+        self.tokens.update(Site::Spare, left).map_or(0, |there| there.min(tokens))
     }
 
     /// Has `blocks` more be owed. Frees are told to look first: between owing and telling them, somebody
@@ -94,14 +88,7 @@ impl Reserve {
 
     /// Takes up to `most` of what is owed: how much, and whether that was all.
     fn take_owed(&self, most: u64) -> (u64, bool) {
-        let mut owed = self.owed.load(Site::Spare);
-        while owed > 0 && most > 0 {
-            let part = owed.min(most);
-            match self.owed.compare_exchange(owed, owed - part, Site::Spare) {
-                Ok(_) => return (part, part == owed),
-                Err(now) => owed = now,
-            }
-        }
-        (0, false)
+        let left = |owed: u64| (owed > 0 && most > 0).then(|| owed.saturating_sub(most));
+        self.owed.update(Site::Spare, left).map_or((0, false), |owed| (owed.min(most), owed <= most))
     }
 }

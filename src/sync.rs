@@ -153,6 +153,20 @@ impl<W: Word> AtomicWord<W> {
         self.raw(site).fetch_add(value, site)
     }
 
+    /// Replaces the word by what `next` makes of it, if that is anything; answers with what was there.
+    /// Repeats only when others changed it.
+    #[inline]
+    pub fn update(&self, site: Site, next: impl Fn(W) -> Option<W>) -> Result<W, W> {
+        let mut current = self.load(site);
+        loop {
+            let Some(new) = next(current) else { return Err(current) };
+            match self.compare_exchange(current, new, site) {
+                Ok(_) => return Ok(current),
+                Err(now) => current = now,
+            }
+        }
+    }
+
     /// Overwrites the word. Of shared ones, only the number of blocks, and faults to be modelled.
     #[inline(always)]
     pub fn store(&self, value: W, site: Site) {

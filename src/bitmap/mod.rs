@@ -73,6 +73,16 @@ pub enum ReleaseError {
     },
 }
 
+impl ReleaseError {
+    /// How many blocks from `start` on, where the range begins, are released all the same.
+    pub fn released(self, start: u64) -> u64 {
+        match self {
+            Self::Free { .. } => 0,
+            Self::Torn { block } => block - start,
+        }
+    }
+}
+
 /// A range was not entirely free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conflict {
@@ -126,9 +136,12 @@ impl<G: Geometry> Bitmap<G> {
         self.blocks().div_ceil(G::LEAF_BLOCKS as u64) as usize
     }
 
-    /// Makes the device `blocks` blocks long, not shorter than it is. The added ones are allocated.
-    /// For one caller at a time.
+    /// Makes the device `blocks` blocks long, unless it is longer. The added ones are allocated. For one
+    /// caller at a time.
     pub fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
+        if blocks <= self.blocks() {
+            return Ok(());
+        }
         self.make_room(blocks)?;
         self.set_length(blocks);
         Ok(())
@@ -258,6 +271,12 @@ impl<G: Geometry> Bitmap<G> {
             self.tell_watchers_of_word(word, added);
         }
         added
+    }
+
+    /// The same for `start..start + len`; the number of blocks.
+    pub fn add(&self, start: u64, len: u64) -> u64 {
+        let added = |(word, mask)| u64::from(self.add_in_word(word, mask).count_ones());
+        Self::words_of(start, len).map(added).sum()
     }
 
     /// Where free blocks become somebody's, but for [`Bitmap::take_in_word`] (invariant 1).
