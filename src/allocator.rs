@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::aside::Aside;
 use crate::bitmap::{Bitmap, OutOfMemory, Verification};
 use crate::class::{Class, Placement, Tuning, Zones};
-use crate::core::{Core, Native};
+use crate::core::{Core, LEAF_BLOCKS, Native};
 use crate::discarder::{DiscardLimits, Discarder};
 use crate::error::{
     AllocError, CloseError, ConfigError, FreeError, FreeManyError, MarkError, RangeError,
@@ -198,8 +198,8 @@ impl Builder {
         Ok(Allocator { core: Arc::new(Core { ledger, ..core }) })
     }
 
-    /// An error if no allocator can have these sizes.
-    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+    /// The zones of an allocator of these sizes, or an error if there can be none.
+    pub(crate) fn validate(&self) -> Result<Zones, ConfigError> {
         let Self { blocks, block_size, .. } = *self;
         if blocks == 0 {
             return Err(ConfigError::NoBlocks);
@@ -210,8 +210,7 @@ impl Builder {
         if !block_size.is_power_of_two() || !(512..=1 << 20).contains(&block_size) {
             return Err(ConfigError::BlockSize { bytes: block_size });
         }
-        Zones::new(&self.tuning.placements, blocks, <Native as Geometry>::LEAF_BLOCKS as u64)?;
-        Ok(())
+        Zones::new(&self.tuning.placements, blocks, LEAF_BLOCKS)
     }
 
     fn core_from_bitmap(self, allocated: &[u64]) -> Result<Core, ConfigError> {
@@ -228,7 +227,7 @@ impl Builder {
         self,
         free: impl Fn(usize) -> <Native as Geometry>::Word + Sync,
     ) -> Result<Core, ConfigError> {
-        self.validate()?;
+        let zones = self.validate()?;
         let Self { blocks, block_size, tuning: Tuning { shards, placements } } = self;
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         let wanted = shards.unwrap_or(threads * SHARDS_PER_THREAD);
@@ -238,9 +237,8 @@ impl Builder {
         let leaf_count = bitmap.leaf_count();
         let free_in = |shard| bitmap.count_free_in(shards.leaves(shard, leaf_count));
         let at_start = (0..shards.count(leaf_count)).into_par_iter().map(free_in).collect();
-        let shard_order = (shards.shard_leaves() * <Native as Geometry>::LEAF_BLOCKS).ilog2();
+        let shard_order = (shards.shard_leaves() as u64 * LEAF_BLOCKS).ilog2();
         let shard_counts = ShardCounts::new(shard_order, at_start).map_err(memory)?;
-        let zones = Zones::new(&placements, blocks, <Native as Geometry>::LEAF_BLOCKS as u64)?;
         let aside = Aside::new(blocks).map_err(memory)?;
         let surveyed = SurveyRecords::new(shards.count(bitmap.leaf_count())).map_err(memory)?;
         let escrow = Escrow::new(blocks).map_err(memory)?;
@@ -375,11 +373,7 @@ impl Allocator {
     /// # Errors
     /// See [`AllocError`]; nothing is allocated then.
     pub fn allocate_with(&self, request: &Request) -> Result<Extents, AllocError> {
-        let mut extents = Extents::new();
-        local::with_cursor(&self.core, |cursor| {
-            self.core.allocate_into(cursor, request, &mut extents)
-        })?;
-        Ok(extents)
+        self.allocate_reported(request).map(|(extents, _)| extents)
     }
 
     /// As [`Allocator::allocate_with`], appending the extents to a buffer of the caller's.
@@ -644,7 +638,7 @@ impl Allocator {
 
     /// Blocks in each shard but the last.
     pub fn shard_blocks(&self) -> u64 {
-        (self.core.shards.shard_leaves() * <Native as Geometry>::LEAF_BLOCKS) as u64
+        self.core.shards.shard_leaves() as u64 * LEAF_BLOCKS
     }
 
     /// Free blocks of shard `index`, counted from 0; nothing if there is no such shard. From counters of

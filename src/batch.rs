@@ -46,9 +46,7 @@ impl Core {
                 match self.allocate(cursor, len) {
                     Ok(extent) => *next = extent,
                     Err(_) => {
-                        for &extent in &extents[..filled] {
-                            self.let_out_undiscarded(cursor.lane, extent);
-                        }
+                        self.take_back(cursor.lane, &extents[..filled]);
                         return Err(self.no_room_for(len, total));
                     }
                 }

@@ -269,19 +269,16 @@ impl Core {
         if self.aside.is_active() {
             return self.release_looking(lane, extent, true);
         }
-        match self.bitmap.release(start, len) {
-            Ok(()) => {
-                self.count_freed(lane, extent);
-                Ok(())
-            }
-            Err(error) => {
-                let error = free_error(error, start);
-                if let FreeError::Torn { released } = error {
-                    self.count_freed(lane, released);
-                }
-                Err(error)
-            }
-        }
+        self.release_now(lane, start, len).map_err(|error| free_error(error, start))
+    }
+
+    /// Frees blocks and counts those that were not free.
+    #[inline(always)]
+    fn release_now(&self, lane: LaneId, start: u64, len: u64) -> Result<(), ReleaseError> {
+        let released = self.bitmap.release(start, len);
+        let len = released.map_or_else(|error| error.released(start), |()| len);
+        self.count_freed(lane, Extent { start, len });
+        released
     }
 
     /// The same while some of the device is closed, or freed blocks are discarded.
@@ -302,14 +299,7 @@ impl Core {
                 let mut free = |word, bits| self.free_word(lane, word, bits);
                 return self.pending.put(start, len, &mut free);
             }
-            let released = self.bitmap.release(start, len);
-            let len = match released {
-                Ok(()) => len,
-                Err(ReleaseError::Torn { block }) => block - start,
-                Err(ReleaseError::Free { .. }) => 0,
-            };
-            self.count_freed(lane, Extent { start, len });
-            released
+            self.release_now(lane, start, len)
         };
         let release = |start, len| {
             let (rest, left) = self.refill_reserves(start, len);
@@ -414,8 +404,7 @@ impl Core {
     /// freed something.
     #[inline]
     fn may_retry<T>(&self, cursor: &Cursor, result: &Result<T, AllocError>, spare: bool) -> bool {
-        let failed =
-            matches!(result, Err(AllocError::NoSpace { .. } | AllocError::NoContiguous { .. }));
+        let failed = result.as_ref().is_err_and(AllocError::is_want_of_space);
         let waiting = |core: &Self| core.quarantine.blocks() > 0 && core.collect(cursor.lane) > 0;
         let escrow =
             |core: &Self| spare && core.escrow.spare() > 0 && core.collect_escrow(cursor.lane) > 0;
@@ -433,6 +422,11 @@ impl Core {
     /// The same past the discarder.
     pub fn let_out_undiscarded(&self, lane: LaneId, extent: Extent) {
         self.let_out_by(extent, |part| self.release_looking(lane, part, false));
+    }
+
+    /// The same for what was allocated and counted, but not told of.
+    pub fn take_back(&self, lane: LaneId, extents: &[Extent]) {
+        extents.iter().for_each(|&extent| self.let_out_undiscarded(lane, extent));
     }
 
     fn let_out_by(&self, extent: Extent, release: impl Fn(Extent) -> Result<(), FreeError>) {

@@ -81,6 +81,13 @@ pub enum AllocError {
     OutOfMemory,
 }
 
+impl AllocError {
+    /// Whether more free blocks, or others, could help.
+    pub(crate) fn is_want_of_space(&self) -> bool {
+        matches!(self, Self::NoSpace { .. } | Self::NoContiguous { .. })
+    }
+}
+
 /// What is wrong with a request.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]

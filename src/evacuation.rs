@@ -8,12 +8,11 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::mem::take;
 use std::sync::Arc;
 
-use crate::core::{Core, Native, WORD_BLOCKS};
+use crate::bitmap::Bitmap;
+use crate::core::{Core, LEAF_BLOCKS, Native, WORD_BLOCKS};
 use crate::extent::Extent;
 use crate::geometry::Geometry;
 use crate::word::Word;
-
-const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
 
 /// How far [`EvacuationPlanner::finish`] goes in one step: 128 MiB of 4 KiB blocks.
 const STEP_BLOCKS: u64 = 1 << 15;
@@ -303,17 +302,15 @@ impl Walk {
             self.carry = true;
             return LeafUse { live: len as u16, begun: u16::from(!carried), carried };
         }
-        let first_word = self.leaf * Native::LEAF_WORDS;
-        let mut left = len;
-        for (word, free) in (first_word..).zip(core.bitmap.leaf_words(self.leaf)) {
+        let start = self.leaf as u64 * LEAF_BLOCKS;
+        let words = core.bitmap.leaf_words(self.leaf);
+        for ((word, mask), free) in Bitmap::<Native>::words_of(start, len).zip(words) {
             let unused = if closer { free | core.unowned_in_word(word) } else { free };
-            let on_device = u64::MAX.checked_shr(64 - left.min(WORD_BLOCKS) as u32).unwrap_or(0);
-            let live = !unused.to_u64() & on_device;
+            let live = (!unused & mask).to_u64();
             found.live += live.count_ones() as u16;
             found.begun += (live & !(live << 1 | u64::from(self.carry))).count_ones() as u16;
+            found.carried |= word % Native::LEAF_WORDS == 0 && carried && live & 1 == 1;
             self.carry = live >> (WORD_BLOCKS - 1) & 1 == 1;
-            found.carried |= word == first_word && carried && live & 1 == 1;
-            left = left.saturating_sub(WORD_BLOCKS);
         }
         found
     }

@@ -69,9 +69,7 @@ impl Handle {
     /// See [`AllocError`]; nothing is allocated then.
     #[inline]
     pub fn allocate_with(&mut self, request: &Request) -> Result<Extents, AllocError> {
-        let mut extents = Extents::new();
-        self.core.allocate_into(&mut self.cursor, request, &mut extents)?;
-        Ok(extents)
+        self.allocate_reported(request).map(|(extents, _)| extents)
     }
 
     /// As [`Handle::allocate_with`], appending the extents to a buffer of the caller's.

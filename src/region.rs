@@ -4,13 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::aside::Overlap;
-use crate::core::{Core, Native};
+use crate::core::{Core, LEAF_BLOCKS};
 use crate::error::{CloseError, on_device};
 use crate::extent::Extent;
-use crate::geometry::Geometry;
 use crate::local;
-
-const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
 
 /// A closed region, from [`Allocator::close`](crate::Allocator::close): no block of it is allocated, and
 /// what is freed there is set aside, so that it becomes empty as its extents are moved away.

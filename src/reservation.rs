@@ -153,7 +153,7 @@ impl Core {
                 self.give_up(cursor.lane, extents.blocks());
                 return Ok(extents);
             }
-            Err(error @ (AllocError::NoSpace { .. } | AllocError::NoContiguous { .. })) => error,
+            Err(error) if error.is_want_of_space() => error,
             Err(error) => return Err(error),
         };
         self.draw(request, &mut extents, failed)?;

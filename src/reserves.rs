@@ -41,8 +41,7 @@ impl Core {
         failed: AllocError,
     ) -> Result<Effort, AllocError> {
         let reserve = &self.reserves.0[request.class.index()];
-        let space = matches!(failed, AllocError::NoSpace { .. } | AllocError::NoContiguous { .. });
-        if !space || reserve.tokens() == 0 {
+        if !failed.is_want_of_space() || reserve.tokens() == 0 {
             return Err(failed);
         }
         let (before, mut effort) = (list.extents().len(), Effort::default());
@@ -68,9 +67,7 @@ impl Core {
             }
             Err(error) => {
                 reserve.add(tokens);
-                for &extent in &list.extents()[before..] {
-                    self.let_out_undiscarded(cursor.lane, extent);
-                }
+                self.take_back(cursor.lane, &list.extents()[before..]);
                 list.cut(before);
                 Err(error)
             }

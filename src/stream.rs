@@ -87,13 +87,13 @@ impl Stream {
             let enough = core.allocate_into(&mut self.cursor, &rest, &mut others);
             let partial = request.partial && first.is_some();
             if let (Err(error), false) = (enough, partial) {
-                core.take_back(&self.cursor, &extents);
+                core.take_back(self.cursor.lane, &extents);
                 return Err(error);
             }
             for (nth, &extent) in others.iter().enumerate() {
                 if !add(&mut extents, 0, extent, request.max_extent) {
-                    core.take_back(&self.cursor, &extents);
-                    core.take_back(&self.cursor, &others[nth..]);
+                    core.take_back(self.cursor.lane, &extents);
+                    core.take_back(self.cursor.lane, &others[nth..]);
                     return Err(AllocError::OutOfMemory);
                 }
             }
@@ -165,10 +165,5 @@ impl Core {
             let rest = Request { len: left, ..*request };
             self.set_leaf_in_zones(cursor, &rest, block);
         }
-    }
-
-    /// Gives back what was allocated and counted.
-    fn take_back(&self, cursor: &Cursor, extents: &[Extent]) {
-        extents.iter().for_each(|&extent| self.let_out_undiscarded(cursor.lane, extent));
     }
 }

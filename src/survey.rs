@@ -4,14 +4,11 @@ use std::mem::{replace, take};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::core::{Core, Native, WORD_BLOCKS};
+use crate::core::{Core, LEAF_BLOCKS, WORD_BLOCKS};
 use crate::events::Event;
-use crate::geometry::Geometry;
 use crate::runs::Runs;
 use crate::surveyed::Found;
 use crate::word::Word;
-
-const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
 
 /// How far [`Survey::finish`] goes in one step: 128 MiB of 4 KiB blocks.
 const STEP_BLOCKS: u64 = 1 << 15;

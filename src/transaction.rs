@@ -144,11 +144,7 @@ impl<'h> Transaction<'h> {
     /// # Errors
     /// See [`AllocError`]; the transaction is as it was then.
     pub fn allocate(&mut self, len: u64) -> Result<Extent, AllocError> {
-        let core = &*self.open.core;
-        let extent = match &mut self.cursor {
-            Some(cursor) => core.allocate(cursor, len)?,
-            None => local::with_cursor(core, |cursor| core.allocate(cursor, len))?,
-        };
+        let extent = self.with_cursor(|core, cursor| core.allocate(cursor, len))?;
         self.open.allocated.insert(extent);
         Ok(extent)
     }
@@ -159,14 +155,8 @@ impl<'h> Transaction<'h> {
     /// # Errors
     /// See [`AllocError`]; the transaction is as it was then.
     pub fn allocate_with(&mut self, request: &Request) -> Result<Extents, AllocError> {
-        let core = &*self.open.core;
         let mut extents = Extents::new();
-        match &mut self.cursor {
-            Some(cursor) => core.allocate_into(cursor, request, &mut extents)?,
-            None => local::with_cursor(core, |cursor| {
-                core.allocate_into(cursor, request, &mut extents)
-            })?,
-        };
+        self.with_cursor(|core, cursor| core.allocate_into(cursor, request, &mut extents))?;
         extents.iter().for_each(|&extent| self.open.allocated.insert(extent));
         Ok(extents)
     }
@@ -180,14 +170,10 @@ impl<'h> Transaction<'h> {
         reservation: &mut Reservation,
         request: &Request,
     ) -> Result<Extents, AllocError> {
-        let core = &*self.open.core;
-        if !reservation.is_of(core) {
+        if !reservation.is_of(&self.open.core) {
             return Err(RequestError::Foreign.into());
         }
-        let extents = match &mut self.cursor {
-            Some(cursor) => reservation.allocate_by(cursor, request)?,
-            None => local::with_cursor(core, |cursor| reservation.allocate_by(cursor, request))?,
-        };
+        let extents = self.with_cursor(|_, cursor| reservation.allocate_by(cursor, request))?;
         extents.iter().for_each(|&extent| self.open.allocated.insert(extent));
         Ok(extents)
     }
@@ -218,6 +204,15 @@ impl<'h> Transaction<'h> {
         local::with_cursor(core, |cursor| core.mark_allocated(cursor.lane, extent))?;
         self.open.allocated.insert(extent);
         Ok(())
+    }
+
+    /// Calls `work` with the cursor of the handle, or else of this thread.
+    fn with_cursor<T>(&mut self, mut work: impl FnMut(&Core, &mut Cursor) -> T) -> T {
+        let core = &*self.open.core;
+        match &mut self.cursor {
+            Some(cursor) => work(core, cursor),
+            None => local::with_cursor(core, |cursor| work(core, cursor)),
+        }
     }
 
     /// Frees `extent` when the transaction is committed. Its blocks may be committed ones, ones that
