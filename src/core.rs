@@ -276,8 +276,13 @@ impl Core {
     #[inline(always)]
     fn release_now(&self, lane: LaneId, start: u64, len: u64) -> Result<(), ReleaseError> {
         let released = self.bitmap.release(start, len);
-        let len = released.map_or_else(|error| error.released(start), |()| len);
-        self.count_freed(lane, Extent { start, len });
+        match released {
+            Ok(()) => self.count_freed(lane, Extent { start, len }),
+            Err(ReleaseError::Torn { block }) => {
+                self.count_freed(lane, Extent { start, len: block - start });
+            }
+            Err(ReleaseError::Free { .. }) => {}
+        }
         released
     }
 
