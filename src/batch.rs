@@ -3,11 +3,12 @@
 use smallvec::SmallVec;
 
 use crate::bitmap::order_above;
-use crate::core::{Core, NativeWord, WORD_BLOCKS, free_error};
+use crate::core::{Core, NativeWord, WORD_BLOCKS};
 use crate::cursor::Cursor;
 use crate::error::{AllocError, FreeError, FreeManyError, on_device};
 use crate::extent::Extent;
 use crate::lanes::LaneId;
+use crate::release::free_error;
 use crate::request::Request;
 use crate::word::Word;
 

@@ -150,6 +150,9 @@ pub enum RequestError {
     },
 }
 
+// A refused request is answered with it, by value.
+const _: () = assert!(size_of::<RequestError>() <= 32);
+
 /// An extent is not a non-empty range of the device's blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]

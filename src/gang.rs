@@ -6,12 +6,13 @@
 //! stale ones; and each of the ten passes reads what of the summary its order shows.
 
 use crate::bitmap::{Refused, Search, Taken, Wanted, order_above};
-use crate::core::{Core, Native, add};
+use crate::core::{Core, Native};
 use crate::cursor::{Cursor, Nothing};
 use crate::error::AllocError;
 use crate::extent::ExtentList;
 use crate::geometry::Geometry;
 use crate::request::{Effort, Request};
+use crate::scattered::add;
 
 impl Core {
     /// Appends extents to `list` that make up `request`, which takes any.

@@ -62,10 +62,12 @@
 //! request for several blocks. A space-map log takes up to 33 MiB per TiB
 //! more: see there.
 
+mod allocate;
 mod allocator;
 mod batch;
 mod check;
 mod class;
+mod contiguous;
 mod core;
 mod cursor;
 mod delta;
@@ -85,6 +87,7 @@ mod local;
 mod log;
 mod plan;
 mod region;
+mod release;
 mod request;
 mod reservation;
 mod reserves;
@@ -92,6 +95,7 @@ mod resize;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
 mod runs;
+mod scattered;
 mod seen;
 mod shard;
 mod shard_counts;

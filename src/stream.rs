@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use crate::bitmap::order_above;
 use crate::class::Class;
-use crate::core::{Core, LEAF_BLOCKS, Native, WORD_BLOCKS, add};
+use crate::core::{Core, LEAF_BLOCKS, Native, WORD_BLOCKS};
 use crate::cursor::Cursor;
 use crate::error::AllocError;
 use crate::extent::{Extent, ExtentList, Extents};
 use crate::geometry::Geometry;
 use crate::request::Request;
+use crate::scattered::add;
 
 /// A sequence of allocations that belong together (a file that grows, a log, a backup), from
 /// [`Allocator::stream`](crate::Allocator::stream): each begins where the one before ended, as long as

@@ -1,0 +1,191 @@
+//! Layer 5: from a request to the blocks that meet it, wherever they come from.
+
+use crate::bitmap::Lost;
+use crate::core::Core;
+use crate::cursor::{Cursor, Nothing};
+use crate::error::{AllocError, MarkError, on_device};
+use crate::events::Event;
+use crate::extent::{Extent, ExtentList};
+use crate::lanes::LaneId;
+use crate::request::{Effort, Request};
+
+impl Core {
+    /// `len` blocks in one extent.
+    #[inline(always)]
+    pub fn allocate(&self, cursor: &mut Cursor, len: u64) -> Result<Extent, AllocError> {
+        if len == 1
+            && let Some(start) = self.claim_one(cursor)
+            && self.keeps(cursor.lane, Extent { start, len })
+        {
+            let extent = Extent { start, len };
+            self.count_allocated(cursor.lane, extent);
+            return Ok(extent);
+        }
+        self.allocate_elsewhere(cursor, len)
+    }
+
+    /// One block of the word at hand, or else, in a poor neighbourhood, of where one was just freed.
+    #[inline(always)]
+    fn claim_one(&self, cursor: &mut Cursor) -> Option<u64> {
+        let place = cursor.place(1);
+        match self.bitmap.claim_one_in(place.word) {
+            Ok(None) if place.poor => {
+                place.word = place.reuse()?;
+                self.bitmap.claim_one_in(place.word).ok()?
+            }
+            Ok(claimed) => claimed,
+            Err(Lost) => {
+                place.crowded = true;
+                None
+            }
+        }
+    }
+
+    /// The same when the word at hand has nothing.
+    #[inline(never)]
+    fn allocate_elsewhere(&self, cursor: &mut Cursor, len: u64) -> Result<Extent, AllocError> {
+        let request = Request::new(len);
+        request.validate(self.bitmap.blocks())?;
+        let mut result = self.contiguous(cursor, &request);
+        while self.may_retry(cursor, &result, true) {
+            result = self.contiguous(cursor, &request);
+        }
+        result = result.or_else(|error| self.one_of_reserve(cursor, &request, error));
+        result.inspect_err(|error| self.count_refused(cursor.lane, error))
+    }
+
+    /// Appends the extents of `request` to `list`.
+    #[inline]
+    pub fn allocate_into(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+        list: &mut impl ExtentList,
+    ) -> Result<Effort, AllocError> {
+        let mut result = self.allocate_unreserved(cursor, request, list, true);
+        if let Err(error) = result {
+            result = self.allocate_of_reserve(cursor, request, list, error);
+        }
+        result.inspect_err(|error| self.count_refused(cursor.lane, error))
+    }
+
+    /// The same without what is kept for the class of `request`; and without what is spare in escrow, unless
+    /// `spare`.
+    #[inline]
+    pub fn allocate_unreserved(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+        list: &mut impl ExtentList,
+        spare: bool,
+    ) -> Result<Effort, AllocError> {
+        request.validate(self.bitmap.blocks())?;
+        let mut effort = Effort::default();
+        let mut result = self.allocate_now(cursor, request, list, &mut effort);
+        while self.may_retry(cursor, &result, spare) {
+            result = self.allocate_now(cursor, request, list, &mut effort);
+        }
+        result.map(|()| effort)
+    }
+
+    #[inline]
+    pub fn allocate_now(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+        list: &mut impl ExtentList,
+        effort: &mut Effort,
+    ) -> Result<(), AllocError> {
+        if request.scattered {
+            return if request.takes_any_pieces() {
+                self.gang(cursor, request, list, effort)
+            } else {
+                self.scattered(cursor, request, list, effort)
+            };
+        }
+        let extent = self.contiguous(cursor, request)?;
+        if !list.append(extent) {
+            self.give_back(extent);
+            self.count_freed(cursor.lane, extent);
+            return Err(AllocError::OutOfMemory);
+        }
+        Ok(())
+    }
+
+    /// Whether an allocation failed for want of space, and there was some elsewhere that is free now: in the
+    /// quarantine, in escrow, or waiting to be discarded. So whoever tries again does so because others
+    /// freed something.
+    #[inline]
+    fn may_retry<T>(&self, cursor: &Cursor, result: &Result<T, AllocError>, spare: bool) -> bool {
+        let failed = result.as_ref().is_err_and(AllocError::is_want_of_space);
+        let waiting = |core: &Self| core.quarantine.blocks() > 0 && core.collect(cursor.lane) > 0;
+        let escrow =
+            |core: &Self| spare && core.escrow.spare() > 0 && core.collect_escrow(cursor.lane) > 0;
+        let undiscarded =
+            |core: &Self| core.pending.waiting() > 0 && core.skip_discards(cursor.lane) > 0;
+        // All of them: what one of them has may not be enough.
+        failed && waiting(self) | escrow(self) | undiscarded(self)
+    }
+
+    /// Takes exactly `extent`.
+    pub fn mark_allocated(&self, lane: LaneId, extent: Extent) -> Result<(), MarkError> {
+        let (start, len) = on_device(extent, self.bitmap.blocks())?;
+        if let Err(conflict) = self.bitmap.claim(start, len) {
+            let closed = self.aside.held_in(conflict.block, conflict.block + 1) == conflict.block;
+            return Err(match conflict.block {
+                block if closed => MarkError::Closed { block },
+                block => MarkError::AlreadyAllocated { block },
+            });
+        }
+        if !self.keeps(lane, extent) {
+            let block = self.aside.held_in(start, start + len);
+            return Err(MarkError::Closed {
+                block: if block < start + len { block } else { start },
+            });
+        }
+        self.count_allocated(lane, extent);
+        Ok(())
+    }
+
+    /// Whether a claim of `extent` may be kept: not if a part of it is closed. Asked after the claim, so
+    /// that it either began before the region was closed or sees it. A claim that is not kept has left
+    /// nothing free in the closed leaves that it met, so what repeats it gets on.
+    #[inline(always)]
+    pub fn keeps(&self, lane: LaneId, extent: Extent) -> bool {
+        !self.aside.is_active() || self.keeps_looking(lane, extent)
+    }
+
+    #[cold]
+    fn keeps_looking(&self, lane: LaneId, extent: Extent) -> bool {
+        self.aside.keeps(&self.bitmap, extent.start, extent.len, &mut self.moved(lane))
+    }
+
+    pub fn known_to_fail(&self, cursor: &Cursor, least: u64, align: u64) -> bool {
+        cursor.known_to_fail(least, align, |ticket| self.bitmap.still_none(ticket))
+    }
+
+    pub fn remember(&self, cursor: &mut Cursor, nothing: Nothing) {
+        cursor.remember(nothing, |ticket| self.bitmap.still_none(ticket));
+    }
+
+    pub fn failure(&self, requested: u64, align: u64) -> AllocError {
+        // One block fits wherever it is free: do not let the counters contradict the search.
+        let free = if (requested, align) == (1, 1) { 0 } else { self.free_blocks() };
+        if free < requested {
+            AllocError::NoSpace { requested, free }
+        } else {
+            AllocError::NoContiguous { requested, free }
+        }
+    }
+
+    /// Every refusal that somebody is told of is counted here.
+    #[cold]
+    pub fn count_refused(&self, lane: LaneId, error: &AllocError) {
+        let event = match error {
+            AllocError::NoSpace { .. } => Event::NoSpace,
+            AllocError::NoContiguous { .. } => Event::NoContiguous,
+            _ => return,
+        };
+        self.count(event, lane.index());
+    }
+}

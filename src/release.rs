@@ -1,0 +1,152 @@
+//! Layer 5: ways back into the free space.
+
+use crate::bitmap::ReleaseError;
+use crate::core::Core;
+use crate::cursor::Cursor;
+use crate::error::{FreeError, on_device};
+use crate::extent::{Extent, ExtentList, Extents};
+use crate::lanes::LaneId;
+
+impl Core {
+    /// Gives `extent` back, or says why not.
+    #[inline(always)]
+    pub fn free(&self, cursor: &mut Cursor, extent: Extent) -> Result<(), FreeError> {
+        self.release(cursor.lane, extent)?;
+        if extent.len > 1 {
+            self.saw_freed(cursor, extent.start, extent.len);
+        }
+        cursor.freed(extent.start, extent.len);
+        Ok(())
+    }
+
+    /// The same for those who have no cursor.
+    #[inline(always)]
+    pub fn release(&self, lane: LaneId, extent: Extent) -> Result<(), FreeError> {
+        let (start, len) = on_device(extent, self.bitmap.blocks())?;
+        if self.aside.is_active() {
+            return self.release_looking(lane, extent, true);
+        }
+        self.release_now(lane, start, len).map_err(|error| free_error(error, start))
+    }
+
+    /// Frees blocks and counts those that were not free.
+    #[inline(always)]
+    fn release_now(&self, lane: LaneId, start: u64, len: u64) -> Result<(), ReleaseError> {
+        let released = self.bitmap.release(start, len);
+        match released {
+            Ok(()) => self.count_freed(lane, Extent { start, len }),
+            Err(ReleaseError::Torn { block }) => {
+                self.count_freed(lane, Extent { start, len: block - start });
+            }
+            Err(ReleaseError::Free { .. }) => {}
+        }
+        released
+    }
+
+    /// The same while some of the device is closed, or freed blocks are discarded.
+    #[cold]
+    pub fn release_looking(
+        &self,
+        lane: LaneId,
+        extent: Extent,
+        discard: bool,
+    ) -> Result<(), FreeError> {
+        let Extent { start, len } = extent;
+        let block = self.first_unowned(start, start + len);
+        if block < start + len {
+            return Err(FreeError::DoubleFree { block });
+        }
+        let release_rest = |start, len| {
+            if discard && self.pending.has_room(len) {
+                let mut free = |word, bits| self.free_word(lane, word, bits);
+                return self.pending.put(start, len, &mut free);
+            }
+            self.release_now(lane, start, len)
+        };
+        let release = |start, len| {
+            let (rest, left) = self.refill_reserves(start, len);
+            let released = if left == 0 { Ok(()) } else { release_rest(rest, left) };
+            match released {
+                // What is kept for a reserve was freed by us all the same.
+                Err(ReleaseError::Free { .. }) if rest > start => {
+                    Err(ReleaseError::Torn { block: rest })
+                }
+                released => released,
+            }
+        };
+        let moved = &mut self.moved(lane);
+        let released = self.aside.release(&self.bitmap, start, len, moved, release);
+        released.map_err(|error| free_error(error, start))
+    }
+
+    /// Quarantines `extents`, whose free is durable, and lets out a little more than came in.
+    pub fn retire(&self, lane: LaneId, extents: Extents) {
+        self.quarantine.retire(extents);
+        self.quarantine.collect(4, |extent| self.let_out(lane, extent));
+    }
+
+    /// Lets out of the quarantine whatever the guards allow; the number of blocks.
+    pub fn collect(&self, lane: LaneId) -> u64 {
+        self.quarantine.collect_all(|extent| self.let_out(lane, extent))
+    }
+
+    /// Frees what comes out of the quarantine: all of it but the blocks that are free already.
+    pub fn let_out(&self, lane: LaneId, extent: Extent) {
+        self.let_out_by(extent, |part| self.release(lane, part));
+    }
+
+    /// The same past the discarder.
+    pub fn let_out_undiscarded(&self, lane: LaneId, extent: Extent) {
+        self.let_out_by(extent, |part| self.release_looking(lane, part, false));
+    }
+
+    fn let_out_by(&self, extent: Extent, release: impl Fn(Extent) -> Result<(), FreeError>) {
+        let Extent { mut start, len } = extent;
+        let end = start + len;
+        while start < end {
+            match release(Extent { start, len: end - start }) {
+                Ok(()) => return,
+                Err(FreeError::DoubleFree { block }) => {
+                    if block > start && release(Extent { start, len: block - start }).is_err() {
+                        self.conflicts.add(block - start);
+                    }
+                    self.conflicts.add(1);
+                    start = block + 1;
+                }
+                Err(FreeError::Torn { released }) => start += released.len,
+                Err(FreeError::Range(_)) => {
+                    debug_assert!(false, "{extent} was checked when it was freed");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The same for what was allocated and counted, but not told of.
+    pub fn take_back(&self, lane: LaneId, extents: &[Extent]) {
+        extents.iter().for_each(|&extent| self.let_out_undiscarded(lane, extent));
+    }
+
+    /// Undoes a claim of this thread that nobody was told about.
+    pub fn give_back(&self, extent: Extent) {
+        let released = self.bitmap.release(extent.start, extent.len);
+        debug_assert_eq!(released, Ok(()), "blocks we own cannot be free");
+    }
+
+    pub fn give_back_from(&self, list: &mut impl ExtentList, before: usize) {
+        for &extent in &list.extents()[before..] {
+            self.give_back(extent);
+        }
+        list.cut(before);
+    }
+}
+
+/// What to tell about a release from block `start` on that failed.
+pub fn free_error(error: ReleaseError, start: u64) -> FreeError {
+    match error {
+        ReleaseError::Free { block } => FreeError::DoubleFree { block },
+        ReleaseError::Torn { block } => {
+            FreeError::Torn { released: Extent::new(start, block - start) }
+        }
+    }
+}
