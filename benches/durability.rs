@@ -5,6 +5,9 @@
 //! or `bounds` one part. The log files go to the folder in `FREEMAP_BENCH_DIR`, by default a
 //! temporary one, which should be on the device of interest.
 
+#[path = "support/median.rs"]
+mod median;
+
 use std::fs::File;
 use std::hint::black_box;
 use std::io;
@@ -21,6 +24,8 @@ use freemap::{
 use rand::{Rng, RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use rayon::prelude::*;
+
+use self::median::median;
 
 const TIB: u64 = 1 << 28;
 
@@ -46,11 +51,6 @@ fn main() {
             part(&dir);
         }
     }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// A log of a TiB half of whose blocks are used at random, the worst case for anything that encodes

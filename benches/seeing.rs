@@ -1,6 +1,9 @@
 //! What it costs to look: statistics of a device of 16 TiB, and a survey beside a busy thread. Prints
 //! tables; `cargo bench --bench seeing -- stats|survey|beside` for one of them. Wants 2 GiB of memory.
 
+#[path = "support/median.rs"]
+mod median;
+
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -8,6 +11,8 @@ use std::time::{Duration, Instant};
 use freemap::{Allocator, EvacuationRequest, Extent, Handle, Request};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
+
+use self::median::median;
 
 /// 16 TiB of 4 KiB blocks.
 const BLOCKS: u64 = 1 << 32;
@@ -28,11 +33,6 @@ fn main() {
     if wanted("beside") {
         beside();
     }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// Blocks that are allocated, as bitmaps have them: word by word from `word`.

@@ -22,15 +22,19 @@ mod commit;
 mod disk;
 mod engine;
 mod group;
+#[path = "../support/median.rs"]
+mod median;
 mod restart;
 mod stage;
+#[path = "../support/table.rs"]
+mod table;
 mod xor;
 
-use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use comfy_table::{CellAlignment, Table, presets};
+use self::median::median;
+use self::table::{print, row, table};
 
 /// Where a run happens, and how long it may take.
 struct Run {
@@ -83,10 +87,6 @@ fn quantile(mut values: Vec<f64>, share: f64) -> f64 {
     values[((values.len() - 1) as f64 * share).round() as usize]
 }
 
-fn median(values: Vec<f64>) -> f64 {
-    quantile(values, 0.5)
-}
-
 /// What `work` answers, and how long it took.
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let started = Instant::now();
@@ -96,23 +96,4 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 
 fn milliseconds(time: Duration) -> f64 {
     1e3 * time.as_secs_f64()
-}
-
-/// A table with this header.
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(header.iter().copied());
-    table
-}
-
-fn row(table: &mut Table, cells: &[&dyn Display]) {
-    table.add_row(cells.iter().map(ToString::to_string));
-}
-
-fn print(mut table: Table) {
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    println!("{table}");
 }

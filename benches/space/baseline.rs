@@ -15,6 +15,50 @@ pub trait Space {
     fn runs(&self) -> Vec<u64>;
 }
 
+/// An allocator that keeps all free runs, and its rule. A request that fits into none of them is served
+/// piece by piece.
+trait Tree {
+    /// Where the run begins that the rule has for `len` blocks.
+    fn fit(&self, len: u64) -> Option<u64>;
+    /// The run that the rule has for the next piece, where none is long enough.
+    fn piece(&self) -> Option<Extent>;
+    /// Takes the first `len` blocks of the run at `start`.
+    fn take(&mut self, start: u64, len: u64) -> Extent;
+    /// Puts an extent back.
+    fn put(&mut self, extent: Extent);
+    /// The free runs.
+    fn runs(&self) -> &Runs;
+}
+
+impl<T: Tree> Space for T {
+    fn allocate(&mut self, len: u64, extents: &mut Vec<Extent>) -> bool {
+        if let Some(start) = self.fit(len) {
+            extents.push(self.take(start, len));
+            return true;
+        }
+        let before = extents.len();
+        let mut left = len;
+        while left > 0 {
+            let Some(run) = self.piece() else {
+                extents.drain(before..).for_each(|extent| self.put(extent));
+                return false;
+            };
+            let extent = self.take(run.start, run.len.min(left));
+            extents.push(extent);
+            left -= extent.len;
+        }
+        true
+    }
+
+    fn free(&mut self, extent: Extent) {
+        self.put(extent);
+    }
+
+    fn runs(&self) -> Vec<u64> {
+        Tree::runs(self).0.values().copied().collect()
+    }
+}
+
 /// The free runs: start to length.
 struct Runs(BTreeMap<u64, u64>);
 
@@ -70,6 +114,18 @@ impl FirstFit {
         let longest = self.runs.0.range(part * PART..(part + 1) * PART).map(|(_, &len)| len).max();
         self.longest[part as usize] = longest.unwrap_or(0);
     }
+}
+
+impl Tree for FirstFit {
+    fn fit(&self, len: u64) -> Option<u64> {
+        let part = self.longest.iter().position(|&longest| longest >= len)?;
+        let mut runs = self.runs.0.range(part as u64 * PART..);
+        runs.find(|&(_, &run)| run >= len).map(|(&start, _)| start)
+    }
+
+    fn piece(&self) -> Option<Extent> {
+        self.runs.0.first_key_value().map(|(&start, &len)| Extent::new(start, len))
+    }
 
     fn take(&mut self, start: u64, len: u64) -> Extent {
         let (_, rest) = self.runs.take(start, len);
@@ -79,41 +135,15 @@ impl FirstFit {
         }
         Extent::new(start, len)
     }
-}
 
-impl Space for FirstFit {
-    fn allocate(&mut self, len: u64, extents: &mut Vec<Extent>) -> bool {
-        let fits = self.longest.iter().position(|&longest| longest >= len).and_then(|part| {
-            let mut runs = self.runs.0.range(part as u64 * PART..);
-            runs.find(|&(_, &run)| run >= len).map(|(&start, _)| start)
-        });
-        if let Some(start) = fits {
-            let extent = self.take(start, len);
-            extents.push(extent);
-            return true;
-        }
-        let before = extents.len();
-        let mut left = len;
-        while left > 0 {
-            let Some((&start, &run)) = self.runs.0.first_key_value() else {
-                extents.drain(before..).for_each(|extent| self.free(extent));
-                return false;
-            };
-            let extent = self.take(start, run.min(left));
-            extents.push(extent);
-            left -= extent.len;
-        }
-        true
-    }
-
-    fn free(&mut self, extent: Extent) {
+    fn put(&mut self, extent: Extent) {
         let (whole, neighbours) = self.runs.join(extent);
         self.refresh(whole.start);
         neighbours.into_iter().flatten().for_each(|neighbour| self.refresh(neighbour.start));
     }
 
-    fn runs(&self) -> Vec<u64> {
-        self.runs.0.values().copied().collect()
+    fn runs(&self) -> &Runs {
+        &self.runs
     }
 }
 
@@ -128,6 +158,16 @@ impl RangeTree {
     pub fn new(blocks: u64) -> Self {
         Self { runs: Runs(BTreeMap::from([(0, blocks)])), by_len: BTreeSet::from([(blocks, 0)]) }
     }
+}
+
+impl Tree for RangeTree {
+    fn fit(&self, len: u64) -> Option<u64> {
+        self.by_len.range((len, 0)..).next().map(|&(_, start)| start)
+    }
+
+    fn piece(&self) -> Option<Extent> {
+        self.by_len.last().map(|&(len, start)| Extent::new(start, len))
+    }
 
     fn take(&mut self, start: u64, len: u64) -> Extent {
         let (whole, rest) = self.runs.take(start, len);
@@ -135,30 +175,8 @@ impl RangeTree {
         self.by_len.extend(rest.map(|rest| (rest.len, rest.start)));
         Extent::new(start, len)
     }
-}
 
-impl Space for RangeTree {
-    fn allocate(&mut self, len: u64, extents: &mut Vec<Extent>) -> bool {
-        if let Some(&(_, start)) = self.by_len.range((len, 0)..).next() {
-            let extent = self.take(start, len);
-            extents.push(extent);
-            return true;
-        }
-        let before = extents.len();
-        let mut left = len;
-        while left > 0 {
-            let Some(&(run, start)) = self.by_len.last() else {
-                extents.drain(before..).for_each(|extent| self.free(extent));
-                return false;
-            };
-            let extent = self.take(start, run.min(left));
-            extents.push(extent);
-            left -= extent.len;
-        }
-        true
-    }
-
-    fn free(&mut self, extent: Extent) {
+    fn put(&mut self, extent: Extent) {
         let (whole, neighbours) = self.runs.join(extent);
         for neighbour in neighbours.into_iter().flatten() {
             self.by_len.remove(&(neighbour.len, neighbour.start));
@@ -166,7 +184,7 @@ impl Space for RangeTree {
         self.by_len.insert((whole.len, whole.start));
     }
 
-    fn runs(&self) -> Vec<u64> {
-        self.runs.0.values().copied().collect()
+    fn runs(&self) -> &Runs {
+        &self.runs
     }
 }

@@ -14,14 +14,18 @@
 mod ageing;
 mod baseline;
 mod fill;
+#[path = "../support/median.rs"]
+mod median;
 mod pieces;
 mod score;
+#[path = "../support/table.rs"]
+mod table;
 mod trace;
 
-use std::fmt::Display;
 use std::time::Instant;
 
-use comfy_table::{CellAlignment, Table, presets};
+use self::median::median;
+use self::table::{print, row, table};
 
 /// A part of the run by its name; it is given the number of blocks of its device.
 type Part = (&'static str, fn(u64));
@@ -40,27 +44,4 @@ fn main() {
             println!("({:.0} s)", started.elapsed().as_secs_f64());
         }
     }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(header.iter().copied());
-    table
-}
-
-fn row(table: &mut Table, cells: &[&dyn Display]) {
-    table.add_row(cells.iter().map(ToString::to_string));
-}
-
-fn print(mut table: Table) {
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    println!("{table}");
 }

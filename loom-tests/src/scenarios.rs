@@ -206,13 +206,13 @@ fn free<G: Geometry>(index: &Bitmap<G>, start: u64, len: u64) {
     assert_eq!(index.release(start, len), Ok(()), "a rightful free failed");
 }
 
-/// Runs `work` on a thread of the model.
-fn spawn<G: Geometry, T: 'static>(
-    index: &Arc<Bitmap<G>>,
-    work: impl FnOnce(&Bitmap<G>) -> T + 'static,
+/// Runs `work` on a thread of the model, with what the threads share.
+fn spawn<S: 'static, T: 'static>(
+    shared: &Arc<S>,
+    work: impl FnOnce(&S) -> T + 'static,
 ) -> thread::JoinHandle<T> {
-    let index = index.clone();
-    thread::spawn(move || work(&index))
+    let shared = shared.clone();
+    thread::spawn(move || work(&shared))
 }
 
 fn join<T>(handle: thread::JoinHandle<T>) -> T {

@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use rocksdb::DB;
 
-use super::{FAMILY, Freelist, Place, allocate, contents, small_chunks};
+use super::{FAMILY, Freelist, Place, allocate, contents, resum, small_chunks};
 
 /// A freelist of 1000 blocks in chunks of 64, of which 0, 1 and 15 have keys.
 fn freelist(place: &Place) -> Arc<DB> {
@@ -133,10 +133,6 @@ fn descriptions() {
     for len in [9, 63, 65] {
         assert_place(change_meta(|meta| meta.resize(len, 1)), Damaged::Meta);
     }
-    let resum = |meta: &mut Vec<u8>| {
-        let sum = crc32c::crc32c(&meta[..60]);
-        meta[60..].copy_from_slice(&sum.to_le_bytes());
-    };
     let error = change_meta(|meta| {
         meta[13] = 1;
         resum(meta);
@@ -166,8 +162,7 @@ fn descriptions() {
 fn another_chunk_size_than_the_description_says() {
     let error = change_meta(|meta| {
         meta[11] = 7;
-        let sum = crc32c::crc32c(&meta[..60]);
-        meta[60..].copy_from_slice(&sum.to_le_bytes());
+        resum(meta);
     });
     assert_place(error, Damaged::Length { chunk: 0, found: 12, expected: 20 });
 }

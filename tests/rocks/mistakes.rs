@@ -1,5 +1,7 @@
 //! What an engine can do wrong, and how it is told.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use freemap::rocks::{CreateOptions, Integrity, OpenOptions, RocksError, StageError};
 use freemap::{ConfigError, Extent, RocksFreelist, Transaction};
 use rocksdb::{DB, MergeOperands, Options, WriteBatch};
@@ -16,6 +18,12 @@ fn conflict(result: Result<freemap::Lsn, freemap::CommitFailed<'_, StageError>>)
         },
         Ok(_) => None,
     }
+}
+
+/// Asserts that `work` panics; the test goes on.
+#[track_caller]
+fn assert_panics<T>(work: impl FnOnce() -> T) {
+    assert!(catch_unwind(AssertUnwindSafe(work)).is_err());
 }
 
 #[test]
@@ -160,13 +168,12 @@ fn what_rocksdb_surely_did_not_write_gives_the_blocks_back() {
     let result = opened.freelist.commit_with(transaction.freeze(), &impossible, |_| ());
     assert!(matches!(result, Err(StageError::Refused(_))), "{result:?}");
     assert_eq!(opened.allocator.free_blocks(), 1000);
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+    assert_panics(|| {
         let mut transaction = opened.allocator.begin();
         transaction.allocate(10).unwrap();
         let options = rocksdb::WriteOptions::default();
         opened.freelist.commit_with(transaction.freeze(), &options, |_| panic!("not written yet"))
-    }));
-    assert!(panicked.is_err());
+    });
     assert_eq!(opened.allocator.free_blocks(), 1000);
     assert_clean(&opened);
 }
@@ -521,7 +528,7 @@ fn nobody_gets_the_blocks_of_a_thread_that_panicked_in_its_commit() {
     let place = Place::new();
     let opened = place.create(1000, &small_chunks());
     let mut extent = None;
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+    assert_panics(|| {
         let mut transaction = opened.allocator.begin();
         extent = Some(transaction.allocate(10).unwrap());
         let frozen = transaction.freeze();
@@ -529,17 +536,15 @@ fn nobody_gets_the_blocks_of_a_thread_that_panicked_in_its_commit() {
         opened.freelist.stage(&mut batch, frozen.delta()).unwrap();
         opened.freelist.database().write(batch).unwrap();
         panic!("between the write and the word that it is done");
-    }));
-    assert!(panicked.is_err());
+    });
     assert_eq!(opened.allocator.is_allocated(extent.unwrap()), Ok(true));
     assert_clean(&opened);
     // One that was not being committed is rolled back.
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+    assert_panics(|| {
         let mut transaction = opened.allocator.begin();
         transaction.allocate(10).unwrap();
         panic!("before the commit");
-    }));
-    assert!(panicked.is_err());
+    });
     assert_eq!(opened.allocator.free_blocks(), 990);
 }
 
@@ -549,13 +554,12 @@ fn a_panic_before_the_write_keeps_nothing_from_being_freed() {
     let place = Place::new();
     let opened = place.create(1000, &small_chunks());
     allocate(&opened, &[Extent::new(0, 100)]);
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+    assert_panics(|| {
         let mut transaction = opened.allocator.begin();
         transaction.free(Extent::new(0, 50)).unwrap();
         let _frozen = transaction.freeze();
         panic!("before the write");
-    }));
-    assert!(panicked.is_err());
+    });
     assert_clean(&opened);
     free(&opened, &[Extent::new(0, 100)]);
     assert_clean(&opened);

@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use rocksdb::DB;
 
-use super::{FAMILY, Freelist, Place, allocate, assert_clean, bitmap, contents, free};
+use super::{FAMILY, Freelist, Place, allocate, assert_clean, bitmap, contents, free, resum};
 
 /// Many steps: one covers 1 MiB of bitmap.
 const BLOCKS: u64 = (1 << 26) + 12_345;
@@ -148,8 +148,7 @@ fn an_impossible_description_is_refused() {
         let mut meta = sound.clone();
         meta[40] = target;
         meta[48..56].copy_from_slice(&units.to_le_bytes());
-        let sum = crc32c::crc32c(&meta[..60]);
-        meta[60..].copy_from_slice(&sum.to_le_bytes());
+        resum(&mut meta);
         db.put_cf(&family, b"meta", meta).unwrap();
         let refused = rechunk(&db, 128, |_| ControlFlow::Continue(()));
         assert!(matches!(refused, Err(RocksError::Damaged { .. })), "{target}, {units}");

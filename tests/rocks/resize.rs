@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use rocksdb::{DB, SingleThreaded, WriteOptions};
 
-use super::torn::{Objects, copy, log, objects, put};
+use super::torn::{Objects, objects, put, torn_copy};
 use super::{
     FAMILY, Place, allocate, assert_clean, chunks, contents, free, open_database, small_chunks,
 };
@@ -181,18 +181,9 @@ fn a_torn_write_ahead_log_leaves_the_size_of_its_moment() {
     }
     assert!(resizes > 60, "{resizes}");
     drop((opened, db));
-    let whole = std::fs::read(log(place.path())).unwrap();
     let mut sizes = std::collections::BTreeSet::new();
     for round in 0..80 {
-        let torn = copy(place.path());
-        let mut bytes = whole.clone();
-        let at = rng.random_range(0..bytes.len());
-        if round % 2 == 0 {
-            bytes.truncate(at);
-        } else {
-            bytes[at] ^= 1 << rng.random_range(0..8);
-        }
-        std::fs::write(log(torn.path()), bytes).unwrap();
+        let torn = torn_copy(place.path(), round, &mut rng);
         let db: Arc<DB> = Arc::new(open_database(torn.path()));
         let found = objects(&db);
         let opened = RocksFreelist::open(db, FAMILY, &OpenOptions::new()).unwrap();

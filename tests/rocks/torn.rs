@@ -61,8 +61,24 @@ pub fn objects(db: &DB) -> Objects {
         .collect()
 }
 
+/// A copy of the database in `from`, whose newest write-ahead log ends anywhere (in even rounds), or has a
+/// bit turned somewhere (in odd ones).
+pub fn torn_copy(from: &Path, round: u32, rng: &mut Pcg64Mcg) -> Place {
+    let torn = copy(from);
+    let log = log(torn.path());
+    let mut bytes = std::fs::read(&log).unwrap();
+    let at = rng.random_range(0..bytes.len());
+    if round.is_multiple_of(2) {
+        bytes.truncate(at);
+    } else {
+        bytes[at] ^= 1 << rng.random_range(0..8);
+    }
+    std::fs::write(log, bytes).unwrap();
+    torn
+}
+
 /// A copy of the database in `from`.
-pub fn copy(from: &Path) -> Place {
+fn copy(from: &Path) -> Place {
     let place = Place::new();
     for entry in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
         std::fs::copy(entry.path(), place.path().join(entry.file_name())).unwrap();
@@ -71,7 +87,7 @@ pub fn copy(from: &Path) -> Place {
 }
 
 /// The newest write-ahead log.
-pub fn log(path: &Path) -> PathBuf {
+fn log(path: &Path) -> PathBuf {
     let files = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
     files.filter(|file| file.extension().is_some_and(|name| name == "log")).max().unwrap()
 }
@@ -84,18 +100,9 @@ fn a_torn_write_ahead_log_leaves_a_whole_history_up_to_some_transaction() {
     let db = place.database();
     let states = history(&db, &mut rng);
     drop(db);
-    let whole = std::fs::read(log(place.path())).unwrap();
     let mut lengths = std::collections::BTreeSet::new();
     for round in 0..60 {
-        let torn = copy(place.path());
-        let mut bytes = whole.clone();
-        let at = rng.random_range(0..bytes.len());
-        if round % 2 == 0 {
-            bytes.truncate(at);
-        } else {
-            bytes[at] ^= 1 << rng.random_range(0..8);
-        }
-        std::fs::write(log(torn.path()), bytes).unwrap();
+        let torn = torn_copy(place.path(), round, &mut rng);
         let db = Arc::new(open_database(torn.path()));
         let found = objects(&db);
         let length = states.iter().rposition(|state| *state == found);

@@ -91,18 +91,10 @@ impl Device {
     }
 }
 
-fn at<T: 'static>(
-    device: &Arc<Device>,
-    work: impl FnOnce(&Device) -> T + 'static,
-) -> thread::JoinHandle<T> {
-    let device = device.clone();
-    thread::spawn(move || work(&device))
-}
-
 /// A free that began before the leaf was closed ends after it. The claim is one that begins after.
 pub fn a1() {
     let device = Device::new(1, &[]);
-    let freeing = at(&device, |device| device.free(0));
+    let freeing = spawn(&device, |device| device.free(0));
     assert!(device.close(0..1));
     assert_eq!(device.allocate(), None, "the leaf is closed");
     join(freeing);
@@ -115,7 +107,7 @@ pub fn a1() {
 pub fn a2() {
     let device = Device::new(1, &[]);
     assert!(device.close(0..1));
-    let freeing = at(&device, |device| device.free(0));
+    let freeing = spawn(&device, |device| device.free(0));
     device.open(0..1);
     join(freeing);
     device.all_there();
@@ -127,7 +119,7 @@ pub fn a3() {
     assert!(device.close(0..1));
     assert_eq!(device.index.release(0, 1), Ok(()));
     device.owned[0].store(false, Ordering::Relaxed);
-    let claiming = at(&device, |device| device.allocate());
+    let claiming = spawn(&device, |device| device.allocate());
     device.open(0..1);
     join(claiming);
     device.all_there();
@@ -136,7 +128,7 @@ pub fn a3() {
 /// Closing, and taking what is empty, against a claim that may have been there first.
 pub fn a4() {
     let device = Device::new(1, &[0]);
-    let claiming = at(&device, |device| device.allocate());
+    let claiming = spawn(&device, |device| device.allocate());
     assert!(device.close(0..1));
     if !device.take(0) {
         device.open(0..1);
@@ -148,7 +140,7 @@ pub fn a4() {
 /// The same against a free.
 pub fn a5() {
     let device = Device::new(1, &[]);
-    let freeing = at(&device, |device| device.free(0));
+    let freeing = spawn(&device, |device| device.free(0));
     assert!(device.close(0..1));
     if !device.take(0) {
         device.open(0..1);
@@ -161,7 +153,7 @@ pub fn a5() {
 pub fn a6() {
     let device = Device::new(1, &[]);
     assert!(device.close(0..1));
-    let freeing = at(&device, |device| device.free(0));
+    let freeing = spawn(&device, |device| device.free(0));
     device.open(0..1);
     assert!(device.close(0..1));
     if !device.take(0) {
@@ -174,7 +166,7 @@ pub fn a6() {
 /// The device becomes longer, by a node of the summary, beside a search, which finds the new block or says that nothing was there.
 pub fn a7() {
     let device = Device::new(2, &[]);
-    let searching = at(&device, |device| exact(&device.index, 1).ok());
+    let searching = spawn(&device, |device| exact(&device.index, 1).ok());
     device.index.lengthen(3).expect("memory");
     free(&device.index, 2, 1);
     let mine = exact(&device.index, 1).ok();
@@ -185,7 +177,7 @@ pub fn a7() {
 /// The device becomes shorter if nobody has its last block, beside one who takes a block and frees it.
 pub fn a8() {
     let device = Device::new(2, &[0, 1]);
-    let other = at(&device, |device| {
+    let other = spawn(&device, |device| {
         let block = device.allocate();
         if let Some(block) = block {
             device.free(block);
@@ -210,7 +202,7 @@ pub fn a8() {
 pub fn a9() {
     let device = Device::new(1, &[0]);
     assert!(device.close(0..1));
-    let opening = at(&device, |device| device.open(0..1));
+    let opening = spawn(&device, |device| device.open(0..1));
     let closed = device.close(0..1);
     if closed && !device.take(0) {
         device.open(0..1);
@@ -222,7 +214,7 @@ pub fn a9() {
 /// Two leaves are closed and taken together, beside a free in the second.
 pub fn a10() {
     let device = Device::new(2, &[0]);
-    let freeing = at(&device, |device| device.free(1));
+    let freeing = spawn(&device, |device| device.free(1));
     assert!(device.close(0..2));
     if device.aside.take(0..2) {
         (0..2).for_each(|block| device.own(block));
@@ -270,10 +262,7 @@ impl Discards {
 /// A free while the discarder leaves.
 pub fn d1() {
     let device = Discards::new(1);
-    let freeing = {
-        let device = device.clone();
-        thread::spawn(move || device.free())
-    };
+    let freeing = spawn(&device, Discards::free);
     device.pending.set_limit(0, &mut |word, bits| device.let_out(word, bits));
     join(freeing);
     assert_eq!(exact(&device.index, 1), Ok(0), "the block is free");
@@ -283,10 +272,7 @@ pub fn d1() {
 pub fn d2() {
     let device = Discards::new(1);
     device.free();
-    let allocating = {
-        let device = device.clone();
-        thread::spawn(move || device.allocate())
-    };
+    let allocating = spawn(&device, Discards::allocate);
     if let Some((start, len)) = device.pending.take(0, 1) {
         free(&device.index, start, len);
     }

@@ -56,18 +56,10 @@ impl Device {
     }
 }
 
-fn at<T: 'static>(
-    device: &Arc<Device>,
-    work: impl FnOnce(&Device) -> T + 'static,
-) -> thread::JoinHandle<T> {
-    let device = device.clone();
-    thread::spawn(move || work(&device))
-}
-
 /// Two want to be promised the one block that is free.
 pub fn e1() {
     let device = Device::new(1, &[0], &[]);
-    let other = at(&device, |device| device.promise().then(|| device.allocate_promised()));
+    let other = spawn(&device, |device| device.promise().then(|| device.allocate_promised()));
     let mine = device.promise().then(|| device.allocate_promised());
     let both = [mine, join(other)];
     assert_eq!(both.into_iter().flatten().collect::<Vec<_>>(), [0], "one of them gets it");
@@ -77,7 +69,7 @@ pub fn e1() {
 pub fn e2() {
     let device = Device::new(3, &[0], &[1, 2]);
     assert_eq!(device.escrow.take_tokens(2), Ok(()));
-    let other = at(&device, |device| device.allocate_promised());
+    let other = spawn(&device, |device| device.allocate_promised());
     let mine = device.allocate_promised();
     assert_ne!(mine, join(other));
     assert!(device.allocate().is_some(), "the third block is spare");
@@ -88,7 +80,7 @@ pub fn e2() {
 pub fn e3() {
     let device = Device::new(2, &[], &[0, 1]);
     assert_eq!(device.escrow.take_tokens(1), Ok(()));
-    let other = at(&device, |device| device.allocate());
+    let other = spawn(&device, |device| device.allocate());
     let mine = device.allocate_promised();
     assert_ne!(Some(mine), join(other));
 }
@@ -97,8 +89,8 @@ pub fn e3() {
 pub fn e4() {
     let device = Device::new(2, &[], &[0, 1]);
     assert_eq!(device.escrow.take_tokens(1), Ok(()));
-    let looking = at(&device, |device| device.allocate());
-    let promised = at(&device, |device| device.promise().then(|| device.allocate_promised()));
+    let looking = spawn(&device, |device| device.allocate());
+    let promised = spawn(&device, |device| device.promise().then(|| device.allocate_promised()));
     device.escrow.leave_tokens(1);
     let mut got: Vec<u64> = [join(looking), join(promised)].into_iter().flatten().collect();
     got.extend(device.allocate());
@@ -112,7 +104,7 @@ pub fn e5() {
     let device = Device::new(1, &[], &[0]);
     let take =
         |device: &Device| device.escrow.take_tokens(1).is_ok().then(|| device.escrow.take(1));
-    let other = at(&device, take);
+    let other = spawn(&device, take);
     let mine = take(&device);
     let both = [mine, join(other)];
     assert_eq!(both.into_iter().flatten().collect::<Vec<_>>(), [Some((0, 1))]);
@@ -144,10 +136,7 @@ pub fn e6() {
     kept.reserve.add(1);
     kept.aside.activate();
     let kept = Arc::new(kept);
-    let freeing = {
-        let kept = kept.clone();
-        thread::spawn(move || kept.free(1))
-    };
+    let freeing = spawn(&kept, |kept| kept.free(1));
     assert_eq!(kept.reserve.take(1, false), 1);
     let (block, _) = kept.device.escrow.take(1).expect("there is a block for each token");
     kept.reserve.owe(&kept.aside, 1);

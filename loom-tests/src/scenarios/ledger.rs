@@ -5,17 +5,14 @@ use freemap::ledger::{Change, Ledger};
 use loom::sync::Arc;
 use loom::thread;
 
-use super::{allocate, free, index, join};
+use super::{allocate, free, index, join, spawn};
 use crate::geometries::Bit;
 
 /// Blocks 1 to 5 are committed. Two transactions free some of them, 3 among those.
 pub fn l1() {
     let ledger = Arc::new(Ledger::new(vec![0b11_1110]));
     let (one, two) = ([(Extent::new(2, 2), Change::Free)], [(Extent::new(3, 2), Change::Free)]);
-    let other = {
-        let ledger = ledger.clone();
-        thread::spawn(move || ledger.enter(two.into_iter()))
-    };
+    let other = spawn(&ledger, move |ledger| ledger.enter(two.into_iter()));
     let mine = ledger.enter(one.into_iter());
     let expected = match (mine, join(other)) {
         (Ok(()), Err(3)) => 0b11_0010,

@@ -12,9 +12,8 @@ use freemap::{Extent, Extents};
 use loom::cell::Cell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use loom::thread;
 
-use super::join;
+use super::{join, spawn};
 
 /// What a block holds: the object, or whatever its next owner writes there.
 const OBJECT: u64 = 1;
@@ -102,14 +101,6 @@ impl<B: Block + 'static> Device<B> {
     fn collect_thrice(&self) -> Vec<u64> {
         (0..3).flat_map(|_| self.collect()).collect()
     }
-}
-
-fn spawn<S: 'static, T: 'static>(
-    shared: &Arc<S>,
-    work: impl FnOnce(&S) -> T + 'static,
-) -> thread::JoinHandle<T> {
-    let shared = shared.clone();
-    thread::spawn(move || work(&shared))
 }
 
 fn read_beside_a_move<B: Block + 'static>() {
