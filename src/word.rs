@@ -4,7 +4,7 @@
 //! at a multiple of 2^k.
 
 use std::fmt::{Binary, Debug};
-use std::ops::{BitAnd, BitAndAssign, BitOr, BitOrAssign, Not, Shl, Shr};
+use std::ops::{BitAnd, BitAndAssign, BitOr, BitOrAssign, Not, Range, Shl, Shr};
 
 use crate::sync::{RawAtomic, RawU32, RawU64};
 
@@ -158,6 +158,15 @@ pub trait Word:
         (2 << nearest.min(Self::BITS).ilog2()) - 1
     }
 
+    /// The set bits around `index`, which is one of them.
+    #[inline(always)]
+    fn run_around(self, index: u32) -> Range<u32> {
+        debug_assert!(self & Self::bit(index) != Self::ZERO);
+        let unset = !self;
+        let start = Self::BITS - (unset & !(Self::MAX << index)).leading_zeros();
+        start..(unset & (Self::MAX << index)).trailing_zeros()
+    }
+
     /// The places from which `len` set bits follow, where those beyond the lowest `width` bits
     /// count as set: where a run of `len` may begin, as far as this word can tell. O(log len).
     #[inline]
@@ -280,6 +289,11 @@ mod tests {
                     })
                     .fold(0, |orders, order| orders | 1 << order);
                 assert_eq!(word.orders_around(index), naive, "{word:b} at {index}");
+                let run = word.run_around(index);
+                let unset = |&place: &u32| !bit_at(word, place);
+                let start = (0..index).rfind(unset).map_or(0, |place| place + 1);
+                let end = (index..W::BITS).find(unset).unwrap_or(W::BITS);
+                assert_eq!(run, start..end, "{word:b} at {index}");
             }
         }
     }

@@ -85,13 +85,23 @@ impl<G: Geometry> Bitmap<G> {
     #[inline(always)]
     pub(super) fn tell_watchers_of_word(&self, word: usize, mask: G::Word) {
         if !told_at_the_wrong_time()
-            && let Some(awaited) = self.watch.awaited() {
+            && let Some(awaited) = self.watch.awaited()
+        {
             self.lift_for_word(word, mask, awaited);
         }
     }
 
     #[cold]
     fn lift_for_word(&self, word: usize, mask: G::Word, awaited: u64) {
+        // Mostly the word alone says that the run is too short: where it ends on both sides. What was
+        // taken again counts as free here: to lift once too often does no harm.
+        let free = self.word(word).load(Site::LeafLook);
+        let run = (free | mask).run_around(mask.trailing_zeros());
+        let len = run.end - run.start;
+        let inside = run.start > 0 && run.end < G::WORD_BLOCKS;
+        if inside && u64::from(len) < awaited && G::Word::span(run.start, len).has_all(mask) {
+            return;
+        }
         for (place, len) in mask.runs() {
             let start = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
             self.lift_if_awaited(start, u64::from(len), awaited);

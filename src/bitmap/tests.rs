@@ -101,3 +101,44 @@ fn a_guard_alone_does_not_lift_the_watch() {
     assert!(index.still_none(ticket));
     assert_eq!(index.verify().differences, []);
 }
+
+/// A release lifts the watch if and only if the run that it is part of now is as long as somebody waits
+/// for, wherever the run lies in its words.
+fn lifts_for_long_enough_runs<G: Geometry>(seed: u64) {
+    let mut rng = Pcg64Mcg::seed_from_u64(seed);
+    const BLOCKS: u64 = 700;
+    let mut lifts = 0;
+    for _ in 0..4000 {
+        let used = rng.random_range(1..40);
+        let words: Vec<u64> = (0..BLOCKS.div_ceil(32))
+            .map(|_| (0..32).fold(0, |word, _| word << 1 | u64::from(rng.random_range(0..used) > 0)))
+            .collect();
+        let index = Bitmap::<G>::from_words(BLOCKS, 1, |word| {
+            let part = |nth: usize| words.get(nth).copied().unwrap_or(0);
+            let per_word = G::WORD_BLOCKS as usize / 32;
+            G::Word::from_u64((0..per_word).fold(0, |all, nth| {
+                all | part(word * per_word + nth) << (32 * nth)
+            }))
+        });
+        let index = index.unwrap();
+        let len = rng.random_range(1..=3 * u64::from(G::WORD_BLOCKS)).min(BLOCKS);
+        let start = rng.random_range(0..=BLOCKS - len);
+        // Of which some is free, and some is not.
+        for (word, mask) in Bitmap::<G>::words_of(start, len) {
+            index.take_in_word(word, mask);
+        }
+        let awaited = rng.random_range(1..=120);
+        let ticket = index.expect_runs_of(awaited);
+        index.release(start, len).unwrap();
+        let run = index.run_end(start, BLOCKS) - index.run_start(start, 0);
+        assert_eq!(index.still_none(ticket), run < awaited, "{start}+{len}: {run} of {awaited}");
+        lifts += u32::from(run >= awaited);
+    }
+    assert!((500..3500).contains(&lifts), "{lifts}");
+}
+
+#[test]
+fn the_watch_is_lifted_for_runs_that_are_long_enough() {
+    lifts_for_long_enough_runs::<Wide>(1);
+    lifts_for_long_enough_runs::<Narrow>(2);
+}
