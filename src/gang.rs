@@ -6,7 +6,7 @@
 //! stale ones; and each of the ten passes reads what of the summary its order shows.
 
 use crate::bitmap::{Refused, Search, Taken, Wanted, order_above};
-use crate::core::{Core, Native};
+use crate::core::{Core, LEAF_BLOCKS, Native};
 use crate::cursor::{Cursor, Nothing};
 use crate::error::AllocError;
 use crate::extent::ExtentList;
@@ -76,12 +76,15 @@ impl Core {
         };
         let from = request.near.unwrap_or_else(|| self.place_of(cursor, request.len));
         let zone = self.zones.of(request.class.index()).filter(|_| request.near.is_none());
+        let mut order = order_above(request.len).min(Native::MAX_ORDER);
         if let Some(zone) = zone {
             self.gang_in_zones(cursor, request, zone, &mut wanted, effort)?;
         } else if let Some((start, len)) = self.aligned(cursor, request, from) {
             wanted.take(start, len)?;
+        } else if request.len <= LEAF_BLOCKS {
+            // That was a search for this order everywhere.
+            order = order.saturating_sub(1);
         }
-        let mut order = order_above(request.len).min(Native::MAX_ORDER);
         while wanted.left > 0 {
             if order == 0 {
                 wanted.looks = u64::MAX;
