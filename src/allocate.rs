@@ -24,9 +24,16 @@ impl Core {
         self.allocate_elsewhere(cursor, len)
     }
 
-    /// One block of the word at hand, or else, in a poor neighbourhood, of where one was just freed.
+    /// One block of the word at hand, or else, in a poor neighbourhood, of where one was just freed. There,
+    /// what a longer request has left of its run comes before both: nothing else fits into that.
     #[inline(always)]
     fn claim_one(&self, cursor: &mut Cursor) -> Option<u64> {
+        if cursor.place(1).poor
+            && cursor.seen.has_single()
+            && let Some(start) = self.claim_fitting(cursor, 1)
+        {
+            return Some(start);
+        }
         let place = cursor.place(1);
         match self.bitmap.claim_one_in(place.word) {
             Ok(None) if place.poor => {

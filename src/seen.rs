@@ -91,6 +91,12 @@ impl Seen {
         }
     }
 
+    /// Whether a single free block was seen, between blocks in use.
+    #[inline(always)]
+    pub fn has_single(&self) -> bool {
+        self.some[0] & 1 == 1
+    }
+
     /// The shortest run seen of at least `least` blocks, and forgets it. Of runs longer than a leaf,
     /// which are known by whole leaves, one that is too short may be among them.
     #[inline]
@@ -137,6 +143,10 @@ mod tests {
     fn the_shortest_that_will_do_comes_first_and_of_those_the_lowest() {
         let mut seen = Seen::new(0);
         assert_eq!(seen.take(1), None);
+        seen.put(5 * WORD_BLOCKS, 1);
+        assert!(seen.has_single());
+        assert_eq!(seen.take(1), Some(Hint { word: 5, len: 1 }));
+        assert!(!seen.has_single());
         for word in (0..KEPT as u64 + 2).rev() {
             seen.put(word * WORD_BLOCKS + 3, 30);
         }
