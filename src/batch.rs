@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::bitmap::order_above;
-use crate::core::{Core, NativeWord, WORD_BLOCKS};
+use crate::core::{Core, NativeWord, WORD_BLOCKS, runs_in_word};
 use crate::cursor::Cursor;
 use crate::error::{AllocError, FreeError, FreeManyError, on_device};
 use crate::extent::Extent;
@@ -143,10 +143,7 @@ impl Core {
         match group.part {
             Part::Words(extent) => self.release(lane, extent),
             Part::Word(word, mask) if self.aside.is_active() => {
-                let mut runs = mask.runs().map(|(place, len)| {
-                    let start = u64::from(word) * WORD_BLOCKS + u64::from(place);
-                    Extent { start, len: u64::from(len) }
-                });
+                let mut runs = runs_in_word(word as usize, mask);
                 runs.try_for_each(|extent| self.release_looking(lane, extent, true))
             }
             Part::Word(word, mask) => {

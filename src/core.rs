@@ -23,6 +23,7 @@ use crate::shard::Shards;
 use crate::shard_counts::ShardCounts;
 use crate::surveyed::SurveyRecords;
 use crate::sync::{Claim, Counter};
+use crate::word::Word;
 
 /// The geometry of this machine.
 #[cfg(target_has_atomic = "64")]
@@ -190,4 +191,10 @@ impl Core {
     pub fn unowned_in_word(&self, word: usize) -> NativeWord {
         self.aside.held_in_word(word) | self.escrow.look(word) | self.pending.look(word)
     }
+}
+
+/// The runs of set `bits` of word `word`.
+pub fn runs_in_word(word: usize, bits: NativeWord) -> impl Iterator<Item = Extent> {
+    let first = word as u64 * WORD_BLOCKS;
+    bits.runs().map(move |(place, len)| Extent { start: first + u64::from(place), len: len.into() })
 }

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::core::{Core, NativeWord, WORD_BLOCKS};
+use crate::core::{Core, NativeWord, runs_in_word};
 use crate::extent::{Extent, Extents};
 use crate::lanes::LaneId;
 use crate::local;
-use crate::word::Word;
 
 const NANOS: u128 = 1_000_000_000;
 
@@ -273,10 +272,6 @@ impl Core {
 
     /// Frees blocks of one word, that the caller owns, past the discarder.
     pub fn free_word(&self, lane: LaneId, word: usize, bits: NativeWord) {
-        let first = word as u64 * WORD_BLOCKS;
-        for (place, len) in bits.runs() {
-            let (start, len) = (first + u64::from(place), u64::from(len));
-            self.let_out_undiscarded(lane, Extent { start, len });
-        }
+        runs_in_word(word, bits).for_each(|extent| self.let_out_undiscarded(lane, extent));
     }
 }
