@@ -30,7 +30,7 @@ impl Core {
     fn claim_one(&self, cursor: &mut Cursor) -> Option<u64> {
         if cursor.place(1).poor
             && cursor.seen.has_single()
-            && let Some(start) = self.claim_fitting(cursor, 1)
+            && let Some(start) = self.claim_single(cursor)
         {
             return Some(start);
         }

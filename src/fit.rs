@@ -66,6 +66,21 @@ impl Core {
         None
     }
 
+    /// Claims a single free block, between blocks in use, that this handle has seen. Tries no more than it
+    /// remembers.
+    #[inline(never)]
+    pub fn claim_single(&self, cursor: &mut Cursor) -> Option<u64> {
+        while cursor.seen.has_single() {
+            let hint = cursor.seen.take(1)?;
+            if let Some((start, 1)) = self.bitmap.run_in_word(hint.word, 1, 2)
+                && self.bitmap.claim(start, 1).is_ok()
+            {
+                return Some(start);
+            }
+        }
+        None
+    }
+
     /// Remembers the run that a free of `len` blocks from `start` on has completed.
     #[inline]
     pub fn saw_freed(&self, cursor: &mut Cursor, start: u64, len: u64) {

@@ -26,7 +26,7 @@ fn an_aged_device_has_runs_nearly_as_long_as_under_best_fit() {
     let best_fit = mean_run_after_ageing(RangeTree::new(BLOCKS), BLOCKS);
     let first_fit = mean_run_after_ageing(FirstFit::new(BLOCKS), BLOCKS);
     let ours = mean_run_after_ageing(Freemap::new(BLOCKS), BLOCKS);
-    assert!(ours > first_fit && ours > 0.7 * best_fit, "{ours} {first_fit} {best_fit}");
+    assert!(ours > first_fit && ours > 0.8 * best_fit, "{ours} {first_fit} {best_fit}");
 }
 
 #[test]
@@ -39,6 +39,18 @@ fn a_request_takes_the_shortest_run_that_the_handle_has_freed() {
     let mut allocate = |len| handle.allocate(len).unwrap().start;
     assert_eq!([allocate(30), allocate(30), allocate(30)], [3000, 9000, 2000]);
     assert_eq!([allocate(101), allocate(90), allocate(10)], [4000, 1000, 1090]);
+}
+
+#[test]
+fn a_single_block_goes_where_a_longer_request_has_left_one() {
+    let allocator = Allocator::builder(1 << 16).build_allocated().unwrap();
+    let mut handle = allocator.handle();
+    for (start, len) in [(3000, 10), (5000, 101)] {
+        handle.free(Extent::new(start, len)).unwrap();
+    }
+    let mut allocate = |len| handle.allocate(len).unwrap().start;
+    assert_eq!([allocate(1), allocate(100), allocate(1)], [3000, 5000, 5100]);
+    assert_eq!(allocate(1), 3001, "then where the last one was");
 }
 
 #[test]
