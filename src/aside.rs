@@ -16,7 +16,7 @@
 use std::ops::Range;
 
 use crate::bitmap::{Bitmap, ReleaseError};
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, Sparse};
 use crate::mutant::{Mutant, mutated};
 use crate::segmented::{OutOfMemory, Segmented};
 use crate::sync::{AtomicWord, Site};
@@ -42,7 +42,7 @@ pub struct Aside<G: Geometry> {
     /// One bit per leaf: closed.
     closed: Segmented<AtomicWord<u64>>,
     /// A set bit is a block that is set aside.
-    held: Bitmap<G>,
+    held: Bitmap<Sparse<G>>,
 }
 
 /// Some of these leaves are closed already.

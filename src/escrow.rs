@@ -11,7 +11,7 @@
 //! first. So whoever has a token finds a block, however many others search beside him.
 
 use crate::bitmap::{Bitmap, Search};
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, Sparse};
 use crate::mutant::{Mutant, mutated};
 use crate::segmented::OutOfMemory;
 use crate::sync::{AtomicWord, Counter, Site};
@@ -20,7 +20,7 @@ use crate::sync::{AtomicWord, Counter, Site};
 #[derive(Debug)]
 pub struct Escrow<G: Geometry> {
     /// A set bit is a block in escrow.
-    blocks: Bitmap<G>,
+    blocks: Bitmap<Sparse<G>>,
     /// Tokens that no promise holds.
     spare: AtomicWord<u64>,
     /// Blocks put in minus blocks taken out, wrapping: a statistic.

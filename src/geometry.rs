@@ -1,6 +1,7 @@
 //! The sizes of the index as a type, so that the model checker runs the same code on tiny words.
 
 use std::fmt::Debug;
+use std::marker::PhantomData;
 
 use crate::sync::{AtomicWord, Zeroable};
 use crate::word::{OrderSet, Word};
@@ -37,6 +38,10 @@ pub trait Geometry: Send + Sync + Debug + 'static {
     type LeafWords: WordArray<Self::Word>;
     /// The words of one summary node, one per order.
     type NodeWords: WordArray<Self::Word>;
+    /// What leaves are aligned to.
+    type LeafAlign: Zeroable + Send + Sync + Debug + 'static;
+    /// What nodes are aligned to.
+    type NodeAlign: Zeroable + Send + Sync + Debug + 'static;
     /// Blocks per word: the width of the word, less only in models.
     const WORD_BLOCKS: u32;
     /// Children per summary node, at most the width of the word.
@@ -81,6 +86,8 @@ impl Geometry for Wide {
     type Word = u64;
     type LeafWords = [AtomicWord<u64>; 8];
     type NodeWords = [AtomicWord<u64>; 10];
+    type LeafAlign = Align64;
+    type NodeAlign = Align128;
     const WORD_BLOCKS: u32 = 64;
     const FANOUT: usize = 64;
     const LOW_ORDERS: u32 = 2;
@@ -100,8 +107,40 @@ impl Geometry for Narrow {
     type Word = u32;
     type LeafWords = [AtomicWord<u32>; 16];
     type NodeWords = [AtomicWord<u32>; 10];
+    type LeafAlign = Align64;
+    type NodeAlign = Align128;
     const WORD_BLOCKS: u32 = 32;
     const FANOUT: usize = 32;
     const LOW_ORDERS: u32 = 2;
     const FULL: u32 = u32::MAX;
 }
+
+/// The sizes of `G` for a bitmap of which hardly anything is ever touched: aligned to words alone. Zeroed
+/// memory comes from the system untouched only if it need not be aligned to more than the system does by
+/// itself; otherwise it is written to.
+#[derive(Debug)]
+pub struct Sparse<G>(PhantomData<G>);
+
+impl<G: Geometry> Geometry for Sparse<G> {
+    type Word = G::Word;
+    type LeafWords = G::LeafWords;
+    type NodeWords = G::NodeWords;
+    type LeafAlign = ();
+    type NodeAlign = ();
+    const WORD_BLOCKS: u32 = G::WORD_BLOCKS;
+    const FANOUT: usize = G::FANOUT;
+    const LOW_ORDERS: u32 = G::LOW_ORDERS;
+    const FULL: G::Word = G::FULL;
+}
+
+/// A cache line.
+#[derive(Debug)]
+#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
+#[repr(align(64))]
+pub struct Align64;
+
+/// Two cache lines, which are fetched together.
+#[derive(Debug)]
+#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
+#[repr(align(128))]
+pub struct Align128;

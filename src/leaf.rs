@@ -8,8 +8,9 @@ use crate::word::{OrderSet, Word};
 /// 512 blocks in one cache line (in the geometries that ship).
 #[derive(Debug)]
 #[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
-#[repr(align(64))]
+#[repr(C)]
 pub struct Leaf<G: Geometry> {
+    align: [G::LeafAlign; 0],
     words: G::LeafWords,
 }
 
@@ -17,7 +18,7 @@ impl<G: Geometry> Leaf<G> {
     /// A leaf whose word `i` is `value(i)`, 1 = free.
     #[inline]
     pub fn from_fn(value: impl FnMut(usize) -> G::Word) -> Self {
-        Self { words: G::LeafWords::from_fn(value) }
+        Self { align: [], words: G::LeafWords::from_fn(value) }
     }
 
     /// `count` leaves without free blocks, in memory that is not touched.

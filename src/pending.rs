@@ -9,7 +9,7 @@
 //! other.
 
 use crate::bitmap::{Bitmap, ReleaseError};
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, Sparse};
 use crate::mutant::{Mutant, mutated};
 use crate::segmented::OutOfMemory;
 use crate::sync::{AtomicWord, Counter, Site};
@@ -19,7 +19,7 @@ use crate::word::Word;
 #[derive(Debug)]
 pub struct Pending<G: Geometry> {
     /// A set bit is a block that waits.
-    blocks: Bitmap<G>,
+    blocks: Bitmap<Sparse<G>>,
     /// Blocks that may wait; none if there is no discarder.
     limit: AtomicWord<u64>,
     /// Blocks that wait, and those that are just being put in or taken out.

@@ -9,7 +9,7 @@ use crate::geometry::Geometry;
 const LENGTHS: usize = Native::LEAF_BLOCKS + Native::FANOUT;
 const SETS: usize = LENGTHS.div_ceil(64);
 
-/// Runs of one length that are remembered: eight of each take 19 KiB, and find nearly what a tree of
+/// Runs of one length that are remembered: eight of each take 19 KiB, and find about what a tree of
 /// all runs would (`cargo bench --bench space`).
 const KEPT: usize = 8;
 

@@ -11,8 +11,9 @@ use crate::word::{OrderSet, Word, each};
 /// One node: 11 words in two cache lines (in the geometries that ship).
 #[derive(Debug)]
 #[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
-#[repr(C, align(128))]
+#[repr(C)]
 pub struct Node<G: Geometry> {
+    align: [G::NodeAlign; 0],
     guard: AtomicWord<G::Word>,
     has: G::NodeWords,
 }
@@ -22,6 +23,7 @@ impl<G: Geometry> Node<G> {
     #[inline]
     pub fn from_fn(mut has: impl FnMut(u32) -> G::Word) -> Self {
         Self {
+            align: [],
             guard: AtomicWord::new(G::Word::ZERO),
             has: G::NodeWords::from_fn(|order| has(order as u32)),
         }

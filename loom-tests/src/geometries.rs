@@ -13,6 +13,8 @@ macro_rules! tiny {
         impl Geometry for $name {
             type Word = u64;
             type LeafWords = [AtomicWord<u64>; $words];
+            type LeafAlign = ();
+            type NodeAlign = ();
             type NodeWords = [AtomicWord<u64>; $orders];
             const WORD_BLOCKS: u32 = $blocks;
             const FANOUT: usize = $fanout;
