@@ -1,6 +1,6 @@
 //! Layer 5: requests in pieces, as long ones as there are, in few passes. (ZFS calls it a gang block.)
 //!
-//! For each order from that of the request down, one pass over the leaves that may have runs of it, from
+//! If no run is long enough, for each smaller order one pass over the leaves that may have runs of it, from
 //! the handle's place on, takes those runs whole. A leaf that has such a run gives something, and one
 //! that has not is not shown again, so a request looks into no more leaves than it gets pieces, but for
 //! stale ones; and each of the ten passes reads what of the summary its order shows.
@@ -81,8 +81,9 @@ impl Core {
             self.gang_in_zones(cursor, request, zone, &mut wanted, effort)?;
         } else if let Some((start, len)) = self.aligned(cursor, request, from) {
             wanted.take(start, len)?;
-        } else if request.len <= LEAF_BLOCKS {
-            // That was a search for this order everywhere.
+        } else if request.len <= LEAF_BLOCKS && !request.best_fit {
+            // That was a search for this order everywhere. (A best fit passes by what the summary wrongly
+            // says to be longer.)
             order = order.saturating_sub(1);
         }
         while wanted.left > 0 {
