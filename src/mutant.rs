@@ -90,6 +90,8 @@ mutants! {
     SearchIgnoresGuard,
     /// A release measures only the blocks it gave back, not the run they completed.
     EventWrongOrder,
+    /// A release within one word takes its own blocks for the run that it completed.
+    ShortByOwnBlocks,
     /// A rollback over several leaves is not published.
     RunRollbackNoEnsure,
     /// A rollback over several leaves forgets its first word.

@@ -206,6 +206,7 @@ fn order_for(mutant: Mutant) -> Vec<&'static Scenario> {
         FreeNoCheckInCas => &["s4"],
         NoEventValidation | NoEventOnFree | EventBeforeEnsure => &["s5", "w1", "s5b"],
         EventWrongOrder => &["m2", "s5b"],
+        ShortByOwnBlocks => &["m4"],
         WatchAfterSearch | WatchReadBeforeLeaf | WeakWatch | LiftKeepsVersion => {
             &["w1", "s5", "w2"]
         }

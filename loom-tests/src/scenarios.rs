@@ -73,6 +73,7 @@ scenarios! {
     m1 (None) "a free of two blocks that are no neighbours lifts the watch";
     m2 (None) "the same, completing a run between them";
     m3 (None) "two claims of many in one word, free";
+    m4 (Some(4)) "two frees complete a run that ends inside its word";
     s11 (Some(4)) "a rollback moves space past a searcher";
     s12 (Some(4)) "three frees complete a leaf";
     s13 (None) "two-leaf run against claim";

@@ -94,8 +94,9 @@ impl<G: Geometry> Bitmap<G> {
     #[cold]
     fn lift_for_word(&self, word: usize, mask: G::Word, awaited: u64) {
         // Mostly the word alone says that the run is too short: where it ends on both sides. What was
-        // taken again counts as free here: to lift once too often does no harm.
-        let free = self.word(word).load(Site::LeafLook);
+        // taken again counts as free here: to lift once too often does no harm [mutant:
+        // ShortByOwnBlocks].
+        let free = if mutated(Mutant::ShortByOwnBlocks) { G::Word::ZERO } else { self.look(word) };
         let run = (free | mask).run_around(mask.trailing_zeros());
         let len = run.end - run.start;
         let inside = run.start > 0 && run.end < G::WORD_BLOCKS;

@@ -380,6 +380,24 @@ pub fn m2() {
     }
 }
 
+/// Neither of the two blocks is long enough, both together are, and the word says so: only the last to be
+/// freed can see that.
+pub fn m4() {
+    let index = index::<Whole>(4, 1, &[]);
+    let other = spawn(&index, |index| exact(index, 2));
+    let freeing = spawn(&index, |index| free(index, 1, 1));
+    free(&index, 2, 1);
+    join(freeing);
+    match join(other) {
+        Ok(start) => settle(&index, &[(0, 1), (3, 1), (start, 2)]),
+        Err(ticket) => {
+            assert!(!index.still_none(ticket), "two blocks are free, but nobody was told");
+            let found = exact(&index, 2).expect("two blocks are free");
+            settle(&index, &[(0, 1), (3, 1), (found, 2)]);
+        }
+    }
+}
+
 /// Whatever the two find, nobody gets a block that the other has.
 pub fn m3() {
     use freemap::Extent;
