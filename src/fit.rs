@@ -16,10 +16,14 @@ use crate::seen::{ENDLESS, Seen};
 /// Runs that one request tries, at most.
 const TRIED: usize = 32;
 
-/// Blocks asked for from one look at a node to the next: a look takes about a microsecond.
+/// Blocks asked for from one look at a node to the next: a look takes about a microsecond. Twice as many
+/// after each that showed no run shorter than a leaf, up to the second figure: on a device that has
+/// much space there is nothing to look for.
 const LOOK_EVERY: u64 = 256;
+const LOOK_AT_LEAST_EVERY: u64 = 16 * LOOK_EVERY;
 
-/// How far a run is measured that is not longer than a leaf, or was not.
+/// How far a run is measured that is not longer than a leaf, or was not; to either side of what is freed,
+/// a leaf.
 const REACH: u64 = 2 * LEAF_BLOCKS;
 
 impl Core {
@@ -39,11 +43,12 @@ impl Core {
                 continue;
             };
             let long = hint.len >= LEAF_BLOCKS;
-            let most = if long { len } else { REACH };
-            let Some((start, run)) = self.bitmap.run_in_word(hint.word, len, most) else {
-                continue;
+            let found = if long {
+                self.bitmap.run_beyond_word(hint.word).map(|start| (start, hint.len))
+            } else {
+                self.bitmap.run_in_word(hint.word, len, REACH)
             };
-            let run = if long { hint.len.max(run) } else { run };
+            let Some((start, run)) = found else { continue };
             if run > hint.len {
                 seen.put(start, run);
                 continue;
@@ -84,7 +89,7 @@ impl Core {
     /// Remembers the run that a free of `len` blocks from `start` on has completed.
     #[inline]
     pub fn saw_freed(&self, cursor: &mut Cursor, start: u64, len: u64) {
-        let (start, run) = self.bitmap.run_around(start, len, REACH);
+        let (start, run) = self.bitmap.run_around(start, len, LEAF_BLOCKS);
         if self.is_for_bulk(start) {
             cursor.seen.put(start, run);
         }
@@ -100,7 +105,7 @@ impl Core {
     /// did.
     fn look_now_and_then(&self, seen: &mut Seen, len: u64) -> bool {
         seen.asked += len;
-        if seen.asked < LOOK_EVERY {
+        if seen.asked < seen.look_after.max(LOOK_EVERY) {
             return false;
         }
         seen.asked = 0;
@@ -109,11 +114,15 @@ impl Core {
             seen.node = if seen.node + 1 < nodes { seen.node + 1 } else { 0 };
         }
         let (node, from) = (seen.node, seen.place.unwrap_or(0));
+        let mut some = false;
         seen.place = self.bitmap.runs_under(node, from, REACH, |start, len| {
+            some |= len < LEAF_BLOCKS;
             if self.is_for_bulk(start) {
                 seen.put(start, len);
             }
         });
+        let longer = (2 * seen.look_after).clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY);
+        seen.look_after = if some { LOOK_EVERY } else { longer };
         true
     }
 

@@ -31,6 +31,8 @@ pub struct Seen {
     pub place: Option<u32>,
     /// Blocks asked for since.
     pub asked: u64,
+    /// Blocks to be asked for before the next look.
+    pub look_after: u64,
 }
 
 /// A run that was seen.
@@ -64,7 +66,7 @@ fn len_of(class: usize) -> u64 {
 impl Seen {
     /// Nothing seen; the look at the summary begins behind `node`.
     pub fn new(node: usize) -> Self {
-        Self { runs: Vec::new(), some: [0; SETS], node, place: None, asked: 0 }
+        Self { runs: Vec::new(), some: [0; SETS], node, place: None, asked: 0, look_after: 0 }
     }
 
     /// Remembers a run of `len` blocks. Of more than there is room for the highest is
@@ -83,10 +85,11 @@ impl Seen {
         let class = class_of(len);
         let word = (start / WORD_BLOCKS) as u32;
         let runs = &mut self.runs[class];
-        let place = runs.iter().filter(|&&kept| kept < word).count();
-        if place < KEPT && runs[place] != word {
-            runs.copy_within(place..KEPT - 1, place + 1);
-            runs[place] = word;
+        if !runs.contains(&word) {
+            let mut carried = word;
+            for kept in runs {
+                (*kept, carried) = (carried.min(*kept), carried.max(*kept));
+            }
             self.some[class / 64] |= 1 << (class % 64);
         }
     }
@@ -110,8 +113,7 @@ impl Seen {
                 let class = set * 64 + classes.trailing_zeros() as usize;
                 let runs = &mut self.runs[class];
                 let word = runs[0] as usize;
-                runs.copy_within(1.., 0);
-                runs[KEPT - 1] = NONE;
+                *runs = std::array::from_fn(|next| runs.get(next + 1).copied().unwrap_or(NONE));
                 if runs[0] == NONE {
                     self.some[set] &= !(1 << (class % 64));
                 }

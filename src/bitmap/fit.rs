@@ -108,18 +108,36 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// Of the free runs that begin in word `word` (or reach into it from below: then they are cut
-    /// there) and have at least `least` blocks, the shortest: its start and length. Measures up to
-    /// `most`.
+    /// Of the free runs that begin in word `word` and have at least `least` blocks, the shortest: its start
+    /// and length. Measures up to `most`.
     #[inline]
     pub fn run_in_word(&self, word: usize, least: u64, most: u64) -> Option<(u64, u64)> {
         if word >= self.leaf_count() * G::LEAF_WORDS {
             return None; // the device was made shorter
         }
         let free = self.word(word).load(Site::LeafLook);
-        let starts = free & !(free << 1);
+        let mut starts = free & !(free << 1);
+        let last_place = G::Word::bit(G::WORD_BLOCKS - 1);
+        if starts & G::Word::ONE != G::Word::ZERO
+            && word > 0
+            && self.look(word - 1) & last_place != G::Word::ZERO
+        {
+            starts &= !G::Word::ONE;
+        }
         let runs = starts.places().map(|place| self.measure(word, free, place, most));
         runs.filter(|&(_, len)| len >= least).min_by_key(|&(_, len)| len)
+    }
+
+    /// Where the run begins that goes on behind word `word`, which no run that is longer than a word and
+    /// begins there fails to do.
+    #[inline]
+    pub fn run_beyond_word(&self, word: usize) -> Option<u64> {
+        if word >= self.leaf_count() * G::LEAF_WORDS {
+            return None; // the device was made shorter
+        }
+        let free = self.look(word) << (G::Word::BITS - G::WORD_BLOCKS);
+        let inside = (!free).leading_zeros().min(G::WORD_BLOCKS);
+        (inside > 0).then(|| (word as u64 + 1) * u64::from(G::WORD_BLOCKS) - u64::from(inside))
     }
 
     /// Start and length of the run from `place` of `word` on, which held `free`.

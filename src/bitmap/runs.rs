@@ -38,33 +38,42 @@ impl<G: Geometry> Bitmap<G> {
     /// The first allocated block of `from..to`, or `to` (or `from`, if that lies behind it).
     #[inline]
     pub fn run_end(&self, from: u64, to: u64) -> u64 {
-        for piece in Self::pieces(from, to.saturating_sub(from)) {
-            let taken = !self.word(piece.word).load(Site::LeafLook) & piece.mask;
-            if taken != G::Word::ZERO {
-                return Self::first_block(piece, taken);
-            }
+        if from >= to {
+            return from;
         }
-        to.max(from)
+        let width = u64::from(G::WORD_BLOCKS);
+        let mut word = from / width;
+        // What lies before `from` counts as free.
+        let mut free = self.look(word as usize) | !(G::Word::MAX << (from % width) as u32);
+        while free & G::FULL == G::FULL {
+            word += 1;
+            if word * width >= to {
+                return to;
+            }
+            free = self.look(word as usize);
+        }
+        to.min(word * width + u64::from((!free).trailing_zeros()))
     }
 
     /// The start of the run of free blocks that ends before `to`, looking no lower than `floor`;
     /// `to` itself if the block before it is allocated.
     #[inline]
     pub fn run_start(&self, to: u64, floor: u64) -> u64 {
-        let width = u64::from(G::WORD_BLOCKS);
-        let mut to = to;
-        while to > floor {
-            let word = (to - 1) / width;
-            let from = floor.max(word * width);
-            let mask = G::Word::span((from % width) as u32, (to - from) as u32);
-            let taken = !self.word(word as usize).load(Site::LeafLook) & mask;
-            if taken != G::Word::ZERO {
-                let highest = G::Word::BITS - 1 - taken.leading_zeros();
-                return word * width + u64::from(highest) + 1;
-            }
-            to = from;
+        if to <= floor {
+            return floor;
         }
-        floor
+        let width = u64::from(G::WORD_BLOCKS);
+        let mut word = (to - 1) / width;
+        let below = G::Word::span(0, ((to - 1) % width) as u32 + 1);
+        let mut taken = !self.look(word as usize) & below;
+        while taken == G::Word::ZERO {
+            if word * width <= floor {
+                return floor;
+            }
+            word -= 1;
+            taken = !self.look(word as usize) & G::FULL;
+        }
+        floor.max(word * width + u64::from(G::Word::BITS - taken.leading_zeros()))
     }
 
     /// The free blocks of word `word`.
