@@ -44,7 +44,9 @@ impl Core {
             };
             let long = hint.len >= LEAF_BLOCKS;
             let found = if long {
-                self.bitmap.run_beyond_word(hint.word).map(|start| (start, hint.len))
+                let start = self.bitmap.run_beyond_word(hint.word);
+                let start = start.filter(|start| start + len <= self.bitmap.blocks());
+                start.map(|start| (start, hint.len))
             } else {
                 self.bitmap.run_in_word(hint.word, len, REACH)
             };

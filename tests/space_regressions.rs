@@ -186,3 +186,22 @@ fn a_single_hole_is_not_the_end_of_a_longer_run() {
     handle.free(Extent::new(5046, 11)).unwrap();
     assert_eq!(handle.allocate(1).unwrap().start, 5100);
 }
+
+/// The hint of a run that was too long to be measured outlived the run: the last claim went beyond the end of
+/// the device, and panicked.
+#[test]
+fn a_run_that_was_long_ends_with_the_device() {
+    // With these the hint was the last that was left; it depends on when the handle looks for others.
+    for (blocks, len) in [(1 << 18, 11), (1 << 18, 500), ((1 << 16) + 300, 7)] {
+        let allocator = Allocator::new(blocks).unwrap();
+        let mut handle = allocator.handle();
+        let mut taken = 0;
+        while let Ok(extent) = handle.allocate(len) {
+            assert!(extent.start + extent.len <= blocks);
+            taken += len;
+        }
+        assert_eq!(allocator.free_blocks(), blocks - taken);
+        let longest = allocator.free_extents().map(|extent| extent.len).max();
+        assert!(longest.unwrap_or(0) < len, "{longest:?} {len}");
+    }
+}
