@@ -17,8 +17,8 @@ use crate::seen::{ENDLESS, Seen};
 const TRIED: usize = 32;
 
 /// Blocks asked for from one look at a node to the next: a look takes about a microsecond. Twice as many
-/// after each that showed no run shorter than a leaf, up to the second figure: on a device that has
-/// much space there is nothing to look for.
+/// after each that showed no run shorter than a leaf that would have done, up to the second figure: where
+/// there is much space, or only runs that are too short, there is nothing to look for.
 const LOOK_EVERY: u64 = 256;
 const LOOK_AT_LEAST_EVERY: u64 = 16 * LOOK_EVERY;
 
@@ -105,8 +105,8 @@ impl Core {
 
     /// Looks at the next node of the summary, if enough was asked for since the last look; whether it
     /// did.
-    fn look_now_and_then(&self, seen: &mut Seen, len: u64) -> bool {
-        seen.asked += len;
+    fn look_now_and_then(&self, seen: &mut Seen, wanted: u64) -> bool {
+        seen.asked += wanted;
         if seen.asked < seen.look_after.max(LOOK_EVERY) {
             return false;
         }
@@ -118,7 +118,7 @@ impl Core {
         let (node, from) = (seen.node, seen.place.unwrap_or(0));
         let mut some = false;
         seen.place = self.bitmap.runs_under(node, from, REACH, |start, len| {
-            some |= len < LEAF_BLOCKS;
+            some |= (wanted..LEAF_BLOCKS).contains(&len);
             if self.is_for_bulk(start) {
                 seen.put(start, len);
             }
