@@ -17,10 +17,13 @@ use crate::seen::{ENDLESS, Seen};
 const TRIED: usize = 32;
 
 /// Blocks asked for from one look at a node to the next: a look takes about a microsecond. Twice as many
-/// after each that showed no run shorter than a leaf that would have done, up to the second figure: where
-/// there is much space, or only runs that are too short, there is nothing to look for.
+/// after each that showed no run worth remembering, up to the second figure: where there is much space, or
+/// more runs of each length than anybody asks for, there is nothing to look for.
 const LOOK_EVERY: u64 = 256;
-const LOOK_AT_LEAST_EVERY: u64 = 16 * LOOK_EVERY;
+const LOOK_AT_LEAST_EVERY: u64 = 4 * LOOK_EVERY;
+
+/// Nodes that one look passes by, at most, because all under them is free.
+const PASSED: usize = 16;
 
 /// How far a run is measured that is not longer than a leaf, or was not; to either side of what is freed,
 /// a leaf.
@@ -105,26 +108,32 @@ impl Core {
 
     /// Looks at the next node of the summary, if enough was asked for since the last look; whether it
     /// did.
-    fn look_now_and_then(&self, seen: &mut Seen, wanted: u64) -> bool {
-        seen.asked += wanted;
+    fn look_now_and_then(&self, seen: &mut Seen, len: u64) -> bool {
+        seen.asked += len;
         if seen.asked < seen.look_after.max(LOOK_EVERY) {
             return false;
         }
         seen.asked = 0;
         let nodes = self.bitmap.leaf_count().div_ceil(Native::FANOUT);
         if seen.place.is_none() || seen.node >= nodes {
-            seen.node = if seen.node + 1 < nodes { seen.node + 1 } else { 0 };
+            // What is free from before a node until behind it was seen where it begins.
+            let is_whole = |node: usize| node < nodes && self.bitmap.is_whole(node);
+            let mut goes_on = is_whole(seen.node);
+            for _ in 0..PASSED {
+                seen.node = if seen.node + 1 < nodes { seen.node + 1 } else { 0 };
+                goes_on = goes_on && seen.node > 0 && is_whole(seen.node);
+                if !goes_on {
+                    break;
+                }
+            }
         }
         let (node, from) = (seen.node, seen.place.unwrap_or(0));
-        let mut some = false;
+        let mut taught = false;
         seen.place = self.bitmap.runs_under(node, from, REACH, |start, len| {
-            some |= (wanted..LEAF_BLOCKS).contains(&len);
-            if self.is_for_bulk(start) {
-                seen.put(start, len);
-            }
+            taught |= self.is_for_bulk(start) && seen.put(start, len);
         });
         let longer = (2 * seen.look_after).clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY);
-        seen.look_after = if some { LOOK_EVERY } else { longer };
+        seen.look_after = if taught { LOOK_EVERY } else { longer };
         true
     }
 

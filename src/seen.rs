@@ -69,29 +69,31 @@ impl Seen {
         Self { runs: Vec::new(), some: [0; SETS], node, place: None, asked: 0, look_after: 0 }
     }
 
-    /// Remembers a run of `len` blocks. Of more than there is room for the highest is
+    /// Remembers a run of `len` blocks; whether that is news. Of more than there is room for the highest is
     /// forgotten.
     #[inline]
-    pub fn put(&mut self, start: u64, len: u64) {
+    pub fn put(&mut self, start: u64, len: u64) -> bool {
         if self.runs.is_empty() {
             if self.runs.try_reserve_exact(LENGTHS).is_err() {
-                return;
+                return false;
             }
             self.runs.resize(LENGTHS, [NONE; KEPT]);
         }
         if len == 0 {
-            return;
+            return false;
         }
         let class = class_of(len);
         let word = (start / WORD_BLOCKS) as u32;
         let runs = &mut self.runs[class];
-        if !runs.contains(&word) {
-            let mut carried = word;
-            for kept in runs {
-                (*kept, carried) = (carried.min(*kept), carried.max(*kept));
-            }
-            self.some[class / 64] |= 1 << (class % 64);
+        if runs[KEPT - 1] < word || runs.contains(&word) {
+            return false;
         }
+        let mut carried = word;
+        for kept in runs {
+            (*kept, carried) = (carried.min(*kept), carried.max(*kept));
+        }
+        self.some[class / 64] |= 1 << (class % 64);
+        true
     }
 
     /// Whether a single free block was seen, between blocks in use.

@@ -87,10 +87,11 @@ fn limits_are_kept() {
     let allocator = Allocator::new(1 << 20).unwrap();
     let limits = DiscardLimits::new().waiting(1000).batch(100, 3).shortest(4).blocks_per_second(50);
     let mut discarder = allocator.discarder(limits).unwrap();
-    let objects: Vec<Extent> = (0..180).map(|_| allocator.allocate(5).unwrap()).collect();
-    let singles: Vec<Extent> = (0..50).map(|_| allocator.allocate(2).unwrap()).collect();
-    // Every second one, so that none are neighbours.
-    for object in singles.iter().step_by(2) {
+    // None of them neighbours, wherever the allocator would have put them.
+    let mark = |extent| allocator.mark_allocated(extent).map(|()| extent).unwrap();
+    let objects: Vec<Extent> = (0..180).map(|nth| mark(Extent::new(8 * nth, 5))).collect();
+    let pairs: Vec<Extent> = (0..25).map(|nth| mark(Extent::new(2000 + 8 * nth, 2))).collect();
+    for object in &pairs {
         allocator.free(*object).unwrap();
     }
     objects.iter().for_each(|&object| allocator.free(object).unwrap());

@@ -128,6 +128,13 @@ impl<G: Geometry> Bitmap<G> {
         runs.filter(|&(_, len)| len >= least).min_by_key(|&(_, len)| len)
     }
 
+    /// Whether all leaves under level-1 node `node` are shown as entirely free.
+    #[inline]
+    pub fn is_whole(&self, node: usize) -> bool {
+        let whole = self.summary.node(1, node).has(G::MAX_ORDER).load(Site::HasLook);
+        leading_ones(whole) as usize >= G::FANOUT
+    }
+
     /// Where the run begins that goes on behind word `word`, which no run that is longer than a word and
     /// begins there fails to do.
     #[inline]
