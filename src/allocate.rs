@@ -1,7 +1,7 @@
 //! Layer 5: from a request to the blocks that meet it, wherever they come from.
 
 use crate::bitmap::Lost;
-use crate::core::{Core, LEAF_BLOCKS};
+use crate::core::Core;
 use crate::cursor::{Cursor, Nothing};
 use crate::error::{AllocError, MarkError, on_device};
 use crate::events::Event;
@@ -52,17 +52,6 @@ impl Core {
     #[inline(never)]
     fn allocate_elsewhere(&self, cursor: &mut Cursor, len: u64) -> Result<Extent, AllocError> {
         let request = Request::new(len);
-        if (2..=LEAF_BLOCKS).contains(&len)
-            && !self.known_to_fail(cursor, len, 1)
-            && let Some(start) = self.claim_fitting(cursor, len)
-        {
-            let extent = Extent { start, len };
-            self.go_on(cursor, &request, len, start + len - 1);
-            if self.keeps(cursor.lane, extent) {
-                self.count_allocated(cursor.lane, extent);
-                return Ok(extent);
-            }
-        }
         request.validate(self.bitmap.blocks())?;
         let mut result = self.contiguous(cursor, &request);
         while self.may_retry(cursor, &result, true) {

@@ -556,8 +556,8 @@ impl Allocator {
     /// Makes the device longer: `blocks` blocks in all, the new ones free. Handles, guards and
     /// transactions go on meanwhile; nothing is copied, nothing stops. O(new blocks / 64).
     ///
-    /// The first growth reserves address space for a device twice as long, or for `blocks` if that is
-    /// more; memory is taken as blocks become free. Growing, shrinking and closing exclude each other: a
+    /// The first growth takes memory for a device twice as long, or for `blocks` if that is more: a bit
+    /// for a block, and a thirty-second of that. Growing, shrinking and closing exclude each other: a
     /// thread that is stopped in the middle of one has the others answer `Busy`, and delays nobody else.
     ///
     /// With a store, grow through it, so that it knows of the blocks before a transaction does.

@@ -25,10 +25,13 @@ impl Core {
         if self.known_to_fail(cursor, len, align) {
             return Err(self.failure(len, align));
         }
+        let mut found = self.fitting(cursor, request);
         loop {
-            let from = near.unwrap_or_else(|| self.place_of(cursor, len));
-            let found = self.claim_contiguous(cursor, request, from);
-            let (start, len) = found.ok_or_else(|| self.failure(len, align))?;
+            if found.is_none() {
+                let from = near.unwrap_or_else(|| self.place_of(cursor, len));
+                found = self.claim_contiguous(cursor, request, from);
+            }
+            let (start, len) = found.take().ok_or_else(|| self.failure(len, align))?;
             if near.is_none() {
                 self.go_on(cursor, request, len, start + len - 1);
             }
@@ -106,12 +109,6 @@ impl Core {
             });
         }
         let Some(near) = near else {
-            if len > 1
-                && align == 1
-                && let Some(start) = self.claim_fitting(cursor, len)
-            {
-                return Some((start, len));
-            }
             return self.around_cursor(cursor, order, len).map(claimed);
         };
         // Only the first part holds blocks below `near`, which come last in the order.

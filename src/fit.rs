@@ -5,12 +5,14 @@
 //! remembers runs by length (`seen.rs`): those that its own frees complete, what its own claims leave,
 //! and those under the nodes of the summary, at which it looks one after another, now and then when a
 //! request finds no run of exactly its length. What it remembers may be gone, longer or shorter
-//! since; it is measured before it is used. The idea of keeping free space by exact length is that of quick lists
+//! since; it is measured before it is used, or, if it is longer than a leaf, refused by the claim. The idea of keeping free space by exact length is that of quick lists
 //! (Weinstock 1976; Wilson et al. 1995).
 
+use crate::class::Class;
 use crate::core::{Core, LEAF_BLOCKS, Native};
 use crate::cursor::Cursor;
 use crate::geometry::Geometry;
+use crate::request::Request;
 use crate::seen::{ENDLESS, Seen};
 
 /// Runs that one request tries, at most.
@@ -30,6 +32,17 @@ const PASSED: usize = 16;
 const REACH: u64 = 2 * LEAF_BLOCKS;
 
 impl Core {
+    /// Claims a run that fits `request`, if it is one that goes by what was seen.
+    #[inline]
+    pub fn fitting(&self, cursor: &mut Cursor, request: &Request) -> Option<(u64, u64)> {
+        let &Request { len, align, near, best_fit, class, .. } = request;
+        let anywhere = align == 1 && near.is_none() && !best_fit;
+        let bulk = class == Class::BULK || !self.zones.are_set();
+        let goes = anywhere && bulk && (2..=LEAF_BLOCKS).contains(&len);
+        let start = goes.then(|| self.claim_fitting(cursor, len)).flatten()?;
+        Some((start, len))
+    }
+
     /// Claims `len` blocks at the start of a free run that is not much longer, if this handle finds one
     /// soon: at most 32 runs tried and one node looked at.
     pub fn claim_fitting(&self, cursor: &mut Cursor, len: u64) -> Option<u64> {
@@ -132,7 +145,7 @@ impl Core {
         seen.place = self.bitmap.runs_under(node, from, REACH, |start, len| {
             taught |= self.is_for_bulk(start) && seen.put(start, len);
         });
-        let longer = (2 * seen.look_after).clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY);
+        let longer = (2 * seen.look_after.max(LOOK_EVERY)).min(LOOK_AT_LEAST_EVERY);
         seen.look_after = if taught { LOOK_EVERY } else { longer };
         true
     }

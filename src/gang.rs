@@ -79,7 +79,9 @@ impl Core {
         let mut order = order_above(request.len).min(Native::MAX_ORDER);
         if let Some(zone) = zone {
             self.gang_in_zones(cursor, request, zone, &mut wanted, effort)?;
-        } else if let Some((start, len)) = self.aligned(cursor, request, from) {
+        } else if let Some((start, len)) =
+            self.fitting(cursor, request).or_else(|| self.aligned(cursor, request, from))
+        {
             wanted.take(start, len)?;
         } else if request.len <= LEAF_BLOCKS && !request.best_fit {
             // That was a search for this order everywhere. (A best fit passes by what the summary wrongly

@@ -14,7 +14,7 @@ use crate::transaction::Transaction;
 ///
 /// Handles start in different shards, and move on when theirs has nothing that fits. Single blocks that
 /// a handle allocates in sequence lie in sequence as long as there is plenty; where free space is short
-/// (about 98 % full), it takes first single holes that it left itself, then what it has freed last. For
+/// (about 98 % full), it takes first single holes that it has seen, then what it has freed last. For
 /// several blocks it takes the shortest free run of those it has seen that is long enough; it remembers up to
 /// eight of each length, in 19 KiB, from the first such request or free on.
 /// A handle may be dropped or leaked at any time: no block is lost with it, since it holds none. Up to

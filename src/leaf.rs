@@ -21,7 +21,7 @@ impl<G: Geometry> Leaf<G> {
         Self { align: [], words: G::LeafWords::from_fn(value) }
     }
 
-    /// `count` leaves without free blocks, in memory that is not touched.
+    /// `count` leaves without free blocks; [sparse](crate::geometry::Sparse) ones in memory that is not touched.
     pub fn none_free(count: usize) -> Result<Vec<Self>, OutOfMemory> {
         #[cfg(not(loom))]
         return crate::segmented::zeroed(count);

@@ -75,7 +75,8 @@ impl Core {
         let whole = order_above(most).min(Native::MAX_ORDER);
         if *order == u32::MAX && share(request, left, most) == most {
             let one = Request { len: most, scattered: false, ..*request };
-            if let Some(taken) = self.aligned(cursor, &one, from) {
+            let fitting = self.fitting(cursor, &one);
+            if let Some(taken) = fitting.or_else(|| self.aligned(cursor, &one, from)) {
                 return Some(extent(taken));
             }
         }

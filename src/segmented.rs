@@ -96,7 +96,8 @@ pub fn reserved<T>(len: usize) -> Result<Vec<T>, OutOfMemory> {
     Ok(vec)
 }
 
-/// `len` elements of zero bytes, in memory that is not touched: what stays so costs nothing.
+/// `len` elements of zero bytes, in memory that is not touched, so that what stays so costs nothing; but it is
+/// if they are aligned to more than the system aligns by itself.
 #[cfg(not(loom))]
 pub fn zeroed<T: crate::sync::Zeroable>(len: usize) -> Result<Vec<T>, OutOfMemory> {
     T::new_vec_zeroed(len).map_err(|_| OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) })

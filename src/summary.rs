@@ -29,7 +29,7 @@ impl<G: Geometry> Node<G> {
         }
     }
 
-    /// `count` nodes that show nothing, in memory that is not touched.
+    /// `count` nodes that show nothing; [sparse](crate::geometry::Sparse) ones in memory that is not touched.
     pub fn without_runs(count: usize) -> Result<Vec<Self>, OutOfMemory> {
         #[cfg(not(loom))]
         return crate::segmented::zeroed(count);

@@ -5,7 +5,7 @@
 //! that may say "no".
 
 use crate::bitmap::{Pack, Refused, Search, Taken, Wanted, order_above};
-use crate::class::{Class, Zone};
+use crate::class::Zone;
 use crate::core::{Core, LEAF_BLOCKS, Native};
 use crate::cursor::Cursor;
 use crate::extent::Extent;
@@ -20,14 +20,7 @@ impl Core {
         request: &Request,
         zone: &Zone,
     ) -> Option<(u64, u64)> {
-        let &Request { len, align, class, .. } = request;
-        if class == Class::BULK
-            && (2..=LEAF_BLOCKS).contains(&len)
-            && align == 1
-            && let Some(start) = self.claim_fitting(cursor, len)
-        {
-            return Some((start, len));
-        }
+        let &Request { len, align, .. } = request;
         let leaf = self.leaf_in_zones(cursor, request, zone);
         let ranges = || zone.search_order(leaf, self.bitmap.leaf_count(), Native::FANOUT);
         let search = Search { least: len, most: len, align, take: |_| len };

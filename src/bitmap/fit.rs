@@ -16,7 +16,7 @@ const RUNS: usize = 64;
 impl<G: Geometry> Bitmap<G> {
     /// Calls `see` with start and length of free runs that begin under level-1 node `node`: of those
     /// that begin in its leaves from the `from`-th on, which are not entirely free, all that have two
-    /// blocks or more, until it has seen plenty; if `from` is 0, also some of those that begin in
+    /// blocks or more (and single ones at the end of a word), until it has seen plenty; if `from` is 0, also some of those that begin in
     /// leaves which are. The latter are measured by whole leaves, up to the end of the next node, and the others up to
     /// `most`. Repairs what the summary turns out to say wrongly of the entirely free leaves looked at.
     /// Returns where to go on, if the node has more. O(leaves under the node).
@@ -135,8 +135,8 @@ impl<G: Geometry> Bitmap<G> {
         leading_ones(whole) as usize >= G::FANOUT
     }
 
-    /// Where the run begins that goes on behind word `word`, which no run that is longer than a word and
-    /// begins there fails to do.
+    /// Where the run begins that goes on behind word `word`, as every run does that begins there and is
+    /// longer than a word; or where the word does, if it begins before.
     #[inline]
     pub fn run_beyond_word(&self, word: usize) -> Option<u64> {
         if word >= self.leaf_count() * G::LEAF_WORDS {
