@@ -1,7 +1,7 @@
 //! Layer 5: from a request to the blocks that meet it, wherever they come from.
 
 use crate::bitmap::Lost;
-use crate::core::Core;
+use crate::core::{Core, LEAF_BLOCKS};
 use crate::cursor::{Cursor, Nothing};
 use crate::error::{AllocError, MarkError, on_device};
 use crate::events::Event;
@@ -52,8 +52,19 @@ impl Core {
     #[inline(never)]
     fn allocate_elsewhere(&self, cursor: &mut Cursor, len: u64) -> Result<Extent, AllocError> {
         let request = Request::new(len);
+        // Before all else: here most requests for several blocks end.
+        let fits = (2..=LEAF_BLOCKS).contains(&len) && !self.known_to_fail(cursor, len, 1);
+        if fits
+            && let Some(start) = self.claim_fitting(cursor, len)
+            && let Some(extent) = self.settle(cursor, &request, (start, len))
+        {
+            return Ok(extent);
+        }
         request.validate(self.bitmap.blocks())?;
-        let mut result = self.contiguous(cursor, &request);
+        let mut result = match fits {
+            true => self.search(cursor, &request),
+            false => self.contiguous(cursor, &request),
+        };
         while self.may_retry(cursor, &result, true) {
             result = self.contiguous(cursor, &request);
         }

@@ -20,27 +20,47 @@ const REFRESHED: u64 = 4096;
 const RICH: u32 = 6;
 
 impl Core {
+    #[inline]
     pub fn contiguous(&self, cursor: &mut Cursor, request: &Request) -> Result<Extent, AllocError> {
-        let &Request { len, align, near, .. } = request;
-        if self.known_to_fail(cursor, len, align) {
-            return Err(self.failure(len, align));
+        if self.known_to_fail(cursor, request.len, request.align) {
+            return Err(self.failure(request.len, request.align));
         }
-        let mut found = self.fitting(cursor, request);
+        let fitting = self.fitting(cursor, request);
+        match fitting.and_then(|claimed| self.settle(cursor, request, claimed)) {
+            Some(extent) => Ok(extent),
+            None => self.search(cursor, request),
+        }
+    }
+
+    /// The same where no run that was seen will do.
+    pub fn search(&self, cursor: &mut Cursor, request: &Request) -> Result<Extent, AllocError> {
+        let &Request { len, align, near, .. } = request;
         loop {
-            if found.is_none() {
-                let from = near.unwrap_or_else(|| self.place_of(cursor, len));
-                found = self.claim_contiguous(cursor, request, from);
-            }
-            let (start, len) = found.take().ok_or_else(|| self.failure(len, align))?;
-            if near.is_none() {
-                self.go_on(cursor, request, len, start + len - 1);
-            }
-            let extent = Extent { start, len };
-            if self.keeps(cursor.lane, extent) {
-                self.count_allocated(cursor.lane, extent);
+            let from = near.unwrap_or_else(|| self.place_of(cursor, len));
+            let found = self.claim_contiguous(cursor, request, from);
+            let claimed = found.ok_or_else(|| self.failure(len, align))?;
+            if let Some(extent) = self.settle(cursor, request, claimed) {
                 return Ok(extent);
             }
         }
+    }
+
+    /// Makes what was claimed the answer, unless it may not be kept.
+    #[inline]
+    pub fn settle(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+        (start, len): (u64, u64),
+    ) -> Option<Extent> {
+        if request.near.is_none() {
+            self.go_on(cursor, request, len, start + len - 1);
+        }
+        let extent = Extent { start, len };
+        self.keeps(cursor.lane, extent).then(|| {
+            self.count_allocated(cursor.lane, extent);
+            extent
+        })
     }
 
     fn claim_contiguous(
