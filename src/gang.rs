@@ -5,11 +5,13 @@
 //! that has not is not shown again, so a request looks into no more leaves than it gets pieces, but for
 //! stale ones; and each of the ten passes reads what of the summary its order shows.
 
+use std::ops::Range;
+
 use crate::bitmap::{Refused, Search, Taken, Wanted, order_above};
 use crate::core::{Core, LEAF_BLOCKS, Native};
 use crate::cursor::{Cursor, Nothing};
 use crate::error::AllocError;
-use crate::extent::ExtentList;
+use crate::extent::{Extent, ExtentList};
 use crate::geometry::Geometry;
 use crate::request::{Effort, Request};
 use crate::scattered::add;
@@ -92,13 +94,8 @@ impl Core {
             if order == 0 {
                 wanted.looks = u64::MAX;
             }
-            let looks = wanted.looks;
-            for leaves in self.search_order(request, from) {
-                if wanted.left > 0 {
-                    self.bitmap.claim_pieces(order, leaves, &mut wanted)?;
-                }
-            }
-            effort.leaves += looks - wanted.looks;
+            let ranges = self.search_order(request, from).into_iter();
+            self.claim_pieces_in(order, ranges, &mut wanted, effort)?;
             if order == 0 || wanted.left == 0 {
                 break;
             }
@@ -119,6 +116,24 @@ impl Core {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// One pass over `ranges` of leaves for runs of `order`, and what it took.
+    pub fn claim_pieces_in<F: FnMut(Extent) -> Taken>(
+        &self,
+        order: u32,
+        ranges: impl Iterator<Item = Range<usize>>,
+        wanted: &mut Wanted<F>,
+        effort: &mut Effort,
+    ) -> Result<(), Refused> {
+        let looks = wanted.looks;
+        for leaves in ranges {
+            if wanted.left > 0 {
+                self.bitmap.claim_pieces(order, leaves, wanted)?;
+            }
+        }
+        effort.leaves += looks - wanted.looks;
         Ok(())
     }
 }

@@ -61,14 +61,9 @@ impl Core {
         for part in &zone.leaves {
             let mut order = order_above(wanted.left).min(Native::MAX_ORDER);
             while wanted.left > 0 && wanted.looks > 0 {
-                let looks = wanted.looks;
                 let ranges = zone.search_order(leaf, leaf_count, Native::FANOUT);
-                for leaves in ranges.filter(|leaves| part.contains(&leaves.start)) {
-                    if wanted.left > 0 {
-                        self.bitmap.claim_pieces(order, leaves, wanted)?;
-                    }
-                }
-                effort.leaves += looks - wanted.looks;
+                let ranges = ranges.filter(|leaves| part.contains(&leaves.start));
+                self.claim_pieces_in(order, ranges, wanted, effort)?;
                 if order == 0 {
                     break;
                 }
