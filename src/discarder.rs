@@ -197,14 +197,14 @@ impl Discarder {
         }
         let since =
             self.refilled.map_or(Duration::ZERO, |then| now.saturating_duration_since(then));
-        let earned = u128::from(limits.per_second).saturating_mul(since.as_nanos()) / NANOS;
-        self.allowance = u64::try_from(earned)
+        let earned = u128::from(limits.per_second).saturating_mul(since.as_nanos());
+        self.allowance = u64::try_from(earned / NANOS)
             .unwrap_or(u64::MAX)
             .saturating_add(self.allowance)
             .min(limits.batch_blocks);
         // A part of a block that was earned stays so.
-        let part = u128::from(limits.per_second).saturating_mul(since.as_nanos()) % NANOS;
-        let part = Duration::from_nanos((part / u128::from(limits.per_second)) as u64);
+        let part = earned % NANOS / u128::from(limits.per_second);
+        let part = Duration::from_nanos(part as u64);
         self.refilled = now.checked_sub(part).or(Some(now));
         if self.allowance == 0 {
             let pause =
