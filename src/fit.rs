@@ -5,8 +5,8 @@
 //! remembers runs by length (`seen.rs`): those that its own frees complete, what its own claims leave,
 //! and those under the nodes of the summary, at which it looks one after another, now and then when a
 //! request finds no run of exactly its length. What it remembers may be gone, longer or shorter
-//! since; it is measured before it is used, or, if it is longer than a leaf, refused by the claim. The idea of keeping free space by exact length is that of quick lists
-//! (Weinstock 1976; Wilson et al. 1995).
+//! since; it is measured before it is used, or, if it is longer than a leaf, refused by the claim. The
+//! idea of keeping free space by exact length is that of quick lists (Weinstock 1976; Wilson et al. 1995).
 
 use crate::class::Class;
 use crate::core::{Core, LEAF_BLOCKS, Native};
@@ -21,7 +21,7 @@ const TRIED: usize = 32;
 /// Blocks asked for from one look at a node to the next: a look takes about a microsecond. Twice as many
 /// after each that showed no run worth remembering, up to the second figure: where there is much space, or
 /// more runs of each length than anybody asks for, there is nothing to look for.
-const LOOK_EVERY: u64 = 256;
+pub const LOOK_EVERY: u64 = 256;
 const LOOK_AT_LEAST_EVERY: u64 = 4 * LOOK_EVERY;
 
 /// Nodes that one look passes by, at most, because all under them is free.
@@ -123,7 +123,7 @@ impl Core {
     /// did.
     fn look_now_and_then(&self, seen: &mut Seen, len: u64) -> bool {
         seen.asked += len;
-        if seen.asked < seen.look_after.max(LOOK_EVERY) {
+        if seen.asked < seen.look_after {
             return false;
         }
         seen.asked = 0;
@@ -145,7 +145,7 @@ impl Core {
         seen.place = self.bitmap.runs_under(node, from, REACH, |start, len| {
             taught |= self.is_for_bulk(start) && seen.put(start, len);
         });
-        let longer = (2 * seen.look_after.max(LOOK_EVERY)).min(LOOK_AT_LEAST_EVERY);
+        let longer = (2 * seen.look_after).min(LOOK_AT_LEAST_EVERY);
         seen.look_after = if taught { LOOK_EVERY } else { longer };
         true
     }

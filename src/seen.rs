@@ -2,6 +2,7 @@
 //! without a search: hints, all of which may be wrong by the time they are used.
 
 use crate::core::{LEAF_BLOCKS, Native, WORD_BLOCKS};
+use crate::fit::LOOK_EVERY;
 use crate::geometry::Geometry;
 
 /// Runs of up to a leaf are told apart block by block, longer ones by whole leaves, and those that are
@@ -66,7 +67,14 @@ fn len_of(class: usize) -> u64 {
 impl Seen {
     /// Nothing seen; the look at the summary begins behind `node`.
     pub fn new(node: usize) -> Self {
-        Self { runs: Vec::new(), some: [0; SETS], node, place: None, asked: 0, look_after: 0 }
+        Self {
+            runs: Vec::new(),
+            some: [0; SETS],
+            node,
+            place: None,
+            asked: 0,
+            look_after: LOOK_EVERY,
+        }
     }
 
     /// Remembers a run of `len` blocks; whether that is news. Of more than there is room for the highest is

@@ -16,9 +16,10 @@ const RUNS: usize = 64;
 impl<G: Geometry> Bitmap<G> {
     /// Calls `see` with start and length of free runs that begin under level-1 node `node`: of those
     /// that begin in its leaves from the `from`-th on, which are not entirely free, all that have two
-    /// blocks or more (and single ones at the end of a word), until it has seen plenty; if `from` is 0, also some of those that begin in
-    /// leaves which are. The latter are measured by whole leaves, up to the end of the next node, and the others up to
-    /// `most`. Repairs what the summary turns out to say wrongly of the entirely free leaves looked at.
+    /// blocks or more (and single ones at the end of a word), until it has seen plenty; if `from` is 0,
+    /// also some of those that begin in leaves which are. The latter are measured by whole leaves, up to
+    /// the end of the next node, and the others up to `most`. Repairs what the summary turns out to say
+    /// wrongly of the entirely free leaves looked at.
     /// Returns where to go on, if the node has more. O(leaves under the node).
     pub fn runs_under(
         &self,
@@ -89,18 +90,11 @@ impl<G: Geometry> Bitmap<G> {
     fn see_in_leaf(&self, leaf: usize, most: u64, see: &mut impl FnMut(u64, u64)) {
         let first = leaf * G::LEAF_WORDS;
         let last_place = G::Word::bit(G::WORD_BLOCKS - 1);
-        let mut before = match first.checked_sub(1) {
-            Some(word) => self.word(word).load(Site::LeafLook),
-            None => G::Word::ZERO,
-        };
+        let mut before = self.look_before(first);
         for word in first..first + G::LEAF_WORDS {
             let free = self.word(word).load(Site::LeafLook);
-            let goes_on = before & last_place != G::Word::ZERO;
+            let starts = begins::<G>(before, free) & (free >> 1 | last_place);
             before = free;
-            let mut starts = free & !(free << 1) & (free >> 1 | last_place);
-            if goes_on {
-                starts &= !G::Word::ONE;
-            }
             for place in starts.places() {
                 let (start, len) = self.measure(word, free, place, most);
                 see(start, len);
@@ -116,16 +110,15 @@ impl<G: Geometry> Bitmap<G> {
             return None; // the device was made shorter
         }
         let free = self.word(word).load(Site::LeafLook);
-        let mut starts = free & !(free << 1);
-        let last_place = G::Word::bit(G::WORD_BLOCKS - 1);
-        if starts & G::Word::ONE != G::Word::ZERO
-            && word > 0
-            && self.look(word - 1) & last_place != G::Word::ZERO
-        {
-            starts &= !G::Word::ONE;
-        }
+        let starts = begins::<G>(self.look_before(word), free);
         let runs = starts.places().map(|place| self.measure(word, free, place, most));
         runs.filter(|&(_, len)| len >= least).min_by_key(|&(_, len)| len)
+    }
+
+    /// The free blocks of the word below word `word`; none below the first.
+    #[inline]
+    fn look_before(&self, word: usize) -> G::Word {
+        word.checked_sub(1).map_or(G::Word::ZERO, |word| self.look(word))
     }
 
     /// Whether all leaves under level-1 node `node` are shown as entirely free.
@@ -166,6 +159,12 @@ impl<G: Geometry> Bitmap<G> {
         let end = self.run_end(start + len, self.blocks().min(start + len + reach));
         (from, end.saturating_sub(from))
     }
+}
+
+/// Where in `free` runs begin, `before` being the word below.
+#[inline(always)]
+fn begins<G: Geometry>(before: G::Word, free: G::Word) -> G::Word {
+    free & !(free << 1 | before >> (G::WORD_BLOCKS - 1))
 }
 
 /// Set bits from bit 0 up.
