@@ -61,10 +61,8 @@ impl Core {
             return Ok(extent);
         }
         request.validate(self.bitmap.blocks())?;
-        let mut result = match fits {
-            true => self.search(cursor, &request),
-            false => self.contiguous(cursor, &request),
-        };
+        let mut result =
+            if fits { self.search(cursor, &request) } else { self.contiguous(cursor, &request) };
         while self.may_retry(cursor, &result, true) {
             result = self.contiguous(cursor, &request);
         }

@@ -20,6 +20,7 @@ const REFRESHED: u64 = 4096;
 const RICH: u32 = 6;
 
 impl Core {
+    /// One extent for `request`.
     #[inline]
     pub fn contiguous(&self, cursor: &mut Cursor, request: &Request) -> Result<Extent, AllocError> {
         if self.known_to_fail(cursor, request.len, request.align) {

@@ -12,10 +12,8 @@ use crate::bitmap::Bitmap;
 use crate::core::{Core, LEAF_BLOCKS, Native, WORD_BLOCKS};
 use crate::extent::Extent;
 use crate::geometry::Geometry;
+use crate::survey::STEP_BLOCKS;
 use crate::word::Word;
-
-/// How far [`EvacuationPlanner::finish`] goes in one step: 128 MiB of 4 KiB blocks.
-const STEP_BLOCKS: u64 = 1 << 15;
 
 /// What to look for with [`Allocator::plan_evacuation`](crate::Allocator::plan_evacuation).
 ///

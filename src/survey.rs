@@ -10,8 +10,8 @@ use crate::runs::Runs;
 use crate::surveyed::Found;
 use crate::word::Word;
 
-/// How far [`Survey::finish`] goes in one step: 128 MiB of 4 KiB blocks.
-const STEP_BLOCKS: u64 = 1 << 15;
+/// How far a walk over the device that is to be finished goes in one step: 128 MiB of 4 KiB blocks.
+pub const STEP_BLOCKS: u64 = 1 << 15;
 
 /// A walk over the bitmap that counts the maximal free runs by their length, from
 /// [`Allocator::survey`](crate::Allocator::survey). It goes as far as it is told each time, stops
