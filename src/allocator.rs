@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
-use rayon::prelude::*;
 
 use crate::aside::Aside;
 use crate::bitmap::{Bitmap, OutOfMemory, Verification};
@@ -233,11 +232,10 @@ impl Builder {
         let wanted = shards.unwrap_or(threads * SHARDS_PER_THREAD);
         let shards = Shards::new::<Native>(blocks, wanted);
         let memory = |OutOfMemory { bytes }| ConfigError::OutOfMemory { bytes: bytes as u64 };
-        let bitmap = Bitmap::from_words(blocks, shards.height(), free).map_err(memory)?;
-        let leaf_count = bitmap.leaf_count();
-        let free_in = |shard| bitmap.count_free_in(shards.leaves(shard, leaf_count));
-        let at_start = (0..shards.count(leaf_count)).into_par_iter().map(free_in).collect();
-        let shard_order = (shards.shard_leaves() as u64 * LEAF_BLOCKS).ilog2();
+        let (height, shard_leaves) = (shards.height(), shards.shard_leaves());
+        let (bitmap, at_start) =
+            Bitmap::counted_from_words(blocks, height, shard_leaves, free).map_err(memory)?;
+        let shard_order = (shard_leaves as u64 * LEAF_BLOCKS).ilog2();
         let shard_counts = ShardCounts::new(shard_order, at_start).map_err(memory)?;
         let aside = Aside::new(blocks).map_err(memory)?;
         let surveyed = SurveyRecords::new(shards.count(bitmap.leaf_count())).map_err(memory)?;

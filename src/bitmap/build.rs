@@ -21,15 +21,27 @@ struct Contents {
 }
 
 impl<G: Geometry> Bitmap<G> {
-    /// An index of `blocks` blocks whose word `i` is `free(i)`, 1 = free; bits beyond the device
-    /// are ignored. `height` is the number of summary levels, at least 1.
-    ///
-    /// Writes the bitmap once; memory beside it is 1/32 of it, and 1/16 more while it is built.
+    /// See [`Bitmap::counted_from_words`].
+    #[cfg(any(test, loom))]
     pub fn from_words(
         blocks: u64,
         height: usize,
         free: impl Fn(usize) -> G::Word + Sync,
     ) -> Result<Self, OutOfMemory> {
+        Self::counted_from_words(blocks, height, 1, free).map(|(index, _)| index)
+    }
+
+    /// An index of `blocks` blocks whose word `i` is `free(i)`, 1 = free; bits beyond the device
+    /// are ignored. `height` is the number of summary levels, at least 1.
+    /// And how many blocks are free in each `shard_leaves` leaves, at least 1.
+    ///
+    /// Writes the bitmap once; memory beside it is 1/32 of it, and 1/16 more while it is built.
+    pub fn counted_from_words(
+        blocks: u64,
+        height: usize,
+        shard_leaves: usize,
+        free: impl Fn(usize) -> G::Word + Sync,
+    ) -> Result<(Self, Vec<u64>), OutOfMemory> {
         let () = G::CONSISTENT;
         let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
         let node_count = leaf_count.div_ceil(G::FANOUT);
@@ -56,15 +68,18 @@ impl<G: Geometry> Bitmap<G> {
             contents.par_chunks(G::FANOUT).with_min_len(64).map(node).collect_into_vec(&mut nodes);
         }
         debug_assert_eq!(nodes.len(), node_count);
-        let free_at_start = contents.iter().map(|leaf| u64::from(leaf.free)).sum();
-        Ok(Self {
+        let free_in = |leaves: &[Contents]| leaves.iter().map(|leaf| u64::from(leaf.free)).sum::<u64>();
+        let mut counts = reserved::<u64>(leaf_count.div_ceil(shard_leaves))?;
+        counts.extend(contents.chunks(shard_leaves).map(free_in));
+        let index = Self {
             leaves: Segmented::new(leaves),
             summary: Summary::new(nodes, height)?,
             watch: Watch::default(),
             events: Events::default(),
             blocks: AtomicWord::new(blocks),
-            free_at_start,
-        })
+            free_at_start: counts.iter().sum(),
+        };
+        Ok((index, counts))
     }
 }
 

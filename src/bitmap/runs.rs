@@ -25,11 +25,6 @@ impl<G: Geometry> Bitmap<G> {
         (0..=G::MAX_ORDER).rev().find(|&order| node.may_have(order) != G::Word::ZERO)
     }
 
-    /// Number of free blocks in `leaves`, counted.
-    pub fn count_free_in(&self, leaves: std::ops::Range<usize>) -> u64 {
-        leaves.map(|leaf| u64::from(self.leaves[leaf].count_free())).sum()
-    }
-
     /// Whether all of `start..start + len` is free.
     pub fn is_free(&self, start: u64, len: u64) -> bool {
         self.run_end(start, start + len) == start + len
