@@ -129,6 +129,9 @@ impl Core {
                 })
             });
         }
+        if !self.bitmap.shows(order) {
+            return None;
+        }
         let Some(near) = near else {
             return self.around_cursor(cursor, order, len).map(claimed);
         };

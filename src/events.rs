@@ -30,14 +30,16 @@ pub enum Event {
 
 const EVENTS: usize = Event::ShardSurvey as usize + 1;
 
-/// Counters for all events.
+/// Counters for all events, out of the way of what holds them: half a page, and hardly ever looked at.
 #[derive(Debug)]
-pub struct Events([CachePadded<[Counter; EVENTS]>; STRIPES]);
+pub struct Events(Box<[CachePadded<[Counter; EVENTS]>; STRIPES]>);
 
 /// All zero.
 impl Default for Events {
+    #[inline(never)]
     fn default() -> Self {
-        Self(std::array::from_fn(|_| CachePadded::new(std::array::from_fn(|_| Counter::new(0)))))
+        let stripe = |_| CachePadded::new(std::array::from_fn(|_| Counter::new(0)));
+        Self(Box::new(std::array::from_fn(stripe)))
     }
 }
 
@@ -55,6 +57,11 @@ impl Events {
     #[inline]
     pub fn count_roughly(&self, event: Event, place: usize) {
         self.0[place % STRIPES][event as usize].add_as_owner(1);
+    }
+
+    /// Bytes that they take.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.0)
     }
 
     /// How often `event` happened. Exact while nothing runs.

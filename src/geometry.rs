@@ -6,6 +6,9 @@ use std::marker::PhantomData;
 use crate::sync::{AtomicWord, Zeroable};
 use crate::word::{OrderSet, Word};
 
+/// Room for one element per order, and one more, in all geometries.
+pub const MOST_ORDERS: usize = 16;
+
 /// A fixed array of atomic words.
 pub trait WordArray<W: Word>: Zeroable + Send + Sync + Debug + 'static {
     /// Number of words.
@@ -73,7 +76,7 @@ pub trait Geometry: Send + Sync + Debug + 'static {
             "a node has one word per order"
         );
         assert!(Self::LOW_ORDERS <= Self::MAX_ORDER + 1);
-        assert!(Self::MAX_ORDER < 16, "repairs keep one word per order");
+        assert!(Self::MAX_ORDER + 2 <= MOST_ORDERS as u32, "see MOST_ORDERS");
         assert!(Self::LEAF_WORDS <= 32, "leaf::orders keeps one bit per word in a u32");
     };
 }

@@ -68,13 +68,17 @@ impl<G: Geometry> Leaf<G> {
         self.words_with(order, site) != 0
     }
 
-    /// The orders of all aligned runs in the leaf. One pass over the words.
+    /// The orders of all aligned runs in the leaf: always those from 0 up to the largest. One pass over the
+    /// words, of which most are empty where space is short.
     #[inline]
     pub fn orders(&self, site: Site) -> OrderSet {
         let mut orders = 0;
         let mut full = 0u32;
         for (i, word) in self.words().iter().enumerate() {
             let word = word.load(site);
+            if word == G::Word::ZERO {
+                continue;
+            }
             full |= u32::from(word == G::FULL) << i;
             orders |= word.orders();
         }

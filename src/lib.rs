@@ -106,6 +106,7 @@ mod store;
 mod stream;
 mod survey;
 mod surveyed;
+mod tops;
 mod transaction;
 mod words;
 mod zones;

@@ -44,10 +44,16 @@ mutants! {
     UpIgnoresGuard,
     /// A restored bit does not disturb the watch.
     RestoreNoEvent,
+    /// A restored bit disturbs those only who wait for a run that holds an aligned one of its order.
+    RestoreWrongOrder,
     /// The guard is released after the restore, before the levels above and the watch.
     GuardReleasedBeforeEnsureUp,
     /// The second look reads the child's guard before its order word.
     ReadGuardThenHas,
+    /// A top node is counted whenever it shows one more child, not only with the first.
+    CountTopWithEveryChild,
+    /// A top node that shows nothing any more is still counted.
+    NeverUncountTop,
     /// The summary is published before the leaf changes.
     SetBeforeLeaf,
     /// Publishing stops at level 1.

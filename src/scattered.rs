@@ -82,10 +82,9 @@ impl Core {
         }
         *order = whole.min(*order);
         while 1 << *order >= least {
-            let taken = self
-                .search_order(request, from)
-                .into_iter()
-                .find_map(|leaves| self.bitmap.claim_around(*order, leaves, Pack::Tight, &search));
+            let claim = |leaves| self.bitmap.claim_around(*order, leaves, Pack::Tight, &search);
+            let ranges = self.bitmap.shows(*order).then(|| self.search_order(request, from));
+            let taken = ranges.into_iter().flatten().find_map(claim);
             if let Some(taken) = taken {
                 return Some(extent(taken));
             }

@@ -6,6 +6,7 @@ use crate::geometry::{Geometry, WordArray};
 use crate::mutant::{Mutant, mutated};
 use crate::segmented::{OutOfMemory, Segmented, reserved};
 use crate::sync::{AtomicWord, Site};
+use crate::tops::Tops;
 use crate::word::{OrderSet, Word, each};
 
 /// One node: 11 words in two cache lines (in the geometries that ship).
@@ -51,7 +52,7 @@ impl<G: Geometry> Node<G> {
 
     /// Which of `orders` the node does not say that the child of `bit` may have.
     ///
-    /// The reads pair with the clear in `Bitmap::repair`: they must not be satisfied before the
+    /// The reads pair with the clear in `Summary::clear`: they must not be satisfied before the
     /// release in the leaf is visible [mutant: WeakSetterAfterLeaf], nor before those one level
     /// below [mutant: WeakSetterBetweenLevels].
     #[inline(always)]
@@ -60,14 +61,6 @@ impl<G: Geometry> Node<G> {
         let low = (0..G::LOW_ORDERS).fold(0, |set, order| set | lacks(order) << order);
         let high = orders >> G::LOW_ORDERS << G::LOW_ORDERS;
         each(high).fold(low & orders, |set, order| set | lacks(order) << order)
-    }
-
-    /// Says that the child of `bit` may have `orders`.
-    #[inline]
-    pub fn set(&self, bit: G::Word, orders: OrderSet) {
-        for order in each(orders) {
-            self.has(order).fetch_or(bit, Site::HasSet);
-        }
     }
 
     /// The children that a searcher for `order` must not pass by: read the order's word first and
@@ -107,6 +100,7 @@ impl Look {
 pub struct Summary<G: Geometry> {
     /// Level 1, then level 2, and so on.
     levels: Vec<Segmented<Node<G>>>,
+    tops: Tops,
 }
 
 /// What a search of the summary came to.
@@ -143,7 +137,17 @@ impl<G: Geometry> Summary<G> {
             }));
             levels.push(level);
         }
-        Ok(Self { levels: levels.into_iter().map(Segmented::new).collect() })
+        let new = Self::without_runs(levels);
+        for order in 0..=G::MAX_ORDER {
+            new.tops_with(order).for_each(|top| new.tops.add(top, order));
+        }
+        Ok(new)
+    }
+
+    /// `levels` of nodes that show nothing, and are not looked at.
+    pub fn without_runs(levels: Vec<Vec<Node<G>>>) -> Self {
+        let levels = levels.into_iter().map(Segmented::new).collect();
+        Self { levels, tops: Tops::default() }
     }
 
     /// Makes room for the nodes over `leaf_count` leaves. Those added show nothing.
@@ -185,7 +189,7 @@ impl<G: Geometry> Summary<G> {
             let (node, bit) = self.parent(level, child);
             let unset = node.lacks(bit, orders);
             if unset != 0 {
-                node.set(bit, unset);
+                self.set_in(level, child / G::FANOUT, node, bit, unset);
             }
             if mutated(Mutant::NoPropagateUp) {
                 return;
@@ -195,6 +199,49 @@ impl<G: Geometry> Summary<G> {
             }
             child /= G::FANOUT;
         }
+    }
+
+    /// Has the node over `child`, and no other, say that it may have `orders`.
+    pub fn set(&self, level: usize, child: usize, orders: OrderSet) {
+        let (node, bit) = self.parent(level, child);
+        self.set_in(level, child / G::FANOUT, node, bit, orders);
+    }
+
+    #[inline]
+    fn set_in(&self, level: usize, index: usize, node: &Node<G>, bit: G::Word, orders: OrderSet) {
+        for order in each(orders) {
+            let before = node.has(order).fetch_or(bit, Site::HasSet);
+            let first = before == G::Word::ZERO || mutated(Mutant::CountTopWithEveryChild);
+            if first && level == self.height() {
+                self.tops.add(index, order);
+            }
+        }
+    }
+
+    /// Has node `index` of `level` say that `children` have no run of `order`; what it said before.
+    #[inline]
+    pub fn clear(&self, level: usize, index: usize, children: G::Word, order: u32) -> G::Word {
+        let before = self.node(level, index).has(order).fetch_and(!children, Site::HasClear);
+        let last = before != G::Word::ZERO && before & !children == G::Word::ZERO;
+        if last && level == self.height() {
+            self.tops.remove(index, order);
+        }
+        before
+    }
+
+    /// How many top nodes show runs of each order: see `tops.rs`.
+    #[inline(always)]
+    pub fn tops(&self) -> &Tops {
+        &self.tops
+    }
+
+    /// The top nodes that show a run of `order`.
+    pub fn tops_with(&self, order: u32) -> impl Iterator<Item = usize> {
+        let level = self.height();
+        let shows = move |&top: &usize| {
+            self.node(level, top).has(order).load(Site::HasLook) != G::Word::ZERO
+        };
+        (0..self.levels[level - 1].room()).filter(shows)
     }
 
     /// The first level-1 node in `from..to` that may have a child of `order`. Stops at the first
@@ -262,6 +309,7 @@ impl<G: Geometry> Summary<G> {
 
     /// Bytes that the nodes take.
     pub fn bytes(&self) -> usize {
-        self.levels.iter().map(|level| level.room() * size_of::<Node<G>>()).sum()
+        let nodes: usize = self.levels.iter().map(|level| level.room() * size_of::<Node<G>>()).sum();
+        nodes + self.tops.bytes()
     }
 }

@@ -195,6 +195,8 @@ fn order_for(mutant: Mutant) -> Vec<&'static Scenario> {
         UpIgnoresGuard => &["s8d", "s8b", "s8c"],
         ReadGuardThenHas => &["s7e", "s8b"],
         RestoreNoEvent | GuardReleasedBeforeEnsureUp => &["s9b", "s8b", "s7"],
+        CountTopWithEveryChild | NeverUncountTop => &["s1"],
+        RestoreWrongOrder => &["s9c"],
         SetBeforeLeaf => &["s1"],
         SearchIgnoresGuard | NoGuard | ReleaseGuardBeforeRestore => &["s7", "s9b"],
         DropUpRecheck | NoPropagateUp => &["s1u", "s1x", "s8c"],

@@ -65,11 +65,13 @@ scenarios! {
     s8d (Some(4)) "repairs at two levels of a stale positive above, free, claim";
     s9 (Some(4)) "two claimers of one leaf, free, claim";
     s9b (Some(4)) "two repairs of one leaf, free, claim";
+    s9c (Some(4)) "the same for an unaligned run of three blocks";
     b1 (None) "a repair of two leaves at once, free, claim";
     b1w (None) "the same with a free in each leaf";
     b2 (Some(4)) "two repairs that share one of two leaves, free, claim";
     b3 (Some(4)) "a repair of two leaves at once under two levels, two frees";
     b4 (Some(4)) "two repairs from different orders on, sharing one leaf, free, claim";
+    b5 (None) "a search repairs two leaves that lost different orders, free";
     m1 (None) "a free of two blocks that are no neighbours lifts the watch";
     m2 (None) "the same, completing a run between them";
     m3 (None) "two claims of many in one word, free";
@@ -190,8 +192,12 @@ fn tidy<G: Geometry>(index: &Bitmap<G>, start: u64, len: u64) {
 
 /// Repairs what a node of `level` says of `child` and `order`.
 fn repair<G: Geometry>(index: &Bitmap<G>, level: usize, child: usize, order: u32) {
-    let place = G::Word::bit((child % G::FANOUT) as u32);
-    index.repair(level, child / G::FANOUT, place, 1 << order);
+    if level > 1 {
+        index.repair_up(level, child, 1 << order);
+    } else {
+        let place = G::Word::bit((child % G::FANOUT) as u32);
+        index.repair(child / G::FANOUT, place, 1 << order);
+    }
 }
 
 fn exact<G: Geometry>(index: &Bitmap<G>, len: u64) -> Result<u64, freemap::watch::Ticket> {

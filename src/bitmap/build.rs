@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::Bitmap;
 use crate::events::Events;
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, MOST_ORDERS};
 use crate::leaf::Leaf;
 use crate::segmented::{OutOfMemory, Segmented, reserved};
 use crate::summary::{Node, Summary};
@@ -91,7 +91,7 @@ impl<G: Geometry> Bitmap<G> {
         let nodes = Node::without_runs(leaf_count.div_ceil(G::FANOUT))?;
         Ok(Self {
             leaves: Segmented::new(Leaf::none_free(leaf_count)?),
-            summary: Summary::new(nodes, 1)?,
+            summary: Summary::without_runs(vec![nodes]),
             watch: Watch::default(),
             events: Events::default(),
             blocks: AtomicWord::new(blocks),
@@ -143,7 +143,7 @@ fn new_leaf<G: Geometry>(word: impl Fn(usize) -> G::Word) -> (Leaf<G>, Contents)
 
 /// The node over leaves that hold `contents`.
 fn new_node<G: Geometry>(contents: &[Contents]) -> Node<G> {
-    let mut has = [G::Word::ZERO; 16];
+    let mut has = [G::Word::ZERO; MOST_ORDERS];
     for (child, leaf) in contents.iter().enumerate() {
         for order in each(leaf.orders.into()) {
             has[order as usize] |= G::Word::bit(child as u32);

@@ -48,7 +48,7 @@ impl<G: Geometry> Bitmap<G> {
             self.see_whole(first + place as usize, count as usize, &mut see);
         }
         if stale != G::Word::ZERO {
-            self.repair(1, node, stale, 1 << G::MAX_ORDER);
+            self.repair(node, stale, 1 << G::MAX_ORDER);
         }
         partial = (partial | stale) & (G::Word::MAX << from);
         let runs = Cell::new(0);

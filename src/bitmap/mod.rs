@@ -122,7 +122,7 @@ impl<G: Geometry> Bitmap<G> {
 
     /// Bytes of the search structures beside the leaves.
     pub fn summary_bytes(&self) -> usize {
-        self.summary.bytes() + size_of::<Self>()
+        self.summary.bytes() + self.events.bytes() + size_of::<Self>()
     }
 
     /// Number of free blocks, counted. O(bitmap).
@@ -165,10 +165,14 @@ impl<G: Geometry> Bitmap<G> {
     }
 
     /// Makes the device `blocks` blocks long, not longer than it is. None of the others may be free, and
-    /// none in use. For one caller at a time.
+    /// none in use. For one caller at a time. O(blocks cut off).
     pub fn shorten(&self, blocks: u64) {
+        let leaf = |block: u64| block.div_ceil(G::LEAF_BLOCKS as u64) as usize;
+        let cut_off = leaf(blocks)..leaf(self.blocks());
         debug_assert!(0 < blocks && blocks <= self.blocks());
         self.blocks.store(blocks, Site::Blocks);
+        // No search comes by there any more that would repair what is shown of them.
+        cut_off.for_each(|leaf| self.refresh(leaf));
     }
 
     fn leaves(&self) -> impl Iterator<Item = &Leaf<G>> {

@@ -326,6 +326,12 @@ impl<G: Geometry> Bitmap<G> {
         self.claim_in_runs(leaves, floor, search)
     }
 
+    /// Whether any leaf shows a run of `order`; nothing to answer "no" by (see `tops.rs`). O(1).
+    #[inline(always)]
+    pub fn shows(&self, order: u32) -> bool {
+        self.summary.tops().any(order)
+    }
+
     /// Registers for runs of `len` blocks: [`Bitmap::still_none`] says whether one was completed
     /// since.
     pub fn expect_runs_of(&self, len: u64) -> Ticket {
@@ -400,8 +406,7 @@ impl<G: Geometry> Bitmap<G> {
             match self.summary.find(order, next / fanout, last_node, look) {
                 Found::Nothing => return None,
                 Found::Stale { level, child } => {
-                    let (node, place) = (child / fanout, (child % fanout) as u32);
-                    self.repair(level, node, G::Word::bit(place), 1 << order);
+                    self.repair_up(level, child, 1 << order);
                     next = self.summary.after_subtree(level, child) * fanout;
                 }
                 Found::Node(node) => {
@@ -414,13 +419,13 @@ impl<G: Geometry> Bitmap<G> {
                         // the watch, and have us search again.
                         if look == Look::Thorough && matches!(visited, Visit::Stale) {
                             let place = G::Word::bit((leaf - first) as u32);
-                            self.repair(1, node, place, G::ORDERS >> order << order);
+                            self.repair_leaves(node, place, order);
                         }
                         visited
                     });
-                    // All at once, and with the orders above, which those leaves have not either.
+                    // All at once, and with all orders that those leaves have not either.
                     if look == Look::Quick && found.stale != G::Word::ZERO {
-                        self.repair(1, node, found.stale, G::ORDERS >> order << order);
+                        self.repair_leaves(node, found.stale, order);
                     }
                     if found.taken.is_some() {
                         return found.taken;

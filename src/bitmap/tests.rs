@@ -86,9 +86,8 @@ fn a_guard_alone_does_not_lift_the_watch() {
     let index = Bitmap::<Wide>::from_words(40_000, 2, |_| 0).unwrap();
     let (leaf, node) = (70, 1);
     let (lower, held) = index.summary.parent(1, leaf);
-    let (upper, stale) = index.summary.parent(2, node);
     lower.guard().fetch_or(held, Site::GuardChange);
-    upper.has(0).fetch_or(stale, Site::HasSet);
+    index.summary.set(2, node, 1);
     let ticket = index.expect_runs_of(1);
     for _ in 0..3 {
         let found = index.claim_aligned(0, 1, 0, 0..index.leaf_count(), Pack::First);
@@ -100,6 +99,42 @@ fn a_guard_alone_does_not_lift_the_watch() {
     assert_eq!(index.claim_aligned(0, 1, 0, 0..index.leaf_count(), Pack::First), None);
     assert!(index.still_none(ticket));
     assert_eq!(index.verify().differences, []);
+}
+
+/// A leaf of which the summary shows some orders and none between them, as races can leave it, beside one that
+/// is as it seems: the search that meets them repairs both.
+#[test]
+fn orders_not_shown_do_not_keep_those_above_from_being_repaired() {
+    let mut words = [0u64; 16];
+    words[8] = 0xffff;
+    let index = Bitmap::<Wide>::from_words(1024, 1, |word| words[word]).unwrap();
+    index.summary.set(1, 0, 1 << 3 | 1 << 5);
+    index.summary.set(1, 1, 1 << 5);
+    assert_eq!(index.claim_aligned(5, 32, 0, 0..2, Pack::First), None);
+    assert_eq!(index.verify().differences, []);
+}
+
+#[test]
+fn of_what_was_cut_off_nothing_is_shown() {
+    let index = Bitmap::<Wide>::from_words(1 << 17, 1, |_| u64::MAX).unwrap();
+    for block in ((1 << 16)..1 << 17).step_by(64) {
+        index.claim(block, 64).unwrap();
+    }
+    assert_eq!(index.summary.tops().count(0), 4);
+    index.shorten(1 << 16);
+    assert_eq!(index.verify().differences, []);
+    assert!((0..=Wide::MAX_ORDER).all(|order| index.summary.tops().count(order) == 2));
+}
+
+/// To restore what was cleared by mistake is no news for those who wait for longer runs.
+#[test]
+fn a_restored_order_lifts_the_watch_for_those_alone_who_search_by_it() {
+    for (awaited, lifted) in [(1, true), (6, true), (14, true), (15, false), (512, false)] {
+        let index = Bitmap::<Wide>::from_words(1024, 1, |_| 0).unwrap();
+        let ticket = index.expect_runs_of(awaited);
+        index.restore_for_test(0, 1 << 2);
+        assert_eq!(!index.still_none(ticket), lifted, "{awaited}");
+    }
 }
 
 /// A release lifts the watch if and only if the run that it is part of now is as long as somebody waits

@@ -35,6 +35,16 @@ pub enum Difference {
         /// Index of the child among all nodes (for level 1: leaves) of the level below.
         child: usize,
     },
+    /// The number of top nodes that show a run of this order is not what was counted: quick searches
+    /// would look in vain, or not at all.
+    Miscounted {
+        /// The order.
+        order: u32,
+        /// What was counted.
+        counted: u64,
+        /// How many there are.
+        showing: u64,
+    },
     /// A block beyond the end of the device is marked free.
     BeyondEnd {
         /// The block.
@@ -78,6 +88,7 @@ impl<G: Geometry> Bitmap<G> {
             }
             children = children.div_ceil(G::FANOUT);
         }
+        found.differences.extend(self.miscounted());
         found
     }
 
@@ -102,6 +113,14 @@ impl<G: Geometry> Bitmap<G> {
         if node.guard().load(Site::GuardLook) & bit != G::Word::ZERO {
             differences.push(Difference::Guarded { level, child });
         }
+    }
+
+    fn miscounted(&self) -> impl Iterator<Item = Difference> {
+        (0..=G::MAX_ORDER).filter_map(|order| {
+            let counted = self.summary.tops().count(order);
+            let showing = self.summary.tops_with(order).count() as u64;
+            (counted != showing).then_some(Difference::Miscounted { order, counted, showing })
+        })
     }
 
     /// In all of the memory, which may be longer than the device.

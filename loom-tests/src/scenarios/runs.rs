@@ -283,6 +283,19 @@ pub fn s9b() {
     settle(&index, &[(mine, 1)]);
 }
 
+/// The same for a run of three of the four blocks of a leaf, which is searched for by order 1.
+pub fn s9c() {
+    let index = index::<Whole>(4, 1, &[]);
+    index.promise(1, 0, 1);
+    let first = spawn(&index, |index| repair(index, 1, 0, 1));
+    let second = spawn(&index, |index| repair(index, 1, 0, 1));
+    free(&index, 0, 3);
+    let mine = some(exact(&index, 3).ok());
+    join(first);
+    join(second);
+    settle(&index, &[(3, 1), (mine, 3)]);
+}
+
 /// Two leaves of one block, allocated, under stale positives.
 fn both_promised(index: Arc<Bitmap<Bit>>, first: usize) -> Arc<Bitmap<Bit>> {
     index.promise(1, first, 0);
@@ -292,7 +305,7 @@ fn both_promised(index: Arc<Bitmap<Bit>>, first: usize) -> Arc<Bitmap<Bit>> {
 
 pub fn b1() {
     let index = both_promised(index::<Bit>(2, 1, &[]), 0);
-    let repairer = spawn(&index, |index| index.repair(1, 0, 0b11, 1));
+    let repairer = spawn(&index, |index| index.repair(0, 0b11, 1));
     free(&index, 1, 1);
     let mine = some(allocate(&index, 1));
     join(repairer);
@@ -301,7 +314,7 @@ pub fn b1() {
 
 pub fn b1w() {
     let index = both_promised(index::<Bit>(2, 1, &[]), 0);
-    let repairer = spawn(&index, |index| index.repair(1, 0, 0b11, 1));
+    let repairer = spawn(&index, |index| index.repair(0, 0b11, 1));
     free(&index, 0, 1);
     free(&index, 1, 1);
     join(repairer);
@@ -310,8 +323,8 @@ pub fn b1w() {
 
 pub fn b2() {
     let index = both_promised(index::<Bit>(2, 1, &[]), 0);
-    let both = spawn(&index, |index| index.repair(1, 0, 0b11, 1));
-    let one = spawn(&index, |index| index.repair(1, 0, 0b10, 1));
+    let both = spawn(&index, |index| index.repair(0, 0b11, 1));
+    let one = spawn(&index, |index| index.repair(0, 0b10, 1));
     free(&index, 1, 1);
     let mine = some(allocate(&index, 1));
     join(both);
@@ -323,7 +336,7 @@ pub fn b3() {
     let (index, base) = far::<Bit>(2, &[]);
     let index = both_promised(index, base as usize);
     index.promise(2, 1, 0);
-    let repairer = spawn(&index, |index| index.repair(1, 1, 0b11, 1));
+    let repairer = spawn(&index, |index| index.repair(1, 0b11, 1));
     let freer = spawn(&index, move |index| free(index, base, 1));
     free(&index, base + 1, 1);
     let mine = some(allocate(&index, 1));
@@ -341,13 +354,27 @@ pub fn b4() {
             index.promise(1, leaf, order);
         }
     }
-    let low = spawn(&index, |index| index.repair(1, 0, 0b11, 0b11));
-    let high = spawn(&index, |index| index.repair(1, 0, 0b10, 0b10));
+    let low = spawn(&index, |index| index.repair(0, 0b11, 0b11));
+    let high = spawn(&index, |index| index.repair(0, 0b10, 0b10));
     assert_eq!(index.release_in_word(1, 0b11), Ok(()));
     let mine = some(exact(&index, 2).ok());
     join(low);
     join(high);
     settle(&index, &[(0, 2), (mine, 2)]);
+}
+
+/// A search repairs two leaves at once, of which one has lost order 1 and the other both; the first gets it
+/// back.
+pub fn b5() {
+    let index = index::<Pair>(4, 1, &[0]);
+    for (leaf, order) in [(0, 1), (1, 0), (1, 1)] {
+        index.promise(1, leaf, order);
+    }
+    let searcher = spawn(&index, |index| index.claim_aligned(1, 2, 0, 0..2, Pack::First));
+    free(&index, 1, 1);
+    let mut owned = vec![(2, 2)];
+    owned.extend(join(searcher).map(|start| (start, 2)));
+    settle(&index, &owned);
 }
 
 /// Two blocks of one word are freed in one step, and are no neighbours.
