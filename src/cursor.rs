@@ -30,6 +30,8 @@ pub struct Cursor {
     classes: Option<Box<[[usize; CLASSES]; class::CLASSES]>>,
     /// Whether it goes on behind the last allocation, and not where a run fits best.
     pub sequential: bool,
+    /// Whether the last request that takes pieces found no run to be met by as a whole.
+    pub in_pieces: bool,
     /// Runs to choose from.
     pub seen: Seen,
 }
@@ -80,6 +82,7 @@ impl Cursor {
             nothing: None,
             classes: None,
             sequential: false,
+            in_pieces: false,
             seen: Seen::new(node),
         }
     }

@@ -35,12 +35,18 @@ impl Core {
     /// Claims a run that fits `request`, if it is one that goes by what was seen.
     #[inline]
     pub fn fitting(&self, cursor: &mut Cursor, request: &Request) -> Option<(u64, u64)> {
-        let &Request { len, align, near, best_fit, class, .. } = request;
-        let anywhere = align == 1 && near.is_none() && !best_fit;
-        let bulk = class == Class::BULK || !self.zones.are_set();
-        let goes = anywhere && bulk && (2..=LEAF_BLOCKS).contains(&len);
+        let len = request.len;
+        let goes = self.goes_by_seen(request) && (2..=LEAF_BLOCKS).contains(&len);
         let start = goes.then(|| self.claim_fitting(cursor, len)).flatten()?;
         Some((start, len))
+    }
+
+    /// Whether `request` may have any run there is.
+    #[inline]
+    pub fn goes_by_seen(&self, request: &Request) -> bool {
+        let &Request { align, near, best_fit, class, .. } = request;
+        let anywhere = align == 1 && near.is_none() && !best_fit;
+        anywhere && (class == Class::BULK || !self.zones.are_set())
     }
 
     /// Claims `len` blocks at the start of a free run that is not much longer, if this handle finds one
@@ -85,6 +91,29 @@ impl Core {
                 self.tell_of_broken_leaf(start, len);
             }
             return Some(start);
+        }
+        None
+    }
+
+    /// Claims a run of at most `most` blocks that this handle has seen: the shortest that has as many, or
+    /// else the longest of those that have at least `least`. At most 32 runs tried.
+    pub fn claim_piece(&self, cursor: &mut Cursor, least: u64, most: u64) -> Option<(u64, u64)> {
+        let seen = &mut cursor.seen;
+        for _ in 0..TRIED {
+            let hint = seen.take_piece(least, most)?;
+            let found = self.bitmap.run_in_word(hint.word, hint.len, REACH);
+            let Some((start, run)) = found else { continue };
+            let len = run.min(most);
+            if run > hint.len && run > len {
+                seen.put(start, run);
+            } else if self.bitmap.claim(start, len).is_ok() {
+                if run > len && self.is_for_bulk(start + len) {
+                    seen.put(start + len, run - len);
+                }
+                // See `gang.rs`.
+                self.refresh_leaves(start, len);
+                return Some((start, len));
+            }
         }
         None
     }
@@ -148,6 +177,12 @@ impl Core {
         let longer = (2 * seen.look_after).min(LOOK_AT_LEAST_EVERY);
         seen.look_after = if taught { LOOK_EVERY } else { longer };
         true
+    }
+
+    /// Repairs what the summary says of the leaves of `start..start + len`.
+    pub fn refresh_leaves(&self, start: u64, len: u64) {
+        let (first, last) = (start / LEAF_BLOCKS, (start + len - 1) / LEAF_BLOCKS);
+        (first..=last).for_each(|leaf| self.bitmap.refresh(leaf as usize));
     }
 
     /// Claims leave it to searches to repair the summary. But whoever chooses runs goes by which leaves

@@ -1,9 +1,14 @@
 //! Layer 5: requests in pieces, as long ones as there are, in few passes. (ZFS calls it a gang block.)
 //!
-//! If no run is long enough, for each smaller order one pass over the leaves that may have runs of it, from
-//! the handle's place on, takes those runs whole. A leaf that has such a run gives something, and one
-//! that has not is not shown again, so a request looks into no more leaves than it gets pieces, but for
-//! stale ones; and each of the ten passes reads what of the summary its order shows.
+//! If no run is long enough, each smaller order in turn: first the runs of it that the handle remembers,
+//! the longest first, but the shortest one that is enough for what is left; then one pass over the leaves
+//! that may have others, from the handle's place on, which takes those runs whole. An order that no leaf shows
+//! costs no pass. A leaf that has such a run gives something, and one that has not is not shown again, so a
+//! request looks into no more leaves than it gets pieces, but for stale ones; and each of at most ten passes
+//! reads what of the summary its order shows.
+//!
+//! Where requests are met so, they ask for the orders from above again and again. So claims of remembered
+//! runs see to what the summary says of their leaves, and do not leave that to whoever searches there next.
 
 use std::ops::Range;
 
@@ -85,12 +90,24 @@ impl Core {
             self.fitting(cursor, request).or_else(|| self.aligned(cursor, request, from))
         {
             wanted.take(start, len)?;
+            if cursor.in_pieces {
+                // The next request may have to do with less again, and should not look here before.
+                self.refresh_leaves(start, len);
+            }
         } else if request.len <= LEAF_BLOCKS && !request.best_fit {
             // That was a search for this order everywhere. (A best fit passes by what the summary wrongly
             // says to be longer.)
             order = order.saturating_sub(1);
         }
+        cursor.in_pieces = wanted.left > 0;
+        let by_seen = self.goes_by_seen(request) && !cursor.sequential;
         while wanted.left > 0 {
+            while by_seen
+                && wanted.left > 0
+                && let Some((start, len)) = self.claim_piece(cursor, 1 << order, wanted.left)
+            {
+                wanted.take(start, len)?;
+            }
             if order == 0 {
                 wanted.looks = u64::MAX;
             }
@@ -129,7 +146,7 @@ impl Core {
     ) -> Result<(), Refused> {
         let looks = wanted.looks;
         for leaves in ranges {
-            if wanted.left > 0 {
+            if wanted.left > 0 && self.bitmap.shows(order) {
                 self.bitmap.claim_pieces(order, leaves, wanted)?;
             }
         }

@@ -127,7 +127,7 @@ impl Request {
     }
 
     /// A scattered request looks into at most this many leaves (512 blocks each) for long extents; then
-    /// it takes whatever extents come first. Without a limit it looks into every leaf that may have
+    /// it takes whatever extents come first. Extents that its handle remembers need no look. Without a limit it looks into every leaf that may have
     /// a longer run than what is left to take, one size after another: all on the device, at worst. A
     /// request that can be met is met, whatever its limit. If the extents have bounds or an alignment,
     /// each of them counts as one leaf. See [`Effort`].
@@ -186,7 +186,7 @@ impl Request {
 #[non_exhaustive]
 pub struct Effort {
     /// Leaves (512 blocks each) looked into for the extents of a scattered request. 0 for others, and
-    /// where all of it was found in one extent at once.
+    /// where all of it was found in one extent at once, or in extents that the handle remembered.
     pub leaves: u64,
     /// Whether [`Request::effort`] was used up, so that there may have been longer extents.
     pub gave_up: bool,

@@ -114,23 +114,51 @@ impl Seen {
     /// which are known by whole leaves, one that is too short may be among them.
     #[inline]
     pub fn take(&mut self, least: u64) -> Option<Hint> {
-        let first = class_of(least);
-        let mut mask = u64::MAX << (first % 64);
-        for set in first / 64..SETS {
-            let classes = self.some[set] & mask;
-            mask = u64::MAX;
-            if classes != 0 {
-                let class = set * 64 + classes.trailing_zeros() as usize;
-                let runs = &mut self.runs[class];
-                let word = runs[0] as usize;
-                *runs = std::array::from_fn(|next| runs.get(next + 1).copied().unwrap_or(NONE));
-                if runs[0] == NONE {
-                    self.some[set] &= !(1 << (class % 64));
-                }
-                return Some(Hint { word, len: len_of(class) });
-            }
+        let class = self.shortest(class_of(least))?;
+        Some(self.take_of(class))
+    }
+
+    /// The run to take a piece from that should have `most` blocks, and `least` if need be: the shortest
+    /// that has as many as that, or else the longest; and forgets it. None that is as long as a leaf.
+    #[inline]
+    pub fn take_piece(&mut self, least: u64, most: u64) -> Option<Hint> {
+        let (least, leaf) = (class_of(least), class_of(LEAF_BLOCKS));
+        let enough = class_of(most).min(leaf);
+        let class = self.shortest(enough).filter(|&class| class < leaf);
+        let class = class.or_else(|| self.longest(enough).filter(|&class| class >= least))?;
+        Some(self.take_of(class))
+    }
+
+    /// The lowest run of a class that has any.
+    #[inline]
+    fn take_of(&mut self, class: usize) -> Hint {
+        let runs = &mut self.runs[class];
+        let word = runs[0] as usize;
+        *runs = std::array::from_fn(|next| runs.get(next + 1).copied().unwrap_or(NONE));
+        if runs[0] == NONE {
+            self.some[class / 64] &= !(1 << (class % 64));
         }
-        None
+        Hint { word, len: len_of(class) }
+    }
+
+    /// The first class from `first` on that has any.
+    #[inline]
+    fn shortest(&self, first: usize) -> Option<usize> {
+        let mut mask = u64::MAX << (first % 64);
+        (first / 64..SETS).find_map(|set| {
+            let some = self.some[set] & std::mem::replace(&mut mask, u64::MAX);
+            (some != 0).then(|| 64 * set + some.trailing_zeros() as usize)
+        })
+    }
+
+    /// The last class before `end` that has any.
+    #[inline]
+    fn longest(&self, end: usize) -> Option<usize> {
+        let mut mask = (1 << (end % 64)) - 1;
+        (0..=end / 64).rev().find_map(|set| {
+            let some = self.some[set] & std::mem::replace(&mut mask, u64::MAX);
+            some.checked_ilog2().map(|place| 64 * set + place as usize)
+        })
     }
 }
 
@@ -171,5 +199,24 @@ mod tests {
         assert_eq!(seen.take(20), Some(Hint { word: 7, len: 31 }));
         assert_eq!(seen.take(20), Some(Hint { word: 0, len: ENDLESS }));
         assert_eq!(seen.take(1), None);
+    }
+
+    #[test]
+    fn a_piece_comes_of_the_shortest_run_that_is_enough_or_else_of_the_longest() {
+        let mut seen = Seen::new(0);
+        for (word, len) in [(1, 5), (2, 64), (3, 70), (4, 200), (5, LEAF_BLOCKS), (6, ENDLESS)] {
+            seen.put(word * WORD_BLOCKS, len);
+        }
+        let mut piece =
+            |least, most| seen.take_piece(least, most).map(|hint| (hint.word, hint.len));
+        assert_eq!(piece(1, 66), Some((3, 70)));
+        assert_eq!(piece(201, 1000), None);
+        assert_eq!(piece(65, 1000), Some((4, 200)), "not one as long as a leaf");
+        assert_eq!(piece(65, 100), None);
+        assert_eq!(piece(5, 64), Some((2, 64)));
+        assert_eq!(piece(6, 7), None);
+        assert_eq!(piece(1, 7), Some((1, 5)));
+        assert_eq!(piece(1, u64::MAX), None);
+        assert_eq!(seen.take(1), Some(Hint { word: 5, len: LEAF_BLOCKS }));
     }
 }

@@ -100,6 +100,35 @@ fn pieces_are_the_longest_until_the_effort_is_spent() {
 }
 
 #[test]
+fn the_last_piece_comes_of_the_shortest_run_that_is_long_enough() {
+    let allocator = Allocator::builder(1 << 16).build_allocated().unwrap();
+    let mut handle = allocator.handle();
+    for (start, len) in [(1000, 12), (2000, 6), (3000, 11), (4000, 5), (5000, 3), (6000, 1)] {
+        handle.free(Extent::new(start, len)).unwrap();
+    }
+    let mut pieces = |len| {
+        let extents = handle.allocate_with(&Request::new(len).scattered()).unwrap();
+        extents.iter().map(|extent| (extent.start, extent.len)).collect::<Vec<_>>()
+    };
+    assert_eq!(pieces(16), [(1000, 12), (4000, 4)]);
+    assert_eq!(pieces(14), [(3000, 11), (5000, 3)]);
+    assert_eq!(pieces(8), [(2000, 6), (4004, 1), (6000, 1)]);
+}
+
+#[test]
+fn pieces_that_others_freed_come_before_shorter_ones_that_are_remembered() {
+    let allocator = Allocator::builder(1 << 16).build_allocated().unwrap();
+    let mut handle = allocator.handle();
+    for start in [1000, 2000, 3000] {
+        handle.free(Extent::new(start, 3)).unwrap();
+    }
+    allocator.mark_free(Extent::new(60_000, 8)).unwrap();
+    let extents = handle.allocate_with(&Request::new(9).scattered()).unwrap();
+    let lens: Vec<u64> = extents.iter().map(|extent| extent.len).collect();
+    assert_eq!((extents.len(), lens.iter().max()), (2, Some(&8)));
+}
+
+#[test]
 fn a_limit_fails_no_request_that_can_be_met() {
     let allocator = Allocator::from_bitmap(1 << 16, &[!0x1000_0000_0001_0000; 1 << 10]).unwrap();
     let all = Request::new(allocator.free_blocks()).scattered().effort(1);
