@@ -1,6 +1,8 @@
 //! Layer 5: free runs that a handle has seen, by length, so that a request finds one of its own length
 //! without a search: hints, all of which may be wrong by the time they are used.
 
+use std::ops::Range;
+
 use crate::core::{LEAF_BLOCKS, Native, WORD_BLOCKS};
 use crate::fit::LOOK_EVERY;
 use crate::geometry::Geometry;
@@ -10,9 +12,21 @@ use crate::geometry::Geometry;
 const LENGTHS: usize = Native::LEAF_BLOCKS + Native::FANOUT;
 const SETS: usize = LENGTHS.div_ceil(64);
 
-/// Runs of one length that are remembered: eight of each take 19 KiB, and find about what a tree of
-/// all runs would (`cargo bench --bench space`).
-const KEPT: usize = 8;
+/// Where the runs of a class are remembered, and how many. More of those that are asked for more often, as small
+/// objects mostly are: together 21 KiB, which find about what a tree of all runs would (`cargo bench --bench
+/// space`).
+#[inline(always)]
+const fn room_of(class: usize) -> Range<usize> {
+    let (start, len) = match class {
+        ..16 => (32 * class, 32),
+        16..64 => (512 + 16 * (class - 16), 16),
+        _ => (1280 + 8 * (class - 64), 8),
+    };
+    start..start + len
+}
+
+/// Room for all of them.
+const ROOM: usize = room_of(LENGTHS - 1).end;
 
 /// No word has this index (see `cursor.rs`).
 const NONE: u32 = u32::MAX;
@@ -23,7 +37,7 @@ pub struct Seen {
     /// For each class of lengths its runs, the lowest first: where several will do the lowest is
     /// taken, so that what lies high on the device is left to grow together. Empty until the first
     /// run is seen.
-    runs: Vec<[u32; KEPT]>,
+    runs: Vec<u32>,
     /// Classes that have any.
     some: [u64; SETS],
     /// The summary node looked at last.
@@ -82,24 +96,23 @@ impl Seen {
     #[inline]
     pub fn put(&mut self, start: u64, len: u64) -> bool {
         if self.runs.is_empty() {
-            if self.runs.try_reserve_exact(LENGTHS).is_err() {
+            if self.runs.try_reserve_exact(ROOM).is_err() {
                 return false;
             }
-            self.runs.resize(LENGTHS, [NONE; KEPT]);
+            self.runs.resize(ROOM, NONE);
         }
         if len == 0 {
             return false;
         }
         let class = class_of(len);
         let word = (start / WORD_BLOCKS) as u32;
-        let runs = &mut self.runs[class];
-        if runs[KEPT - 1] < word || runs.contains(&word) {
+        let runs = &mut self.runs[room_of(class)];
+        let place = runs.partition_point(|&kept| kept < word);
+        if runs.get(place).is_none_or(|&kept| kept == word) {
             return false;
         }
-        let mut carried = word;
-        for kept in runs {
-            (*kept, carried) = (carried.min(*kept), carried.max(*kept));
-        }
+        runs.copy_within(place..runs.len() - 1, place + 1);
+        runs[place] = word;
         self.some[class / 64] |= 1 << (class % 64);
         true
     }
@@ -132,9 +145,10 @@ impl Seen {
     /// The lowest run of a class that has any.
     #[inline]
     fn take_of(&mut self, class: usize) -> Hint {
-        let runs = &mut self.runs[class];
+        let runs = &mut self.runs[room_of(class)];
         let word = runs[0] as usize;
-        *runs = std::array::from_fn(|next| runs.get(next + 1).copied().unwrap_or(NONE));
+        runs.copy_within(1.., 0);
+        runs[runs.len() - 1] = NONE;
         if runs[0] == NONE {
             self.some[class / 64] &= !(1 << (class % 64));
         }
@@ -180,6 +194,13 @@ mod tests {
     }
 
     #[test]
+    fn every_class_has_room_of_its_own() {
+        let ends = (1..LENGTHS).map(|class| (room_of(class - 1).end, room_of(class).start));
+        assert!(ends.into_iter().all(|(end, start)| end == start) && room_of(0).start == 0);
+        assert!(ROOM * size_of::<u32>() < 22 << 10);
+    }
+
+    #[test]
     fn the_shortest_that_will_do_comes_first_and_of_those_the_lowest() {
         let mut seen = Seen::new(0);
         assert_eq!(seen.take(1), None);
@@ -187,13 +208,14 @@ mod tests {
         assert!(seen.has_single());
         assert_eq!(seen.take(1), Some(Hint { word: 5, len: 1 }));
         assert!(!seen.has_single());
-        for word in (0..KEPT as u64 + 2).rev() {
+        let kept = room_of(class_of(30)).len();
+        for word in (0..kept as u64 + 2).rev() {
             seen.put(word * WORD_BLOCKS + 3, 30);
         }
         seen.put(7 * WORD_BLOCKS, 31);
         seen.put(7 * WORD_BLOCKS + 40, 31);
         seen.put(0, 10 * ENDLESS);
-        for word in 0..KEPT {
+        for word in 0..kept {
             assert_eq!(seen.take(20), Some(Hint { word, len: 30 }));
         }
         assert_eq!(seen.take(20), Some(Hint { word: 7, len: 31 }));

@@ -152,7 +152,7 @@ fn free_many(mut handle: Handle) -> Handle {
 #[bench::churn_99(args = (990), setup = churn, config = limit(377))]
 #[bench::churn_99_9(args = (999), setup = churn, config = limit(393))]
 #[bench::nearly_full(args = (), setup = nearly_full, config = limit(2350))]
-#[bench::mixed_orders(args = (), setup = mixed, config = limit(725))]
+#[bench::mixed_orders(args = (), setup = mixed, config = limit(740))]
 fn pair(mut pairs: Pairs) -> Pairs {
     pairs.run();
     pairs
