@@ -144,9 +144,12 @@ impl Core {
         wanted: &mut Wanted<F>,
         effort: &mut Effort,
     ) -> Result<(), Refused> {
+        if !self.bitmap.shows(order) {
+            return Ok(());
+        }
         let looks = wanted.looks;
         for leaves in ranges {
-            if wanted.left > 0 && self.bitmap.shows(order) {
+            if wanted.left > 0 {
                 self.bitmap.claim_pieces(order, leaves, wanted)?;
             }
         }
