@@ -81,11 +81,8 @@ impl Core {
                 seen.put(start, run);
                 continue;
             }
-            if self.bitmap.claim(start, len).is_err() {
+            if !self.claim_of_run(seen, start, run, len) {
                 continue;
-            }
-            if run > len && self.is_for_bulk(start + len) {
-                seen.put(start + len, if run == ENDLESS { run } else { run - len });
             }
             if long {
                 self.tell_of_broken_leaf(start, len);
@@ -98,6 +95,9 @@ impl Core {
     /// Claims a run of at most `most` blocks that this handle has seen: the shortest that has as many, or
     /// else the longest of those that have at least `least`. At most 32 runs tried.
     pub fn claim_piece(&self, cursor: &mut Cursor, least: u64, most: u64) -> Option<(u64, u64)> {
+        if cursor.sequential {
+            return None;
+        }
         let seen = &mut cursor.seen;
         for _ in 0..TRIED {
             let hint = seen.take_piece(least, most)?;
@@ -106,16 +106,24 @@ impl Core {
             let len = run.min(most);
             if run > hint.len && run > len {
                 seen.put(start, run);
-            } else if self.bitmap.claim(start, len).is_ok() {
-                if run > len && self.is_for_bulk(start + len) {
-                    seen.put(start + len, run - len);
-                }
+            } else if self.claim_of_run(seen, start, run, len) {
                 // See `gang.rs`.
                 self.refresh_leaves(start, len);
                 return Some((start, len));
             }
         }
         None
+    }
+
+    /// Claims the first `len` blocks of the run of `run` blocks at `start`, unless somebody was quicker, and
+    /// remembers what is left of it.
+    #[inline]
+    fn claim_of_run(&self, seen: &mut Seen, start: u64, run: u64, len: u64) -> bool {
+        let claimed = self.bitmap.claim(start, len).is_ok();
+        if claimed && run > len && self.is_for_bulk(start + len) {
+            seen.put(start + len, if run == ENDLESS { run } else { run - len });
+        }
+        claimed
     }
 
     /// Claims a single free block, between blocks in use, that this handle has seen. Tries no more than it

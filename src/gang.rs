@@ -100,7 +100,7 @@ impl Core {
             order = order.saturating_sub(1);
         }
         cursor.in_pieces = wanted.left > 0;
-        let by_seen = self.goes_by_seen(request) && !cursor.sequential;
+        let by_seen = self.goes_by_seen(request);
         while wanted.left > 0 {
             while by_seen
                 && wanted.left > 0
