@@ -207,6 +207,7 @@ impl<G: Geometry> Summary<G> {
         self.set_in(level, child / G::FANOUT, node, bit, orders);
     }
 
+    /// The same for who has found the node already: to find it again costs each such free a tenth.
     #[inline]
     fn set_in(&self, level: usize, index: usize, node: &Node<G>, bit: G::Word, orders: OrderSet) {
         for order in each(orders) {

@@ -163,6 +163,7 @@ impl<G: Geometry> Bitmap<G> {
     /// The same for leaves that lack `order`, each with all that it lacks.
     pub(super) fn repair_leaves(&self, index: usize, children: G::Word, order: u32) {
         if order == 0 {
+            // Without a free block, all of them.
             return self.repair(index, children, G::ORDERS);
         }
         // The orders of a leaf are all up to some, and so those that it lacks are all from some on.
