@@ -271,29 +271,26 @@ pub fn s9() {
     settle(&index, &[(mine, 1), (first, 1), (second, 1)]);
 }
 
-pub fn s9b() {
-    let index = index::<Bit>(1, 1, &[]);
-    index.promise(1, 0, 0);
-    let first = spawn(&index, |index| repair(index, 1, 0, 0));
-    let second = spawn(&index, |index| repair(index, 1, 0, 0));
-    free(&index, 0, 1);
-    let mine = some(allocate(&index, 1));
+/// The first blocks of a leaf are freed while two repair what it is said to have of `order`.
+fn free_beside_two_repairs<G: Geometry<Word = u64>>(order: u32, len: u64) {
+    let index = index::<G>(G::LEAF_BLOCKS as u64, 1, &[]);
+    index.promise(1, 0, order);
+    let first = spawn(&index, move |index| repair(index, 1, 0, order));
+    let second = spawn(&index, move |index| repair(index, 1, 0, order));
+    free(&index, 0, len);
+    let mine = some(allocate(&index, len));
     join(first);
     join(second);
-    settle(&index, &[(mine, 1)]);
+    settle(&index, &[(len, index.blocks() - len), (mine, len)]);
 }
 
-/// The same for a run of three of the four blocks of a leaf, which is searched for by order 1.
+pub fn s9b() {
+    free_beside_two_repairs::<Bit>(0, 1);
+}
+
+/// Three of the four blocks of a leaf, which are searched for by order 1.
 pub fn s9c() {
-    let index = index::<Whole>(4, 1, &[]);
-    index.promise(1, 0, 1);
-    let first = spawn(&index, |index| repair(index, 1, 0, 1));
-    let second = spawn(&index, |index| repair(index, 1, 0, 1));
-    free(&index, 0, 3);
-    let mine = some(exact(&index, 3).ok());
-    join(first);
-    join(second);
-    settle(&index, &[(3, 1), (mine, 3)]);
+    free_beside_two_repairs::<Whole>(1, 3);
 }
 
 /// Two leaves of one block, allocated, under stale positives.
