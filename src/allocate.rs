@@ -24,8 +24,8 @@ impl Core {
         self.allocate_elsewhere(cursor, len)
     }
 
-    /// One block of the word at hand, or else, in a poor neighbourhood, of where one was just freed. There,
-    /// what a longer request has left of its run comes before both: nothing else fits into that.
+    /// One block of the word at hand; in a poor neighbourhood of where one was just freed, whose cache line
+    /// is here. There, what a longer request has left of its run comes before that: nothing else fits into it.
     #[inline(always)]
     fn claim_one(&self, cursor: &mut Cursor) -> Option<u64> {
         if cursor.place(1).poor
@@ -35,17 +35,15 @@ impl Core {
             return Some(start);
         }
         let place = cursor.place(1);
-        match self.bitmap.claim_one_in(place.word) {
-            Ok(None) if place.poor => {
-                place.word = place.reuse()?;
-                self.bitmap.claim_one_in(place.word).ok()?
-            }
-            Ok(claimed) => claimed,
-            Err(Lost) => {
-                place.crowded = true;
-                None
-            }
+        if place.poor
+            && let Some(word) = place.reuse()
+        {
+            place.word = word;
         }
+        self.bitmap.claim_one_in(place.word).unwrap_or_else(|Lost| {
+            place.crowded = true;
+            None
+        })
     }
 
     /// The same when the word at hand has nothing.

@@ -15,6 +15,9 @@ use crate::request::Request;
 /// Leaves that each request for a best fit sees to.
 const REFRESHED: u64 = 4096;
 
+/// Places just freed that one request tries, at most: others may have been there since.
+const REUSED: usize = 8;
+
 /// A leaf in which at least so many words have a run of the wanted order is worth going through in
 /// sequence: for single blocks, about what a device has that is 98 % full at random.
 const RICH: u32 = 6;
@@ -175,7 +178,7 @@ impl Core {
             // each other's claims and pull each other's cache lines: one of them has to leave.
             place.word = self.home(self.handles.fetch_add(1));
         } else if place.poor {
-            while let Some(word) = place.reuse() {
+            for word in std::iter::from_fn(|| place.reuse()).take(REUSED) {
                 let claimed = self.bitmap.claim_in_leaf(order, len, word as u64 * WORD_BLOCKS);
                 if claimed.is_some() {
                     return claimed;

@@ -4,6 +4,7 @@ use crate::allocator::MAX_BLOCKS;
 use crate::bitmap::order_above;
 use crate::class;
 use crate::core::Native;
+use crate::freed::Freed;
 use crate::geometry::Geometry;
 use crate::lanes::LaneId;
 use crate::seen::Seen;
@@ -13,8 +14,11 @@ use crate::watch::Ticket;
 /// than a leaf.
 const CLASSES: usize = Native::MAX_ORDER as usize + 2;
 
-/// Places that a handle remembers having freed, for each class.
-const FREED: usize = 8;
+/// Places that a handle remembers having freed, for each class. Single blocks are often freed many at a time,
+/// by a transaction or a batch, before as many are allocated.
+const fn freed_room(class: usize) -> usize {
+    if class == 0 { 512 } else { 8 }
+}
 
 /// After so many allocations in places just freed a handle looks at the leaf where it is.
 const REUSES: u32 = 256;
@@ -51,14 +55,11 @@ pub struct Place {
     /// Whether another thread changed that word while this handle was at it.
     pub crowded: bool,
     reuses: u32,
-    /// Words in which runs were freed: a stack that forgets its bottom.
-    freed: [u32; FREED],
-    top: usize,
+    freed: Freed,
 }
 
-/// No word has this index.
-const NONE: u32 = u32::MAX;
-const _: () = assert!(MAX_BLOCKS.div_ceil(Native::WORD_BLOCKS as u64) < NONE as u64);
+/// A word of the bitmap is remembered as a `u32`, of which the last value stands for none.
+const _: () = assert!(MAX_BLOCKS.div_ceil(Native::WORD_BLOCKS as u64) < u32::MAX as u64);
 
 /// An exact search that found nothing: no run of `least` blocks at a multiple of `align` until the
 /// watch is lifted.
@@ -72,9 +73,13 @@ pub struct Nothing {
 impl Cursor {
     /// A cursor that begins at `word`.
     pub fn new(word: usize, lane: LaneId) -> Self {
-        let place =
-            Place { word, poor: false, crowded: false, reuses: 0, freed: [NONE; FREED], top: 0 };
-        let places = std::array::from_fn(|_| place.clone());
+        let places = std::array::from_fn(|class| Place {
+            word,
+            poor: false,
+            crowded: false,
+            reuses: 0,
+            freed: Freed::new(freed_room(class)),
+        });
         let node = word / Native::LEAF_WORDS / Native::FANOUT;
         Self {
             places,
@@ -116,9 +121,7 @@ impl Cursor {
     #[inline(always)]
     pub fn freed(&mut self, start: u64, len: u64) {
         let word = (start / u64::from(Native::WORD_BLOCKS)) as u32;
-        let place = self.place(len);
-        place.freed[place.top % FREED] = word;
-        place.top = (place.top + 1) % FREED;
+        self.place(len).freed.push(word);
     }
 
     /// Whether runs of `least` blocks at multiples of `align` are known not to be there, as long as
@@ -153,13 +156,12 @@ impl Place {
     /// it is [time to look](Self::look_now) at the neighbourhood again.
     #[inline]
     pub fn reuse(&mut self) -> Option<usize> {
-        let last = (self.top + FREED - 1) % FREED;
-        if self.reuses == REUSES || self.freed[last] == NONE {
+        if self.reuses == REUSES {
             return None;
         }
+        let word = self.freed.pop()?;
         self.reuses += 1;
-        self.top = last;
-        Some(std::mem::replace(&mut self.freed[last], NONE) as usize)
+        Some(word)
     }
 
     /// Whether enough was reused for a look at what has become of the neighbourhood; asked for once.
@@ -179,13 +181,13 @@ mod tests {
     use crate::lanes::Lanes;
 
     #[test]
-    fn what_was_freed_last_comes_first_and_the_oldest_is_forgotten() {
+    fn what_was_freed_is_remembered_by_class() {
         let mut cursor = Cursor::new(7, Lanes::new().shared(0));
-        for word in 0..FREED as u64 + 3 {
-            cursor.freed(word * u64::from(Native::WORD_BLOCKS) + 1, 1);
+        for word in 0..12 {
+            cursor.freed(word * u64::from(Native::WORD_BLOCKS) + 1, 2);
         }
-        let reused: Vec<usize> = std::iter::from_fn(|| cursor.place(1).reuse()).collect();
-        assert_eq!(reused, (3..FREED + 3).rev().collect::<Vec<_>>());
+        let reused: Vec<usize> = std::iter::from_fn(|| cursor.place(2).reuse()).collect();
+        assert_eq!(reused, [11, 10, 9, 8, 7, 6, 5, 4]);
         cursor.freed(0, 4);
         assert_eq!(cursor.place(3).reuse(), Some(0), "the class of three blocks is that of four");
         assert_eq!(cursor.place(2).reuse(), None);

@@ -79,6 +79,7 @@ mod extent_set;
 mod fit;
 mod fragmentation;
 mod free_extents;
+mod freed;
 mod gang;
 mod guard;
 mod handle;
