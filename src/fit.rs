@@ -19,8 +19,8 @@ use crate::seen::{ENDLESS, Seen};
 const TRIED: usize = 32;
 
 /// Blocks asked for from one look at a node to the next: a look takes about a microsecond. Twice as many
-/// after each that showed no run worth remembering, up to the second figure: where there is much space, or
-/// more runs of each length than anybody asks for, there is nothing to look for.
+/// after each that showed no news as long as the request, up to the second figure: where there is much space,
+/// more runs of each length than anybody asks for, or none as long as that, there is nothing to look for.
 pub const LOOK_EVERY: u64 = 256;
 const LOOK_AT_LEAST_EVERY: u64 = 4 * LOOK_EVERY;
 
@@ -156,8 +156,8 @@ impl Core {
         self.zones.of(0).is_none_or(|zone| zone.is_home((start / LEAF_BLOCKS) as usize))
     }
 
-    /// Looks at the next node of the summary, if enough was asked for since the last look; whether it
-    /// did.
+    /// Looks at the next node of the summary for somebody who wants `len` blocks, if enough was asked for
+    /// since the last look; whether it did.
     fn look_now_and_then(&self, seen: &mut Seen, len: u64) -> bool {
         seen.asked += len;
         if seen.asked < seen.look_after {
@@ -179,8 +179,8 @@ impl Core {
         }
         let (node, from) = (seen.node, seen.place.unwrap_or(0));
         let mut taught = false;
-        seen.place = self.bitmap.runs_under(node, from, REACH, |start, len| {
-            taught |= self.is_for_bulk(start) && seen.put(start, len);
+        seen.place = self.bitmap.runs_under(node, from, REACH, |start, run| {
+            taught |= self.is_for_bulk(start) && seen.put(start, run) && run >= len;
         });
         let longer = (2 * seen.look_after).min(LOOK_AT_LEAST_EVERY);
         seen.look_after = if taught { LOOK_EVERY } else { longer };
