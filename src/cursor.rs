@@ -7,6 +7,7 @@ use crate::core::Native;
 use crate::freed::Freed;
 use crate::geometry::Geometry;
 use crate::lanes::LaneId;
+use crate::passes::Passes;
 use crate::seen::Seen;
 use crate::watch::Ticket;
 
@@ -34,8 +35,8 @@ pub struct Cursor {
     classes: Option<Box<[[usize; CLASSES]; class::CLASSES]>>,
     /// Whether it goes on behind the last allocation, and not where a run fits best.
     pub sequential: bool,
-    /// Whether the last request that takes pieces found no run to be met by as a whole.
-    pub in_pieces: bool,
+    /// When it goes over the summary for pieces.
+    pub passes: Passes,
     /// Runs to choose from.
     pub seen: Seen,
 }
@@ -87,7 +88,7 @@ impl Cursor {
             nothing: None,
             classes: None,
             sequential: false,
-            in_pieces: false,
+            passes: Passes::default(),
             seen: Seen::new(node),
         }
     }

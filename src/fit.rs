@@ -107,8 +107,6 @@ impl Core {
             if run > hint.len && run > len {
                 seen.put(start, run);
             } else if self.claim_of_run(seen, start, run, len) {
-                // See `gang.rs`.
-                self.refresh_leaves(start, len);
                 return Some((start, len));
             }
         }
@@ -185,12 +183,6 @@ impl Core {
         let longer = (2 * seen.look_after).min(LOOK_AT_LEAST_EVERY);
         seen.look_after = if taught { LOOK_EVERY } else { longer };
         true
-    }
-
-    /// Repairs what the summary says of the leaves of `start..start + len`.
-    pub fn refresh_leaves(&self, start: u64, len: u64) {
-        let (first, last) = (start / LEAF_BLOCKS, (start + len - 1) / LEAF_BLOCKS);
-        (first..=last).for_each(|leaf| self.bitmap.refresh(leaf as usize));
     }
 
     /// Claims leave it to searches to repair the summary. But whoever chooses runs goes by which leaves

@@ -7,8 +7,8 @@
 //! request looks into no more leaves than it gets pieces, but for stale ones; and each of at most ten passes
 //! reads what of the summary its order shows.
 //!
-//! Where requests are met so, they ask for the orders from above again and again. So claims of remembered
-//! runs see to what the summary says of their leaves, and do not leave that to whoever searches there next.
+//! A handle that may take any run goes by what it remembers, and makes such passes now and then: see
+//! `passes.rs`.
 
 use std::ops::Range;
 
@@ -20,6 +20,9 @@ use crate::extent::{Extent, ExtentList};
 use crate::geometry::Geometry;
 use crate::request::{Effort, Request};
 use crate::scattered::add;
+
+/// Leaves that a search for a whole run counts as having looked into, if it finds none.
+const IN_VAIN: u64 = 16;
 
 impl Core {
     /// Appends extents to `list` that make up `request`, which takes any.
@@ -86,21 +89,14 @@ impl Core {
         let mut order = order_above(request.len).min(Native::MAX_ORDER);
         if let Some(zone) = zone {
             self.gang_in_zones(cursor, request, zone, &mut wanted, effort)?;
-        } else if let Some((start, len)) =
-            self.fitting(cursor, request).or_else(|| self.aligned(cursor, request, from))
-        {
+        } else if let Some((start, len)) = self.whole(cursor, request, from, order) {
             wanted.take(start, len)?;
-            if cursor.in_pieces {
-                // The next request may have to do with less again, and should not look here before.
-                self.refresh_leaves(start, len);
-            }
         } else if request.len <= LEAF_BLOCKS && !request.best_fit {
-            // That was a search for this order everywhere. (A best fit passes by what the summary wrongly
-            // says to be longer.)
+            // That was a search for this order everywhere, or none was due. (A best fit passes by what the
+            // summary wrongly says to be longer.)
             order = order.saturating_sub(1);
         }
-        cursor.in_pieces = wanted.left > 0;
-        let by_seen = self.goes_by_seen(request);
+        let by_seen = self.goes_by_seen(request) && !cursor.sequential;
         while wanted.left > 0 {
             while by_seen
                 && wanted.left > 0
@@ -111,8 +107,14 @@ impl Core {
             if order == 0 {
                 wanted.looks = u64::MAX;
             }
-            let ranges = self.search_order(request, from).into_iter();
-            self.claim_pieces_in(order, ranges, &mut wanted, effort)?;
+            if !by_seen || cursor.passes.is_due(order) {
+                let before = (wanted.left, effort.leaves);
+                let ranges = self.search_order(request, from).into_iter();
+                self.claim_pieces_in(order, ranges, &mut wanted, effort)?;
+                if wanted.left == before.0 {
+                    cursor.passes.was_in_vain(order, effort.leaves - before.1);
+                }
+            }
             if order == 0 || wanted.left == 0 {
                 break;
             }
@@ -134,6 +136,29 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// A run for all of `request`, of which `order` is the order.
+    #[inline]
+    fn whole(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+        from: u64,
+        order: u32,
+    ) -> Option<(u64, u64)> {
+        if let Some(found) = self.fitting(cursor, request) {
+            return Some(found);
+        }
+        let by_seen = self.goes_by_seen(request) && !cursor.sequential;
+        if by_seen && !(self.bitmap.shows(order) && cursor.passes.is_due(order)) {
+            return None;
+        }
+        let found = self.aligned(cursor, request, from);
+        if by_seen && found.is_none() {
+            cursor.passes.was_in_vain(order, IN_VAIN);
+        }
+        found
     }
 
     /// One pass over `ranges` of leaves for runs of `order`, and what it took.

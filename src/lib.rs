@@ -86,6 +86,7 @@ mod handle;
 mod lanes;
 mod local;
 mod log;
+mod passes;
 mod plan;
 mod region;
 mod release;

@@ -129,8 +129,11 @@ impl Request {
     /// A scattered request looks into at most this many leaves (512 blocks each) for long extents; then
     /// it takes whatever extents come first. Extents that its handle remembers need no look. Without a
     /// limit it looks into every leaf that may have a longer run than what is left to take, one size
-    /// after another: all on the device, at worst. A request that can be met is met, whatever its limit.
-    /// If the extents have bounds or an alignment, each of them counts as one leaf. See [`Effort`].
+    /// after another: all on the device, at worst. But a handle that has looked into n leaves for a size in
+    /// vain goes by what it remembers for the next 4 n requests, or 64 where a run for the whole request
+    /// was looked for: longer extents that others freed meanwhile may be passed by. A request that can be
+    /// met is met, whatever its limit. If the extents have bounds or an alignment, each of them counts as
+    /// one leaf. See [`Effort`].
     #[must_use]
     pub const fn effort(mut self, leaves: u64) -> Self {
         self.effort = leaves;

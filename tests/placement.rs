@@ -6,7 +6,7 @@ mod baseline;
 mod trace;
 
 use baseline::{FirstFit, RangeTree, Space};
-use freemap::{Allocator, Extent, Request};
+use freemap::{Allocator, Extent, Handle, Request};
 use trace::{Freemap, Objects};
 
 fn mean_run_after_ageing(mut space: impl Space, blocks: u64) -> f64 {
@@ -126,6 +126,25 @@ fn pieces_that_others_freed_come_before_shorter_ones_that_are_remembered() {
     let extents = handle.allocate_with(&Request::new(9).scattered()).unwrap();
     let lens: Vec<u64> = extents.iter().map(|extent| extent.len).collect();
     assert_eq!((extents.len(), lens.iter().max()), (2, Some(&8)));
+}
+
+#[test]
+fn a_handle_that_looked_in_vain_looks_again_in_time() {
+    // The summary shows runs of 2, of 4 and of 8 blocks; of each a single block is left.
+    let allocator = Allocator::builder(1 << 19).build_allocated().unwrap();
+    for leaf in 0..1000 {
+        let len = [2, 4, 8][leaf as usize % 3];
+        allocator.mark_free(Extent::new(512 * leaf + 8, len)).unwrap();
+        allocator.mark_allocated(Extent::new(512 * leaf + 9, len - 1)).unwrap();
+    }
+    let mut handle = allocator.handle();
+    let request = Request::new(8).scattered();
+    let extents = |handle: &mut Handle| handle.allocate_with(&request).unwrap().len();
+    assert_eq!(extents(&mut handle), 8);
+    allocator.mark_free(Extent::new((1 << 19) - 100, 8)).unwrap();
+    let before = (0..).take_while(|_| extents(&mut handle) == 8).count();
+    assert!((1..=64).contains(&before), "as documented of `Request::effort`: {before}");
+    assert!(allocator.verify().is_clean());
 }
 
 #[test]
