@@ -3,10 +3,16 @@
 //! Each device is filled and overwritten 20 times at its own fill, by the trace of `ageing`, then
 //! topped up to exactly that fill. Measured are rounds that free pieces of the device's objects,
 //! chosen at random all over the device, and allocate as many: single blocks in one case,
-//! requests for 16 scattered blocks in the other. So the free space stays aged. Two ways:
+//! requests for 16 scattered blocks in the other. So the free space stays aged. Three ways:
 //!
+//! - *in short bursts*: the blocks of 64 requests (16, if they are for 16 blocks) are freed, and then so many
+//!   allocated; allocations and frees have a clock of their own;
 //! - *in turn*: a free, an allocation, and so on, as an engine goes on that writes anew and frees the old;
-//! - *in bursts*: 512 blocks are freed, and then 512 allocated, each mostly where no cache line is at hand.
+//! - *in long bursts*: 512 blocks are freed, and then 512 allocated.
+//!
+//! The fuller a device, the more cache lines its objects lie on, and what is freed at random is the less
+//! often at hand. So everything is measured once more with frees in the lowest tenth of the device alone: as
+//! many cache lines at each fill.
 //!
 //! Not measured: several threads, contiguous requests for more than a block (see `ageing`), a cache
 //! that holds the whole bitmap of a larger device, and what the device does after many times more
@@ -25,28 +31,28 @@ use crate::{median, print, row, table};
 
 /// Blocks replaced in one round: less than are free at 99.9 % of the smallest device.
 const ROUND: u64 = 512;
-const ROUNDS: usize = 101;
+const ROUNDS: usize = 201;
+
+/// What is freed lies below this part of the device.
+const PARTS: [(&str, u64); 2] = [("all over the device", 1), ("in the lowest tenth", 10)];
 
 pub fn fill(blocks: u64) {
+    for (name, part) in PARTS {
+        for len in [1, 16] {
+            println!("requests for {len}, frees {name}; short bursts, in turn, long bursts:");
+            by_fill(blocks, len, blocks / part);
+        }
+    }
+    println!("medians of {ROUNDS} rounds, ns per request, and times the figure at 10 %");
+}
+
+fn by_fill(blocks: u64, len: u64, below: u64) {
     let header = [
-        "fill %",
-        "mean free run",
-        "1 in turn ns",
-        "to 10 %",
-        "floor ns",
-        "to 10 %",
-        "16 in turn ns",
-        "to 10 %",
-        "1 in bursts: allocate ns",
-        "free ns",
-        "both, to 10 %",
-        "16 in bursts: allocate ns",
-        "free ns",
-        "both, to 10 %",
-        "16: extents",
+        "fill %", "free run", "allocate", "x", "free", "x", "turn", "x", "floor", "x", "allocate",
+        "x", "free", "x", "extents",
     ];
     let mut figures = table(&header);
-    let mut first = None;
+    let mut at_10 = None;
     for per_mille in [100, 500, 900, 990, 999] {
         let mut space = Freemap::new(blocks);
         let mut objects = Objects::new(blocks);
@@ -54,116 +60,143 @@ pub fn fill(blocks: u64) {
         objects.overwrite(&mut space, 20, per_mille);
         objects.fill(&mut space, per_mille);
         let runs = space.runs();
-        let [one, sixteen] = [1, 16].map(|len| Figures::of(&mut space, &mut objects, len));
-        let [one_at_10, sixteen_at_10] = first.get_or_insert([one, sixteen]);
-        row(
-            &mut figures,
-            &[
-                &format!("{:.1}", objects.fill_percent()),
-                &format!("{:.1}", runs.iter().sum::<u64>() as f64 / runs.len() as f64),
-                &format!("{:.1}", one.in_turn),
-                &format!("{:.2}", one.in_turn / one_at_10.in_turn),
-                &format!("{:.1}", one.floor),
-                &format!("{:.2}", one.floor / one_at_10.floor),
-                &format!("{:.1}", sixteen.in_turn),
-                &format!("{:.2}", sixteen.in_turn / sixteen_at_10.in_turn),
-                &format!("{:.1}", one.allocate),
-                &format!("{:.1}", one.free),
-                &format!("{:.2}", one.both() / one_at_10.both()),
-                &format!("{:.1}", sixteen.allocate),
-                &format!("{:.1}", sixteen.free),
-                &format!("{:.2}", sixteen.both() / sixteen_at_10.both()),
-                &format!("{:.2}", sixteen.extents),
-            ],
-        );
+        let figure = Figures::of(&mut space, &mut objects, len, below);
+        let first = at_10.get_or_insert(figure);
+        let mut cells = vec![
+            format!("{:.1}", objects.fill_percent()),
+            format!("{:.1}", runs.iter().sum::<u64>() as f64 / runs.len() as f64),
+        ];
+        for (time, first) in figure.times.iter().zip(first.times) {
+            cells.extend([format!("{time:.1}"), format!("{:.2}", time / first)]);
+        }
+        cells.push(format!("{:.2}", figure.extents));
+        row(&mut figures, &cells.iter().map(|cell| cell as _).collect::<Vec<_>>());
     }
     print(figures);
-    println!("medians of {ROUNDS} rounds, time per request; extents per request");
 }
 
 #[derive(Clone, Copy)]
 struct Figures {
-    /// Nanoseconds of a free and an allocation.
-    in_turn: f64,
-    /// Nanoseconds of what no allocator can do without for that: a bit set where the block is that is
-    /// freed, and cleared again.
-    floor: f64,
-    /// Nanoseconds.
-    allocate: f64,
-    /// Nanoseconds.
-    free: f64,
+    /// Nanoseconds for a request: allocation and free in short bursts; both in turn; what no allocator can do
+    /// without for that, a bit set where the block is that is freed, and cleared again; allocation and free
+    /// in long bursts.
+    times: [f64; 6],
     extents: f64,
 }
 
 impl Figures {
-    fn both(&self) -> f64 {
-        self.allocate + self.free
+    fn of(space: &mut Freemap, objects: &mut Objects, len: u64, below: u64) -> Self {
+        let bare: Vec<AtomicU64> = (0..space.allocator.blocks() / 64).map(AtomicU64::new).collect();
+        let short = if len == 1 { 64 } else { 256 };
+        let mut times = [const { Vec::new() }; 6];
+        let mut replaced = Replaced::new(len);
+        for _ in 0..ROUNDS {
+            objects.shed(ROUND, len, below, &mut replaced.old);
+            let short = replaced.in_bursts(space, objects, short);
+            objects.shed(ROUND, len, below, &mut replaced.old);
+            let floor = replaced.floor(&bare);
+            let turn = replaced.in_turn(space, objects);
+            objects.shed(ROUND, len, below, &mut replaced.old);
+            let long = replaced.in_bursts(space, objects, ROUND);
+            let round = [short[1], short[0], turn, floor, long[1], long[0]];
+            times.iter_mut().zip(round).for_each(|(times, time)| times.push(time));
+        }
+        let requests = 3 * ROUNDS as u64 * ROUND / len;
+        Self { times: times.map(median), extents: replaced.extents as f64 / requests as f64 }
+    }
+}
+
+/// What a round frees and allocates.
+struct Replaced {
+    len: u64,
+    old: Vec<Extent>,
+    new: Vec<Extent>,
+    /// Extents allocated so far.
+    extents: usize,
+}
+
+impl Replaced {
+    fn new(len: u64) -> Self {
+        Self { len, old: Vec::new(), new: Vec::with_capacity(ROUND as usize), extents: 0 }
     }
 
-    fn of(space: &mut Freemap, objects: &mut Objects, len: u64) -> Self {
-        let (mut turns, mut floors, mut allocates, mut frees) = (vec![], vec![], vec![], vec![]);
-        let bare: Vec<AtomicU64> = (0..space.allocator.blocks() / 64).map(AtomicU64::new).collect();
-        let requests = ROUND / len;
-        let each = |time: Duration| time.as_secs_f64() * 1e9 / requests as f64;
-        let (mut old, mut new) = (vec![], Vec::with_capacity(ROUND as usize));
-        let mut extents = 0;
-        let request = Request::new(len).scattered();
-        let allocate = |space: &mut Freemap, new: &mut Vec<Extent>| {
-            if len == 1 {
-                new.push(space.handle.allocate(1).expect("as much as was freed"));
-            } else {
-                space.handle.allocate_into(&request, new).expect("as much as was freed");
-            }
-        };
-        for _ in 0..ROUNDS {
-            objects.shed(ROUND, len, &mut old);
-            let started = Instant::now();
-            for extent in &old {
-                let (word, bit) = (&bare[(extent.start / 64) as usize], 1 << (extent.start % 64));
-                black_box(word.fetch_or(bit, Ordering::AcqRel));
-                black_box(word.fetch_and(!bit, Ordering::AcqRel));
-            }
-            floors.push(each(started.elapsed()));
-            let mut room = 0;
-            let started = Instant::now();
-            for extent in old.drain(..) {
-                space.free(extent);
-                room += extent.len;
-                while room >= len {
-                    allocate(space, &mut new);
-                    room -= len;
-                }
-            }
-            turns.push(each(started.elapsed()));
-            objects.store(&mut new);
+    fn allocate(&mut self, space: &mut Freemap) {
+        if self.len == 1 {
+            self.new.push(space.handle.allocate(1).expect("as much as was freed"));
+        } else {
+            let request = Request::new(self.len).scattered();
+            space.handle.allocate_into(&request, &mut self.new).expect("as much as was freed");
+        }
+    }
 
-            objects.shed(ROUND, len, &mut old);
+    /// Frees at least `burst` blocks, then allocates as many, and so on; the time of the frees and that of the
+    /// allocations.
+    fn in_bursts(&mut self, space: &mut Freemap, objects: &mut Objects, burst: u64) -> [f64; 2] {
+        let mut times = [Duration::ZERO; 2];
+        let (mut next, mut room) = (0, 0);
+        while next < self.old.len() {
             let started = Instant::now();
-            for extent in old.drain(..) {
-                space.free(extent);
+            while room < burst && next < self.old.len() {
+                room += self.old[next].len;
+                space.free(self.old[next]);
+                next += 1;
             }
-            frees.push(each(started.elapsed()));
-            let started = Instant::now();
-            for _ in 0..requests {
-                allocate(space, &mut new);
+            let freed = Instant::now();
+            while room >= self.len {
+                self.allocate(space);
+                room -= self.len;
             }
-            allocates.push(each(started.elapsed()));
-            extents += new.len();
-            objects.store(&mut new);
+            times[1] += freed.elapsed();
+            times[0] += freed - started;
         }
-        Self {
-            in_turn: median(turns),
-            floor: median(floors),
-            allocate: median(allocates),
-            free: median(frees),
-            extents: extents as f64 / (ROUNDS as u64 * requests) as f64,
+        self.store(objects);
+        times.map(|time| self.each(time))
+    }
+
+    /// The same with as little freed as one request takes.
+    fn in_turn(&mut self, space: &mut Freemap, objects: &mut Objects) -> f64 {
+        let mut room = 0;
+        let started = Instant::now();
+        for extent in std::mem::take(&mut self.old) {
+            space.free(extent);
+            room += extent.len;
+            while room >= self.len {
+                self.allocate(space);
+                room -= self.len;
+            }
         }
+        let time = self.each(started.elapsed());
+        self.store(objects);
+        time
+    }
+
+    fn floor(&self, bare: &[AtomicU64]) -> f64 {
+        let started = Instant::now();
+        for extent in &self.old {
+            let (word, bit) = (&bare[(extent.start / 64) as usize], 1 << (extent.start % 64));
+            black_box(word.fetch_or(bit, Ordering::AcqRel));
+            black_box(word.fetch_and(!bit, Ordering::AcqRel));
+        }
+        self.each(started.elapsed())
+    }
+
+    /// Nanoseconds for one request, if all of a round took `time`.
+    fn each(&self, time: Duration) -> f64 {
+        time.as_secs_f64() * 1e9 / (ROUND / self.len) as f64
+    }
+
+    /// Makes an object of every extent.
+    fn store(&mut self, objects: &mut Objects) {
+        self.extents += self.new.len();
+        objects.held.extend(self.new.drain(..).map(|extent| vec![extent]));
+        self.old.clear();
     }
 }
 
 impl Objects {
-    /// Takes `count` blocks from the ends of objects chosen at random, at most `most` from one.
-    fn shed(&mut self, count: u64, most: u64, old: &mut Vec<Extent>) {
+    /// Takes `count` blocks from the ends of objects chosen at random that end below block `below`, at
+    /// most `most` from one.
+    fn shed(&mut self, count: u64, most: u64, below: u64, old: &mut Vec<Extent>) {
         let mut left = count;
         while left > 0 {
             let victim = self.rng.random_range(0..self.held.len());
@@ -171,6 +204,9 @@ impl Objects {
                 self.held.swap_remove(victim);
                 continue;
             };
+            if last.start + last.len > below {
+                continue;
+            }
             let len = last.len.min(most).min(left);
             last.len -= len;
             old.push(Extent::new(last.start + last.len, len));
@@ -179,10 +215,5 @@ impl Objects {
                 self.held[victim].pop();
             }
         }
-    }
-
-    /// Makes an object of every extent.
-    fn store(&mut self, new: &mut Vec<Extent>) {
-        self.held.extend(new.drain(..).map(|extent| vec![extent]));
     }
 }
