@@ -272,7 +272,7 @@ impl<G: Geometry> Bitmap<G> {
         let added = mask & !before;
         if added != G::Word::ZERO {
             self.publish_word(word, added, before | mask);
-            self.tell_watchers_of_word(word, added);
+            self.tell_watchers_of_word(word, added, before | mask);
         }
         added
     }
@@ -365,7 +365,7 @@ impl<G: Geometry> Bitmap<G> {
             .release_piece(piece)
             .map_err(|free| ReleaseError::Free { block: Self::first_block(piece, free) })?;
         self.publish_word(word, mask, free);
-        self.tell_watchers_of_word(word, mask);
+        self.tell_watchers_of_word(word, mask, free);
         Ok(())
     }
 

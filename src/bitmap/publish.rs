@@ -82,28 +82,31 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// The same for blocks of one word that need not be neighbours.
+    /// The same for blocks of one word that need not be neighbours; `left` is the word as their release left it.
     #[inline(always)]
-    pub(super) fn tell_watchers_of_word(&self, word: usize, mask: G::Word) {
+    pub(super) fn tell_watchers_of_word(&self, word: usize, mask: G::Word, left: G::Word) {
         if !told_at_the_wrong_time()
             && let Some(awaited) = self.watch.awaited()
+            && !Self::is_short_inside(mask, left, awaited)
         {
             self.lift_for_word(word, mask, awaited);
         }
     }
 
+    /// Whether the word alone says that the released run is too short, as it mostly does: the run ends there
+    /// on both sides. Whoever released the last block of a run inside one word has left all of it there
+    /// [scenario: m4; mutant: ShortByOwnBlocks].
+    #[inline(always)]
+    fn is_short_inside(mask: G::Word, left: G::Word, awaited: u64) -> bool {
+        let free = if mutated(Mutant::ShortByOwnBlocks) { mask } else { left };
+        let run = free.run_around(mask.trailing_zeros());
+        let len = run.end - run.start;
+        let ends_inside = run.start > 0 && run.end < G::WORD_BLOCKS;
+        ends_inside && u64::from(len) < awaited && G::Word::span(run.start, len).has_all(mask)
+    }
+
     #[cold]
     fn lift_for_word(&self, word: usize, mask: G::Word, awaited: u64) {
-        // Mostly the word alone says that the run is too short: where it ends on both sides. What was
-        // taken again counts as free here: to lift once too often does no harm [mutant:
-        // ShortByOwnBlocks].
-        let free = if mutated(Mutant::ShortByOwnBlocks) { G::Word::ZERO } else { self.look(word) };
-        let run = (free | mask).run_around(mask.trailing_zeros());
-        let len = run.end - run.start;
-        let inside = run.start > 0 && run.end < G::WORD_BLOCKS;
-        if inside && u64::from(len) < awaited && G::Word::span(run.start, len).has_all(mask) {
-            return;
-        }
         for (place, len) in mask.runs() {
             let start = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
             self.lift_if_awaited(start, u64::from(len), awaited);
