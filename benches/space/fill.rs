@@ -14,15 +14,14 @@
 //! often at hand. So everything is measured once more with frees in the lowest tenth of the device alone: as
 //! many cache lines at each fill.
 //!
-//! Not measured: several threads, contiguous requests for more than a block (see `ageing`), a cache
-//! that holds the whole bitmap of a larger device, and what the device does after many times more
+//! Not measured: contiguous requests for more than a block (see `ageing`), a cache that holds the whole bitmap of a larger device, and what the device does after many times more
 //! single blocks were replaced than it has free: its free space is single blocks then.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use freemap::{Extent, Request};
+use freemap::{Extent, Handle, Request};
 use rand::RngExt;
 
 use crate::baseline::Space;
@@ -120,15 +119,6 @@ impl Replaced {
         Self { len, old: Vec::new(), new: Vec::with_capacity(ROUND as usize), extents: 0 }
     }
 
-    fn allocate(&mut self, space: &mut Freemap) {
-        if self.len == 1 {
-            self.new.push(space.handle.allocate(1).expect("as much as was freed"));
-        } else {
-            let request = Request::new(self.len).scattered();
-            space.handle.allocate_into(&request, &mut self.new).expect("as much as was freed");
-        }
-    }
-
     /// Frees at least `burst` blocks, then allocates as many, and so on; the time of the frees and that of the
     /// allocations.
     fn in_bursts(&mut self, space: &mut Freemap, objects: &mut Objects, burst: u64) -> [f64; 2] {
@@ -143,7 +133,7 @@ impl Replaced {
             }
             let freed = Instant::now();
             while room >= self.len {
-                self.allocate(space);
+                allocate(&mut space.handle, self.len, &mut self.new);
                 room -= self.len;
             }
             times[1] += freed.elapsed();
@@ -155,16 +145,8 @@ impl Replaced {
 
     /// The same with as little freed as one request takes.
     fn in_turn(&mut self, space: &mut Freemap, objects: &mut Objects) -> f64 {
-        let mut room = 0;
         let started = Instant::now();
-        for extent in std::mem::take(&mut self.old) {
-            space.free(extent);
-            room += extent.len;
-            while room >= self.len {
-                self.allocate(space);
-                room -= self.len;
-            }
-        }
+        in_turn(&mut space.handle, self.len, self.old.drain(..), &mut self.new);
         let time = self.each(started.elapsed());
         self.store(objects);
         time
@@ -193,10 +175,37 @@ impl Replaced {
     }
 }
 
+/// Frees each of `old`, and allocates as soon as there is enough for a request.
+pub fn in_turn(
+    handle: &mut Handle,
+    len: u64,
+    old: impl Iterator<Item = Extent>,
+    new: &mut Vec<Extent>,
+) {
+    let mut room = 0;
+    for extent in old {
+        handle.free(extent).expect("ours");
+        room += extent.len;
+        while room >= len {
+            allocate(handle, len, new);
+            room -= len;
+        }
+    }
+}
+
+fn allocate(handle: &mut Handle, len: u64, new: &mut Vec<Extent>) {
+    if len == 1 {
+        new.push(handle.allocate(1).expect("as much as was freed"));
+    } else {
+        let request = Request::new(len).scattered();
+        handle.allocate_into(&request, new).expect("as much as was freed");
+    }
+}
+
 impl Objects {
     /// Takes `count` blocks from the ends of objects chosen at random that end below block `below`, at
     /// most `most` from one.
-    fn shed(&mut self, count: u64, most: u64, below: u64, old: &mut Vec<Extent>) {
+    pub fn shed(&mut self, count: u64, most: u64, below: u64, old: &mut Vec<Extent>) {
         let mut left = count;
         while left > 0 {
             let victim = self.rng.random_range(0..self.held.len());

@@ -1,7 +1,7 @@
 //! What becomes of the free space as a device ages, and how fast it is allocated when it is short.
 //!
-//! `cargo bench --bench space` prints everything; `-- ageing`, `fill` or `pieces` one part, `--
-//! --quick` everything on a smaller device. One thread throughout.
+//! `cargo bench --bench space` prints everything; `-- ageing`, `fill`, `threads` or `pieces` one part, `--
+//! --quick` everything on a smaller device. One thread but in `threads`.
 //!
 //! - `ageing`: a device is filled to 90 % with objects of 4 KiB to 1 MiB, which are then overwritten at
 //!   random until 20 times its capacity is written, with each allocator in turn. What is left: how
@@ -9,6 +9,7 @@
 //!   good as the better of the two baselines in `baseline.rs`.
 //! - `fill`: time per allocation on devices that were aged so, each at its own fill. Goals: one block
 //!   and 16 scattered blocks at 99.9 % in twice the time at 10 %; from 10 % to 99 % flat within 25 %.
+//! - `threads`: the same with a power of two of threads, up to the number of cores.
 //! - `pieces`: 1 MiB of single free blocks.
 
 mod ageing;
@@ -20,6 +21,7 @@ mod pieces;
 mod score;
 #[path = "../support/table.rs"]
 mod table;
+mod threads;
 mod trace;
 
 use std::time::Instant;
@@ -34,8 +36,12 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let wanted: Vec<&String> = arguments.iter().filter(|arg| !arg.starts_with('-')).collect();
     let blocks = if arguments.iter().any(|arg| arg == "--quick") { 1 << 20 } else { 1 << 22 };
-    let parts: [Part; 3] =
-        [("ageing", ageing::ageing), ("fill", fill::fill), ("pieces", pieces::pieces)];
+    let parts: [Part; 4] = [
+        ("ageing", ageing::ageing),
+        ("fill", fill::fill),
+        ("threads", threads::threads),
+        ("pieces", pieces::pieces),
+    ];
     for (name, part) in parts {
         if wanted.is_empty() || wanted.iter().any(|wanted| *wanted == name) {
             let started = Instant::now();
