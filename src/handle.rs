@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crossbeam_utils::CachePadded;
+
 use crate::core::Core;
 use crate::cursor::Cursor;
 use crate::error::{AllocError, FreeError, FreeManyError};
@@ -39,12 +41,13 @@ use crate::transaction::Transaction;
 #[derive(Debug)]
 pub struct Handle {
     core: Arc<Core>,
-    cursor: Cursor,
+    /// Written to with every call, so that handles which lie side by side would slow each other.
+    cursor: CachePadded<Cursor>,
 }
 
 impl Handle {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        let cursor = core.cursor(|_| core.lanes.acquire());
+        let cursor = CachePadded::new(core.cursor(|_| core.lanes.acquire()));
         Self { core, cursor }
     }
 
