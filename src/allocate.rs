@@ -24,26 +24,28 @@ impl Core {
         self.allocate_elsewhere(cursor, len)
     }
 
-    /// One block of the word at hand; in a poor neighbourhood of where one was just freed, whose cache line
-    /// is here. There, what a longer request has left of its run comes before that: nothing else fits into it.
+    /// One block of the word at hand. In a poor neighbourhood what a longer request has left of its run comes
+    /// first, since nothing else fits into that, and then the word in which a block was just freed, whose
+    /// cache line is here.
     #[inline(always)]
     fn claim_one(&self, cursor: &mut Cursor) -> Option<u64> {
-        if cursor.place(1).poor
-            && cursor.seen.has_single()
-            && let Some(start) = self.claim_single(cursor)
-        {
-            return Some(start);
+        if cursor.place(1).poor {
+            if cursor.seen.has_single()
+                && let Some(start) = self.claim_single(cursor)
+            {
+                return Some(start);
+            }
+            let place = cursor.place(1);
+            place.word = place.reuse().unwrap_or(place.word);
         }
         let place = cursor.place(1);
-        if place.poor
-            && let Some(word) = place.reuse()
-        {
-            place.word = word;
+        match self.bitmap.claim_one_in(place.word) {
+            Ok(claimed) => claimed,
+            Err(Lost) => {
+                place.crowded = true;
+                None
+            }
         }
-        self.bitmap.claim_one_in(place.word).unwrap_or_else(|Lost| {
-            place.crowded = true;
-            None
-        })
     }
 
     /// The same when the word at hand has nothing.

@@ -22,7 +22,7 @@ const fn freed_room(class: usize) -> usize {
 }
 
 /// After so many allocations in places just freed a handle looks at the leaf where it is.
-const REUSES: u32 = 256;
+const REUSES: u32 = 2048;
 
 /// What one handle keeps for itself.
 #[derive(Clone, Debug)]

@@ -113,7 +113,7 @@ fn mixed() -> Pairs {
 }
 
 #[library_benchmark]
-#[bench::in_sequence(args = (), setup = empty, config = limit(76))]
+#[bench::in_sequence(args = (), setup = empty, config = limit(83))]
 fn allocate(mut handle: Handle) -> Handle {
     for _ in 0..ROUND {
         let _ = black_box(handle.allocate(1));
@@ -122,7 +122,7 @@ fn allocate(mut handle: Handle) -> Handle {
 }
 
 #[library_benchmark]
-#[bench::in_sequence(args = (), setup = full, config = limit(208))]
+#[bench::in_sequence(args = (), setup = full, config = limit(217))]
 fn free(mut handle: Handle) -> Handle {
     for block in 0..ROUND as u64 {
         let _ = black_box(handle.free(Extent::new(block, 1)));
@@ -147,12 +147,12 @@ fn free_many(mut handle: Handle) -> Handle {
 }
 
 #[library_benchmark]
-#[bench::churn_50(args = (500), setup = churn, config = limit(229))]
-#[bench::churn_90(args = (900), setup = churn, config = limit(336))]
-#[bench::churn_99(args = (990), setup = churn, config = limit(377))]
-#[bench::churn_99_9(args = (999), setup = churn, config = limit(393))]
+#[bench::churn_50(args = (500), setup = churn, config = limit(244))]
+#[bench::churn_90(args = (900), setup = churn, config = limit(375))]
+#[bench::churn_99(args = (990), setup = churn, config = limit(404))]
+#[bench::churn_99_9(args = (999), setup = churn, config = limit(414))]
 #[bench::nearly_full(args = (), setup = nearly_full, config = limit(2350))]
-#[bench::mixed_orders(args = (), setup = mixed, config = limit(740))]
+#[bench::mixed_orders(args = (), setup = mixed, config = limit(783))]
 fn pair(mut pairs: Pairs) -> Pairs {
     pairs.run();
     pairs
