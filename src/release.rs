@@ -12,11 +12,16 @@ impl Core {
     #[inline(always)]
     pub fn free(&self, cursor: &mut Cursor, extent: Extent) -> Result<(), FreeError> {
         self.release(cursor.lane, extent)?;
-        if extent.len > 1 {
-            self.saw_freed(cursor, extent.start, extent.len);
-        }
-        cursor.freed(extent.start, extent.len);
+        self.remember_freed(cursor, extent);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn remember_freed(&self, cursor: &mut Cursor, Extent { start, len }: Extent) {
+        if len > 1 {
+            self.saw_freed(cursor, start, len);
+        }
+        cursor.freed(start, len);
     }
 
     /// The same for those who have no cursor.
@@ -79,10 +84,14 @@ impl Core {
         released.map_err(|error| free_error(error, start))
     }
 
-    /// Quarantines `extents`, whose free is durable, and lets out a little more than came in.
-    pub fn retire(&self, lane: LaneId, extents: Extents) {
+    /// Quarantines `extents`, whose free is durable, and lets out a little more than came in. Whoever commits
+    /// remembers what comes out, as if it had freed that now.
+    pub fn retire(&self, cursor: &mut Cursor, extents: Extents) {
         self.quarantine.retire(extents);
-        self.quarantine.collect(4, |extent| self.let_out(lane, extent));
+        self.quarantine.collect(4, |extent| {
+            self.let_out(cursor.lane, extent);
+            self.remember_freed(cursor, extent);
+        });
     }
 
     /// Lets out of the quarantine whatever the guards allow; the number of blocks.

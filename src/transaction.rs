@@ -276,7 +276,7 @@ impl<'h> Transaction<'h> {
         let delta = self.open.freeze();
         match store.commit(&delta) {
             Ok(lsn) => {
-                self.open.committed();
+                self.open.committed(self.cursor);
                 Ok(lsn)
             }
             Err(error) => {
@@ -304,7 +304,7 @@ impl Frozen {
     /// [conflict](Delta::conflict) must not have become durable, and is dropped.
     pub fn committed(self) {
         if self.delta.conflict().is_none() {
-            self.open.committed();
+            self.open.committed(None);
         }
     }
 
@@ -383,7 +383,8 @@ impl Open {
         allocated.chain(self.freed.iter().map(|extent| (extent, Change::Free)))
     }
 
-    fn committed(mut self) {
+    /// Lets go of everything. `cursor` is that of the handle; without one it is that of this thread.
+    fn committed(mut self, cursor: Option<&mut Cursor>) {
         self.allocated = ExtentSet::default();
         let freed = std::mem::take(&mut self.freed).into_extents();
         // Nothing durable names these, but a reader may have been told of them; and a first try that
@@ -392,12 +393,15 @@ impl Open {
         let returned = if self.in_doubt { Extents::new() } else { returned };
         if !(freed.is_empty() && returned.is_empty()) {
             let core = &*self.core;
-            local::with_lane(core, |lane| {
-                if !returned.is_empty() {
-                    core.retire(lane, returned);
-                }
-                core.retire(lane, freed);
-            });
+            let mut retired = [returned, freed];
+            let mut retire = |cursor: &mut Cursor| {
+                let retired = retired.iter_mut().filter(|extents| !extents.is_empty());
+                retired.for_each(|extents| core.retire(cursor, std::mem::take(extents)));
+            };
+            match cursor {
+                Some(cursor) => retire(cursor),
+                None => local::with_cursor(core, retire),
+            }
         }
     }
 }

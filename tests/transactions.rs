@@ -38,6 +38,22 @@ fn a_dropped_transaction_leaves_no_trace() {
 }
 
 #[test]
+fn whoever_commits_knows_what_comes_out_of_the_quarantine() {
+    let allocator = Allocator::builder(1 << 16).build_allocated().expect("a small one");
+    let mut handle = allocator.handle();
+    // The first three are let out by the commits of the others.
+    for (start, len) in [(1000, 100), (2000, 31), (3000, 30), (50_000, 1), (50_002, 1), (50_004, 1)]
+    {
+        let mut transaction = handle.begin();
+        transaction.free(Extent::new(start, len)).expect("allocated");
+        transaction.commit(&YES).expect("it says yes");
+    }
+    let mut allocate = |len| handle.allocate(len).expect("room").start;
+    assert_eq!([allocate(30), allocate(31), allocate(90)], [3000, 2000, 1000]);
+    assert!(allocator.verify().is_clean());
+}
+
+#[test]
 fn unwinding_is_dropping() {
     let allocator = Allocator::new(1000).expect("a small one");
     let result = catch_unwind(AssertUnwindSafe(|| {
