@@ -36,7 +36,11 @@ impl Core {
                 return Some(start);
             }
             let place = cursor.place(1);
-            place.word = place.reuse().unwrap_or(place.word);
+            if let Some(word) = place.reuse() {
+                place.word = word;
+                // Who has changed that one meanwhile does not work here.
+                return self.bitmap.claim_one_in(word).ok().flatten();
+            }
         }
         let place = cursor.place(1);
         match self.bitmap.claim_one_in(place.word) {

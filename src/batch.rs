@@ -88,7 +88,12 @@ impl Core {
             match self.release_group(cursor.lane, &group) {
                 Ok(()) => {
                     let last = &extents[group.end - 1];
-                    cursor.freed(last.start, last.len);
+                    // Where there is plenty, one is enough to come back.
+                    let all = cursor.place(last.len).poor;
+                    let from = if all { freed } else { group.end - 1 };
+                    extents[from..group.end]
+                        .iter()
+                        .for_each(|extent| cursor.freed(extent.start, extent.len));
                     freed = group.end;
                 }
                 Err(error) => {

@@ -110,8 +110,7 @@ impl Core {
         let word = (last / WORD_BLOCKS) as usize;
         let before = std::mem::replace(&mut cursor.place(len).word, word);
         if !self.shards.same(before / Native::LEAF_WORDS, word / Native::LEAF_WORDS) {
-            // As often as every request, where each takes what fits it best.
-            self.bitmap.events().count_roughly(Event::Spill, cursor.lane.index());
+            self.lanes.spilled(cursor.lane);
         }
     }
 

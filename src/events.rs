@@ -18,8 +18,6 @@ pub enum Event {
     Repair,
     /// A pass over all runs that might fit, after the summary alone had found none.
     ExactSearch,
-    /// A handle went on in another shard.
-    Spill,
     /// A request was refused with `NoSpace`.
     NoSpace,
     /// A request was refused with `NoContiguous`.

@@ -111,7 +111,7 @@ impl Core {
                 let before = (wanted.left, effort.leaves);
                 let ranges = self.search_order(request, from).into_iter();
                 self.claim_pieces_in(order, ranges, &mut wanted, effort)?;
-                if wanted.left == before.0 {
+                if by_seen && wanted.left == before.0 {
                     cursor.passes.was_in_vain(order, effort.leaves - before.1);
                 }
             }
@@ -149,6 +149,9 @@ impl Core {
     ) -> Option<(u64, u64)> {
         if let Some(found) = self.fitting(cursor, request) {
             return Some(found);
+        }
+        if request.len > LEAF_BLOCKS {
+            return None; // longer than an order: pieces of the largest one come next
         }
         let by_seen = self.goes_by_seen(request) && !cursor.sequential;
         if by_seen && !(self.bitmap.shows(order) && cursor.passes.is_due(order)) {

@@ -16,6 +16,9 @@ struct Lane {
     by_owner: Counter,
     /// Added to by all who share the lane, whether it has an owner or not.
     by_sharers: Counter,
+    /// How often a handle that counts here went on in another shard, in the same way.
+    spills_of_owner: Counter,
+    spills_of_sharers: Counter,
     owned: Claim,
 }
 
@@ -74,7 +77,7 @@ impl Lanes {
     /// Counts `blocks` as freed.
     #[inline(always)]
     pub fn freed(&self, lane: LaneId, blocks: u64) {
-        let Lane { by_owner, by_sharers, owned: _ } = &*self.0[lane.index];
+        let Lane { by_owner, by_sharers, .. } = &*self.0[lane.index];
         if lane.exclusive { by_owner.add_as_owner(blocks) } else { by_sharers.add(blocks) }
     }
 
@@ -82,6 +85,22 @@ impl Lanes {
     #[inline(always)]
     pub fn allocated(&self, lane: LaneId, blocks: u64) {
         self.freed(lane, blocks.wrapping_neg());
+    }
+
+    /// Counts that a handle went on in another shard. Without a locked instruction: a request that takes what
+    /// fits it best mostly does.
+    #[inline]
+    pub fn spilled(&self, lane: LaneId) {
+        let Lane { spills_of_owner, spills_of_sharers, .. } = &*self.0[lane.index];
+        if lane.exclusive { spills_of_owner.add_as_owner(1) } else { spills_of_sharers.add(1) }
+    }
+
+    /// How often handles went on in another shard. O(lanes); exact while nothing else runs.
+    pub fn spills(&self) -> u64 {
+        let spills = |lane: &CachePadded<Lane>| {
+            lane.spills_of_owner.get().wrapping_add(lane.spills_of_sharers.get())
+        };
+        self.0.iter().map(spills).fold(0, u64::wrapping_add)
     }
 
     /// Bytes that the lanes take.

@@ -8,7 +8,7 @@ use crate::cursor::Cursor;
 use crate::lanes::LaneId;
 
 /// Allocators that a thread remembers its place in. A thread that uses more in turn begins anew in
-/// some shard now and then, which costs time and nothing else.
+/// some shard now and then, which costs time, memory anew, and nothing else.
 const REMEMBERED: usize = 4;
 
 struct Places {

@@ -7,9 +7,12 @@
 use crate::core::Native;
 use crate::geometry::Geometry;
 
-/// Requests that make no pass for an order, for each leaf that the last one looked into in vain: so all
-/// passes in vain together look into less than one leaf for a request.
+/// Requests that make no pass for an order, for each leaf that the last one looked into in vain; so passes in
+/// vain for one order look into a quarter of a leaf for each request, as long as there are not more than
+/// the second figure. A run that others freed is passed by no longer than that, but by what a handle looks at now
+/// and then.
 const REQUESTS_PER_LEAF: u64 = 4;
+const MOST_REQUESTS: u64 = 4096;
 
 /// How many requests are still to do without a pass, for each order.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +32,7 @@ impl Passes {
     /// A pass for `order` has looked into so many leaves, and found nothing.
     #[inline]
     pub fn was_in_vain(&mut self, order: u32, leaves: u64) {
-        self.0[order as usize] = leaves.saturating_mul(REQUESTS_PER_LEAF);
+        self.0[order as usize] = leaves.saturating_mul(REQUESTS_PER_LEAF).min(MOST_REQUESTS);
     }
 }
 
@@ -46,6 +49,8 @@ mod tests {
         let waits = (0..).take_while(|_| !passes.is_due(4)).count();
         assert_eq!(waits as u64, 3 * REQUESTS_PER_LEAF);
         assert!(passes.is_due(3) && passes.is_due(0), "each order has its own");
+        passes.was_in_vain(4, u64::MAX);
+        assert_eq!((0..).take_while(|_| !passes.is_due(4)).count() as u64, MOST_REQUESTS);
         passes.was_in_vain(4, 0);
         assert!(passes.is_due(4), "nothing was looked into, so it costs nothing to ask again");
     }

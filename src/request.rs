@@ -130,10 +130,11 @@ impl Request {
     /// it takes whatever extents come first. Extents that its handle remembers need no look. Without a
     /// limit it looks into every leaf that may have a longer run than what is left to take, one size
     /// after another: all on the device, at worst. But a handle that has looked into n leaves for a size in
-    /// vain goes by what it remembers for the next 4 n requests, or 64 where a run for the whole request
-    /// was looked for: longer extents that others freed meanwhile may be passed by. A request that can be
-    /// met is met, whatever its limit. If the extents have bounds or an alignment, each of them counts as
-    /// one leaf. See [`Effort`].
+    /// vain goes by what it remembers for the next 4 n requests, 4096 at most, or 64 where a run for the
+    /// whole request was looked for: longer extents that others freed meanwhile may be passed by. Requests
+    /// that say where to look ([`near`](Self::near), [`best_fit`](Self::best_fit), a placed class, a stream)
+    /// always look. A request that can be met is met, whatever its limit. If the extents have bounds or an
+    /// alignment, each of them counts as one leaf. See [`Effort`].
     #[must_use]
     pub const fn effort(mut self, leaves: u64) -> Self {
         self.effort = leaves;

@@ -148,7 +148,7 @@ impl Counters {
             rolled_back_claims: total(Event::RolledBackClaim),
             summary_repairs: total(Event::Repair),
             exact_searches: total(Event::ExactSearch),
-            spills: total(Event::Spill),
+            spills: core.lanes.spills(),
             refused_no_space: total(Event::NoSpace),
             refused_no_contiguous: total(Event::NoContiguous),
             discarded_blocks: core.discarded_blocks.get(),

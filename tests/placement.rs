@@ -148,6 +148,47 @@ fn a_handle_that_looked_in_vain_looks_again_in_time() {
 }
 
 #[test]
+fn what_is_longer_than_the_largest_order_is_found_whole_with_each_request() {
+    // A run of 412 in each leaf, and one of 100 leaves.
+    for long in [0u64, 500, 924] {
+        let allocator = Allocator::builder(1 << 19).build_allocated().unwrap();
+        for leaf in 0..1024 {
+            allocator.mark_free(Extent::new(512 * leaf + 100, 412)).unwrap();
+        }
+        let rest = (long..long + 100).map(|leaf| Extent::new(512 * leaf, 100));
+        rest.for_each(|extent| allocator.mark_free(extent).unwrap());
+        let mut handle = allocator.handle();
+        let request = Request::new(4096).scattered();
+        let extents: Vec<usize> =
+            (0..10).map(|_| handle.allocate_with(&request).unwrap().len()).collect();
+        assert!(extents.iter().all(|&count| count <= 2), "{long} {extents:?}");
+    }
+}
+
+#[test]
+fn where_space_is_short_single_blocks_come_back_as_they_were_freed() {
+    let allocator = Allocator::builder(1 << 20).build_allocated().unwrap();
+    let mut handle = allocator.handle();
+    // A search finds a neighbourhood that has little.
+    for block in [7, 70_007] {
+        handle.free(Extent::new(block, 1)).unwrap();
+        handle.allocate(1).unwrap();
+    }
+    let blocks: Vec<u64> = (1..=500).map(|n| n * 1237).collect();
+    blocks.iter().for_each(|&block| handle.free(Extent::new(block, 1)).unwrap());
+    let again: Vec<u64> = blocks.iter().map(|_| handle.allocate(1).unwrap().start).collect();
+    assert!(again.iter().eq(blocks.iter().rev()), "the last one first, all of 500");
+
+    let mut batch: Vec<Extent> =
+        (1..=64).flat_map(|n| (0..4).map(move |i| Extent::new(n * 1024 + 16 * i, 1))).collect();
+    handle.free_many(&mut batch).unwrap();
+    allocator.mark_free(Extent::new(1 << 19, 4096)).unwrap();
+    let again = (0..256).map(|_| handle.allocate(1).unwrap().start);
+    assert!(again.into_iter().all(|block| block < 1 << 19), "a batch, too");
+    assert!(allocator.verify().is_clean());
+}
+
+#[test]
 fn a_limit_fails_no_request_that_can_be_met() {
     let allocator = Allocator::from_bitmap(1 << 16, &[!0x1000_0000_0001_0000; 1 << 10]).unwrap();
     let all = Request::new(allocator.free_blocks()).scattered().effort(1);
