@@ -14,8 +14,9 @@
 //! often at hand. So everything is measured once more with frees in the lowest tenth of the device alone: as
 //! many cache lines at each fill.
 //!
-//! Not measured: contiguous requests for more than a block (see `ageing`), a cache that holds the whole bitmap of a larger device, and what the device does after many times more
-//! single blocks were replaced than it has free: its free space is single blocks then.
+//! Not measured: contiguous requests for more than a block (see `ageing`), a cache that does not hold the
+//! bitmap, and what the device does after many times more single blocks were replaced than it has free: its
+//! free space is single blocks then.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
