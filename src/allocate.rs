@@ -24,25 +24,27 @@ impl Core {
         self.allocate_elsewhere(cursor, len)
     }
 
-    /// One block of the word at hand. In a poor neighbourhood what a longer request has left of its run comes
-    /// first, since nothing else fits into that, and then the word in which a block was just freed, whose
-    /// cache line is here.
+    /// One block of the word at hand. Where longer runs are asked for, too, or space is short, single holes
+    /// come first: nothing else fits into those. Where it is short, the word in which a block was just freed is
+    /// next, whose cache line is here.
     #[inline(always)]
     fn claim_one(&self, cursor: &mut Cursor) -> Option<u64> {
-        if cursor.place(1).poor {
-            if cursor.seen.has_single()
-                && let Some(start) = self.claim_single(cursor)
-            {
-                return Some(start);
-            }
-            let place = cursor.place(1);
-            if let Some(word) = place.reuse() {
-                place.word = word;
-                // Who has changed that one meanwhile does not work here.
-                return self.bitmap.claim_one_in(word).ok().flatten();
-            }
+        let (mixed, poor) = (cursor.is_mixed(), cursor.place(1).poor);
+        if mixed {
+            cursor.asked_for_one();
+        }
+        if (mixed || poor)
+            && cursor.seen.has_single()
+            && let Some(start) = self.claim_single(cursor)
+        {
+            return Some(start);
         }
         let place = cursor.place(1);
+        if poor && let Some(word) = place.reuse() {
+            place.word = word;
+            // Who has changed that one meanwhile does not work here.
+            return self.bitmap.claim_one_in(word).ok().flatten();
+        }
         match self.bitmap.claim_one_in(place.word) {
             Ok(claimed) => claimed,
             Err(Lost) => {

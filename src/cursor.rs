@@ -21,6 +21,9 @@ const fn freed_room(class: usize) -> usize {
     if class == 0 { 512 } else { 8 }
 }
 
+/// After so many single blocks in a row a handle does not ask for anything longer.
+const ALL_SINGLE: u32 = 16;
+
 /// After so many allocations in places just freed a handle looks at the leaf where it is.
 const REUSES: u32 = 2048;
 
@@ -35,6 +38,8 @@ pub struct Cursor {
     classes: Option<Box<[[usize; CLASSES]; class::CLASSES]>>,
     /// Whether it goes on behind the last allocation, and not where a run fits best.
     pub sequential: bool,
+    /// Single blocks allocated since it was last asked for several, up to [`ALL_SINGLE`].
+    singles: u32,
     /// When it goes over the summary for pieces.
     pub passes: Passes,
     /// Runs to choose from.
@@ -88,6 +93,7 @@ impl Cursor {
             nothing: None,
             classes: None,
             sequential: false,
+            singles: ALL_SINGLE,
             passes: Passes::default(),
             seen: Seen::new(node),
         }
@@ -97,6 +103,24 @@ impl Cursor {
     #[inline(always)]
     pub fn place(&mut self, len: u64) -> &mut Place {
         &mut self.places[(order_above(len) as usize).min(CLASSES - 1)]
+    }
+
+    /// Whether it was asked for several blocks lately: then it pays to spare the runs, with single blocks, too.
+    #[inline(always)]
+    pub fn is_mixed(&self) -> bool {
+        self.singles < ALL_SINGLE
+    }
+
+    /// Counts a single block that was asked for while it [is mixed](Self::is_mixed).
+    #[inline(always)]
+    pub fn asked_for_one(&mut self) {
+        self.singles += 1;
+    }
+
+    /// Several blocks were asked for.
+    #[inline(always)]
+    pub fn asked_for_several(&mut self) {
+        self.singles = 0;
     }
 
     /// Has it go on behind the last allocation.

@@ -56,6 +56,7 @@ impl Core {
         if cursor.sequential {
             return None;
         }
+        cursor.asked_for_several();
         let seen = &mut cursor.seen;
         let mut may_look = true;
         for _ in 0..TRIED {
@@ -131,9 +132,7 @@ impl Core {
     pub fn claim_single(&self, cursor: &mut Cursor) -> Option<u64> {
         while cursor.seen.has_single() {
             let hint = cursor.seen.take(1)?;
-            if let Some((start, 1)) = self.bitmap.run_in_word(hint.word, 1, 2)
-                && self.bitmap.claim(start, 1).is_ok()
-            {
+            if let Ok(Some(start)) = self.bitmap.claim_hole_in(hint.word) {
                 return Some(start);
             }
         }

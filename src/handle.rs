@@ -16,9 +16,10 @@ use crate::transaction::Transaction;
 ///
 /// Handles start in different shards, and move on when theirs has nothing that fits. Single blocks that
 /// a handle allocates in sequence lie in sequence as long as there is plenty; where free space is short
-/// (about 98 % full), it takes first single holes that it has seen, then what it has freed last. For
+/// (about 98 % full), it takes first single holes that it has seen, then what it has freed last. If it is asked for
+/// several blocks, too (with one of the last 16 requests), single blocks fill the lowest holes that it has seen. For
 /// several blocks it takes the shortest free run of those it has seen that is long enough; it remembers up to
-/// 32 of each length (of lengths beyond 16 blocks 16, beyond 64 eight), in 21 KiB, from the first such request
+/// 32 of each length (of lengths beyond 32 blocks 16, beyond 64 eight), in 22 KiB, from the first such request
 /// or free on, and the last 512 frees of single blocks in 2 KiB.
 /// A handle may be dropped or leaked at any time: no block is lost with it, since it holds none. Up to
 /// 64 handles of an allocator count without a locked instruction; those beyond share counters.

@@ -18,7 +18,7 @@ impl Core {
 
     #[inline(always)]
     fn remember_freed(&self, cursor: &mut Cursor, Extent { start, len }: Extent) {
-        if len > 1 {
+        if len > 1 || cursor.is_mixed() {
             self.saw_freed(cursor, start, len);
         }
         cursor.freed(start, len);

@@ -54,6 +54,23 @@ fn a_single_block_goes_where_a_longer_request_has_left_one() {
 }
 
 #[test]
+fn beside_longer_requests_single_blocks_fill_the_lowest_holes_and_spare_the_runs() {
+    let allocator = Allocator::builder(1 << 16).build_allocated().unwrap();
+    let mut handle = allocator.handle();
+    handle.free(Extent::new(3000, 10)).unwrap();
+    assert_eq!(handle.allocate(2).unwrap().start, 3000);
+    for hole in [9000, 5000, 7000] {
+        handle.free(Extent::new(hole, 1)).unwrap();
+    }
+    let mut allocate = |len| handle.allocate(len).unwrap().start;
+    assert_eq!([allocate(1), allocate(1), allocate(1)], [5000, 7000, 9000]);
+    // A single block that makes a run longer is noticed.
+    handle.free(Extent::new(3010, 1)).unwrap();
+    assert_eq!(handle.allocate(9).unwrap().start, 3002);
+    assert_eq!(allocator.free_blocks(), 0);
+}
+
+#[test]
 fn small_requests_leave_whole_shards_alone() {
     // Of four shards the first is full, the second whole, the others have every second block, the
     // fourth more of them.

@@ -1,6 +1,7 @@
 //! Measuring free runs, for those who choose among them.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use super::Bitmap;
 use crate::geometry::Geometry;
@@ -117,7 +118,7 @@ impl<G: Geometry> Bitmap<G> {
 
     /// The free blocks of the word below word `word`; none below the first.
     #[inline]
-    fn look_before(&self, word: usize) -> G::Word {
+    pub(super) fn look_before(&self, word: usize) -> G::Word {
         word.checked_sub(1).map_or(G::Word::ZERO, |word| self.look(word))
     }
 
@@ -155,6 +156,16 @@ impl<G: Geometry> Bitmap<G> {
     /// side: its start and length.
     #[inline]
     pub fn run_around(&self, start: u64, len: u64, reach: u64) -> (u64, u64) {
+        let width = u64::from(G::WORD_BLOCKS);
+        let place = start % width;
+        if place + len <= width {
+            // Mostly it ends in its word on both sides.
+            let free = self.look((start / width) as usize) | G::Word::span(place as u32, len as u32);
+            let Range { start: from, end } = free.run_around(place as u32);
+            if from > 0 && end < G::WORD_BLOCKS {
+                return (start - place + u64::from(from), u64::from(end - from));
+            }
+        }
         let from = self.run_start(start, start.saturating_sub(reach));
         let end = self.run_end(start + len, self.blocks().min(start + len + reach));
         (from, end.saturating_sub(from))

@@ -91,6 +91,28 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
+    /// Claims the lowest block of word `word` that is free between two in use. One attempt, as above.
+    #[inline]
+    pub fn claim_hole_in(&self, word: usize) -> Result<Option<u64>, Lost> {
+        let words = self.leaf_count() * G::LEAF_WORDS;
+        if word >= words {
+            return Ok(None); // the device was made shorter
+        }
+        let atomic = self.word(word);
+        let free = atomic.load(Site::LeafLook);
+        let below = self.look_before(word) >> (G::WORD_BLOCKS - 1);
+        let above = if word + 1 < words { self.look(word + 1) } else { G::Word::ZERO };
+        let holes = free & !(free << 1 | below) & !(free >> 1 | above << (G::WORD_BLOCKS - 1));
+        if holes == G::Word::ZERO {
+            return Ok(None);
+        }
+        let place = holes.trailing_zeros();
+        match self.take(atomic, free, free & !G::Word::bit(place)) {
+            Ok(_) => Ok(Some(word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place))),
+            Err(_) => Err(Lost),
+        }
+    }
+
     /// Claims the lowest aligned runs of `order` (no wider than a word) in word `word`, `len` blocks of
     /// each, as many as there are or `extents` has room for, all in one step; how many. Nothing if
     /// another thread changed the word just now.

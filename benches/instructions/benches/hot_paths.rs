@@ -113,7 +113,7 @@ fn mixed() -> Pairs {
 }
 
 #[library_benchmark]
-#[bench::in_sequence(args = (), setup = empty, config = limit(83))]
+#[bench::in_sequence(args = (), setup = empty, config = limit(87))]
 fn allocate(mut handle: Handle) -> Handle {
     for _ in 0..ROUND {
         let _ = black_box(handle.allocate(1));
@@ -122,7 +122,7 @@ fn allocate(mut handle: Handle) -> Handle {
 }
 
 #[library_benchmark]
-#[bench::in_sequence(args = (), setup = full, config = limit(217))]
+#[bench::in_sequence(args = (), setup = full, config = limit(226))]
 fn free(mut handle: Handle) -> Handle {
     for block in 0..ROUND as u64 {
         let _ = black_box(handle.free(Extent::new(block, 1)));
@@ -152,7 +152,7 @@ fn free_many(mut handle: Handle) -> Handle {
 #[bench::churn_99(args = (990), setup = churn, config = limit(404))]
 #[bench::churn_99_9(args = (999), setup = churn, config = limit(414))]
 #[bench::nearly_full(args = (), setup = nearly_full, config = limit(2350))]
-#[bench::mixed_orders(args = (), setup = mixed, config = limit(783))]
+#[bench::mixed_orders(args = (), setup = mixed, config = limit(953))]
 fn pair(mut pairs: Pairs) -> Pairs {
     pairs.run();
     pairs
