@@ -43,7 +43,10 @@ impl Core {
         if poor && let Some(word) = place.reuse() {
             place.word = word;
             // Who has changed that one meanwhile does not work here.
-            return self.bitmap.claim_one_in(word).ok().flatten();
+            return self.bitmap.claim_one_in(word).unwrap_or_else(|Lost| {
+                self.count(Event::LostClaim, word);
+                None
+            });
         }
         match self.bitmap.claim_one_in(place.word) {
             Ok(claimed) => claimed,

@@ -88,12 +88,12 @@ impl Core {
             match self.release_group(cursor.lane, &group) {
                 Ok(()) => {
                     let last = &extents[group.end - 1];
-                    // Where there is plenty, one is enough to come back.
-                    let all = cursor.place(last.len).poor;
+                    // Of single blocks, where there is plenty, one is enough to come back.
+                    let all = last.len > 1 || cursor.is_mixed() || cursor.place(1).poor;
                     let from = if all { freed } else { group.end - 1 };
-                    extents[from..group.end]
-                        .iter()
-                        .for_each(|extent| cursor.freed(extent.start, extent.len));
+                    for &extent in &extents[from..group.end] {
+                        self.remember_freed(cursor, extent);
+                    }
                     freed = group.end;
                 }
                 Err(error) => {

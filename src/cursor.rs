@@ -38,7 +38,8 @@ pub struct Cursor {
     classes: Option<Box<[[usize; CLASSES]; class::CLASSES]>>,
     /// Whether it goes on behind the last allocation, and not where a run fits best.
     pub sequential: bool,
-    /// Single blocks allocated since it was last asked for several, up to [`ALL_SINGLE`].
+    /// Times that it was asked for a single block since it was last asked for several that may lie anywhere, up to
+    /// [`ALL_SINGLE`].
     singles: u32,
     /// When it goes over the summary for pieces.
     pub passes: Passes,
@@ -117,7 +118,7 @@ impl Cursor {
         self.singles += 1;
     }
 
-    /// Several blocks were asked for.
+    /// Several blocks were asked for, up to a leaf, wherever they are.
     #[inline(always)]
     pub fn asked_for_several(&mut self) {
         self.singles = 0;

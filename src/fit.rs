@@ -8,9 +8,11 @@
 //! since; it is measured before it is used, or, if it is longer than a leaf, refused by the claim. The
 //! idea of keeping free space by exact length is that of quick lists (Weinstock 1976; Wilson et al. 1995).
 
+use crate::bitmap::Lost;
 use crate::class::Class;
 use crate::core::{Core, LEAF_BLOCKS, Native};
 use crate::cursor::Cursor;
+use crate::events::Event;
 use crate::geometry::Geometry;
 use crate::request::Request;
 use crate::seen::{ENDLESS, Seen};
@@ -132,8 +134,15 @@ impl Core {
     pub fn claim_single(&self, cursor: &mut Cursor) -> Option<u64> {
         while cursor.seen.has_single() {
             let hint = cursor.seen.take(1)?;
-            if let Ok(Some(start)) = self.bitmap.claim_hole_in(hint.word) {
-                return Some(start);
+            match self.bitmap.claim_hole_in(hint.word) {
+                Ok(Some((block, others))) => {
+                    if others {
+                        cursor.seen.put(block, 1);
+                    }
+                    return Some(block);
+                }
+                Ok(None) => {}
+                Err(Lost) => self.count(Event::LostClaim, hint.word),
             }
         }
         None

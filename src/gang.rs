@@ -147,11 +147,11 @@ impl Core {
         from: u64,
         order: u32,
     ) -> Option<(u64, u64)> {
-        if let Some(found) = self.fitting(cursor, request) {
-            return Some(found);
-        }
         if request.len > LEAF_BLOCKS {
             return None; // longer than an order: pieces of the largest one come next
+        }
+        if let Some(found) = self.fitting(cursor, request) {
+            return Some(found);
         }
         let by_seen = self.goes_by_seen(request) && !cursor.sequential;
         if by_seen && !(self.bitmap.shows(order) && cursor.passes.is_due(order)) {

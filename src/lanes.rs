@@ -8,11 +8,11 @@ use crate::sync::{Claim, Counter};
 /// Lanes of one allocator. Handles beyond this many share.
 pub const LANES: usize = 64;
 
-/// Two counters, because an owner adds by a load and a store, which would undo whatever another adds
-/// in between. Each is blocks freed minus blocks allocated, wrapping.
+/// Two counters for each, because an owner adds by a load and a store, which would undo whatever another adds
+/// in between.
 #[derive(Debug, Default)]
 struct Lane {
-    /// Written by the owner of the lane alone.
+    /// Blocks freed minus blocks allocated, wrapping. Written by the owner of the lane alone.
     by_owner: Counter,
     /// Added to by all who share the lane, whether it has an owner or not.
     by_sharers: Counter,

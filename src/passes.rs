@@ -7,9 +7,9 @@
 use crate::core::Native;
 use crate::geometry::Geometry;
 
-/// Requests that make no pass for an order, for each leaf that the last one looked into in vain; so passes in
-/// vain for one order look into a quarter of a leaf for each request, as long as there are not more than
-/// the second figure. A run that others freed is passed by no longer than that, but by what a handle looks at now
+/// Requests that make no pass for an order, for each leaf that the last one looked into in vain, and at most: so
+/// passes in vain for one order look into a quarter of a leaf for each request, as long as each meets no more
+/// than 1024 leaves. A run that others freed is passed by no longer than that, but by what a handle looks at now
 /// and then.
 const REQUESTS_PER_LEAF: u64 = 4;
 const MOST_REQUESTS: u64 = 4096;

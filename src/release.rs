@@ -16,8 +16,9 @@ impl Core {
         Ok(())
     }
 
+    /// Remembers where `extent` was freed, and the run that this has completed.
     #[inline(always)]
-    fn remember_freed(&self, cursor: &mut Cursor, Extent { start, len }: Extent) {
+    pub fn remember_freed(&self, cursor: &mut Cursor, Extent { start, len }: Extent) {
         if len > 1 || cursor.is_mixed() {
             self.saw_freed(cursor, start, len);
         }

@@ -200,8 +200,7 @@ impl<'h> Transaction<'h> {
     /// # Errors
     /// See [`MarkError`]; the transaction is as it was then.
     pub fn mark_allocated(&mut self, extent: Extent) -> Result<(), MarkError> {
-        let core = &*self.open.core;
-        local::with_cursor(core, |cursor| core.mark_allocated(cursor.lane, extent))?;
+        self.with_cursor(|core, cursor| core.mark_allocated(cursor.lane, extent))?;
         self.open.allocated.insert(extent);
         Ok(())
     }

@@ -57,7 +57,12 @@ pub struct Objects {
 
 impl Objects {
     pub fn new(blocks: u64) -> Self {
-        let rng = Pcg64Mcg::seed_from_u64(11);
+        Self::of_trace(blocks, 0)
+    }
+
+    /// The same for another trace.
+    pub fn of_trace(blocks: u64, trace: u64) -> Self {
+        let rng = Pcg64Mcg::seed_from_u64(11 + trace);
         Self { held: Vec::new(), rng, failures: 0, blocks, stored: 0 }
     }
 

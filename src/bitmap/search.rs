@@ -91,9 +91,10 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// Claims the lowest block of word `word` that is free between two in use. One attempt, as above.
+    /// Claims the lowest block of word `word` that is free between two in use, and says whether there are
+    /// others. One attempt, as above.
     #[inline]
-    pub fn claim_hole_in(&self, word: usize) -> Result<Option<u64>, Lost> {
+    pub fn claim_hole_in(&self, word: usize) -> Result<Option<(u64, bool)>, Lost> {
         let words = self.leaf_count() * G::LEAF_WORDS;
         if word >= words {
             return Ok(None); // the device was made shorter
@@ -107,8 +108,10 @@ impl<G: Geometry> Bitmap<G> {
             return Ok(None);
         }
         let place = holes.trailing_zeros();
+        let block = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
+        let others = holes.without_lowest() != G::Word::ZERO;
         match self.take(atomic, free, free & !G::Word::bit(place)) {
-            Ok(_) => Ok(Some(word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place))),
+            Ok(_) => Ok(Some((block, others))),
             Err(_) => Err(Lost),
         }
     }
