@@ -5,7 +5,7 @@ use comfy_table::Table;
 
 use crate::baseline::{FirstFit, RangeTree, Space};
 use crate::trace::{Freemap, Objects};
-use crate::{print, row, score, table};
+use crate::{print, score, table};
 
 const PER_MILLE: u64 = 900;
 const TRACES: u64 = 12;
@@ -69,6 +69,6 @@ fn age<S: Space>(name: &str, space: impl Fn(u64) -> S, blocks: u64, figures: &mu
                 .zip(digits)
                 .map(|(sum, digits)| format!("{:.digits$}", sum / TRACES as f64)),
         );
-        row(figures, &cells.iter().map(|cell| cell as _).collect::<Vec<_>>());
+        figures.add_row(cells);
     }
 }

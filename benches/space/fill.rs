@@ -27,7 +27,7 @@ use rand::RngExt;
 
 use crate::baseline::Space;
 use crate::trace::{Freemap, Objects};
-use crate::{median, print, row, table};
+use crate::{median, print, table};
 
 /// Blocks replaced in one round: less than are free at 99.9 % of the smallest device.
 const ROUND: u64 = 512;
@@ -70,7 +70,7 @@ fn by_fill(blocks: u64, len: u64, below: u64) {
             cells.extend([format!("{time:.1}"), format!("{:.2}", time / first)]);
         }
         cells.push(format!("{:.2}", figure.extents));
-        row(&mut figures, &cells.iter().map(|cell| cell as _).collect::<Vec<_>>());
+        figures.add_row(cells);
     }
     print(figures);
 }
@@ -168,10 +168,9 @@ impl Replaced {
         time.as_secs_f64() * 1e9 / (ROUND / self.len) as f64
     }
 
-    /// Makes an object of every extent.
     fn store(&mut self, objects: &mut Objects) {
         self.extents += self.new.len();
-        objects.held.extend(self.new.drain(..).map(|extent| vec![extent]));
+        objects.store(&mut self.new);
         self.old.clear();
     }
 }
@@ -225,5 +224,9 @@ impl Objects {
                 self.held[victim].pop();
             }
         }
+    }
+    /// Makes an object of every extent.
+    pub fn store(&mut self, new: &mut Vec<Extent>) {
+        self.held.extend(new.drain(..).map(|extent| vec![extent]));
     }
 }

@@ -8,7 +8,7 @@ use freemap::{Extent, Handle};
 
 use crate::fill::in_turn;
 use crate::trace::{Freemap, Objects};
-use crate::{median, print, row, table};
+use crate::{median, print, table};
 
 /// Blocks that a thread replaces in one round.
 const ROUND: u64 = 4096;
@@ -40,7 +40,7 @@ pub fn threads(blocks: u64) {
             let mut cells = vec![len.to_string(), format!("{:.1}", objects.fill_percent())];
             cells.extend(rates.iter().map(|rate| format!("{rate:.1}")));
             cells.push(format!("{:.1}", rates[rates.len() - 1] / rates[0]));
-            row(&mut figures, &cells.iter().map(|cell| cell as _).collect::<Vec<_>>());
+            figures.add_row(cells);
         }
     }
     print(figures);
@@ -73,9 +73,7 @@ fn rate(objects: &mut Objects, blocks: u64, workers: &mut [Worker], len: u64) ->
             workers.iter_mut().map(|worker| scope.spawn(|| work(worker))).collect();
         spawned.into_iter().map(|worker| worker.join().expect("a worker")).max()
     });
-    for worker in &mut *workers {
-        objects.held.extend(worker.new.drain(..).map(|extent| vec![extent]));
-    }
+    workers.iter_mut().for_each(|worker| objects.store(&mut worker.new));
     let requests = workers.len() as u64 * ROUND / len;
     requests as f64 / longest.expect("a worker").as_secs_f64() / 1e6
 }
