@@ -136,7 +136,8 @@ impl Core {
             let hint = cursor.seen.take(1)?;
             match self.bitmap.claim_hole_in(hint.word) {
                 Ok(Some((block, others))) => {
-                    if others {
+                    // A handle of single blocks alone goes on where it frees, which is quicker.
+                    if others && cursor.is_mixed() {
                         cursor.seen.put(block, 1);
                     }
                     return Some(block);
