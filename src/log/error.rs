@@ -28,10 +28,14 @@ pub struct IoFailure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Part {
-    /// Both superblock slots.
+    /// All superblock slots, or they are older than the directory: writes were lost that the device had
+    /// acknowledged.
     Superblocks,
     /// Both copies of a directory page.
     DirectoryPage,
+    /// A directory page is older, in both copies, than the superblock says: writes were lost that the device had
+    /// acknowledged.
+    Directory,
     /// A frame that was durable, and of which later ones are intact.
     Frame,
     /// A record inside an intact frame.
@@ -47,8 +51,9 @@ pub enum Part {
 impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Superblocks => "both superblocks",
+            Self::Superblocks => "every superblock",
             Self::DirectoryPage => "both copies of a directory page",
+            Self::Directory => "the directory, which is older than the superblock,",
             Self::Frame => "a frame of the log",
             Self::Record => "a record of the log",
             Self::Image => "the image of a range",
@@ -87,6 +92,14 @@ pub enum LogError {
     /// Written by a version that this one cannot read.
     #[error("{file}: format version {major} is not supported")]
     Version {
+        /// The file.
+        file: String,
+        /// The major version found.
+        major: u16,
+    },
+    /// Written by an older version, whose format can be read but not be written to any more.
+    #[error("{file}: format version {major} must be converted first, by `SpaceMapLog::convert`")]
+    OldVersion {
         /// The file.
         file: String,
         /// The major version found.
@@ -141,6 +154,13 @@ pub enum LogError {
         offset: u64,
         /// The block.
         block: u64,
+    },
+    /// The log was written to each time that it was read, for too long to find a moment at which it stood still.
+    /// Try again.
+    #[error("{file}: changes too fast to be looked at")]
+    Changing {
+        /// The file.
+        file: String,
     },
     /// The log ends before a transaction that the engine knows to be durable.
     #[error("{file}: the log ends with transaction {found}, but {expected} was acknowledged")]
@@ -228,6 +248,9 @@ pub enum CommitError {
         /// Bytes free.
         free: u64,
     },
+    /// The log's counters are at their end, which no device comes to: something else wrote them.
+    #[error("the counters of the log are at their end")]
+    Exhausted,
     /// A write failed. Nothing is committed; try again or give up.
     #[error("not committed: {0}")]
     Write(IoFailure),

@@ -14,8 +14,6 @@ pub enum Fault {
     RingBeforeSuperblock,
     /// Both copies of a directory page in one window.
     DirectoryBothCopies,
-    /// Both superblock slots in one window.
-    SuperblockBothSlots,
     /// A commit is acknowledged without a flush.
     NoFlush,
     /// Opening does not begin a new incarnation.
@@ -24,8 +22,6 @@ pub enum Fault {
     GrowthWithoutFlush,
     /// A new size is acknowledged without a flush.
     SizeWithoutFlush,
-    /// A new size goes to both superblock slots in one window.
-    SizeInBothSlots,
     /// The device becomes smaller without a look whether anybody needs what is cut off.
     ShrinkWithoutLook,
     /// The tail moves past changes of ranges that were cut off.

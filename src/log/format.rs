@@ -13,9 +13,22 @@ pub const SUPERBLOCK_MAGIC: [u8; 8] = *b"freemap\n";
 pub const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"fmLF");
 const DIRECTORY_MAGIC: u32 = u32::from_le_bytes(*b"fmDP");
 
-/// Changes that an older reader cannot survive raise the major version.
-pub const MAJOR: u16 = 1;
+/// Changes that an older reader cannot survive raise the major version. Version 2: four superblock slots in
+/// two places, copies of a directory page apart from each other, a checksum over the directory.
+pub const MAJOR: u16 = 2;
+/// The oldest version that can be read, and converted.
+pub const OLDEST_MAJOR: u16 = 1;
 const MINOR: u16 = 0;
+
+/// Whether `a` is later than `b`, two numbers that were counted up and may have wrapped.
+pub fn is_later(a: u64, b: u64) -> bool {
+    a.wrapping_sub(b).cast_signed() > 0
+}
+
+/// As [`is_later`].
+pub fn is_later_u32(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b).cast_signed() > 0
+}
 
 /// The most regions: the first and 63 growths.
 pub const MAX_REGIONS: usize = 64;
@@ -96,7 +109,8 @@ pub struct Superblock {
     pub log_limit: U64,
     pub ring_start: U64,
     pub ring_len: U64,
-    /// The higher of the two slots is the newer.
+    /// The slot with the latest is the newest. Version 2 writes each to both places; version 1 to one of two
+    /// slots by turns.
     pub generation: U64,
     /// Raised by every opening, so that frames of an earlier life do not continue a later one.
     pub incarnation: U32,
@@ -106,14 +120,24 @@ pub struct Superblock {
     /// When the device was last made smaller, this was the last transaction that nobody could ask to
     /// have taken back: what came before may have used blocks that are gone.
     pub floor: U64,
+    /// Version 2: CRC over the CRCs of all directory pages, in order, in the versions that were durable
+    /// when this was written.
+    pub directory: U32,
+    pub zero_2: U32,
 }
 
 /// What is wrong with the bytes of a superblock slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadSuperblock {
+    /// All zeros: not written yet.
+    Empty,
     Foreign,
-    Version { major: u16 },
-    Features { incompatible: u32 },
+    Version {
+        major: u16,
+    },
+    Features {
+        incompatible: u32,
+    },
     Damaged,
 }
 
@@ -136,13 +160,14 @@ impl Superblock {
     pub fn from_page(page: &[u8]) -> Result<Self, BadSuperblock> {
         let (new, _) = Self::read_from_prefix(page).map_err(|_| BadSuperblock::Damaged)?;
         if new.magic != SUPERBLOCK_MAGIC {
-            return Err(BadSuperblock::Foreign);
+            let empty = page.iter().all(|&byte| byte == 0);
+            return Err(if empty { BadSuperblock::Empty } else { BadSuperblock::Foreign });
         }
         let crc = crc32c::crc32c(&page[..PAGE - 4]);
         if page[PAGE - 4..PAGE] != crc.to_le_bytes() {
             return Err(BadSuperblock::Damaged);
         }
-        if new.major.get() != MAJOR {
+        if !(OLDEST_MAJOR..=MAJOR).contains(&new.major.get()) {
             return Err(BadSuperblock::Version { major: new.major.get() });
         }
         if new.incompatible.get() != 0 {
@@ -150,6 +175,25 @@ impl Superblock {
         }
         Ok(new)
     }
+
+    /// Which superblock it is, for directory pages.
+    pub fn stamp(&self) -> u32 {
+        self.generation.get() as u32
+    }
+
+    /// What ties directory pages to this log.
+    pub fn identity(&self) -> Identity {
+        let half = self.uuid.iter().take(8).fold(0, |half, &byte| half << 8 | u64::from(byte));
+        Identity { half, major: self.major.get() }
+    }
+}
+
+/// What ties directory pages to their superblock: the first half of its UUID, of which version 2 stores
+/// 32 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    half: u64,
+    major: u16,
 }
 
 /// Ranges of one directory page.
@@ -176,10 +220,14 @@ struct DirectoryBytes {
     crc: U32,
     magic: U32,
     page: U32,
-    zero: U32,
+    /// Version 2: the CRC of the version of this page that the superblock `stamp` counts.
+    previous: U32,
     sequence: U64,
-    /// Ties the page to its log: the first half of the superblock's UUID.
-    identity: U64,
+    /// Ties the page to its log.
+    identity: U32,
+    /// Version 2: the newest superblock that was durable when this was written, which therefore does not
+    /// count this version: the low half of its generation. Version 1: the second half of the identity.
+    stamp: U32,
     entries: [Entry; PAGE_ENTRIES],
 }
 
@@ -188,17 +236,57 @@ struct DirectoryBytes {
 pub struct DirectoryPage {
     pub page: u32,
     pub sequence: u64,
+    /// See [`Version`].
+    pub previous: u32,
+    pub stamp: u32,
     /// One per range of the page.
     pub entries: Vec<Image>,
 }
 
+/// Which version of a directory page there is, and which of it a superblock counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    pub sequence: u64,
+    /// CRC of the page.
+    pub crc: u32,
+    /// CRC of the version that the superblock `stamp` counts; later ones count this.
+    pub previous: u32,
+    pub stamp: u32,
+}
+
+impl Version {
+    /// The CRC of the version that the superblock `superblock` counts; nothing if this was written under a later
+    /// one.
+    pub fn counted_by(&self, superblock: u32) -> Option<u32> {
+        match self.stamp {
+            stamp if stamp == superblock => Some(self.previous),
+            stamp if is_later_u32(stamp, superblock) => None,
+            _ => Some(self.crc),
+        }
+    }
+}
+
+/// What a superblock says of the directory: a CRC over the CRCs of its pages.
+pub fn directory_crc(pages: impl Iterator<Item = u32>) -> u32 {
+    pages.fold(0, |crc, page| crc32c::crc32c_append(crc, &page.to_le_bytes()))
+}
+
+/// The CRC that a directory page begins with.
+fn crc_of_page(bytes: &[u8]) -> u32 {
+    bytes.first_chunk().map_or(0, |&crc| u32::from_le_bytes(crc))
+}
+
 impl DirectoryPage {
-    pub fn to_bytes(&self, identity: u64) -> Vec<u8> {
+    pub fn to_bytes(&self, identity: Identity) -> Vec<u8> {
         let mut bytes = DirectoryBytes::new_zeroed();
         bytes.magic = DIRECTORY_MAGIC.into();
         bytes.page = self.page.into();
         bytes.sequence = self.sequence.into();
-        bytes.identity = identity.into();
+        bytes.identity = (identity.half as u32).into();
+        (bytes.previous, bytes.stamp) = match identity.major {
+            1 => (0.into(), ((identity.half >> 32) as u32).into()),
+            _ => (self.previous.into(), self.stamp.into()),
+        };
         for (entry, image) in bytes.entries.iter_mut().zip(&self.entries) {
             entry.base = image.base.into();
             entry.crc = image.crc.into();
@@ -211,13 +299,20 @@ impl DirectoryPage {
         bytes.as_bytes().to_vec()
     }
 
+    /// What is known of it when it has become `bytes`.
+    pub fn version(&self, bytes: &[u8]) -> Version {
+        let Self { sequence, previous, stamp, .. } = *self;
+        Version { sequence, crc: crc_of_page(bytes), previous, stamp }
+    }
+
     /// The page with `count` ranges; `None` if the bytes are not intact.
-    pub fn from_bytes(bytes: &[u8], identity: u64, page: u32, count: usize) -> Option<Self> {
+    pub fn from_bytes(bytes: &[u8], identity: Identity, page: u32, count: usize) -> Option<Self> {
         let raw = DirectoryBytes::ref_from_bytes(bytes).ok()?;
         let intact = raw.crc.get() == crc32c::crc32c(&bytes[4..])
             && raw.magic.get() == DIRECTORY_MAGIC
             && raw.page.get() == page
-            && raw.identity.get() == identity;
+            && raw.identity.get() == identity.half as u32
+            && (identity.major > 1 || raw.stamp.get() == (identity.half >> 32) as u32);
         if !intact {
             return None;
         }
@@ -232,7 +327,11 @@ impl DirectoryPage {
             })
         };
         let entries = raw.entries.iter().take(count).map(image).collect::<Option<_>>()?;
-        Some(Self { page, sequence: raw.sequence.get(), entries })
+        let (previous, stamp) = match identity.major {
+            1 => (0, 0),
+            _ => (raw.previous.get(), raw.stamp.get()),
+        };
+        Some(Self { page, sequence: raw.sequence.get(), previous, stamp, entries })
     }
 }
 

@@ -1,15 +1,24 @@
 //! Where everything lies: from the geometry to offsets.
 
 use crate::log::fault::tight_ring;
-use crate::log::format::{MAX_REGIONS, PAGE, PAGE_ENTRIES, RegionEntry, Superblock};
+use crate::log::format::{MAJOR, MAX_REGIONS, PAGE, PAGE_ENTRIES, RegionEntry, Superblock};
 use crate::log::record::{MAX_RECORD, RANGE_BLOCKS, RANGE_SHIFT};
 
 /// Bytes that one image is accounted for: the page, its record and its share of the directory.
 pub const IMAGE_COST: u64 = 4608;
 
+/// Where the second half of the superblock slots lies: so far from the first that no 64 KiB hold a slot of
+/// both, whatever they begin at.
+pub const SECOND_PLACE: u64 = 128 << 10;
+
+/// The same for the two copies of a directory page: at least this far from each other.
+const APART: u64 = (64 << 10) + PAGE as u64;
+
 /// Offsets of one log. Only a change of the device's size changes them, and what lies somewhere stays there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
+    /// The format's version.
+    pub major: u16,
     pub blocks: u64,
     pub sector: u64,
     /// The live log stays below this many bytes ("L").
@@ -43,9 +52,30 @@ fn directory_pages(ranges: u32) -> u64 {
     u64::from(ranges).div_ceil(PAGE_ENTRIES as u64)
 }
 
-/// Bytes of a region: two copies of the directory, two image slots.
-fn region_len(ranges: u32) -> u64 {
-    2 * PAGE as u64 * (directory_pages(ranges) + u64::from(ranges))
+/// Pages from the beginning of a region to the first and second copy of its directory, to its images, and to its
+/// end. Version 1 has the copies one behind the other, and then two images for each range; version 2 has the
+/// images between the copies.
+struct RegionPages {
+    copies: [u64; 2],
+    images: u64,
+    end: u64,
+}
+
+impl RegionPages {
+    fn new(major: u16, ranges: u32) -> Self {
+        let (pages, images) = (directory_pages(ranges), 2 * u64::from(ranges));
+        if major == 1 {
+            return Self { copies: [0, pages], images: 2 * pages, end: 2 * pages + images };
+        }
+        let second = (pages + images).max(APART / PAGE as u64);
+        Self { copies: [0, second], images: pages, end: second + pages }
+    }
+}
+
+/// Where the superblock of `generation` lies: in both places, and in each by turns in two slots.
+pub fn slot_offsets(generation: u64) -> [u64; 2] {
+    let slot = generation % 2 * PAGE as u64;
+    [slot, SECOND_PLACE + slot]
 }
 
 impl Layout {
@@ -58,12 +88,18 @@ impl Layout {
     }
 
     pub fn new(blocks: u64, sector: u64, limit: u64) -> Self {
+        Self::of_version(MAJOR, blocks, sector, limit)
+    }
+
+    fn of_version(major: u16, blocks: u64, sector: u64, limit: u64) -> Self {
         let ranges = ranges_of(blocks);
+        let superblocks = if major == 1 { 0 } else { SECOND_PLACE };
         let mut new = Self {
+            major,
             blocks,
             sector,
             limit,
-            ring_start: 2 * PAGE as u64,
+            ring_start: superblocks + 2 * PAGE as u64,
             ring_len: 0,
             regions: Vec::new(),
         };
@@ -127,8 +163,12 @@ impl Layout {
     /// Bytes of the whole area.
     pub fn len(&self) -> u64 {
         self.regions.last().map_or(self.ring_start + self.ring_len, |last| {
-            last.start.get() + region_len(last.ranges.get())
+            last.start.get() + self.region(last).end * PAGE as u64
         })
+    }
+
+    fn region(&self, region: &RegionEntry) -> RegionPages {
+        RegionPages::new(self.major, region.ranges.get())
     }
 
     /// The longest frame.
@@ -160,9 +200,8 @@ impl Layout {
     pub fn image_offset(&self, range: u32, slot: u8) -> u64 {
         let region = self.regions.partition_point(|region| region.first_range.get() <= range) - 1;
         let region = &self.regions[region];
-        let ranges = region.ranges.get();
-        let page = 2 * directory_pages(ranges)
-            + u64::from(slot) * u64::from(ranges)
+        let page = self.region(region).images
+            + u64::from(slot) * u64::from(region.ranges.get())
             + u64::from(range - region.first_range.get());
         region.start.get() + page * PAGE as u64
     }
@@ -174,9 +213,9 @@ impl Layout {
             let pages = directory_pages(region.ranges.get());
             for page in 0..pages {
                 let before = page as u32 * PAGE_ENTRIES as u32;
-                let offset = |copy: u64| region.start.get() + (copy * pages + page) * PAGE as u64;
+                let offset = |copy: u64| region.start.get() + (copy + page) * PAGE as u64;
                 places.push(DirectoryPlace {
-                    copies: [offset(0), offset(1)],
+                    copies: self.region(region).copies.map(offset),
                     first_range: region.first_range.get() + before,
                     count: (region.ranges.get() - before).min(PAGE_ENTRIES as u32) as usize,
                 });
@@ -187,6 +226,7 @@ impl Layout {
 
     /// Writes the geometry into a superblock.
     pub fn describe(&self, superblock: &mut Superblock) {
+        superblock.major = self.major.into();
         superblock.range_shift = RANGE_SHIFT as u8;
         superblock.page_shift = PAGE.ilog2() as u8;
         superblock.sector_shift = self.sector.ilog2() as u8;
@@ -214,7 +254,8 @@ impl Layout {
         let first = Some(first).filter(possible)?;
         let limit = Some(superblock.log_limit.get()).filter(|&limit| is_limit(limit))?;
         // Everything else follows from these: rebuild it and compare.
-        let mut layout = Self::new(u64::from(first) * RANGE_BLOCKS, sector, limit);
+        let major = superblock.major.get();
+        let mut layout = Self::of_version(major, u64::from(first) * RANGE_BLOCKS, sector, limit);
         for region in &regions[1..] {
             let ranges = Some(region.ranges.get()).filter(possible)?;
             possible(&(layout.ranges() + ranges)).then_some(())?;
@@ -240,7 +281,7 @@ mod tests {
     fn a_tib_takes_what_the_format_promises() {
         let layout = Layout::new(1 << 28, 4096, Layout::default_limit(1 << 28));
         assert_eq!(layout.limit, 144 << 20);
-        let region = region_len(layout.ranges());
+        let region = layout.len() - layout.ring_start - layout.ring_len;
         assert_eq!(region, (64 << 20) + 2 * 65 * 4096);
         assert!(layout.ring_len < layout.limit * 7 / 4 + (1 << 20));
         assert_eq!(layout.max_frame(), 64 << 10);
@@ -251,7 +292,7 @@ mod tests {
         let layout = Layout::new(300 * RANGE_BLOCKS + 5, 512, 64 << 10);
         let grown = layout.resized(500 * RANGE_BLOCKS).expect("few regions");
         assert!(layout.max_frame() >= MAX_RECORD as u64 + HEADER_AND_CRC);
-        let mut offsets: Vec<u64> = vec![0, PAGE as u64];
+        let mut offsets: Vec<u64> = (0..2).flat_map(slot_offsets).collect();
         offsets.extend(
             (0..grown.ring_len / PAGE as u64).map(|page| grown.ring_start + page * PAGE as u64),
         );
@@ -263,8 +304,10 @@ mod tests {
             assert_eq!(layout.image_offset(range, slot), grown.image_offset(range, slot));
         }
         offsets.sort_unstable();
-        let pages = grown.len() / PAGE as u64;
-        assert_eq!(offsets, (0..pages).map(|page| page * PAGE as u64).collect::<Vec<_>>());
+        let before = offsets.len();
+        offsets.dedup();
+        assert_eq!(offsets.len(), before, "two things in one place");
+        assert!(offsets.last().is_some_and(|last| last + PAGE as u64 <= grown.len()));
         let mut superblock = Superblock::zeroed();
         grown.describe(&mut superblock);
         assert_eq!(Layout::from_superblock(&superblock), Some(grown.clone()));
@@ -274,6 +317,20 @@ mod tests {
         assert_eq!(Layout::from_superblock(&superblock), Some(shrunk));
         superblock.ring_len = (superblock.ring_len.get() + 4096).into();
         assert_eq!(Layout::from_superblock(&superblock), None);
+    }
+
+    /// No 64 KiB, wherever they begin, hold both copies of a directory page, or superblocks of both places.
+    #[test]
+    fn copies_lie_apart_from_each_other() {
+        for blocks in [1, RANGE_BLOCKS, 40 * RANGE_BLOCKS, 1000 * RANGE_BLOCKS] {
+            let layout = Layout::new(blocks, 4096, 8 << 20);
+            let grown = layout.resized(blocks + 200 * RANGE_BLOCKS).expect("few regions");
+            for place in grown.directory() {
+                assert!(place.copies[1] - place.copies[0] >= APART, "{blocks}: {place:?}");
+            }
+        }
+        let [(first, _), (_, second)] = [0, 1].map(|slot| slot_offsets(slot).into());
+        assert!(second - first >= APART && slot_offsets(0)[1] - slot_offsets(1)[0] >= APART);
     }
 
     /// However small the steps, a log grows to its maximum.

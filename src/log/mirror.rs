@@ -73,16 +73,14 @@ impl Mirror {
         &self.words[start..start + RANGE_WORDS]
     }
 
-    /// The words, to be filled in by a recovery; [`Mirror::recount`] must follow.
+    /// The words, to be filled in by a recovery; [`Mirror::set_allocated`] must follow.
     pub fn words_mut(&mut self) -> &mut [u64] {
         &mut self.words
     }
 
-    pub fn recount(&mut self) {
-        use rayon::prelude::*;
-        let count =
-            |range: &[u64]| range.iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
-        self.allocated = self.words.par_chunks(64 * RANGE_WORDS).map(count).sum();
+    /// What [`Mirror::words_mut`] was given comes to this many allocated blocks.
+    pub fn set_allocated(&mut self, blocks: u64) {
+        self.allocated = blocks;
     }
 
     /// Room for at least `ranges`, the new ones free; `None` if the process has no memory for it.

@@ -1,7 +1,7 @@
 //! Layer 7: the space-map log, the embedded store.
 //!
 //! - this file: the public face;
-//! - `open`: creating, opening, inspecting; `check`: comparing with what the engine knows;
+//! - `open`: creating, opening, inspecting; `convert`: older versions of the format; `check`: comparing with what the engine knows;
 //!   `resize`: devices that become larger or smaller;
 //! - `group`: who writes when many commit at once;
 //! - `writer`: windows, ordering rules; `condense`: when images are written;
@@ -12,6 +12,7 @@
 
 mod check;
 mod condense;
+mod convert;
 mod disk;
 mod error;
 mod fault;

@@ -6,16 +6,17 @@ use std::time::Instant;
 use crate::allocator::Allocator;
 use crate::class::{Class, Placement, Tuning};
 use crate::delta::Delta;
+use crate::log::convert::expect_current;
 use crate::log::disk::Disk;
-use crate::log::error::{CommitError, LogError};
+use crate::log::error::{CommitError, LogError, Part};
 use crate::log::fault::{Fault, faulty};
-use crate::log::format::{PAGE, Superblock, Tail};
+use crate::log::format::{PAGE, Superblock, Tail, directory_crc};
 use crate::log::group::Group;
-use crate::log::layout::{Layout, is_limit};
+use crate::log::layout::{Layout, SECOND_PLACE, is_limit};
 use crate::log::mirror::{Mirror, RANGE_WORDS, blocks_of};
 use crate::log::record::RANGE_BLOCKS;
-use crate::log::recover::{Loader, Report};
-use crate::log::writer::{Work, Writer, empty_page, identity, image};
+use crate::log::recover::{Loader, Recovered, Report};
+use crate::log::writer::{Work, Writer, empty_page, image};
 use crate::log::{Inner, SpaceMapLog};
 use crate::store::Lsn;
 use crate::sync::Counter;
@@ -152,6 +153,7 @@ pub struct OpenOptions {
     blocks: Option<u64>,
     lsn: Option<Lsn>,
     until: Option<Lsn>,
+    accept_loss: bool,
     tuning: Tuning,
 }
 
@@ -185,6 +187,16 @@ impl OpenOptions {
     #[must_use]
     pub fn recover_until(mut self, lsn: Lsn) -> Self {
         self.until = Some(lsn);
+        self
+    }
+
+    /// Together with [`recover_until`](OpenOptions::recover_until): open the log even though it is damaged behind
+    /// that transaction, and give up what was committed there, for good. Without this, such a log is
+    /// [`LogError::Damaged`]; [`SpaceMapLog::inspect`] shows the state at any transaction before the
+    /// damage, and [`Report::damaged_at`] where that is.
+    #[must_use]
+    pub fn accept_loss(mut self) -> Self {
+        self.accept_loss = true;
         self
     }
 
@@ -240,6 +252,14 @@ impl Opened {
     }
 }
 
+/// What a new log goes on from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Origin {
+    /// The last transaction, and the engine's position.
+    pub lsn: u64,
+    pub engine: u64,
+}
+
 impl SpaceMapLog {
     /// Makes `disk` the log of a new device of `blocks` blocks, all free. Writes the whole
     /// area once (1.75 times the limit, and 8 KiB for every 32768 blocks), and flushes four times.
@@ -254,7 +274,7 @@ impl SpaceMapLog {
         blocks: u64,
         options: &CreateOptions,
     ) -> Result<Opened, LogError> {
-        Self::create_with(Arc::new(disk), blocks, None, options)
+        Self::create_with(Arc::new(disk), blocks, None, options, Origin::default())
     }
 
     /// As [`SpaceMapLog::create`], for a device that is in use already: bit i % 64 of word i / 64 of
@@ -271,14 +291,15 @@ impl SpaceMapLog {
         options: &CreateOptions,
     ) -> Result<Opened, LogError> {
         expect_count(blocks, allocated)?;
-        Self::create_with(Arc::new(disk), blocks, Some(allocated), options)
+        Self::create_with(Arc::new(disk), blocks, Some(allocated), options, Origin::default())
     }
 
-    fn create_with(
+    pub(super) fn create_with(
         disk: Arc<dyn Disk>,
         blocks: u64,
         allocated: Option<&[u64]>,
         options: &CreateOptions,
+        origin: Origin,
     ) -> Result<Opened, LogError> {
         let block_size = options.block_size.unwrap_or(4096);
         Allocator::builder(blocks).block_size(block_size).tuned(options.tuning).validate()?;
@@ -304,28 +325,34 @@ impl SpaceMapLog {
         superblock.mode = options.authority.encode();
         superblock.tail =
             Tail { sequence: 1.into(), previous: crc32c::crc32c(&uuid).into(), ..Tail::default() };
+        (superblock.tail.lsn, superblock.tail.engine) = (origin.lsn.into(), origin.engine.into());
+        // What came before is not here.
+        superblock.floor = origin.lsn.into();
         disk.grow(layout.len()).map_err(|error| loader.io("grow", layout.len(), error))?;
         let write = |offset: u64, bytes: &[u8]| {
             disk.write(offset, bytes).map_err(|error| loader.io("write", offset, error))
         };
         let sync = || disk.sync().map_err(|error| loader.io("sync", 0, error));
-        write(0, &[0; 2 * PAGE])?;
+        for place in [0, SECOND_PLACE] {
+            write(place, &[0; 2 * PAGE])?;
+        }
         sync()?;
         // Everything is written once, so that no later flush has to find room for it. A ring that was
         // used must in any case not show frames of its old log.
+        let start = 2 * PAGE as u64;
         let end = match options.sparse {
             true if used => layout.ring_start + layout.ring_len,
-            true => layout.ring_start,
+            true => start,
             false => layout.len(),
         };
         let zeros = vec![0; 1 << 20];
-        for offset in (layout.ring_start..end).step_by(zeros.len()) {
+        for offset in (start..end).step_by(zeros.len()) {
             let len = (end - offset).min(zeros.len() as u64);
             write(offset, &zeros[..len as usize])?;
         }
-        let mut total = 0;
+        let (mut total, mut pages) = (0, Vec::new());
         for (index, place) in layout.directory().iter().enumerate() {
-            let mut page = empty_page(index, place);
+            let mut page = empty_page(index, place, superblock.stamp());
             for (entry, range) in page.entries.iter_mut().zip(place.first_range..) {
                 let Some(allocated) = allocated else { continue };
                 let words = range_of(allocated, blocks, range);
@@ -336,13 +363,15 @@ impl SpaceMapLog {
                 total += RANGE_BLOCKS - u64::from(image.free);
                 *entry = image;
             }
-            let bytes = page.to_bytes(identity(&superblock));
+            let bytes = page.to_bytes(superblock.identity());
+            pages.push(page.version(&bytes).crc);
             write(place.copies[0], &bytes)?;
             write(place.copies[1], &bytes)?;
         }
         superblock.tail.allocated = total.into();
+        superblock.directory = directory_crc(pages.into_iter()).into();
         sync()?;
-        write_superblocks(&loader, &*disk, &mut superblock)?;
+        loader.write_superblock(&mut superblock)?;
         Self::open_with(disk, &OpenOptions { tuning: options.tuning, ..OpenOptions::default() })
     }
 
@@ -361,9 +390,17 @@ impl SpaceMapLog {
     fn open_with(disk: Arc<dyn Disk>, options: &OpenOptions) -> Result<Opened, LogError> {
         let loader = Loader::new(disk.clone());
         let (superblock, authority) = described(&loader, options)?;
+        expect_current(&loader, superblock.major.get())?;
         let mut state = loader.load(options.until)?;
         missing(&disk.name(), options, state.report.last)?;
-        begin_incarnation(&loader, &*disk, &mut state.recovered.superblock)?;
+        if let Some(offset) = state.report.damaged_at {
+            if !options.accept_loss {
+                return Err(loader.damage(Part::Frame, offset));
+            }
+            loader.give_up_rest(&state.recovered)?;
+        }
+        loader.mend_directory(&mut state.recovered)?;
+        begin_incarnation(&loader, &mut state.recovered)?;
         let head = state.recovered.head;
         let mut writer = Writer::new(state.recovered);
         let mut report = state.report;
@@ -399,7 +436,7 @@ impl SpaceMapLog {
         let disk: Arc<dyn Disk> = Arc::new(disk);
         let loader = Loader::new(disk.clone());
         let (superblock, _) = described(&loader, options)?;
-        let state = loader.load(options.until)?;
+        let state = loader.snapshot(options.until)?;
         missing(&disk.name(), options, state.report.last)?;
         let mut report = state.report;
         let mut mirror = state.recovered.mirror;
@@ -490,34 +527,16 @@ fn missing(file: &str, options: &OpenOptions, found: Lsn) -> Result<(), LogError
     }
 }
 
-/// From here on, frames of the last life cannot continue those of this one: first one superblock
-/// says so, then the other.
-fn begin_incarnation(
-    loader: &Loader,
-    disk: &dyn Disk,
-    superblock: &mut Superblock,
-) -> Result<(), LogError> {
+/// From here on, frames of the last life cannot continue those of this one.
+fn begin_incarnation(loader: &Loader, recovered: &mut Recovered) -> Result<(), LogError> {
+    let directory = Loader::directory_crc(recovered);
+    let superblock = &mut recovered.superblock;
     if !faulty(Fault::SameIncarnation) {
-        superblock.incarnation = (superblock.incarnation.get() + 1).into();
+        superblock.incarnation = superblock.incarnation.get().wrapping_add(1).into();
     }
     superblock.clean = 0;
-    write_superblocks(loader, disk, superblock)
-}
-
-/// Writes first one slot, then the other, with a flush each.
-fn write_superblocks(
-    loader: &Loader,
-    disk: &dyn Disk,
-    superblock: &mut Superblock,
-) -> Result<(), LogError> {
-    for _ in 0..2 {
-        superblock.generation = (superblock.generation.get() + 1).into();
-        let offset = superblock.generation.get() % 2 * PAGE as u64;
-        disk.write(offset, &superblock.to_page())
-            .map_err(|error| loader.io("write", offset, error))?;
-        disk.sync().map_err(|error| loader.io("sync", offset, error))?;
-    }
-    Ok(())
+    superblock.directory = directory.into();
+    loader.write_superblock(superblock)
 }
 
 /// Commits the transaction that undoes `transactions`. Until the engine has called it stable, images

@@ -3,7 +3,7 @@
 //! ```text
 //! group header, 8 bytes:  type u8 | flags u8 | count u16 | range u32
 //! type 1, delta:     count items u32: start 15 bits | length - 1 15 bits | op 1 bit | 0
-//! type 2, fill:      op in flag bit 0; range = the first; whole ranges u32 | 0 u32
+//! type 2, fill:      op in flag bit 0; range = the first; whole ranges (up to 64) u32 | 0 u32
 //! type 3, image:     base LSN u64 | CRC32C u32 | free u32 | largest run u32 | slot u8 | state u8 | 0 u16
 //! type 4, commit:    nothing: the transaction that began after the last commit ends here
 //! type 5, position:  the engine's own position u64
@@ -26,6 +26,9 @@ pub const RANGE_SHIFT: u32 = 15;
 const HEADER: usize = 8;
 /// Items that one group may hold, so that a frame always has room for a whole record (4 KiB).
 const GROUP_ITEMS: usize = 1000;
+/// Ranges that one fill may cover, so that bytes of the log cost a bounded time when they are replayed. (Version 1 of
+/// the format has no such limit.)
+pub const MAX_FILL: u32 = 64;
 /// The longest record.
 pub const MAX_RECORD: usize = HEADER + 4 * GROUP_ITEMS;
 
@@ -258,7 +261,7 @@ pub fn encode_delta(delta: &Delta, bytes: &mut Vec<u8>) {
             while start < end {
                 let range = (start / RANGE_BLOCKS) as u32;
                 let within = start % RANGE_BLOCKS;
-                let whole = (end - start) / RANGE_BLOCKS;
+                let whole = ((end - start) / RANGE_BLOCKS).min(MAX_FILL.into());
                 let len = if within == 0 && whole > 0 {
                     push_fill(bytes, range, whole as u32, op);
                     whole * RANGE_BLOCKS
@@ -343,8 +346,8 @@ mod tests {
         assert_eq!(size(&delta(&[(5, 1)])), 12);
         let sixteen: Vec<_> = (0..16).map(|_| (3, 2)).collect();
         assert_eq!(size(&delta(&sixteen)), 8 + 16 * 4);
-        // A TiB in one piece.
-        assert_eq!(size(&delta(&[(0, 1 << 28)])), 16);
+        // A TiB in one piece: a fill for every 8 GiB.
+        assert_eq!(size(&delta(&[(0, 1 << 28)])), 128 * 16);
     }
 
     proptest! {

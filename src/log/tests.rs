@@ -12,9 +12,35 @@ use std::sync::Arc;
 
 use crate::delta::Delta;
 use crate::extent::Extent;
+use crate::log::format::{PAGE, Superblock, is_later};
+use crate::log::layout::SECOND_PLACE;
 use crate::log::{CreateOptions, LogError, OpenOptions, Opened, SpaceMapLog};
 use crate::store::Lsn;
 use sim::SimDisk;
+
+/// Where superblocks lie.
+const SLOTS: [usize; 4] = [0, PAGE, SECOND_PLACE as usize, SECOND_PLACE as usize + PAGE];
+
+/// The intact superblocks, and where each lies.
+fn superblocks(bytes: &[u8]) -> Vec<(usize, Superblock)> {
+    let slot = |&at: &usize| Some((at, Superblock::from_page(bytes.get(at..at + PAGE)?).ok()?));
+    SLOTS.iter().filter_map(slot).collect()
+}
+
+fn newest_superblock(bytes: &[u8]) -> Superblock {
+    let later = |a: Superblock, b: Superblock| {
+        if is_later(b.generation.get(), a.generation.get()) { b } else { a }
+    };
+    superblocks(bytes).into_iter().map(|(_, slot)| slot).reduce(later).expect("one")
+}
+
+/// Changes all superblocks, and makes their checksums right.
+fn patch_superblocks(bytes: &mut [u8], change: impl Fn(&mut Superblock)) {
+    for (at, mut slot) in superblocks(bytes) {
+        change(&mut slot);
+        bytes[at..at + PAGE].copy_from_slice(&slot.to_page());
+    }
+}
 
 /// The smallest log: its ring wraps after three dozen commits.
 fn small() -> CreateOptions {

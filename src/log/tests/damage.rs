@@ -7,13 +7,15 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use super::sim::SimDisk;
-use super::{bitmap, commit, create, open, scattered, small};
+use super::{
+    SLOTS, bitmap, commit, create, newest_superblock, open, patch_superblocks, scattered, small,
+};
 use crate::extent::Extent;
 use crate::log::fault::{Fault, select};
 use crate::log::format::{MAJOR, PAGE, Superblock};
 use crate::log::layout::Layout;
 use crate::log::record::RANGE_BLOCKS;
-use crate::log::{LogError, OpenOptions, Part, SpaceMapLog};
+use crate::log::{LogError, OpenOptions, Opened, Part, SpaceMapLog};
 use crate::store::Lsn;
 
 /// A log with images, directory pages on their way, and a live tail, at rest.
@@ -41,11 +43,6 @@ fn aged() -> (Vec<u8>, (u64, u32)) {
         }
     }
     (disk.bytes(), bitmap(&opened))
-}
-
-fn superblock(bytes: &[u8]) -> Superblock {
-    let slots = [0, PAGE].map(|at| Superblock::from_page(&bytes[at..at + PAGE]).expect("intact"));
-    slots.into_iter().max_by_key(|slot| slot.generation.get()).expect("two")
 }
 
 #[test]
@@ -84,7 +81,7 @@ fn a_lost_frame_in_the_middle_is_an_error_that_names_it() {
         commit(&opened, &[], &[Extent::new(block, 1)]);
     }
     let mut bytes = disk.bytes();
-    let offset = superblock(&bytes).ring_start.get() + 2 * 512;
+    let offset = newest_superblock(&bytes).ring_start.get() + 2 * 512;
     bytes[offset as usize..][..512].fill(0);
     match open(bytes) {
         Err(LogError::Damaged { part: Part::Frame, offset: found, .. }) => {
@@ -101,7 +98,7 @@ fn the_last_frame_is_cut_and_missed_only_by_who_knows_of_it() {
     let first = commit(&opened, &[], &[Extent::new(0, 1)]);
     let second = commit(&opened, &[], &[Extent::new(1, 1)]);
     let mut bytes = disk.bytes();
-    let offset = superblock(&bytes).ring_start.get() as usize + 512;
+    let offset = newest_superblock(&bytes).ring_start.get() as usize + 512;
     bytes[offset + 70] ^= 1;
     let disk = Arc::new(SimDisk::new(bytes.clone()));
     let missing = SpaceMapLog::open(disk.clone(), &OpenOptions::new().expect_lsn(second));
@@ -125,7 +122,7 @@ fn repeated_commit() -> Lsn {
     disk.crash_after(2, 255);
     opened.log.flush();
     assert!(first.wait().is_err() && second.wait().is_err());
-    let ring = superblock(&disk.bytes()).ring_start.get() as usize / 512;
+    let ring = newest_superblock(&disk.bytes()).ring_start.get() as usize / 512;
     assert!(disk.has_crashed() && sectors > ring);
     // The first sector of the first frame is lost.
     let opened = open(disk.after_losing(|sector| sector != ring)).expect("a torn tail");
@@ -159,11 +156,7 @@ fn foreign_short_and_newer_files_are_told_apart() {
 
     let with = |change: &dyn Fn(&mut Superblock)| {
         let mut bytes = bytes.clone();
-        for at in [0, PAGE] {
-            let mut slot = Superblock::from_page(&bytes[at..at + PAGE]).expect("intact");
-            change(&mut slot);
-            bytes[at..at + PAGE].copy_from_slice(&slot.to_page());
-        }
+        patch_superblocks(&mut bytes, change);
         error(bytes)
     };
     let version = with(&|slot| slot.major = (MAJOR + 1).into());
@@ -206,7 +199,7 @@ fn superblocks_of_any_numbers_are_refused_or_make_sense() {
         let mut patched = bytes.clone();
         let (at, width) = (rng.random_range(24..1180), 1 << rng.random_range(0..4));
         let value = rng.random::<u64>() >> rng.random_range(0..64);
-        for slot in [0, PAGE] {
+        for slot in SLOTS {
             patched[slot + at..slot + at + width].copy_from_slice(&value.to_le_bytes()[..width]);
             let crc = crc32c::crc32c(&patched[slot..slot + PAGE - 4]);
             patched[slot + PAGE - 4..slot + PAGE].copy_from_slice(&crc.to_le_bytes());
@@ -227,7 +220,7 @@ fn superblocks_of_any_numbers_are_refused_or_make_sense() {
 #[test]
 fn a_disk_that_holds_something_is_not_overwritten() {
     let (bytes, expected) = aged();
-    let layout = Layout::from_superblock(&superblock(&bytes)).expect("ours");
+    let layout = Layout::from_superblock(&newest_superblock(&bytes)).expect("ours");
     let disk = Arc::new(SimDisk::new(bytes));
     let again = SpaceMapLog::create(disk.clone(), 1000, &small());
     assert!(matches!(again, Err(LogError::Exists { .. })));
@@ -244,16 +237,75 @@ fn a_disk_that_holds_something_is_not_overwritten() {
 }
 
 /// The bytes of a small log, all kinds of pages and records in it. If this fails, the format changed:
-/// logs that exist cannot be read any more, or are written differently. That takes a new version.
+/// logs that exist cannot be read any more, or are written differently. That takes a new version, and a file of
+/// the old one beside the others.
 #[test]
 fn the_format_is_what_it_was() {
     let disk = Arc::new(SimDisk::default());
-    let opened = create(&disk, 4 * RANGE_BLOCKS + 100);
+    let opened = golden(&disk);
+    let bytes = disk.bytes();
+    let written = listing(&bytes);
+    assert_eq!(written, include_str!("../../../tests/data/log-v2.hex"), "{written}");
+    let again = open(unlisted(&written)).expect("intact");
+    assert_eq!((bitmap(&again), again.log.last()), (bitmap(&opened), opened.log.last()));
+}
+
+#[test]
+fn a_log_of_version_1_is_read_and_converted() {
+    let expected = golden(&Arc::new(SimDisk::default()));
+    let old = unlisted(include_str!("../../../tests/data/log-v1.hex"));
+    let disk = || Arc::new(SimDisk::new(old.clone()));
+    let (allocator, report) =
+        SpaceMapLog::inspect(disk(), &OpenOptions::new()).expect("an old version");
+    assert!(allocator.to_bitmap() == expected.allocator.to_bitmap());
+    assert_eq!(report.last, Lsn(3));
+    let refused = open(old.clone());
+    assert!(matches!(refused, Err(LogError::OldVersion { major: 1, .. })), "{refused:?}");
+    let new = Arc::new(SimDisk::default());
+    let opened = SpaceMapLog::convert(disk(), new.clone(), &small()).expect("a healthy disk");
+    assert_eq!(bitmap(&opened), bitmap(&expected));
+    assert_eq!(opened.log.uuid(), [7; 16]);
+    assert_eq!(commit(&opened, &[Extent::new(7, 1)], &[]), Lsn(4));
+    opened.log.verify().expect("disk and memory agree");
+    let back = OpenOptions::new().recover_until(Lsn(2));
+    let refused = SpaceMapLog::open(new.clone(), &back);
+    assert!(matches!(refused, Err(LogError::TooOld { oldest: Lsn(3), .. })), "{refused:?}");
+    let again = SpaceMapLog::convert(new, SimDisk::default(), &small().limit(1 << 20));
+    assert_eq!(bitmap(&again.expect("any version")), bitmap(&opened));
+}
+
+fn golden(disk: &Arc<SimDisk>) -> Opened {
+    let opened = create(disk, 4 * RANGE_BLOCKS + 100);
     commit(&opened, &[], &[Extent::new(100, 50), Extent::new(RANGE_BLOCKS, 2 * RANGE_BLOCKS)]);
     commit(&opened, &[Extent::new(120, 5)], &[Extent::new(4 * RANGE_BLOCKS, 100)]);
     opened.log.condense().expect("a healthy disk");
     commit(&opened, &[Extent::new(RANGE_BLOCKS, RANGE_BLOCKS)], &[Extent::new(7, 1)]);
-    assert_eq!(crc32c::crc32c(&disk.bytes()), GOLDEN);
+    opened.allocator.collect();
+    opened
 }
 
-const GOLDEN: u32 = 2_850_266_338;
+/// Bytes as text: of every 32 that are not all zero, the offset and the values, without zeros at the end.
+fn listing(bytes: &[u8]) -> String {
+    let mut text = format!("length {}\n", bytes.len());
+    for (index, line) in bytes.chunks(32).enumerate() {
+        if let Some(last) = line.iter().rposition(|&byte| byte != 0) {
+            let values: String = line[..=last].iter().map(|byte| format!("{byte:02x}")).collect();
+            text += &format!("{:x} {values}\n", 32 * index);
+        }
+    }
+    text
+}
+
+fn unlisted(text: &str) -> Vec<u8> {
+    let mut lines = text.lines().map(|line| line.split_once(' ').expect("two words"));
+    let (_, len) = lines.next().expect("a length");
+    let mut bytes = vec![0; len.parse().expect("a number")];
+    for (offset, values) in lines {
+        let offset = usize::from_str_radix(offset, 16).expect("an offset");
+        for at in 0..values.len() / 2 {
+            let value = u8::from_str_radix(&values[2 * at..][..2], 16).expect("a byte");
+            bytes[offset + at] = value;
+        }
+    }
+    bytes
+}

@@ -47,8 +47,7 @@ impl Writer {
                 return Ok(());
             }
             if !window.records.is_empty() {
-                let allocated = self.mirror.allocated();
-                let mut packer = Packer::new(self, allocated);
+                let mut packer = Packer::new(self);
                 packer.images(&window.records);
                 window.frames = packer.finish();
             }
@@ -90,14 +89,13 @@ impl Writer {
         changed.iter().for_each(|&range| self.plan_image(&mut window, range, base));
         let mut records = std::mem::take(&mut window.records);
         push_position(&mut records, self.absorbed);
-        let allocated = self.mirror.allocated();
         // No records of the changes could stand in for a torn image, so the images are durable before
         // the frame that names them.
         self.write(&mut window)?;
         window.writes.clear();
-        let mut packer = Packer::new(self, allocated);
+        let mut packer = Packer::new(self);
         packer.position(self.absorbed);
-        packer.transaction(&records, allocated);
+        packer.transaction(&records, self.mirror.allocated());
         window.frames = packer.finish();
         self.write(&mut window)?;
         self.figures.commits += 1;

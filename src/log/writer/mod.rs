@@ -10,10 +10,14 @@
 //! 2. An image goes to the slot that the newest durable image of its range does not use. It holds
 //!    the state before the transactions of its own window. A record of it rides in the log.
 //! 3. A directory page names only images whose record is durable. It is written to the stale copy,
-//!    and in a later window, the same bytes, to the other.
+//!    and in the next window, the same bytes, to the other.
 //! 4. The tail moves to the oldest frame that either copy of the directory still needs.
-//! 5. A new tail goes to one superblock slot, and in a later window to the other. The ring behind it
-//!    is used again only after both.
+//! 5. A new tail goes to the older superblock slot of both places. The ring behind it is used again only after
+//!    that.
+//! 6. Superblocks are written when both copies of every directory page are the same, and no window has a
+//!    superblock and a directory page, so that it is clear which versions of the pages a superblock counts. After
+//!    a window with either of them failed, and may have left some of it, the same is written again before
+//!    the other.
 
 mod demand;
 mod pack;
@@ -34,11 +38,12 @@ use crate::log::condense::Payments;
 use crate::log::disk::Disk;
 use crate::log::error::{CommitError, IoFailure};
 use crate::log::fault::{Fault, faulty};
-use crate::log::format::{DirectoryPage, PAGE, Superblock, Tail};
+use crate::log::format::{DirectoryPage, PAGE, Superblock, Tail, Version};
 use crate::log::layout::{DirectoryPlace, Layout};
 use crate::log::mirror::Mirror;
 use crate::log::open::Authority;
 use crate::log::record::{Image, RANGE_BLOCKS, State};
+use crate::log::recover::{COUNTER_END, PageFound, Recovered};
 use crate::store::Lsn;
 
 /// Images that one window writes at most: 4 MiB.
@@ -65,6 +70,8 @@ pub struct Head {
     pub crc: u32,
     /// The engine's position, in piggyback mode.
     pub engine: u64,
+    /// Blocks allocated after the last transaction. (More may be absorbed.)
+    pub allocated: u64,
 }
 
 /// What a tail at this frame would say.
@@ -81,13 +88,22 @@ pub struct Work<'a> {
 /// A directory page, and how far the writing of its two copies has come.
 struct Directory {
     place: DirectoryPlace,
-    sequence: u64,
+    version: Version,
     /// The copy written last.
     newest: usize,
     /// A range of it has an image that the page does not name.
     outdated: bool,
     /// One copy is durable, and these bytes have to go to the other; with the base of each range.
     half: Option<(Vec<u8>, Vec<u64>)>,
+    /// A window in which it was to be written failed: it may be on the disk in a version that nobody knows.
+    suspect: bool,
+}
+
+impl Directory {
+    fn new(page: &PageFound, outdated: bool) -> Self {
+        let PageFound { place, version, newest, .. } = *page;
+        Self { place, version, newest, outdated, half: None, suspect: false }
+    }
 }
 
 /// What a window is to do beside the transactions.
@@ -106,8 +122,8 @@ struct Window {
     images: Vec<(u32, Base)>,
     /// Image records.
     records: Vec<u8>,
-    /// Pages whose first copy is written, with the new sequence, bytes and bases.
-    first_copies: Vec<(usize, u64, Vec<u8>, Vec<u64>)>,
+    /// Pages whose first copy is written, with the new version, bytes and bases.
+    first_copies: Vec<(usize, Version, Vec<u8>, Vec<u64>)>,
     second_copies: Vec<usize>,
     superblock: Option<Superblock>,
     frames: Frames,
@@ -127,10 +143,10 @@ pub struct Writer {
     pub layout: Layout,
     pub mirror: Mirror,
     pub head: Head,
-    /// The newest superblock; the other slot is older or the same.
+    /// The newest superblock.
     pub superblock: Superblock,
-    /// What the next window has to write to the other slot.
-    superblock_half: bool,
+    /// A window in which a superblock was to be written failed.
+    superblock_suspect: bool,
     /// The ring behind this may be used again.
     pub free_from: u64,
     /// The tail is looked for again when the log has reached this.
@@ -182,30 +198,14 @@ pub struct Figures {
     pub max_image_burst: u64,
 }
 
-/// What recovery hands to the writer.
-pub struct Recovered {
-    pub disk: Arc<dyn Disk>,
-    pub layout: Layout,
-    pub superblock: Superblock,
-    pub mirror: Mirror,
-    pub head: Head,
-    pub ranges: Vec<Bases>,
-    /// Sequence and newest copy of each directory page.
-    pub pages: Vec<(u64, usize)>,
-    pub marks: VecDeque<Mark>,
-}
-
 impl Writer {
     pub fn new(recovered: Recovered) -> Self {
         let Recovered { disk, layout, superblock, mirror, head, ranges, pages, marks } = recovered;
-        let directory = layout
-            .directory()
-            .into_iter()
-            .zip(pages)
-            .map(|(place, (sequence, newest))| {
-                let of_page = &ranges[place.first_range as usize..][..place.count];
-                let outdated = of_page.iter().any(|bases| bases.len() > 1);
-                Directory { place, sequence, newest, outdated, half: None }
+        let directory = pages
+            .iter()
+            .map(|page| {
+                let of_page = &ranges[page.place.first_range as usize..][..page.place.count];
+                Directory::new(page, !page.whole || of_page.iter().any(|bases| bases.len() > 1))
             })
             .collect();
         let mut changed: Vec<(u64, u32)> = ranges
@@ -223,7 +223,7 @@ impl Writer {
             mirror,
             head,
             superblock,
-            superblock_half: false,
+            superblock_suspect: false,
             free_from,
             tail_check: head.position,
             ranges,
@@ -283,7 +283,7 @@ impl Writer {
         }
         let mut window = Window::default();
         self.plan(&mut window, Pace::Paid);
-        let (mut lsn, before) = (self.head.lsn, self.mirror.allocated());
+        let (mut lsn, before) = (self.head.lsn, self.head.allocated);
         let mut totals: SmallVec<[u64; 16]> = SmallVec::new();
         for work in works.iter_mut() {
             let max = self.layout.max_commit();
@@ -311,7 +311,7 @@ impl Writer {
             self.abandon(&window);
             return;
         }
-        let mut packer = Packer::new(self, before);
+        let mut packer = Packer::new(self);
         packer.images(&window.records);
         let mut totals = totals.into_iter();
         for work in works.iter().filter(|work| good(work)) {
@@ -346,7 +346,13 @@ impl Writer {
     }
 
     pub fn check_failed(&self) -> Result<(), CommitError> {
-        self.failed.clone().map_or(Ok(()), |failure| Err(CommitError::Refused(failure)))
+        if let Some(failure) = &self.failed {
+            return Err(CommitError::Refused(failure.clone()));
+        }
+        // So far from the end that condensing can go on.
+        let end = COUNTER_END - (1 << 32);
+        let Head { position, sequence, lsn, .. } = self.head;
+        if position.max(sequence).max(lsn) < end { Ok(()) } else { Err(CommitError::Exhausted) }
     }
 
     /// Images must not know of these transactions (number, position, records) until they are called
@@ -439,8 +445,14 @@ impl Writer {
         IoFailure { file: self.disk.name(), action, offset, error: Arc::new(error) }
     }
 
-    /// The window was not written: its images have to be planned again.
+    /// The window was not written: its images have to be planned again, and so have its directory pages and its
+    /// superblock, if they may be on the disk.
     fn abandon(&mut self, window: &Window) {
+        window.first_copies.iter().for_each(|&(index, ..)| {
+            self.directory[index].suspect = true;
+            self.directory[index].outdated = true;
+        });
+        self.superblock_suspect |= window.superblock.is_some();
         for &(range, _) in &window.images {
             let newest = self.ranges[range as usize].last();
             if let Some(position) = newest.and_then(|base| base.after) {
@@ -465,20 +477,18 @@ impl Writer {
         for index in window.second_copies {
             self.settle_directory(index);
         }
-        for (index, sequence, bytes, bases) in window.first_copies {
+        for (index, version, bytes, bases) in window.first_copies {
             let page = &mut self.directory[index];
-            (page.sequence, page.newest) = (sequence, 1 - page.newest);
-            (page.half, page.outdated) = (Some((bytes, bases)), false);
+            (page.version, page.newest) = (version, 1 - page.newest);
+            (page.half, page.outdated, page.suspect) = (Some((bytes, bases)), false, false);
         }
         for (range, base) in window.images {
             self.settle_image(range, base);
         }
         if let Some(superblock) = window.superblock {
-            if self.superblock_half {
-                self.free_ring(superblock.tail.position.get());
-            }
+            self.free_ring(superblock.tail.position.get());
             self.superblock = superblock;
-            self.superblock_half = !self.superblock_half;
+            self.superblock_suspect = false;
         }
         if let Some(head) = window.frames.head {
             self.directory_money +=
@@ -560,14 +570,10 @@ pub const NOTHING: Image = Image {
     state: State::AllFree,
 };
 
-/// A directory page of ranges that were never changed.
-pub fn empty_page(index: usize, place: &DirectoryPlace) -> DirectoryPage {
-    DirectoryPage { page: index as u32, sequence: 1, entries: vec![NOTHING; place.count] }
-}
-
-/// What ties directory pages to their superblock.
-pub fn identity(superblock: &Superblock) -> u64 {
-    superblock.uuid.iter().take(8).fold(0, |id, &byte| id << 8 | u64::from(byte))
+/// A directory page of ranges that were never changed, which no superblock before that of `stamp` counts.
+pub fn empty_page(index: usize, place: &DirectoryPlace, stamp: u32) -> DirectoryPage {
+    let entries = vec![NOTHING; place.count];
+    DirectoryPage { page: index as u32, sequence: 1, previous: 0, stamp, entries }
 }
 
 /// Bytes of directory pages per byte of log: every page, both copies, each time the log grows by an
@@ -580,12 +586,12 @@ fn window_start(window: &Window, head: Head) -> u64 {
     window.frames.marks.first().map_or(head.position, |mark| mark.position.get())
 }
 
-fn mark(head: &Head, allocated: u64) -> Mark {
+fn mark(head: &Head) -> Mark {
     Tail {
         position: head.position.into(),
         sequence: head.sequence.into(),
         lsn: head.lsn.into(),
-        allocated: allocated.into(),
+        allocated: head.allocated.into(),
         engine: head.engine.into(),
         previous: head.crc.into(),
         zero: 0.into(),

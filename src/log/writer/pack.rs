@@ -18,21 +18,18 @@ pub struct Packer {
     sector: u64,
     durable: u64,
     incarnation: u32,
-    /// Allocated before the frame at hand.
-    before: u64,
     /// The engine's position after it.
     engine: u64,
 }
 
 impl Packer {
-    pub fn new(writer: &mut Writer, allocated: u64) -> Self {
+    pub fn new(writer: &mut Writer) -> Self {
         let mut bytes = std::mem::take(&mut writer.buffer);
         bytes.clear();
         Self {
             head: writer.head,
             ended: 0,
-            allocated,
-            before: allocated,
+            allocated: writer.head.allocated,
             engine: writer.head.engine,
             boundary: true,
             records: Vec::new(),
@@ -106,13 +103,13 @@ impl Packer {
             flags: (if self.boundary { BOUNDARY } else { 0 }).into(),
         };
         let crc = header.seal(&self.records, &mut self.frames.bytes);
-        self.frames.marks.push(mark(&self.head, self.before));
+        self.frames.marks.push(mark(&self.head));
         self.head.position += len;
         self.head.sequence += 1;
         self.head.lsn += self.ended;
         self.head.crc = crc;
         self.head.engine = self.engine;
-        self.before = self.allocated;
+        self.head.allocated = self.allocated;
         self.ended = 0;
         self.records.clear();
     }

@@ -1,9 +1,9 @@
 //! What a window is to do beside the transactions: images, directory pages, superblocks.
 
-use super::{Base, MAX_IMAGES, Mark, NOTHING, Pace, Window, Writer, identity, mark};
+use super::{Base, MAX_IMAGES, Mark, NOTHING, Pace, Window, Writer, mark};
 use crate::log::fault::{Fault, faulty};
-use crate::log::format::{DirectoryPage, PAGE};
-use crate::log::layout::ranges_of;
+use crate::log::format::{DirectoryPage, PAGE, Superblock, directory_crc};
+use crate::log::layout::{ranges_of, slot_offsets};
 use crate::log::mirror::{survey, undo_in_range};
 use crate::log::record::{Image, RANGE_BLOCKS, State, push_image};
 use crate::log::writer::Bases;
@@ -11,8 +11,15 @@ use crate::log::writer::Bases;
 impl Writer {
     pub(super) fn plan(&mut self, window: &mut Window, pace: Pace) {
         self.plan_images(window, pace);
-        self.plan_directory(window, pace);
-        self.plan_superblock(window, pace);
+        self.plan_second_copies(window);
+        let suspect = self.directory.iter().any(|page| page.suspect);
+        let next = if suspect { None } else { self.next_superblock(pace) };
+        match next {
+            // Rule 6. It can wait for a window.
+            Some(_) if !window.second_copies.is_empty() => {}
+            Some(next) => self.plan_superblock(window, next),
+            None => self.plan_first_copies(window, pace),
+        }
     }
 
     fn plan_images(&mut self, window: &mut Window, pace: Pace) {
@@ -80,7 +87,8 @@ impl Writer {
         first
     }
 
-    fn plan_directory(&mut self, window: &mut Window, pace: Pace) {
+    /// What the window before wrote to one copy of the directory goes to the other.
+    fn plan_second_copies(&mut self, window: &mut Window) {
         for index in 0..self.directory.len() {
             if let Some((bytes, _)) = &self.directory[index].half {
                 let page = &self.directory[index];
@@ -88,12 +96,16 @@ impl Writer {
                 window.second_copies.push(index);
             }
         }
+    }
+
+    fn plan_first_copies(&mut self, window: &mut Window, pace: Pace) {
         if pace != Pace::Paid {
             for index in 0..self.directory.len() {
                 self.plan_first_copy(window, index);
             }
             return;
         }
+        self.plan_suspect_copies(window);
         for _ in 0..self.directory.len() {
             if self.directory_money < 0.0 {
                 return;
@@ -107,11 +119,33 @@ impl Writer {
         self.directory_money = self.directory_money.min(0.0);
     }
 
+    /// Pages that a failed window may have left on the disk.
+    fn plan_suspect_copies(&mut self, window: &mut Window) {
+        for index in 0..self.directory.len() {
+            if self.directory[index].suspect {
+                self.plan_first_copy(window, index);
+            }
+        }
+    }
+
+    /// Whatever an earlier window left half done in directory and superblocks.
+    pub(super) fn plan_unfinished(&mut self, window: &mut Window) {
+        self.plan_second_copies(window);
+        self.plan_suspect_copies(window);
+        if self.superblock_suspect
+            && window.writes.is_empty()
+            && let Some(next) = self.next_superblock(Pace::Paid)
+        {
+            self.plan_superblock(window, next);
+        }
+    }
+
     /// Writes a page that names all durable images, unless it is on its way already or has nothing
     /// new. Called before the images of the window are known to be durable, so it never names them.
     fn plan_first_copy(&mut self, window: &mut Window, index: usize) -> bool {
         let page = &self.directory[index];
-        if page.half.is_some() || !page.outdated {
+        let planned = || window.first_copies.iter().any(|&(other, ..)| other == index);
+        if page.half.is_some() || !page.outdated || planned() {
             return false;
         }
         let first = page.place.first_range;
@@ -127,42 +161,54 @@ impl Writer {
             })
             .collect();
         let bases = entries.iter().map(|image| image.base).collect();
-        let page = DirectoryPage { page: index as u32, sequence: page.sequence + 1, entries };
-        let bytes = page.to_bytes(identity(&self.superblock));
+        let (before, stamp) = (page.version, self.superblock.stamp());
+        // Of several versions under one superblock, it counts the one before the first.
+        let previous = if before.stamp == stamp { before.previous } else { before.crc };
+        let sequence = before.sequence + 1;
+        let page = DirectoryPage { page: index as u32, sequence, previous, stamp, entries };
+        let bytes = page.to_bytes(self.superblock.identity());
+        let version = page.version(&bytes);
         let stale = 1 - self.directory[index].newest;
         window.writes.push((self.directory[index].place.copies[stale], bytes.clone()));
         if faulty(Fault::DirectoryBothCopies) {
             window.writes.push((self.directory[index].place.copies[1 - stale], bytes.clone()));
         }
-        window.first_copies.push((index, page.sequence, bytes, bases));
+        window.first_copies.push((index, version, bytes, bases));
         true
     }
 
-    pub(super) fn plan_superblock(&mut self, window: &mut Window, pace: Pace) {
+    /// The superblock that is to be written next, if one is due.
+    fn next_superblock(&mut self, pace: Pace) -> Option<Superblock> {
         let due =
-            self.superblock_half || pace != Pace::Paid || self.head.position >= self.tail_check;
+            self.superblock_suspect || pace != Pace::Paid || self.head.position >= self.tail_check;
         if !due {
-            return;
+            return None;
+        }
+        let often = if faulty(Fault::RingBeforeSuperblock) { 2 } else { 32 };
+        let step = (self.layout.limit / often).max(self.layout.sector);
+        let (tail, old) = (self.tail(), self.superblock.tail.position.get());
+        let far = if pace == Pace::Paid { step } else { 1 };
+        if tail.position.get() < old + far && !self.superblock_suspect {
+            self.tail_check = self.head.position + step;
+            return None;
         }
         let mut next = self.superblock.clone();
-        next.generation = (next.generation.get() + 1).into();
-        if !self.superblock_half {
-            let often = if faulty(Fault::RingBeforeSuperblock) { 2 } else { 32 };
-            let step = (self.layout.limit / often).max(self.layout.sector);
-            self.tail_check = self.head.position + step;
-            let tail = self.tail();
-            let step = if pace == Pace::Paid { step } else { 1 };
-            if tail.position.get() < next.tail.position.get() + step {
-                return;
-            }
-            next.tail = tail;
-            next.clean = u8::from(tail.position.get() == self.head.position);
-        }
-        let slot = next.generation.get() % 2;
-        window.writes.push((slot * PAGE as u64, next.to_page()));
-        if faulty(Fault::SuperblockBothSlots) {
-            window.writes.push(((1 - slot) * PAGE as u64, next.to_page()));
-        }
+        next.tail = tail;
+        next.clean = u8::from(tail.position.get() == self.head.position);
+        self.follow(&mut next);
+        Some(next)
+    }
+
+    /// Makes `next` the superblock that follows the newest.
+    pub(super) fn follow(&self, next: &mut Superblock) {
+        next.generation = self.superblock.generation.get().wrapping_add(1).into();
+        next.directory = directory_crc(self.directory.iter().map(|page| page.version.crc)).into();
+    }
+
+    fn plan_superblock(&self, window: &mut Window, next: Superblock) {
+        let page = next.to_page();
+        let offsets = slot_offsets(next.generation.get());
+        window.writes.extend(offsets.map(|offset| (offset, page.clone())));
         window.superblock = Some(next);
     }
 
@@ -183,7 +229,7 @@ impl Writer {
 
     /// What a tail at the end of the log says.
     pub fn mark(&self) -> Mark {
-        mark(&self.head, self.mirror.allocated())
+        mark(&self.head)
     }
 }
 

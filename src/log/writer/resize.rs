@@ -1,10 +1,10 @@
 //! Another size of the device.
 //!
 //! What lies in the area stays where it is. Growth first makes room at its end, if there is not enough,
-//! flushed; then the size goes into one superblock, and after a flush into the other. A shrink is the
-//! second half alone. So after a crash either size is found, and the log's frames are good for both:
-//! - no frame names a block behind the end before both superblocks have it on the device, since nobody
-//!   has such a block;
+//! flushed; then the size goes into a superblock, flushed as well. A shrink is the second half alone. So
+//! after a crash either size is found, and the log's frames are good for both:
+//! - no frame names a block behind the end before the superblock has it on the device, since nobody has such
+//!   a block;
 //! - when the device becomes smaller, all behind its new end is free. Frames, images and directory pages
 //!   that say otherwise are older than frames that free it: those ranges stay what they are, ranges that
 //!   are condensed when their time has come. They can be on the device again, and are free then.
@@ -14,13 +14,13 @@
 
 use smallvec::SmallVec;
 
-use super::{Base, Directory, NOTHING, Pace, Window, Writer, empty_page, identity};
+use super::{Base, Directory, NOTHING, Window, Writer, empty_page};
 use crate::error::ConfigError;
 use crate::log::error::{CommitError, LogError};
 use crate::log::fault::{Fault, faulty};
-use crate::log::format::{PAGE, Superblock};
-use crate::log::layout::Layout;
+use crate::log::layout::{Layout, slot_offsets};
 use crate::log::mirror::names_from;
+use crate::log::recover::PageFound;
 use crate::store::Lsn;
 
 impl Writer {
@@ -38,10 +38,14 @@ impl Writer {
         let ranges = layout.ranges();
         let out_of_memory = || ConfigError::OutOfMemory { bytes: blocks.div_ceil(8) };
         self.mirror.make_room(ranges).ok_or_else(out_of_memory)?;
-        self.second_superblock()?;
+        self.come_to_rest()?;
         let pages = self.write_new_areas(&layout)?;
-        self.write_size(&layout)?;
+        let before = self.directory.len();
         self.directory.extend(pages);
+        if let Err(error) = self.write_size(&layout) {
+            self.directory.truncate(before);
+            return Err(error.into());
+        }
         let nothing = || SmallVec::from_slice(&[Base { image: NOTHING, after: None }]);
         self.ranges.resize_with(ranges as usize, nothing);
         self.mirror.set_blocks(blocks);
@@ -68,15 +72,21 @@ impl Writer {
         Ok(())
     }
 
-    /// Finishes what an earlier window began with the superblocks.
-    fn second_superblock(&mut self) -> Result<(), CommitError> {
-        if self.superblock_half {
+    /// Finishes what earlier windows began with directory pages and superblocks, so that the next superblock may
+    /// count the pages.
+    fn come_to_rest(&mut self) -> Result<(), CommitError> {
+        loop {
             let mut window = Window::default();
-            self.plan_superblock(&mut window, Pace::Until(0));
-            self.write(&mut window)?;
+            self.plan_unfinished(&mut window);
+            if window.writes.is_empty() {
+                return Ok(());
+            }
+            if let Err(error) = self.write(&mut window) {
+                self.abandon(&window);
+                return Err(error);
+            }
             self.settle(window);
         }
-        Ok(())
     }
 
     /// Makes room for the ranges that `layout` has more, flushed.
@@ -88,11 +98,14 @@ impl Writer {
         let size = |error| CommitError::Write(self.failure("grow", layout.len(), error));
         self.disk.grow(layout.len()).map_err(size)?;
         for (index, &place) in layout.directory().iter().enumerate().skip(self.directory.len()) {
-            let bytes = empty_page(index, &place).to_bytes(identity(&self.superblock));
+            let page = empty_page(index, &place, self.superblock.stamp());
+            let bytes = page.to_bytes(self.superblock.identity());
             for copy in place.copies {
                 self.put(copy, &bytes).map_err(CommitError::Write)?;
             }
-            pages.push(Directory { place, sequence: 1, newest: 1, outdated: false, half: None });
+            let version = page.version(&bytes);
+            let page = PageFound { place, version, newest: 1, whole: true };
+            pages.push(Directory::new(&page, false));
         }
         if !faulty(Fault::GrowthWithoutFlush) {
             self.flush()?;
@@ -100,7 +113,7 @@ impl Writer {
         Ok(pages)
     }
 
-    /// Writes the size first into one superblock, then into the other.
+    /// Writes the size into a superblock.
     fn write_size(&mut self, layout: &Layout) -> Result<(), CommitError> {
         let mut next = self.superblock.clone();
         layout.describe(&mut next);
@@ -108,25 +121,18 @@ impl Writer {
         if layout.blocks < self.layout.blocks && !faulty(Fault::ShrinkWithoutFloor) {
             next.floor = self.stable_lsn().into();
         }
-        for _ in 0..2 {
-            next.generation = (next.generation.get() + 1).into();
-            if let Err(failure) = self.put_superblock(&next) {
-                // One may speak of the new size and the other of the old one.
+        self.follow(&mut next);
+        for offset in slot_offsets(next.generation.get()) {
+            if let Err(failure) = self.put(offset, &next.to_page()) {
+                // It may be there, and may not.
                 self.failed = Some(failure.clone());
                 return Err(CommitError::Sync(failure));
             }
-            if !faulty(Fault::SizeWithoutFlush) && !faulty(Fault::SizeInBothSlots) {
-                self.flush()?;
-            }
         }
-        if faulty(Fault::SizeInBothSlots) {
+        if !faulty(Fault::SizeWithoutFlush) {
             self.flush()?;
         }
         self.superblock = next;
         Ok(())
-    }
-
-    fn put_superblock(&self, superblock: &Superblock) -> Result<(), crate::log::IoFailure> {
-        self.put(superblock.generation.get() % 2 * PAGE as u64, &superblock.to_page())
     }
 }

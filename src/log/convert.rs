@@ -1,0 +1,59 @@
+//! A new log with the state of an old one.
+
+use std::sync::Arc;
+
+use crate::log::disk::Disk;
+use crate::log::error::LogError;
+use crate::log::format::OLDEST_MAJOR;
+use crate::log::open::{Authority, CreateOptions, Origin};
+use crate::log::recover::Loader;
+use crate::log::{Opened, SpaceMapLog};
+
+impl SpaceMapLog {
+    /// Makes `new` a log with the state, the numbers and the identity of the log on `old`, which may be of an
+    /// earlier version of the format, and is only read. Also for a log that is to have another
+    /// [`limit`](CreateOptions::limit), and with it a longer ring.
+    ///
+    /// Transactions go on with the LSN that follows the last one, and checkpoints with the engine's position. All
+    /// that was committed counts as [`stable`](SpaceMapLog::stable): an engine whose own log is the authority
+    /// opens the old log first, with [`recover_until`](crate::OpenOptions::recover_until), if the old version can
+    /// still be opened. Block size, authority and UUID are those of the old log, whatever `options` says.
+    ///
+    /// A crash leaves the old log as it is and of the new one nothing, or all.
+    ///
+    /// # Errors
+    /// Those of [`SpaceMapLog::inspect`] for `old`, and of [`SpaceMapLog::create`] for `new`.
+    pub fn convert(
+        old: impl Disk + 'static,
+        new: impl Disk + 'static,
+        options: &CreateOptions,
+    ) -> Result<Opened, LogError> {
+        let loader = Loader::new(Arc::new(old));
+        let state = loader.snapshot(None)?.recovered;
+        let superblock = &state.superblock;
+        let options = options
+            .clone()
+            .block_size(1 << superblock.block_shift)
+            .uuid(superblock.uuid)
+            .authority(Authority::decode(superblock.mode).ok_or_else(|| LogError::Features {
+                file: loader.name().to_string(),
+                features: superblock.mode.into(),
+            })?);
+        let origin = Origin { lsn: state.head.lsn, engine: state.head.engine };
+        Self::create_with(
+            Arc::new(new),
+            state.mirror.blocks(),
+            Some(state.mirror.words()),
+            &options,
+            origin,
+        )
+    }
+}
+
+/// A typed error for a log that can be read but not be written to any more.
+pub fn expect_current(loader: &Loader, major: u16) -> Result<(), LogError> {
+    if major > OLDEST_MAJOR {
+        return Ok(());
+    }
+    Err(LogError::OldVersion { file: loader.name().to_string(), major })
+}

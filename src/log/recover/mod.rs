@@ -1,0 +1,229 @@
+//! From the bytes on disk to the committed state, without writing anything.
+//!
+//! 1. `superblock`: the newest intact superblock. `directory`: the newest intact copy of each directory page,
+//!    which must be what the superblock counts, or newer.
+//! 2. `frames`: the log from the tail, as far as magic, checksum, sequence, position, incarnation and the chain
+//!    of checksums hold, cut after the last frame that ends a transaction. Torn or damaged? An intact frame
+//!    further on which says that what is missing was durable proves that acknowledged transactions are lost.
+//! 3. `replay`: each range from its newest intact image, then the log's changes to it. Behind the device's end
+//!    all must be free, and the number of allocated blocks what the last frame says.
+//! 4. `rollback`: back to what the engine knows. `mend`: what an opening writes first.
+
+mod directory;
+mod frames;
+mod mend;
+mod replay;
+mod rollback;
+mod superblock;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use directory::PageFound;
+pub use rollback::Rollback;
+pub use superblock::COUNTER_END;
+
+use crate::log::disk::Disk;
+use crate::log::error::{IoFailure, LogError, Part};
+use crate::log::format::Superblock;
+use crate::log::layout::Layout;
+use crate::log::mirror::Mirror;
+use crate::log::open::Authority;
+use crate::log::writer::{Bases, Head, Mark};
+use crate::store::Lsn;
+use directory::Directory;
+use frames::Log;
+use replay::Replay;
+use rollback::Undo;
+
+/// How often a log that changes while it is read is read again: superblocks are written once for every
+/// thirty-second part of the log's limit.
+const SNAPSHOT_TRIES: usize = 16;
+
+/// How often a damaged one is read again before it is called so.
+const SNAPSHOT_REFUSALS: usize = 3;
+
+/// What the bytes say, with which a writer goes on.
+pub struct Recovered {
+    pub disk: Arc<dyn Disk>,
+    pub layout: Layout,
+    pub superblock: Superblock,
+    pub mirror: Mirror,
+    pub head: Head,
+    pub ranges: Vec<Bases>,
+    pub pages: Vec<PageFound>,
+    pub marks: VecDeque<Mark>,
+}
+
+/// Everything known after looking, before anything is written.
+pub struct Loaded {
+    pub recovered: Recovered,
+    pub report: Report,
+    /// What takes the state back to the transaction asked for, if the log goes on behind it; with
+    /// the transactions in between.
+    pub rollback: Option<Rollback>,
+}
+
+/// What opening a log found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// The last transaction found.
+    pub last: Lsn,
+    /// Transactions of the log that were replayed.
+    pub replayed: u64,
+    /// Bytes of live log that were read.
+    pub log_bytes: u64,
+    /// Frames behind the last whole transaction that were cut off: what a crash left of commits
+    /// that were never acknowledged. Frames torn beyond recognition are not counted.
+    pub cut_frames: u64,
+    /// Transactions taken back because the engine asked for an earlier one.
+    pub taken_back: u64,
+    /// Ranges whose newest image was damaged and which were restored from an older one.
+    pub restored_ranges: u64,
+    /// Directory pages and superblocks of which one copy was damaged.
+    pub damaged_copies: u64,
+    /// Time to read and check the log and the images, and to replay.
+    pub load_time: std::time::Duration,
+    /// Time to build the allocator's index from it.
+    pub build_time: std::time::Duration,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Offset of a damaged frame behind the transaction that was asked for: what came after it is lost.
+    pub damaged_at: Option<u64>,
+}
+
+pub struct Loader {
+    disk: Arc<dyn Disk>,
+    name: String,
+    read_bytes: AtomicU64,
+}
+
+impl Loader {
+    pub fn new(disk: Arc<dyn Disk>) -> Self {
+        let name = disk.name();
+        Self { disk, name, read_bytes: AtomicU64::new(0) }
+    }
+
+    pub fn io(&self, action: &'static str, offset: u64, error: std::io::Error) -> LogError {
+        let (file, error) = (self.name.clone(), Arc::new(error));
+        LogError::Io(IoFailure { file, action, offset, error })
+    }
+
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), LogError> {
+        self.read_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.disk.read(offset, bytes).map_err(|error| self.io("read", offset, error))
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn damage(&self, part: Part, offset: u64) -> LogError {
+        LogError::Damaged { file: self.name.clone(), part, offset }
+    }
+
+    /// As [`Loader::load`], of a log that somebody may be writing to: a state that it had at some moment
+    /// meanwhile. Frames that the superblock needs are not written over while it is the newest, and what else
+    /// is read has checksums: an image, for one, may be written over once its successor is durable, and
+    /// is read again then.
+    pub fn snapshot(&self, until: Option<Lsn>) -> Result<Loaded, LogError> {
+        let mut refused = 0;
+        for _ in 0..SNAPSHOT_TRIES {
+            let loaded = self.load(until);
+            let (after, _) = self.superblock()?;
+            match loaded {
+                Ok(loaded) if loaded.recovered.superblock == after => return Ok(loaded),
+                Ok(_) => {}
+                Err(error) if refused == SNAPSHOT_REFUSALS => return Err(error),
+                Err(_) => refused += 1,
+            }
+        }
+        Err(LogError::Changing { file: self.name.clone() })
+    }
+
+    /// Everything: the state after the last transaction, and the way back to `until` if that is an earlier one.
+    pub fn load(&self, until: Option<Lsn>) -> Result<Loaded, LogError> {
+        let started = std::time::Instant::now();
+        let (superblock, damaged_copies) = self.superblock()?;
+        let layout = self.layout(&superblock)?;
+        let mut report = Report { damaged_copies, ..Report::default() };
+        let directory = self.directory(&layout, &superblock, &mut report)?;
+        let log = self.scan(&layout, &superblock)?;
+        self.check_end(&layout, &superblock, &log, until)?;
+        self.check_images(&directory, &log)?;
+        let tail = &superblock.tail;
+        report.last = Lsn(log.head.lsn);
+        report.replayed = log.head.lsn - tail.lsn.get();
+        report.log_bytes = log.head.position - tail.position.get();
+        report.cut_frames = log.cut_frames as u64;
+        report.damaged_at = log.damaged_at;
+        let replay = Replay {
+            loader: self,
+            layout: &layout,
+            log: &log,
+            tail_lsn: tail.lsn.get(),
+            tail_position: tail.position.get(),
+            until,
+            complete: superblock.mode == Authority::Piggyback.encode(),
+        };
+        let replayed = replay.run(&directory, &mut report)?;
+        let undo = Undo { log: &log, tail_lsn: tail.lsn.get() };
+        let mirror = replayed.mirror;
+        let rollback =
+            until.and_then(|until| undo.rollback(until, &mirror, &replayed.before, &mut report));
+        let marks = log.marks(&superblock);
+        report.read_bytes = self.read_bytes.load(Ordering::Relaxed);
+        report.load_time = started.elapsed();
+        let recovered = Recovered {
+            disk: self.disk.clone(),
+            layout,
+            superblock,
+            mirror,
+            head: log.head,
+            ranges: replayed.bases,
+            pages: directory.pages,
+            marks,
+        };
+        Ok(Loaded { recovered, report, rollback })
+    }
+
+    /// Whether the log ends where it may.
+    fn check_end(
+        &self,
+        layout: &Layout,
+        superblock: &Superblock,
+        log: &Log,
+        until: Option<Lsn>,
+    ) -> Result<(), LogError> {
+        let last = log.head.lsn;
+        if let Some(offset) = log.damaged_at
+            && !until.is_some_and(|until| until.0 <= last)
+        {
+            return Err(self.damage(Part::Frame, offset));
+        }
+        if let Some(expected) = until.filter(|until| until.0 > last) {
+            let (file, found) = (self.name.clone(), Lsn(last));
+            return Err(LogError::Missing { file, expected, found });
+        }
+        let floor = superblock.floor.get();
+        if floor > last {
+            return Err(self.damage(Part::Frame, layout.ring_offset(log.head.position)));
+        }
+        if let Some(until) = until.filter(|until| until.0 < floor) {
+            return Err(LogError::TooOld { file: self.name.clone(), until, oldest: Lsn(floor) });
+        }
+        Ok(())
+    }
+
+    /// No image knows of a transaction that the log does not have.
+    fn check_images(&self, directory: &Directory, log: &Log) -> Result<(), LogError> {
+        for (entries, range) in directory.entries.iter().zip(0..) {
+            if entries.iter().any(|image| image.base > log.head.lsn) {
+                return Err(self.damage(Part::DirectoryPage, directory.offset_of(range)));
+            }
+        }
+        Ok(())
+    }
+}
