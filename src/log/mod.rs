@@ -8,7 +8,7 @@
 //! - `recover`: from bytes to state;
 //! - `mirror`: the committed state in memory;
 //! - `record`, `format`, `layout`: bytes; `disk`: what they are written to;
-//! - `fault`: ordering faults for the crash tests.
+//! - `fault`: ordering faults for the crash tests; `work`: what opening costs, for those that bound it.
 
 mod check;
 mod condense;
@@ -26,6 +26,7 @@ mod recover;
 mod resize;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod work;
 mod writer;
 
 use std::future::Future;

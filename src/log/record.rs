@@ -234,7 +234,7 @@ pub fn push_image(bytes: &mut Vec<u8>, range: u32, image: &Image) {
     bytes.extend_from_slice(&[image.slot, image.state.encode(), 0, 0]);
 }
 
-fn push_fill(bytes: &mut Vec<u8>, first: u32, count: u32, op: Op) {
+pub fn push_fill(bytes: &mut Vec<u8>, first: u32, count: u32, op: Op) {
     push_header(bytes, FILL, u8::from(op == Op::Free), 0, first);
     bytes.extend_from_slice(&count.to_le_bytes());
     bytes.extend_from_slice(&[0; 4]);

@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod errors;
+mod hostile;
 mod modes;
 mod regressions;
 mod resize;

@@ -113,6 +113,7 @@ impl Loader {
         let Some(crc) = header.verify(bytes).filter(|_| fits) else { return Ok(false) };
         let records = &bytes[HEADER..header.sealed()];
         for record in Records::new(records) {
+            self.steps.add(1);
             match record {
                 Ok(Record::Commit) => log.head.lsn += 1,
                 Ok(Record::Position(position)) => log.head.engine = position,

@@ -30,6 +30,7 @@ use crate::log::format::Superblock;
 use crate::log::layout::Layout;
 use crate::log::mirror::Mirror;
 use crate::log::open::Authority;
+use crate::log::work::Steps;
 use crate::log::writer::{Bases, Head, Mark};
 use crate::store::Lsn;
 use directory::Directory;
@@ -98,12 +99,19 @@ pub struct Loader {
     disk: Arc<dyn Disk>,
     name: String,
     read_bytes: AtomicU64,
+    steps: Steps,
 }
 
 impl Loader {
     pub fn new(disk: Arc<dyn Disk>) -> Self {
         let name = disk.name();
-        Self { disk, name, read_bytes: AtomicU64::new(0) }
+        Self { disk, name, read_bytes: AtomicU64::new(0), steps: Steps::default() }
+    }
+
+    /// What loading has cost so far.
+    #[cfg(test)]
+    pub fn steps(&self) -> u64 {
+        self.steps.get()
     }
 
     pub fn io(&self, action: &'static str, offset: u64, error: std::io::Error) -> LogError {

@@ -173,6 +173,7 @@ impl Replay<'_> {
         let wanted = candidates.partition_point(|candidate| candidate.image.base <= until);
         let mut slots = Slots::default();
         for (index, candidate) in candidates[..wanted].iter().enumerate().rev() {
+            self.loader.steps.add(1);
             if let Some(state) = slots.load(self, range, words, &candidate.image)? {
                 *restored += u64::from(index + 1 < candidates.len() && wanted == candidates.len());
                 return Ok((self.bases(&candidates[..=index]), state));
@@ -287,6 +288,7 @@ impl Player<'_> {
             let position = frame.header.position.get();
             let damaged = || replay.damage_at(Part::Record, position);
             for record in Records::new(&replay.log.bytes[frame.records.clone()]).flatten() {
+                replay.loader.steps.add(1);
                 match record {
                     Record::Commit => lsn += 1,
                     // What a shrink cut off was on the device when this was written; it has been freed
@@ -320,6 +322,7 @@ impl Player<'_> {
     /// Carries out an item of transaction `lsn`, in the frame at `position`.
     fn change(&mut self, lsn: u64, position: u64, range: u32, item: Item) -> Result<(), LogError> {
         let index = (range - self.first) as usize;
+        self.replay.loader.steps.add(1);
         if lsn <= self.settled[index] && !self.settle(lsn, position, index) {
             return Ok(());
         }
@@ -344,6 +347,7 @@ impl Player<'_> {
             }
             return Ok(());
         }
+        self.replay.loader.steps.add(item.len.div_ceil(64) as usize);
         apply_item(self.fresh(index), item).map_err(contradiction)?;
         let allocated = &mut self.states[index].allocated;
         *allocated = match item.op {
@@ -356,6 +360,7 @@ impl Player<'_> {
     /// Notes the first change after each image; whether the newest does not know of it yet.
     fn settle(&mut self, lsn: u64, position: u64, index: usize) -> bool {
         let bases = &mut self.share.bases[index];
+        self.replay.loader.steps.add(bases.len());
         for base in bases.iter_mut().filter(|base| base.image.base < lsn) {
             base.after.get_or_insert(position);
         }
@@ -378,6 +383,9 @@ impl Player<'_> {
     fn fresh(&mut self, index: usize) -> &mut [u64] {
         let words = &mut self.words[index * RANGE_WORDS..][..RANGE_WORDS];
         let state = &mut self.states[index];
+        let written =
+            state.words != Words::Fresh && (state.words, state.allocated) != (Words::Zero, 0);
+        self.replay.loader.steps.add(if written { RANGE_WORDS } else { 0 });
         match (std::mem::replace(&mut state.words, Words::Fresh), state.allocated) {
             (Words::Fresh, _) | (Words::Zero, 0) => {}
             (Words::Stale, 0) => words.fill(0),
