@@ -152,6 +152,12 @@ mutants! {
     LeaderNotMarked,
     /// A flush beside a leader is forgotten.
     FlushIsForgotten,
+    /// Those who wait for room are not told that the queue was taken.
+    RoomIsNotTold,
+    /// A leader is not asked to go on by those who wait for room.
+    RoomIsNotAsked,
+    /// A flusher counts as one while it wakes others.
+    WakesAsFlusher,
     /// A closed flusher ends although something is queued behind a leader.
     FlusherLeavesWork,
     /// A flusher that was stopped behind a leader is not told of his end.

@@ -370,11 +370,6 @@ impl Counter {
         self.0.store(self.get().wrapping_add(value), std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Makes it `value` if that is more.
-    pub fn raise(&self, value: u64) {
-        self.0.fetch_max(value, std::sync::atomic::Ordering::Relaxed);
-    }
-
     /// Replaces the value.
     pub fn set(&self, value: u64) {
         self.0.store(value, std::sync::atomic::Ordering::Relaxed);
@@ -519,8 +514,17 @@ impl Drop for Owner<'_> {
 pub mod blocking {
     #[cfg(loom)]
     pub use loom::sync::{Condvar, Mutex, MutexGuard as Guard};
+    #[cfg(loom)]
+    pub use loom::thread::{ThreadId, current};
     #[cfg(not(loom))]
     pub use std::sync::{Condvar, Mutex, MutexGuard as Guard};
+    #[cfg(not(loom))]
+    pub use std::thread::{ThreadId, current};
+
+    /// The calling thread.
+    pub fn this_thread() -> ThreadId {
+        current().id()
+    }
 
     /// Locks `mutex`, whether or not a holder panicked: what it protects is changed in single steps.
     pub fn lock<T>(mutex: &Mutex<T>) -> Guard<'_, T> {

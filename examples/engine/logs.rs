@@ -114,7 +114,7 @@ impl Logs {
         if last > known {
             metadata.append(last, &Record::TakenBack)?;
         }
-        opened.log.stable(last);
+        opened.log.stable(last)?;
         let durable = Box::new(Self { opened, metadata });
         Ok(Found { durable, contents: catalog.contents, recovery })
     }
@@ -124,7 +124,7 @@ impl Logs {
         let failed = |error| NotDurable { doubt: log.leaves_doubt(&error), error: error.into() };
         let lsn = log.commit(delta).map_err(failed)?;
         self.metadata.append(lsn, record).map_err(NotDurable::doubt)?;
-        self.opened.log.stable(lsn);
+        self.opened.log.stable(lsn).map_err(NotDurable::doubt)?;
         Ok(())
     }
 }
@@ -177,7 +177,7 @@ impl Durable for Logs {
 
     /// Leaves nothing to replay.
     fn close(&self) -> Result<(), Failure> {
-        self.opened.log.stable(self.opened.log.last());
+        self.opened.log.stable(self.opened.log.last())?;
         Ok(self.opened.log.condense()?)
     }
 }

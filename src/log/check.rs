@@ -20,14 +20,16 @@ impl SpaceMapLog {
         let loader = Loader::new(writer.disk.clone());
         let state = loader.load(None)?;
         let read = &state.recovered.mirror;
-        if read.blocks() != writer.mirror.blocks() {
+        let now = writer.shared.state();
+        if read.blocks() != now.mirror.blocks() {
             return Err(loader.damage(Part::Superblocks, 0));
         }
-        let absorbed = writer.piggyback && writer.has_changes();
         let ranges = 0..read.ranges();
+        let absorbed =
+            |range| writer.piggyback && (now.changed.contains(&range) || writer.is_changed(range));
         if let Some(range) = ranges
             .clone()
-            .find(|&range| !absorbed && read.range(range) != writer.mirror.range(range))
+            .find(|&range| read.range(range) != now.mirror.range(range) && !absorbed(range))
         {
             let offset = writer.layout.image_offset(range, 0);
             return Err(loader.damage(Part::Image, offset));
@@ -53,7 +55,8 @@ impl SpaceMapLog {
     }
 
     fn with_mirror<T>(&self, look: impl FnOnce(&Mirror) -> T) -> T {
-        look(&self.inner.writer().mirror)
+        let writer = self.inner.writer();
+        look(&writer.shared.state().mirror)
     }
 }
 

@@ -182,6 +182,22 @@ pub enum LogError {
         /// The oldest that can be had.
         oldest: Lsn,
     },
+    /// A transaction that the engine knows depends on one that it does not know: without the latter, this
+    /// block is not in the state that the former takes it to be in. Nothing was written. Either name both in
+    /// [`OpenOptions::recover_also`](crate::OpenOptions::recover_also), or neither.
+    #[error(
+        "{file}: transaction {known} cannot stay without {unknown}, which changed block {block} before it"
+    )]
+    Dependent {
+        /// The file.
+        file: String,
+        /// The transaction that was to stay.
+        known: Lsn,
+        /// The last one before it that changed the block and was to be taken back.
+        unknown: Lsn,
+        /// The block.
+        block: u64,
+    },
     /// The device cannot end before this block, which is allocated, although no transaction needs it any
     /// more: it was freed without one ([`Opened::check`](crate::Opened::check) finds such blocks).
     #[error("block {block} is still allocated in the log")]
@@ -264,10 +280,73 @@ pub enum CommitError {
     /// stays in doubt.
     #[error("refused, since an earlier call failed: {0}")]
     Refused(IoFailure),
+    /// The thread that wrote it panicked, in a [`Disk`](crate::Disk) most likely. Whether the transaction is
+    /// durable shows only when the log is opened again, as after [`CommitError::Sync`]; until then the log
+    /// refuses everything, and nobody gets the transaction's blocks.
+    #[error("{file}: perhaps committed: the thread that wrote the transaction panicked")]
+    Panicked {
+        /// The name of the disk.
+        file: String,
+    },
     /// The log is in the mode in which the engine's own log carries the transactions
     /// ([`Authority::Piggyback`](crate::Authority::Piggyback)), or is not and should be.
     #[error("this log's mode does not allow it")]
     Mode,
+    /// Too much waits to be written: see
+    /// [`CreateOptions::max_queued`](crate::CreateOptions::max_queued). Nothing happened; wait for an earlier
+    /// transaction, or call [`SpaceMapLog::submit_waiting`](crate::SpaceMapLog::submit_waiting).
+    #[error("{transactions} transactions of {bytes} bytes are queued already")]
+    QueueFull {
+        /// Transactions in the queue.
+        transactions: usize,
+        /// Bytes of their records.
+        bytes: u64,
+    },
+    /// This part of the engine's log is empty, begins before the mark, or overlaps one that waits
+    /// ([`Authority::Piggyback`](crate::Authority::Piggyback)). Nothing happened. A part before the mark has been
+    /// taken in: it must not be fed in again.
+    #[error(
+        "the part from {from} to {to} of the engine's log does not fit: all before {mark} has come"
+    )]
+    Order {
+        /// Where the part begins.
+        from: u64,
+        /// Where it ends.
+        to: u64,
+        /// All before this has come: see [`SpaceMapLog::position`](crate::SpaceMapLog::position).
+        mark: u64,
+    },
+    /// The delta of a part of the engine's log that had come early contradicts the parts before it
+    /// ([`Authority::Piggyback`](crate::Authority::Piggyback)). The engine's log has it, so the log cannot go on
+    /// without it: it takes nothing more and makes no checkpoint. Correct the engine's log, open the
+    /// last checkpoint and replay.
+    #[error(
+        "block {block} is not in the state that the delta from {from} to {to} of the engine's log takes it to be in"
+    )]
+    Contradicted {
+        /// Where the part begins.
+        from: u64,
+        /// Where it ends.
+        to: u64,
+        /// The block.
+        block: u64,
+    },
+    /// There is no such transaction yet ([`Authority::Engine`](crate::Authority::Engine)). Nothing happened.
+    #[error("there is no transaction {lsn} yet, the last one is {last}")]
+    Unknown {
+        /// The transaction that the engine speaks of.
+        lsn: Lsn,
+        /// The last one.
+        last: Lsn,
+    },
+    /// The engine has said of this transaction that its own log has it, so it cannot be revoked.
+    #[error("transaction {lsn} cannot be revoked: everything up to {mark} is stable")]
+    Stable {
+        /// The transaction.
+        lsn: Lsn,
+        /// The last stable one.
+        mark: Lsn,
+    },
 }
 
 impl From<CommitFailed<'_, CommitError>> for CommitError {
@@ -280,7 +359,7 @@ impl From<CommitFailed<'_, CommitError>> for CommitError {
 impl CommitError {
     /// Whether the transaction may be durable all the same.
     pub(super) fn leaves_doubt(&self) -> bool {
-        matches!(self, Self::Sync(_))
+        matches!(self, Self::Sync(_) | Self::Panicked { .. } | Self::Contradicted { .. })
     }
 }
 

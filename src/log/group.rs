@@ -7,14 +7,23 @@
 //!
 //! This waits, of course; it is not on the way of allocations and frees. The lock is never held
 //! during the work.
+//!
+//! The queue has a limit for those who do not wait for their results. Who waits for room is told when the
+//! queue is taken, and works himself if nobody is there to take it.
+//!
+//! Wakers are foreign code: they are woken without the lock, after all else is told, and may commit or flush
+//! here again. So a flusher does not count as one while it wakes, and those who are to be woken meanwhile
+//! on the same thread are woken after, not within.
 
+use std::any::Any;
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use crate::mutant::{Mutant, mutated};
-use crate::sync::blocking::{Condvar, Guard, Mutex, lock, wait, wait_for};
+use crate::sync::blocking::{Condvar, Guard, Mutex, ThreadId, lock, this_thread, wait, wait_for};
 
 /// A queue of `T`s to be turned into `R`s in groups.
 #[derive(Debug)]
@@ -22,11 +31,36 @@ pub struct Group<T, R> {
     state: Mutex<State<T, R>>,
     /// Wakes a flusher that found nothing to do.
     arrived: Condvar,
+    /// Wakes those who wait for room.
+    taken: Condvar,
+    room: Room,
+}
+
+/// How much may be queued by those who do not wait for their results.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    pub items: usize,
+    pub bytes: u64,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { items: 1 << 14, bytes: 16 << 20 }
+    }
+}
+
+/// What is queued already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full {
+    pub items: usize,
+    pub bytes: u64,
 }
 
 #[derive(Debug)]
 struct State<T, R> {
-    queue: Vec<(T, Arc<Seat<R>>)>,
+    queue: Vec<Queued<T, R>>,
+    /// Bytes of the items in it.
+    bytes: u64,
     /// Somebody is at work.
     leading: bool,
     /// Threads blocked in [`Group::wait`], in order of arrival.
@@ -39,6 +73,25 @@ struct State<T, R> {
     called: bool,
     /// Somebody asked for a flush while another was at work, who then does one more round.
     again: bool,
+    /// Threads that wait for room.
+    wanting: usize,
+    /// Threads that wake others, and whom they have yet to wake.
+    waking: Vec<(ThreadId, VecDeque<Waker>)>,
+}
+
+#[derive(Debug)]
+struct Queued<T, R> {
+    item: T,
+    bytes: u64,
+    seat: Arc<Seat<R>>,
+}
+
+impl<T, R> State<T, R> {
+    /// An item that is larger than the limit is taken alone.
+    fn has_room(&self, room: Room, bytes: u64) -> bool {
+        self.queue.is_empty()
+            || self.queue.len() < room.items && self.bytes.saturating_add(bytes) <= room.bytes
+    }
 }
 
 /// Where a result is put. All of it is touched only under the group's lock; the mutex inside is
@@ -115,22 +168,25 @@ impl<R> Later<R> {
         matches!(self, Self::Nothing)
     }
 
-    /// Does it for all: our own part first, then the wakers, which are foreign code and may panic.
-    fn run(all: Vec<Self>) {
-        let mut wakers = Vec::new();
+    /// Does our own part, and answers with the wakers.
+    fn run(all: Vec<Self>) -> VecDeque<Waker> {
+        let mut wakers = VecDeque::new();
         for later in all {
             match later {
                 Self::Call(call, result) => call(result),
                 // [mutant: ResultIsNotTold]
                 Self::Notify(_) if mutated(Mutant::ResultIsNotTold) => {}
                 Self::Notify(seat) => seat.changed.notify_one(),
-                Self::Wake(waker) => wakers.push(waker),
+                Self::Wake(waker) => wakers.push_back(waker),
                 Self::Nothing => {}
             }
         }
-        wakers.into_iter().for_each(Waker::wake);
+        wakers
     }
 }
+
+/// What a waker panicked with.
+type Panic = Box<dyn Any + Send>;
 
 impl<T, R: 'static> Default for Group<T, R> {
     fn default() -> Self {
@@ -139,32 +195,93 @@ impl<T, R: 'static> Default for Group<T, R> {
 }
 
 impl<T, R: 'static> Group<T, R> {
-    /// An empty queue.
+    /// An empty queue with the usual room.
     pub fn new() -> Self {
+        Self::with_room(Room::default())
+    }
+
+    /// An empty queue.
+    pub fn with_room(room: Room) -> Self {
         let state = State {
             queue: Vec::new(),
+            bytes: 0,
             leading: false,
             waiting: VecDeque::new(),
             flushers: 0,
             stopping: 0,
             called: false,
             again: false,
+            wanting: 0,
+            waking: Vec::new(),
         };
-        Self { state: Mutex::new(state), arrived: Condvar::new() }
+        let (arrived, taken) = (Condvar::new(), Condvar::new());
+        Self { state: Mutex::new(state), arrived, taken, room }
     }
 
-    /// Queues `item`. It is worked on when somebody waits for this ticket or a later one, flushes,
-    /// or serves.
-    pub fn submit(&self, item: T) -> Ticket<R> {
+    /// Queues `item`, whether or not there is room: for one who waits for the result. It is worked on when
+    /// somebody waits for this ticket or a later one, flushes, or serves.
+    pub fn submit(&self, item: T, bytes: u64) -> Ticket<R> {
+        self.push(&mut lock(&self.state), item, bytes)
+    }
+
+    /// As [`Group::submit`], if there is room.
+    pub fn try_submit(&self, item: T, bytes: u64) -> Result<Ticket<R>, Full> {
+        let mut state = lock(&self.state);
+        if state.has_room(self.room, bytes) {
+            Ok(self.push(&mut state, item, bytes))
+        } else {
+            Err(Full { items: state.queue.len(), bytes: state.bytes })
+        }
+    }
+
+    /// As [`Group::submit`], when there is room. Does everybody's work if nobody else is there to do it.
+    pub fn submit_waiting(
+        &self,
+        item: T,
+        bytes: u64,
+        mut work: impl FnMut(Vec<T>) -> Vec<R>,
+    ) -> Ticket<R> {
+        let mut state = lock(&self.state);
+        while !state.has_room(self.room, bytes) {
+            if state.leading || state.flushers > 0 {
+                // What he works on was taken before. Perhaps nobody waits for what is queued, and he
+                // would leave it [mutant: RoomIsNotAsked].
+                state.again |= !mutated(Mutant::RoomIsNotAsked);
+                state.wanting += 1;
+                state = wait(&self.taken, state);
+                state.wanting -= 1;
+            } else {
+                state = self.lead(state, false, &mut work);
+                self.pass_on(&mut state);
+            }
+        }
+        self.push(&mut state, item, bytes)
+    }
+
+    fn push(&self, state: &mut State<T, R>, item: T, bytes: u64) -> Ticket<R> {
         let place =
             std::sync::Mutex::new(Place { result: None, blocked: false, then: Then::Nothing });
         let seat = Arc::new(Seat { place, changed: Condvar::new() });
-        let mut state = lock(&self.state);
-        state.queue.push((item, seat.clone()));
+        state.queue.push(Queued { item, bytes, seat: seat.clone() });
+        state.bytes += bytes;
         if state.flushers > 0 {
             self.arrived.notify_one();
         }
         Ticket(seat)
+    }
+
+    /// Takes the item out of the queue; `false` if somebody has taken it to work on it. Nobody may wait for
+    /// its result then.
+    pub fn withdraw(&self, ticket: &Ticket<R>) -> bool {
+        let mut state = lock(&self.state);
+        let is_it = |queued: &Queued<T, R>| Arc::ptr_eq(&queued.seat, &ticket.0);
+        let Some(index) = state.queue.iter().position(is_it) else { return false };
+        let Queued { item, bytes, .. } = state.queue.remove(index);
+        state.bytes -= bytes;
+        self.tell_room(&state);
+        drop(state);
+        drop(item);
+        true
     }
 
     /// Waits for the result, doing everybody's work if nobody else is at it. `None` if the thread
@@ -190,7 +307,7 @@ impl<T, R: 'static> Group<T, R> {
                 state.called &= mutated(Mutant::CallIsKept);
                 state.waiting.retain(|other| !Arc::ptr_eq(other, seat));
             } else {
-                state = self.lead(state, &mut work);
+                state = self.lead(state, false, &mut work);
             }
         }
     }
@@ -238,7 +355,7 @@ impl<T, R: 'static> Group<T, R> {
             // What he works on was taken from the queue before [mutant: FlushIsForgotten].
             state.again = !mutated(Mutant::FlushIsForgotten);
         } else {
-            let mut state = self.lead(state, &mut work);
+            let mut state = self.lead(state, false, &mut work);
             self.pass_on(&mut state);
         }
     }
@@ -258,7 +375,7 @@ impl<T, R: 'static> Group<T, R> {
         state.flushers += 1;
         loop {
             if !state.leading && !state.queue.is_empty() {
-                state = self.lead(state, &mut work);
+                state = self.lead(state, true, &mut work);
                 if state.stopping > 0 {
                     // Another may wait for the end of our work.
                     self.arrived.notify_all();
@@ -294,11 +411,12 @@ impl<T, R: 'static> Group<T, R> {
     fn lead<'a>(
         &'a self,
         mut state: Guard<'a, State<T, R>>,
+        flusher: bool,
         work: &mut impl FnMut(Vec<T>) -> Vec<R>,
     ) -> Guard<'a, State<T, R>> {
         loop {
             state.again = false;
-            state = self.round(state, work);
+            state = self.round(state, flusher, work);
             // While we told the results, somebody else may have begun to lead.
             if !state.again || state.leading || state.queue.is_empty() {
                 return state;
@@ -309,14 +427,21 @@ impl<T, R: 'static> Group<T, R> {
     fn round<'a>(
         &'a self,
         mut state: Guard<'a, State<T, R>>,
+        flusher: bool,
         work: &mut impl FnMut(Vec<T>) -> Vec<R>,
     ) -> Guard<'a, State<T, R>> {
         if !mutated(Mutant::LeaderNotMarked) {
             state.leading = true;
         }
-        let (items, seats): (Vec<T>, Vec<_>) = std::mem::take(&mut state.queue).into_iter().unzip();
+        let queue = std::mem::take(&mut state.queue);
+        state.bytes = 0;
+        // [mutant: RoomIsNotTold]
+        if !mutated(Mutant::RoomIsNotTold) {
+            self.tell_room(&state);
+        }
         drop(state);
-        let mut round = Round { group: self, seats };
+        let (items, seats) = queue.into_iter().map(|queued| (queued.item, queued.seat)).unzip();
+        let mut round = Round { group: self, seats, flusher };
         let results = work(items);
         let mut state = lock(&self.state);
         state.leading = false;
@@ -328,14 +453,68 @@ impl<T, R: 'static> Group<T, R> {
             return state;
         }
         drop(state);
-        Later::run(later);
-        lock(&self.state)
+        let wakers = Later::run(later);
+        let state = lock(&self.state);
+        if wakers.is_empty() {
+            return state;
+        }
+        let (state, panic) = self.wake(state, flusher, wakers);
+        if let Some(panic) = panic {
+            drop(state);
+            resume_unwind(panic);
+        }
+        state
+    }
+
+    /// Wakes all, also if some panic: what the first panicked with.
+    fn wake<'a>(
+        &'a self,
+        mut state: Guard<'a, State<T, R>>,
+        flusher: bool,
+        mut wakers: VecDeque<Waker>,
+    ) -> (Guard<'a, State<T, R>>, Option<Panic>) {
+        let me = this_thread();
+        if let Some((_, later)) = state.waking.iter_mut().find(|(thread, _)| *thread == me) {
+            // We are inside a waker. One who is woken and leads and wakes would never return.
+            later.append(&mut wakers);
+            return (state, None);
+        }
+        state.waking.push((me, wakers));
+        if flusher {
+            // One who is woken may wait for a commit, which nobody would do [mutant: WakesAsFlusher].
+            state.flushers -= usize::from(!mutated(Mutant::WakesAsFlusher));
+            self.pass_on(&mut state);
+        }
+        let mut panic = None;
+        loop {
+            let index = state.waking.iter().position(|(thread, _)| *thread == me);
+            let next = index.and_then(|index| state.waking[index].1.pop_front());
+            let Some(waker) = next else {
+                index.map(|index| state.waking.swap_remove(index));
+                state.flushers += usize::from(flusher && !mutated(Mutant::WakesAsFlusher));
+                return (state, panic);
+            };
+            drop(state);
+            panic = panic.or(catch_unwind(AssertUnwindSafe(|| waker.wake())).err());
+            state = lock(&self.state);
+        }
+    }
+
+    /// Those who wait for room look again.
+    fn tell_room(&self, state: &State<T, R>) {
+        if state.wanting > 0 {
+            self.taken.notify_all();
+        }
     }
 
     /// Wakes somebody to lead if there is work and nobody does.
     fn pass_on(&self, state: &mut State<T, R>) {
         if state.leading || mutated(Mutant::LeadIsDropped) {
             return;
+        }
+        if state.flushers == 0 {
+            // Nobody else may be there to take the queue.
+            self.tell_room(state);
         }
         if state.flushers > 0 && state.stopping > 0 && !mutated(Mutant::StopIsKept) {
             // Without work as well: who has been stopped behind a leader waits for his end.
@@ -369,6 +548,7 @@ impl<T, R: 'static> Drop for Flusher<'_, T, R> {
 struct Round<'a, T, R: 'static> {
     group: &'a Group<T, R>,
     seats: Vec<Arc<Seat<R>>>,
+    flusher: bool,
 }
 
 impl<T, R: 'static> Drop for Round<'_, T, R> {
@@ -379,7 +559,10 @@ impl<T, R: 'static> Drop for Round<'_, T, R> {
             let later: Vec<_> = self.seats.iter().map(|seat| seat.put(None)).collect();
             self.group.pass_on(&mut state);
             drop(state);
-            Later::run(later);
+            let wakers = Later::run(later);
+            // We panic already.
+            let (state, _) = self.group.wake(lock(&self.group.state), self.flusher, wakers);
+            drop(state);
         }
     }
 }

@@ -5,7 +5,8 @@
 //!   `resize`: devices that become larger or smaller;
 //! - `group`: who writes when many commit at once;
 //! - `writer`: windows, ordering rules; `condense`: when images are written;
-//! - `recover`: from bytes to state;
+//! - `shared`: what is known without the writer; `order`: what comes in any order;
+//! - `recover`: from bytes to state; `known`: back to what the engine knows;
 //! - `mirror`: the committed state in memory;
 //! - `record`, `format`, `layout`: bytes; `disk`: what they are written to;
 //! - `fault`: ordering faults for the crash tests; `work`: what opening costs, for those that bound it.
@@ -18,21 +19,25 @@ mod error;
 mod fault;
 mod format;
 pub mod group;
+mod known;
 mod layout;
 mod mirror;
 mod open;
+mod order;
 pub mod record;
 mod recover;
 mod resize;
+mod shared;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod work;
 mod writer;
 
 use std::future::Future;
+use std::ops::{Deref, DerefMut, Range};
 use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -44,13 +49,15 @@ pub use writer::Figures;
 
 use crate::delta::Delta;
 use crate::store::{Lsn, Store};
-use crate::sync::Counter;
-use crate::transaction::{CommitFailed, Frozen};
-use group::{Group, Ticket};
+use crate::transaction::{CommitFailed, Frozen, Transaction};
+use group::{Full, Group, Ticket};
+use order::Recorded;
+use shared::{Piece, Shared};
 use writer::{Work, Writer};
 
 /// What queues for a flush: the records of one transaction.
 type Queue = Group<Vec<u8>, Result<Lsn, CommitError>>;
+type Outcome = Ticket<Result<Lsn, CommitError>>;
 
 /// The embedded store: an append-only log of what each transaction allocated and freed, and behind
 /// it one bitmap page for every 32768 blocks, in a fixed area beside the managed blocks.
@@ -110,16 +117,18 @@ pub struct SpaceMapLog {
 
 struct Inner {
     queue: Queue,
+    /// Locked during I/O.
     writer: Mutex<Writer>,
+    /// What is known without it.
+    shared: Arc<Shared>,
     /// The allocator whose transactions this log takes.
     allocator: u64,
     authority: Authority,
+    uuid: [u8; 16],
     max_commit: u64,
     name: String,
-    /// The last durable transaction.
-    last: Counter,
-    /// What the engine has called stable; the writer hears of it when it is used next.
-    stable: Counter,
+    /// Which transactions the engine's log has; the writer hears of the mark when it is used next.
+    recorded: Mutex<Recorded>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -127,21 +136,48 @@ impl std::fmt::Debug for Inner {
         f.debug_struct("Inner")
             .field("name", &self.name)
             .field("authority", &self.authority)
-            .field("last", &self.last.get())
+            .field("last", &self.shared.seen().last)
             .finish_non_exhaustive()
     }
 }
 
+/// The writer, locked. Those who do not wait for it see what it did when it is let go at the latest.
+struct Busy<'a>(MutexGuard<'a, Writer>);
+
+impl Deref for Busy<'_> {
+    type Target = Writer;
+
+    fn deref(&self) -> &Writer {
+        &self.0
+    }
+}
+
+impl DerefMut for Busy<'_> {
+    fn deref_mut(&mut self) -> &mut Writer {
+        &mut self.0
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.show();
+    }
+}
+
 impl Inner {
-    fn writer(&self) -> MutexGuard<'_, Writer> {
+    fn writer(&self) -> Busy<'_> {
         let mut writer = self.writer.lock().unwrap_or_else(|poisoned| {
             // Somebody panicked in the middle of a change: from here on everything is refused.
             let mut writer = poisoned.into_inner();
             writer.refuse(self.panicked());
             writer
         });
-        writer.stable(self.stable.get());
-        writer
+        writer.stable(self.recorded().mark());
+        Busy(writer)
+    }
+
+    fn recorded(&self) -> MutexGuard<'_, Recorded> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Commits a batch, as the leader.
@@ -150,7 +186,6 @@ impl Inner {
             batch.iter().map(|records| Work { records, undo: false, result: None }).collect();
         let mut writer = self.writer();
         writer.commit(&mut works);
-        self.last.set(writer.head.lsn);
         drop(writer);
         works.into_iter().map(|work| work.result.unwrap_or_else(|| Err(self.broken()))).collect()
     }
@@ -178,8 +213,22 @@ impl Inner {
         if bytes > max { Err(CommitError::TooLarge { bytes, max }) } else { Ok(records) }
     }
 
-    fn wait(&self, ticket: &Ticket<Result<Lsn, CommitError>>) -> Result<Lsn, CommitError> {
-        self.queue.wait(ticket, |batch| self.work(batch)).unwrap_or_else(|| Err(self.broken()))
+    fn wait(&self, ticket: &Outcome) -> Result<Lsn, CommitError> {
+        self.outcome(self.queue.wait(ticket, |batch| self.work(batch)))
+    }
+
+    /// Who took the work and died over it may have written it.
+    fn outcome(&self, result: Option<Result<Lsn, CommitError>>) -> Result<Lsn, CommitError> {
+        result.unwrap_or_else(|| Err(CommitError::Panicked { file: self.name.clone() }))
+    }
+
+    /// An error unless the engine may speak of transaction `lsn`.
+    fn expect_known(&self, lsn: Lsn) -> Result<(), CommitError> {
+        if self.authority != Authority::Engine {
+            return Err(CommitError::Mode);
+        }
+        let last = Lsn(self.shared.seen().last);
+        if lsn > last { Err(CommitError::Unknown { lsn, last }) } else { Ok(()) }
     }
 }
 
@@ -189,12 +238,17 @@ impl Store for SpaceMapLog {
     /// Writes the delta's records and flushes, together with whoever commits at the same time. The
     /// calling thread may do the work of others; it waits for one flush that began after it came,
     /// and perhaps for one that was under way.
+    ///
+    /// Under [`Authority::Engine`] an empty delta is a transaction like others, and has a number of its own
+    /// that the engine can record.
     fn commit(&self, delta: &Delta) -> Result<Lsn, CommitError> {
-        if delta.is_empty() && delta.origin == Some(self.inner.allocator) {
+        let numbered = self.inner.authority == Authority::Engine;
+        if delta.is_empty() && delta.origin == Some(self.inner.allocator) && !numbered {
             return Ok(self.last());
         }
         let records = self.inner.encode(delta)?;
-        let ticket = self.inner.queue.submit(records);
+        let bytes = records.len() as u64;
+        let ticket = self.inner.queue.submit(records, bytes);
         self.inner.wait(&ticket)
     }
 
@@ -206,7 +260,7 @@ impl Store for SpaceMapLog {
 impl SpaceMapLog {
     /// The identity of the device, as chosen or drawn at creation.
     pub fn uuid(&self) -> [u8; 16] {
-        self.inner.writer().superblock.uuid
+        self.inner.uuid
     }
 
     /// Whose log is right after a crash.
@@ -220,16 +274,49 @@ impl SpaceMapLog {
     /// the work: a [`Flusher`], a call of [`SpaceMapLog::flush`], or any thread that commits or
     /// waits. Polling does not.
     ///
+    /// The queue has a limit ([`CreateOptions::max_queued`], [`CreateOptions::max_queued_bytes`]), beside which
+    /// there is what is being written, and one transaction for each thread in
+    /// [`Transaction::commit`](crate::Transaction::commit).
+    ///
     /// # Errors
-    /// [`CommitError::Foreign`], [`CommitError::TooLarge`] and [`CommitError::Mode`] at once, with
-    /// the transaction.
+    /// [`CommitError::Foreign`], [`CommitError::TooLarge`], [`CommitError::Mode`] and
+    /// [`CommitError::QueueFull`] at once, with the transaction.
     pub fn submit(
         &self,
         transaction: Frozen,
     ) -> Result<Pending, CommitFailed<'static, CommitError>> {
-        match self.inner.encode(transaction.delta()) {
-            Ok(records) => {
-                let ticket = self.inner.queue.submit(records);
+        self.enqueue(transaction, |queue, records| {
+            let bytes = records.len() as u64;
+            queue.try_submit(records, bytes).map_err(|Full { items: transactions, bytes }| {
+                CommitError::QueueFull { transactions, bytes }
+            })
+        })
+    }
+
+    /// As [`SpaceMapLog::submit`], but waits while the queue is full: until those who do the work have taken
+    /// what is queued, which they do at the latest after the flush that is under way. If there is nobody,
+    /// the calling thread does it.
+    ///
+    /// # Errors
+    /// As [`SpaceMapLog::submit`], but never [`CommitError::QueueFull`].
+    pub fn submit_waiting(
+        &self,
+        transaction: Frozen,
+    ) -> Result<Pending, CommitFailed<'static, CommitError>> {
+        self.enqueue(transaction, |queue, records| {
+            let bytes = records.len() as u64;
+            Ok(queue.submit_waiting(records, bytes, |batch| self.inner.work(batch)))
+        })
+    }
+
+    fn enqueue(
+        &self,
+        transaction: Frozen,
+        submit: impl FnOnce(&Queue, Vec<u8>) -> Result<Outcome, CommitError>,
+    ) -> Result<Pending, CommitFailed<'static, CommitError>> {
+        let records = self.inner.encode(transaction.delta());
+        match records.and_then(|records| submit(&self.inner.queue, records)) {
+            Ok(ticket) => {
                 Ok(Pending { inner: self.inner.clone(), ticket, transaction: Some(transaction) })
             }
             Err(error) => Err(CommitFailed { transaction: transaction.reopen(), error }),
@@ -267,17 +354,71 @@ impl SpaceMapLog {
         Ok(Flusher { log: self.clone(), stop, thread: Some(thread) })
     }
 
-    /// The last durable transaction; 0 before the first.
+    /// The last durable transaction; 0 before the first. Does not wait for the disk.
     pub fn last(&self) -> Lsn {
-        Lsn(self.inner.last.get())
+        Lsn(self.inner.shared.seen().last)
     }
 
-    /// Tells a log under [`Authority::Engine`] that the engine's own log is durable up to `lsn`:
-    /// it will never ask to be taken back to an earlier transaction, so images may know of it.
-    /// Call it often, it is one atomic instruction: until then the log cannot be condensed, and at
-    /// last is [`CommitError::Full`].
-    pub fn stable(&self, lsn: Lsn) {
-        self.inner.stable.raise(lsn.0);
+    /// Tells a log under [`Authority::Engine`] that the engine's own log has every transaction up to
+    /// `lsn`, durably: it will never ask to be taken back to an earlier one, so images may know of it. For
+    /// engines whose records become durable in the order of their transactions; others call
+    /// [`SpaceMapLog::recorded`]. Does not wait for the disk.
+    ///
+    /// Call it often: until then the log cannot be condensed, and at last is [`CommitError::Full`].
+    ///
+    /// # Errors
+    /// [`CommitError::Unknown`] if there is no such transaction yet: nothing changes, and what gets this
+    /// number later is not stable. [`CommitError::Mode`] under another authority.
+    pub fn stable(&self, lsn: Lsn) -> Result<(), CommitError> {
+        self.inner.expect_known(lsn)?;
+        self.inner.recorded().raise(lsn.0);
+        Ok(())
+    }
+
+    /// As [`SpaceMapLog::stable`], but of this one transaction, in any order and as often as you like: the log
+    /// works out up to where there is no gap ([`SpaceMapLog::mark`]). After a crash the engine says
+    /// which ones it found by [`OpenOptions::recover_until`] and [`OpenOptions::recover_also`].
+    ///
+    /// O(log n) in those behind the first gap, and about 16 bytes for each. A transaction that is never
+    /// recorded stops the mark for good: see [`SpaceMapLog::revoke`].
+    ///
+    /// # Errors
+    /// As [`SpaceMapLog::stable`].
+    pub fn recorded(&self, lsn: Lsn) -> Result<(), CommitError> {
+        self.inner.expect_known(lsn)?;
+        self.inner.recorded().add(lsn.0);
+        Ok(())
+    }
+
+    /// Under [`Authority::Engine`]: the engine's own log has every transaction up to this one. Does not wait for
+    /// the disk.
+    pub fn mark(&self) -> Lsn {
+        Lsn(self.inner.recorded().mark())
+    }
+
+    /// Commits the transaction that undoes `lsn`, under [`Authority::Engine`], since the engine's record of
+    /// `lsn` will never come: its write failed, say. Answers with the number of the new one. Waits for the
+    /// flush, and one that is under way.
+    ///
+    /// The two come to nothing together. The engine writes *one* record into its own log which says that it knows
+    /// both, and calls [`SpaceMapLog::recorded`] for both; if a crash comes before, both are taken back,
+    /// which comes to the same.
+    ///
+    /// # Errors
+    /// [`CommitError::Conflict`] if a later transaction has freed what `lsn` allocated, or allocated what
+    /// it freed; [`CommitError::Stable`] if the engine has said that it knows it; [`CommitError::Unknown`];
+    /// [`CommitError::Mode`]; and those of a commit.
+    pub fn revoke(&self, lsn: Lsn) -> Result<Lsn, CommitError> {
+        self.inner.expect_known(lsn)?;
+        let mut writer = self.inner.writer();
+        let Some(records) = writer.unstable(lsn.0) else {
+            return Err(CommitError::Stable { lsn, mark: self.mark() });
+        };
+        let records = known::inverse(records);
+        let mut works = [Work { records: &records, undo: false, result: None }];
+        writer.commit(&mut works);
+        let [work] = works;
+        work.result.unwrap_or_else(|| Err(self.inner.broken()))
     }
 
     /// Writes an image of every range that changed, and empties the log: before a shutdown, so that
@@ -303,72 +444,142 @@ impl SpaceMapLog {
     }
 
     /// Takes in a transaction that the engine has made durable in its own log, under
-    /// [`Authority::Piggyback`]: no I/O. `position` is the engine's: what comes back from opening as
-    /// [`Opened::position`] after the next [`checkpoint`](SpaceMapLog::checkpoint).
+    /// [`Authority::Piggyback`]. `span` is the part of that log that carries its delta: byte offsets, or n - 1..n
+    /// for record n. Does not wait for the disk, also beside a [`checkpoint`](SpaceMapLog::checkpoint).
+    ///
+    /// Parts may come in any order. The log keeps a [mark](SpaceMapLog::position): everything before it has come.
+    /// A part that begins there is applied at once, and with it those that waited for it. One that comes early
+    /// waits: it is in no checkpoint, and what it frees is not reused, until the mark is there. So every
+    /// part of the engine's log must come sometime, or be declared empty by [`SpaceMapLog::skip`].
+    ///
+    /// A part that waits takes about 500 bytes, and 60 for each extent. There is no limit: there are as many as
+    /// the engine has made durable behind the first one that it has not
+    /// ([`Figures::waiting`]).
+    ///
+    /// O(log n) in those that wait, and O(blocks / 64).
     ///
     /// # Errors
-    /// [`CommitError::Mode`], [`CommitError::Foreign`], [`CommitError::Conflict`] with the
-    /// transaction, which is unchanged.
+    /// With the transaction: [`CommitError::Order`] if the part is empty, begins before the mark, or overlaps
+    /// one that waits; [`CommitError::Conflict`] if it begins at the mark and does not fit the state (the mark
+    /// stays: skip the part if the engine can do without it); [`CommitError::Mode`];
+    /// [`CommitError::Foreign`]. [`CommitError::Contradicted`] if a part that had waited did not fit: the log takes
+    /// nothing more, and the transaction is in doubt.
     pub fn absorb(
         &self,
         transaction: Frozen,
-        position: u64,
+        span: Range<u64>,
     ) -> Result<(), CommitFailed<'static, CommitError>> {
-        match self.absorb_delta(transaction.delta(), position) {
-            Ok(()) => {
-                transaction.committed();
-                Ok(())
-            }
-            Err(error) => Err(CommitFailed { transaction: transaction.reopen(), error }),
-        }
+        let applied = match self.expect_absorbing(transaction.delta()) {
+            Err(error) => return Err(CommitFailed { transaction: transaction.reopen(), error }),
+            Ok(()) => self.take_in(span, transaction)?,
+        };
+        // Without the lock: letting go of what they free may take a while.
+        applied.into_iter().for_each(Frozen::committed);
+        Ok(())
     }
 
-    fn absorb_delta(&self, delta: &Delta, position: u64) -> Result<(), CommitError> {
+    fn expect_absorbing(&self, delta: &Delta) -> Result<(), CommitError> {
         if delta.origin != Some(self.inner.allocator) {
             return Err(CommitError::Foreign);
         }
+        if self.inner.authority == Authority::Piggyback { Ok(()) } else { Err(CommitError::Mode) }
+    }
+
+    fn take_in(
+        &self,
+        span: Range<u64>,
+        mut transaction: Frozen,
+    ) -> Result<Vec<Frozen>, CommitFailed<'static, CommitError>> {
+        let mut records = Vec::new();
+        transaction.delta().encode(&mut records);
+        let mut state = self.inner.shared.state();
+        if let Err(error) = state.admit(&span, &records) {
+            drop(state);
+            if error.leaves_doubt() {
+                transaction.doubt();
+            }
+            return Err(CommitFailed { transaction: transaction.reopen(), error });
+        }
+        Ok(state.add(span, Piece { records, transaction: Some(transaction) }))
+    }
+
+    /// Declares, under [`Authority::Piggyback`], that a part of the engine's log carries no delta and never will:
+    /// the mark moves over it. What has been skipped is to be skipped again when the log is replayed after a
+    /// crash. Does not wait for the disk.
+    ///
+    /// # Errors
+    /// [`CommitError::Order`], [`CommitError::Mode`], [`CommitError::Contradicted`], as
+    /// [`SpaceMapLog::absorb`].
+    pub fn skip(&self, span: Range<u64>) -> Result<(), CommitError> {
         if self.inner.authority != Authority::Piggyback {
             return Err(CommitError::Mode);
         }
-        let mut records = Vec::new();
-        delta.encode(&mut records);
-        self.inner.writer().absorb(&records, position)
+        let mut state = self.inner.shared.state();
+        state.admit(&span, &[])?;
+        let applied = state.add(span, Piece::default());
+        drop(state);
+        applied.into_iter().for_each(Frozen::committed);
+        Ok(())
     }
 
-    /// Makes everything absorbed so far durable, all of it or nothing, with the engine's last
-    /// position; the engine's log may then be cut there. 4 KiB for each range that changed, and a
-    /// handful of flushes.
+    /// The mark, under [`Authority::Piggyback`]: every part of the engine's log before it has been absorbed or
+    /// skipped. Where the engine's log begins, 0 unless a checkpoint says more. Does not wait for the disk.
+    pub fn position(&self) -> u64 {
+        self.inner.shared.state().mark()
+    }
+
+    /// Makes everything before the [mark](SpaceMapLog::position) durable, all of it or nothing, and the mark with
+    /// it; the engine's log may then be cut there. The mark is that of the beginning: what is absorbed
+    /// meanwhile is for the next checkpoint, and does not wait. 4 KiB for each range that changed, in memory at
+    /// first, and a handful of flushes.
     ///
     /// # Errors
-    /// [`CommitError`]; the state is that of the checkpoint before.
+    /// [`CommitError`]; what opening finds is the checkpoint before, or this one after
+    /// [`CommitError::Sync`]. [`CommitError::Contradicted`] if a part that had waited did not fit: no checkpoint
+    /// is made any more.
     pub fn checkpoint(&self) -> Result<(), CommitError> {
         if self.inner.authority != Authority::Piggyback {
             return Err(CommitError::Mode);
         }
-        let mut writer = self.inner.writer();
-        let done = writer.checkpoint();
-        self.inner.last.set(writer.head.lsn);
-        done
+        self.inner.writer().checkpoint()
     }
 
-    /// Bytes and flushes since the log was opened.
+    /// Bytes and flushes since the log was opened, as of the last window. Does not wait for the disk.
     pub fn figures(&self) -> Figures {
-        self.inner.writer().figures
+        let waiting = self.inner.shared.state().waiting();
+        Figures { waiting: waiting as u64, ..self.inner.shared.seen().figures }
     }
 }
 
 /// A transaction on its way into the log. A thread may [`wait`](Pending::wait) for it, a task may
 /// `await` it; dropping it does not take the transaction back, as long as somebody flushes before the
-/// log is gone.
+/// log is gone: an engine whose requests can be cancelled calls [`cancel`](Pending::cancel) then, or keeps
+/// the extents elsewhere.
 #[derive(Debug)]
 #[must_use = "the outcome is known only when it is waited for"]
 pub struct Pending {
     inner: Arc<Inner>,
-    ticket: Ticket<Result<Lsn, CommitError>>,
+    ticket: Outcome,
     transaction: Option<Frozen>,
 }
 
 impl Pending {
+    /// Takes the transaction back if nobody has begun to write it. O(transactions queued).
+    ///
+    /// # Errors
+    /// The pending one: it is being written, or has been.
+    pub fn cancel(mut self) -> Result<Transaction<'static>, Self> {
+        match self.transaction.take() {
+            Some(transaction) if self.inner.queue.withdraw(&self.ticket) => {
+                Ok(transaction.reopen())
+            }
+            transaction => {
+                self.transaction = transaction;
+                Err(self)
+            }
+        }
+    }
+
     /// Blocks until the transaction is durable or has failed, doing the work if nobody else does.
     ///
     /// # Errors
@@ -393,7 +604,7 @@ impl Pending {
             }
             (result, transaction) => {
                 transaction.into_iter().for_each(Frozen::committed);
-                Ok(result.unwrap_or(Lsn(self.inner.last.get())))
+                Ok(result.unwrap_or(Lsn(self.inner.shared.seen().last)))
             }
         }
     }
@@ -413,13 +624,23 @@ impl IntoFuture for Pending {
 #[must_use = "futures do nothing unless polled"]
 pub struct Committing(Pending);
 
+impl Committing {
+    /// See [`Pending::cancel`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn cancel(self) -> Result<Transaction<'static>, Self> {
+        self.0.cancel().map_err(Self)
+    }
+}
+
 impl Future for Committing {
     type Output = Result<Lsn, CommitFailed<'static, CommitError>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let pending = &mut self.0;
         pending.inner.queue.poll(&pending.ticket, context).map(|result| {
-            let result = result.unwrap_or_else(|| Err(pending.inner.broken()));
+            let result = pending.inner.outcome(result);
             pending.finish(result)
         })
     }
@@ -442,6 +663,7 @@ impl Drop for Pending {
 /// The thread that [`SpaceMapLog::start_flusher`] started. Dropping it finishes what is queued and
 /// ends the thread.
 #[derive(Debug)]
+#[must_use = "the thread ends when this is dropped: keep it as long as it is to flush"]
 pub struct Flusher {
     log: SpaceMapLog,
     stop: Arc<AtomicBool>,
@@ -451,7 +673,11 @@ pub struct Flusher {
 impl Drop for Flusher {
     fn drop(&mut self) {
         self.log.inner.queue.stop(&self.stop);
-        if let Some(thread) = self.thread.take() {
+        // A waker may be the one that drops it, on the thread itself.
+        let ours = |thread: &std::thread::JoinHandle<()>| {
+            thread.thread().id() == std::thread::current().id()
+        };
+        if let Some(thread) = self.thread.take().filter(|thread| !ours(thread)) {
             drop(thread.join());
         }
     }

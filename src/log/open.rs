@@ -1,5 +1,6 @@
 //! Creating, opening and inspecting a log.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -11,15 +12,16 @@ use crate::log::disk::Disk;
 use crate::log::error::{CommitError, LogError, Part};
 use crate::log::fault::{Fault, faulty};
 use crate::log::format::{PAGE, Superblock, Tail, directory_crc};
-use crate::log::group::Group;
+use crate::log::group::{Group, Room};
+use crate::log::known::{Dependent, Known};
 use crate::log::layout::{Layout, SECOND_PLACE, is_limit};
 use crate::log::mirror::{Mirror, RANGE_WORDS, blocks_of};
+use crate::log::order::Recorded;
 use crate::log::record::RANGE_BLOCKS;
-use crate::log::recover::{Loader, Recovered, Report};
+use crate::log::recover::{Loaded, Loader, Recovered, Report};
 use crate::log::writer::{Work, Writer, empty_page, image};
 use crate::log::{Inner, SpaceMapLog};
 use crate::store::Lsn;
-use crate::sync::Counter;
 use crate::words::expect_count;
 
 /// Whose log is right after a crash.
@@ -70,6 +72,7 @@ pub struct CreateOptions {
     tuning: Tuning,
     overwrite: bool,
     sparse: bool,
+    queue: Room,
 }
 
 impl CreateOptions {
@@ -130,6 +133,22 @@ impl CreateOptions {
         self
     }
 
+    /// How many transactions may be queued by [`SpaceMapLog::submit`] and not yet be taken to be written: 16384
+    /// unless set, at least 1. To be set at each opening.
+    #[must_use]
+    pub fn max_queued(mut self, transactions: usize) -> Self {
+        self.queue.items = transactions;
+        self
+    }
+
+    /// How many bytes the records of queued transactions may have: 16 MiB unless set. One transaction is always
+    /// taken. In memory each takes about 500 bytes more, and 60 for each extent. To be set at each opening.
+    #[must_use]
+    pub fn max_queued_bytes(mut self, bytes: u64) -> Self {
+        self.queue.bytes = bytes;
+        self
+    }
+
     /// Destroy what the disk holds: without this, only a disk whose first 8 KiB are zero is taken.
     #[must_use]
     pub fn overwrite(mut self) -> Self {
@@ -154,7 +173,9 @@ pub struct OpenOptions {
     lsn: Option<Lsn>,
     until: Option<Lsn>,
     accept_loss: bool,
+    also: Vec<Lsn>,
     tuning: Tuning,
+    queue: Room,
 }
 
 impl OpenOptions {
@@ -184,6 +205,10 @@ impl OpenOptions {
     /// room each time, which in the end there is not ([`CommitError::Full`]).
     ///
     /// An LSN behind the end of the log is [`LogError::Missing`].
+    ///
+    /// When something was taken back ([`Report::taken_back`]), the engine has to write into its own log that
+    /// everything up to [`SpaceMapLog::last`] is decided, then calls [`SpaceMapLog::stable`] with that, and
+    /// from then on never asks for an earlier one.
     #[must_use]
     pub fn recover_until(mut self, lsn: Lsn) -> Self {
         self.until = Some(lsn);
@@ -197,6 +222,42 @@ impl OpenOptions {
     #[must_use]
     pub fn accept_loss(mut self) -> Self {
         self.accept_loss = true;
+        self
+    }
+
+    /// Of the transactions after the one of [`recover_until`](OpenOptions::recover_until), the engine's own
+    /// log has exactly these: they stay, all others are taken back. In any order; without `recover_until`,
+    /// nothing before them is known. What is found is the state of the known transactions, carried out one by
+    /// one.
+    ///
+    /// A transaction that depends on one that is not known is [`LogError::Dependent`]: it frees what that
+    /// one allocated, or allocates what that one freed. Under [`Authority::Engine`] the latter cannot be, as
+    /// long as freed blocks are kept until the mark of [`SpaceMapLog::recorded`] has passed.
+    #[must_use]
+    pub fn recover_also(mut self, lsns: impl IntoIterator<Item = Lsn>) -> Self {
+        self.also.extend(lsns);
+        self
+    }
+
+    /// What the engine's own log has, if there is any word of it.
+    fn known(&self) -> Option<Known> {
+        let any = self.until.is_some() || !self.also.is_empty();
+        any.then(|| Known::new(self.until.unwrap_or_default(), &self.also))
+    }
+
+    /// How many transactions may be queued by [`SpaceMapLog::submit`] and not yet be taken to be written: 16384
+    /// unless set, at least 1. To be set at each opening.
+    #[must_use]
+    pub fn max_queued(mut self, transactions: usize) -> Self {
+        self.queue.items = transactions;
+        self
+    }
+
+    /// How many bytes the records of queued transactions may have: 16 MiB unless set. One transaction is always
+    /// taken. In memory each takes about 500 bytes more, and 60 for each extent. To be set at each opening.
+    #[must_use]
+    pub fn max_queued_bytes(mut self, bytes: u64) -> Self {
+        self.queue.bytes = bytes;
         self
     }
 
@@ -226,19 +287,29 @@ pub struct Opened {
     pub allocator: Allocator,
     /// What was found.
     pub report: Report,
-    /// Under [`Authority::Piggyback`]: the engine's position at the last checkpoint.
+    /// Under [`Authority::Piggyback`]: the mark at the last checkpoint, up to which the engine's own log need
+    /// not be [replayed](Opened::replay).
     pub position: u64,
 }
 
 impl Opened {
-    /// Feeds a transaction from the engine's own log, under [`Authority::Piggyback`]: those behind
-    /// [`Opened::position`], in order, before anything is allocated.
+    /// Feeds the part `span` of the engine's own log, under [`Authority::Piggyback`]: everything behind
+    /// [`Opened::position`], in order and without gaps, before anything is allocated. Parts without a delta
+    /// are [skipped](SpaceMapLog::skip), also those that were skipped before the crash.
     ///
     /// # Errors
+    /// [`CommitError::Order`] if the part does not begin where the last one ended;
     /// [`CommitError::Conflict`] if the delta does not fit the state, which is unchanged then (a guard
     /// that is alive can be the reason); [`CommitError::Foreign`] if it names blocks beyond the
     /// device; [`CommitError::Mode`].
-    pub fn replay(&self, delta: &Delta, position: u64) -> Result<(), CommitError> {
+    pub fn replay(&self, delta: &Delta, span: Range<u64>) -> Result<(), CommitError> {
+        if self.log.authority() != Authority::Piggyback {
+            return Err(CommitError::Mode);
+        }
+        let mark = self.log.position();
+        if span.start != mark {
+            return Err(CommitError::Order { from: span.start, to: span.end, mark });
+        }
         // What an earlier one freed may be what this one allocates.
         self.allocator.collect();
         let mut transaction = self.allocator.begin();
@@ -248,7 +319,7 @@ impl Opened {
         for &extent in delta.freed() {
             transaction.free(extent)?;
         }
-        self.log.absorb(transaction.freeze(), position).map_err(|failed| failed.error)
+        self.log.absorb(transaction.freeze(), span).map_err(|failed| failed.error)
     }
 }
 
@@ -372,7 +443,8 @@ impl SpaceMapLog {
         superblock.directory = directory_crc(pages.into_iter()).into();
         sync()?;
         loader.write_superblock(&mut superblock)?;
-        Self::open_with(disk, &OpenOptions { tuning: options.tuning, ..OpenOptions::default() })
+        let (tuning, queue) = (options.tuning, options.queue);
+        Self::open_with(disk, &OpenOptions { tuning, queue, ..OpenOptions::default() })
     }
 
     /// Opens the log on `disk`, with the state after its last transaction, or after the one that the
@@ -391,8 +463,10 @@ impl SpaceMapLog {
         let loader = Loader::new(disk.clone());
         let (superblock, authority) = described(&loader, options)?;
         expect_current(&loader, superblock.major.get())?;
-        let mut state = loader.load(options.until)?;
+        let known = options.known();
+        let mut state = loader.load(known.as_ref().map(|known| Lsn(known.until)))?;
         missing(&disk.name(), options, state.report.last)?;
+        let undo = undo(&loader, known.as_ref(), &mut state)?;
         if let Some(offset) = state.report.damaged_at {
             if !options.accept_loss {
                 return Err(loader.damage(Part::Frame, offset));
@@ -404,20 +478,25 @@ impl SpaceMapLog {
         let head = state.recovered.head;
         let mut writer = Writer::new(state.recovered);
         let mut report = state.report;
-        if let Some((delta, transactions)) = state.rollback {
-            take_back(&mut writer, &delta, transactions)?;
+        if let Some(tail) = state.rollback {
+            take_back(&mut writer, &undo, tail.transactions)?;
         }
+        writer.show();
+        // Without a word from the engine everything is stable that is there.
+        let known = known.unwrap_or(Known { until: writer.head.lsn, ..Known::default() });
         let started = Instant::now();
-        let allocator = allocator(&writer.mirror, superblock.block_shift, options)?;
+        let shared = writer.shared.clone();
+        let allocator = allocator(&shared.state().mirror, superblock.block_shift, options)?;
         report.build_time = started.elapsed();
         let inner = Inner {
-            queue: Group::new(),
+            queue: Group::with_room(options.queue),
             allocator: allocator.id(),
             authority,
+            uuid: superblock.uuid,
             max_commit: writer.layout.max_commit(),
             name: disk.name(),
-            last: Counter::new(writer.head.lsn),
-            stable: Counter::new(0),
+            recorded: Mutex::new(Recorded::new(known.until, known.later)),
+            shared,
             writer: Mutex::new(writer),
         };
         let log = Self { inner: Arc::new(inner) };
@@ -436,16 +515,16 @@ impl SpaceMapLog {
         let disk: Arc<dyn Disk> = Arc::new(disk);
         let loader = Loader::new(disk.clone());
         let (superblock, _) = described(&loader, options)?;
-        let state = loader.snapshot(options.until)?;
+        let known = options.known();
+        let mut state = loader.snapshot(known.as_ref().map(|known| Lsn(known.until)))?;
         missing(&disk.name(), options, state.report.last)?;
+        let undo = undo(&loader, known.as_ref(), &mut state)?;
         let mut report = state.report;
         let mut mirror = state.recovered.mirror;
-        if let Some((delta, _)) = &state.rollback {
-            let mut records = Vec::new();
-            delta.encode(&mut records);
-            let undone = mirror.apply(&records, |_| ());
-            debug_assert_eq!(undone, Ok(()), "made from the difference");
-        }
+        let mut records = Vec::new();
+        undo.encode(&mut records);
+        let undone = mirror.apply(&records, |_| ());
+        debug_assert_eq!(undone, Ok(()), "made from the difference");
         let started = Instant::now();
         let allocator = allocator(&mirror, superblock.block_shift, options)?;
         report.build_time = started.elapsed();
@@ -520,8 +599,24 @@ fn described(loader: &Loader, options: &OpenOptions) -> Result<(Superblock, Auth
     }
 }
 
+/// What takes back the transactions that the engine does not know; an error if one that it knows depends on
+/// them, or is not there.
+fn undo(loader: &Loader, known: Option<&Known>, state: &mut Loaded) -> Result<Delta, LogError> {
+    let (Some(known), Some(tail)) = (known, &state.rollback) else { return Ok(Delta::default()) };
+    state.report.taken_back = known.unknown(&tail.transactions);
+    let file = || loader.name().to_string();
+    let undone = known.undo(tail, &state.recovered.mirror);
+    undone.map_err(|Dependent { known, unknown, block }| LogError::Dependent {
+        file: file(),
+        known: Lsn(known),
+        unknown: Lsn(unknown),
+        block,
+    })
+}
+
 fn missing(file: &str, options: &OpenOptions, found: Lsn) -> Result<(), LogError> {
-    match options.lsn.filter(|&expected| expected > found) {
+    let expected = options.lsn.max(options.also.iter().copied().max());
+    match expected.filter(|&expected| expected > found) {
         Some(expected) => Err(LogError::Missing { file: file.to_string(), expected, found }),
         None => Ok(()),
     }

@@ -78,9 +78,9 @@ impl SpaceMapLog {
         shrink.finish_with(|| self.inner.resize(blocks))
     }
 
-    /// Blocks of the device.
+    /// Blocks of the device. Does not wait for the disk.
     pub fn blocks(&self) -> u64 {
-        self.inner.writer().layout.blocks
+        self.inner.shared.seen().blocks
     }
 
     /// The longest that the device can become: the log's ring, whose length
@@ -88,7 +88,7 @@ impl SpaceMapLog {
     /// 32768 blocks. 14 TiB of 4 KiB blocks with the smallest limit that is chosen by default, 8 MiB; as
     /// long as an allocator can be, with 144 MiB.
     pub fn max_blocks(&self) -> u64 {
-        self.inner.writer().layout.max_blocks()
+        self.inner.shared.seen().max_blocks
     }
 }
 
@@ -96,9 +96,6 @@ impl Inner {
     /// Makes the size durable.
     pub(super) fn resize(&self, blocks: u64) -> Result<(), LogError> {
         let mut writer = self.writer();
-        let done = if blocks == writer.layout.blocks { Ok(()) } else { writer.resize(blocks) };
-        // A checkpoint may have been needed.
-        self.last.set(writer.head.lsn);
-        done
+        if blocks == writer.layout.blocks { Ok(()) } else { writer.resize(blocks) }
     }
 }

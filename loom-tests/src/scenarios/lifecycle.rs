@@ -275,7 +275,7 @@ impl Shop {
     }
 
     fn commit(&self, item: usize) {
-        self.wait(item, &self.group.submit(item));
+        self.wait(item, &self.group.submit(item, 1));
     }
 
     fn flush(&self) {
@@ -327,9 +327,9 @@ pub fn g2() {
 
 pub fn g3() {
     let shop = Shop::new();
-    let before = shop.group.submit(0);
+    let before = shop.group.submit(0, 1);
     let other = spawn(&shop, |shop| shop.commit(1));
-    let beside = shop.group.submit(2);
+    let beside = shop.group.submit(2, 1);
     join(other);
     shop.is_done(0, &before);
     shop.wait(2, &beside);
@@ -339,7 +339,7 @@ pub fn g3() {
 pub fn g4() {
     let shop = Shop::new();
     let other = spawn(&shop, |shop| shop.commit(0));
-    let ticket = shop.group.submit(1);
+    let ticket = shop.group.submit(1, 1);
     shop.flush();
     join(other);
     shop.is_done(1, &ticket);
@@ -374,7 +374,7 @@ pub fn g5() {
         assert_eq!(result, Some(result_of(0)), "somebody else's result");
         called.add();
     };
-    shop.group.detach(&shop.group.submit(0), Box::new(then));
+    shop.group.detach(&shop.group.submit(0, 1), Box::new(then));
     join(other);
     shop.flush();
     assert_eq!(calls.get(), 1, "called twice or never");
@@ -385,7 +385,7 @@ pub fn g5w() {
     let shop = Shop::new();
     let other = spawn(&shop, |shop| shop.commit(1));
     let wakes = std::sync::Arc::new(Count::default());
-    let ticket = shop.group.submit(0);
+    let ticket = shop.group.submit(0, 1);
     let early = shop.poll(&ticket, &wakes.clone().into());
     join(other);
     shop.flush();
@@ -411,7 +411,7 @@ pub fn g7() {
     let shop = Shop::new();
     let flusher = spawn(&shop, Shop::serve);
     let other = spawn(&shop, |shop| shop.commit(0));
-    let ticket = shop.group.submit(1);
+    let ticket = shop.group.submit(1, 1);
     shop.group.stop(&shop.stop);
     join(flusher);
     join(other);
@@ -424,7 +424,7 @@ pub fn g8() {
     let shop = Shop::new();
     let flusher = spawn(&shop, Shop::serve);
     let other = spawn(&shop, |shop| shop.commit(0));
-    let ticket = shop.group.submit(1);
+    let ticket = shop.group.submit(1, 1);
     shop.flush();
     shop.group.stop(&shop.stop);
     join(flusher);

@@ -33,7 +33,8 @@ pub struct Log {
     /// Frames that do not end a transaction, at its end.
     pub cut_frames: usize,
     pub head: Head,
-    /// Blocks allocated, and the engine's position, before its first frame.
+    /// The last transaction before its first frame; blocks allocated, and the engine's position, at that time.
+    pub tail_lsn: u64,
     at_tail: (u64, u64),
     /// The smallest incarnation that the next frame may have.
     incarnation: Option<u32>,
@@ -215,6 +216,7 @@ impl Log {
             allocated: tail.allocated.get(),
         };
         Self {
+            tail_lsn: head.lsn,
             at_tail: (head.allocated, head.engine),
             frames: Vec::new(),
             bytes: Vec::new(),

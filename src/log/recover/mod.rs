@@ -21,12 +21,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use directory::PageFound;
-pub use rollback::Rollback;
 pub use superblock::COUNTER_END;
 
 use crate::log::disk::Disk;
 use crate::log::error::{IoFailure, LogError, Part};
 use crate::log::format::Superblock;
+use crate::log::known::Tail;
 use crate::log::layout::Layout;
 use crate::log::mirror::Mirror;
 use crate::log::open::Authority;
@@ -36,7 +36,6 @@ use crate::store::Lsn;
 use directory::Directory;
 use frames::Log;
 use replay::Replay;
-use rollback::Undo;
 
 /// How often a log that changes while it is read is read again: superblocks are written once for every
 /// thirty-second part of the log's limit.
@@ -61,9 +60,8 @@ pub struct Recovered {
 pub struct Loaded {
     pub recovered: Recovered,
     pub report: Report,
-    /// What takes the state back to the transaction asked for, if the log goes on behind it; with
-    /// the transactions in between.
-    pub rollback: Option<Rollback>,
+    /// What comes behind the transaction asked for.
+    pub rollback: Option<Tail>,
 }
 
 /// What opening a log found.
@@ -171,16 +169,12 @@ impl Loader {
             loader: self,
             layout: &layout,
             log: &log,
-            tail_lsn: tail.lsn.get(),
             tail_position: tail.position.get(),
             until,
             complete: superblock.mode == Authority::Piggyback.encode(),
         };
         let replayed = replay.run(&directory, &mut report)?;
-        let undo = Undo { log: &log, tail_lsn: tail.lsn.get() };
-        let mirror = replayed.mirror;
-        let rollback =
-            until.and_then(|until| undo.rollback(until, &mirror, &replayed.before, &mut report));
+        let rollback = until.and_then(|until| log.tail_after(until, replayed.before));
         let marks = log.marks(&superblock);
         report.read_bytes = self.read_bytes.load(Ordering::Relaxed);
         report.load_time = started.elapsed();
@@ -188,7 +182,7 @@ impl Loader {
             disk: self.disk.clone(),
             layout,
             superblock,
-            mirror,
+            mirror: replayed.mirror,
             head: log.head,
             ranges: replayed.bases,
             pages: directory.pages,

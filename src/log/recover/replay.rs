@@ -29,8 +29,7 @@ pub struct Replay<'a> {
     pub loader: &'a Loader,
     pub layout: &'a Layout,
     pub log: &'a Log,
-    /// The first transaction and frame of the log.
-    pub tail_lsn: u64,
+    /// Where the log begins.
     pub tail_position: u64,
     pub until: Option<Lsn>,
     /// The images are all there is: the log has no changes with which an older one would do.
@@ -111,7 +110,7 @@ impl Replay<'_> {
             let known = candidates.get_mut(range as usize);
             let known = known.ok_or_else(|| self.damage_at(Part::Record, frame))?;
             // An older one may lack changes that the log has forgotten.
-            if (self.tail_lsn..=self.log.head.lsn).contains(&image.base) {
+            if (self.log.tail_lsn..=self.log.head.lsn).contains(&image.base) {
                 known.push(Candidate { image, frame: Some(frame), in_directory: false });
             }
         }
@@ -282,7 +281,7 @@ impl Player<'_> {
     fn play(&mut self) -> Result<(), LogError> {
         let replay = self.replay;
         let (ranges, end) = (replay.layout.ranges(), self.first + self.states.len() as u32);
-        let mut lsn = replay.tail_lsn + 1;
+        let mut lsn = replay.log.tail_lsn + 1;
         let mut filled = 0;
         for frame in &replay.log.frames {
             let position = frame.header.position.get();

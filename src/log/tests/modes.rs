@@ -55,7 +55,7 @@ fn what_the_engine_has_not_called_stable_stays_out_of_images() {
     let opened = engine(&disk, Authority::Engine);
     commit(&opened, &[], &[Extent::new(0, 100)]);
     let first = bitmap(&opened);
-    opened.log.stable(Lsn(1));
+    opened.log.stable(Lsn(1)).expect("there");
     let mut lsn = Lsn(0);
     for round in 0..20 {
         lsn = commit(&opened, &[], &[Extent::new(1000 + round, 1)]);
@@ -90,7 +90,7 @@ fn an_engine_that_never_calls_anything_stable_fills_the_log() {
     }
     assert!(matches!(full, Some(CommitError::Full { .. })), "{full:?}");
     let last = opened.log.last();
-    opened.log.stable(last);
+    opened.log.stable(last).expect("there");
     assert_eq!(commit(&opened, &[], &[Extent::new(50_000, 1)]), Lsn(last.0 + 1));
 }
 
@@ -109,7 +109,7 @@ fn a_checkpoint_and_the_engines_own_log_give_the_state() {
         let frozen = transaction.freeze();
         let position = own_log.len() as u64 + 1;
         own_log.push((position, encoded(frozen.delta())));
-        opened.log.absorb(frozen, position).expect("fits");
+        opened.log.absorb(frozen, position - 1..position).expect("fits");
     };
     absorb(&opened, &mut own_log, &[], &[Extent::new(0, 100), Extent::new(33_000, 7)]);
     absorb(&opened, &mut own_log, &[Extent::new(5, 5)], &[]);
@@ -126,8 +126,11 @@ fn a_checkpoint_and_the_engines_own_log_give_the_state() {
     assert_eq!(opened.position, 2);
     for (position, bytes) in own_log.iter().filter(|(position, _)| *position > opened.position) {
         let delta = Delta::decode(bytes).expect("what we encoded");
-        opened.replay(&delta, *position).expect("follows the checkpoint");
-        assert!(matches!(opened.replay(&delta, *position), Err(CommitError::Conflict { .. })));
+        let span = position - 1..*position;
+        opened.replay(&delta, span.clone()).expect("follows the checkpoint");
+        assert!(matches!(opened.replay(&delta, span), Err(CommitError::Order { .. })));
+        let next = *position..position + 1;
+        assert!(matches!(opened.replay(&delta, next), Err(CommitError::Conflict { .. })));
     }
     opened.allocator.collect();
     assert_eq!(bitmap(&opened), expected);
@@ -150,7 +153,7 @@ fn a_checkpoint_is_all_or_nothing() {
                 let start = range * RANGE_BLOCKS + 100 * position;
                 transaction.mark_allocated(Extent::new(start, 10)).expect("free");
             }
-            opened.log.absorb(transaction.freeze(), position).expect("fits");
+            opened.log.absorb(transaction.freeze(), position - 1..position).expect("fits");
             states.push(bitmap(&opened));
             if position == 1 {
                 opened.log.checkpoint().expect("a healthy disk");

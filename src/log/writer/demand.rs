@@ -6,6 +6,14 @@ use crate::log::error::CommitError;
 use crate::log::fault::{Fault, faulty};
 use crate::log::record::push_position;
 
+/// The state at the mark.
+struct Snapshot {
+    mark: u64,
+    allocated: u64,
+    /// The ranges that no image holds.
+    pages: Vec<(u32, Vec<u64>)>,
+}
+
 impl Writer {
     pub(super) fn room(&self) -> u64 {
         let from = match faulty(Fault::RingBeforeSuperblock) {
@@ -62,40 +70,34 @@ impl Writer {
 
     /// Whether there is anything that no image holds.
     pub fn has_changes(&self) -> bool {
-        self.ranges.iter().any(|bases| bases.last().is_some_and(|base| base.after.is_some()))
+        !self.shared.state().changed.is_empty()
+            || (0..self.ranges.len() as u32).any(|range| self.is_changed(range))
     }
 
-    /// Takes in a transaction that is durable elsewhere.
-    pub fn absorb(&mut self, records: &[u8], position: u64) -> Result<(), CommitError> {
-        self.check_failed()?;
-        let mut touched = Vec::new();
-        self.mirror.apply(records, |range| touched.push(range))?;
-        let now = self.head.position;
-        touched.into_iter().for_each(|range| self.changed_at(range, now));
-        self.absorbed = position;
-        Ok(())
+    /// Whether no image holds the state of `range` as of the last window.
+    pub fn is_changed(&self, range: u32) -> bool {
+        self.ranges[range as usize].last().is_some_and(|base| base.after.is_some())
     }
 
-    /// Images of everything absorbed, as one transaction.
+    /// Images of everything absorbed before the mark, as one transaction.
     pub fn checkpoint(&mut self) -> Result<(), CommitError> {
+        self.check_failed()?;
         self.make_room(self.layout.reserve() / 2)?;
         let mut window = Window::default();
-        let changed: Vec<u32> = (0..)
-            .zip(&self.ranges)
-            .filter(|(_, bases)| bases.last().is_some_and(|base| base.after.is_some()))
-            .map(|(range, _)| range)
-            .collect();
+        let Snapshot { mark, allocated, pages } = self.snapshot()?;
         let base = self.head.lsn + 1;
-        changed.iter().for_each(|&range| self.plan_image(&mut window, range, base));
+        for (range, page) in pages {
+            self.plan_image(&mut window, range, base, page);
+        }
         let mut records = std::mem::take(&mut window.records);
-        push_position(&mut records, self.absorbed);
+        push_position(&mut records, mark);
         // No records of the changes could stand in for a torn image, so the images are durable before
         // the frame that names them.
         self.write(&mut window)?;
         window.writes.clear();
         let mut packer = Packer::new(self);
-        packer.position(self.absorbed);
-        packer.transaction(&records, self.mirror.allocated());
+        packer.position(mark);
+        packer.transaction(&records, allocated);
         window.frames = packer.finish();
         self.write(&mut window)?;
         self.figures.commits += 1;
@@ -104,6 +106,20 @@ impl Writer {
         // It is durable: what keeps the log from being emptied shows at the next call.
         let _emptied = self.advance(self.head.position);
         Ok(())
+    }
+
+    /// Copies what a checkpoint has to write. Until that is durable, the ranges count as changed.
+    fn snapshot(&mut self) -> Result<Snapshot, CommitError> {
+        let shared = self.shared.clone();
+        let mut state = shared.state();
+        state.check()?;
+        let now = self.head.position;
+        std::mem::take(&mut state.changed)
+            .into_iter()
+            .for_each(|range| self.changed_at(range, now));
+        let changed = (0..self.ranges.len() as u32).filter(|&range| self.is_changed(range));
+        let pages = changed.map(|range| (range, state.mirror.range(range).to_vec())).collect();
+        Ok(Snapshot { mark: state.mark(), allocated: state.mirror.allocated(), pages })
     }
 
     /// One step of condensing while nothing else happens: about a sixteenth of the changed ranges.

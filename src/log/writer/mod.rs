@@ -1,6 +1,13 @@
 //! The one writer of a log: it turns transactions into frames and keeps images, directory, tail and
 //! superblocks behind them. Everything written between two flushes is a *window*.
 //!
+//! The writer is locked while it works, during I/O as well. What must not wait for the disk is not in it but in
+//! [`Shared`], behind locks that are held for moments: figures, sizes and the last transaction, which the
+//! writer shows after each window; and the committed state, which absorbed transactions change beside a
+//! checkpoint. A checkpoint copies the ranges that changed, the count of allocated blocks and the mark
+//! under one lock, so all of them are of one moment, and then writes without it; what is absorbed
+//! meanwhile is for the next checkpoint.
+//!
 //! - this file: the structure, committing, writing, what is true after a flush;
 //! - `plan`: images, directory pages and superblocks of a window; `pack`: its frames;
 //! - `demand`: making room, condensing, checkpoints; `resize`: another size of the device.
@@ -40,10 +47,10 @@ use crate::log::error::{CommitError, IoFailure};
 use crate::log::fault::{Fault, faulty};
 use crate::log::format::{DirectoryPage, PAGE, Superblock, Tail, Version};
 use crate::log::layout::{DirectoryPlace, Layout};
-use crate::log::mirror::Mirror;
 use crate::log::open::Authority;
 use crate::log::record::{Image, RANGE_BLOCKS, State};
 use crate::log::recover::{COUNTER_END, PageFound, Recovered};
+use crate::log::shared::{Seen, Shared};
 use crate::store::Lsn;
 
 /// Images that one window writes at most: 4 MiB.
@@ -141,7 +148,7 @@ struct Frames {
 pub struct Writer {
     pub disk: Arc<dyn Disk>,
     pub layout: Layout,
-    pub mirror: Mirror,
+    pub shared: Arc<Shared>,
     pub head: Head,
     /// The newest superblock.
     pub superblock: Superblock,
@@ -168,8 +175,6 @@ pub struct Writer {
     keep_unstable: bool,
     /// Transactions come without records: images only ever go out with a checkpoint.
     pub piggyback: bool,
-    /// The engine's position as of the last transaction absorbed.
-    absorbed: u64,
     failed: Option<IoFailure>,
     /// The buffer of the last window's frames, to be used again.
     buffer: Vec<u8>,
@@ -196,6 +201,9 @@ pub struct Figures {
     pub max_live: u64,
     /// The most bytes of images written with one flush.
     pub max_image_burst: u64,
+    /// Parts of the engine's log that wait for one before them, at this moment: see
+    /// [`SpaceMapLog::absorb`](crate::SpaceMapLog::absorb).
+    pub waiting: u64,
 }
 
 impl Writer {
@@ -220,7 +228,7 @@ impl Writer {
         let authority = Authority::decode(superblock.mode);
         Self {
             disk,
-            mirror,
+            shared: Arc::new(Shared::new(mirror, head.engine)),
             head,
             superblock,
             superblock_suspect: false,
@@ -237,7 +245,6 @@ impl Writer {
             unstable_bytes: 0,
             keep_unstable: authority == Some(Authority::Engine),
             piggyback: authority == Some(Authority::Piggyback),
-            absorbed: head.engine,
             failed: None,
             buffer: Vec::new(),
             figures: Figures::default(),
@@ -285,6 +292,8 @@ impl Writer {
         self.plan(&mut window, Pace::Paid);
         let (mut lsn, before) = (self.head.lsn, self.head.allocated);
         let mut totals: SmallVec<[u64; 16]> = SmallVec::new();
+        let shared = self.shared.clone();
+        let mut state = shared.state();
         for work in works.iter_mut() {
             let max = self.layout.max_commit();
             if work.records.len() as u64 > max && !work.undo {
@@ -293,11 +302,11 @@ impl Writer {
                 continue;
             }
             let untouched = window.touched.len();
-            let applied = self.mirror.apply(work.records, |range| window.touched.push(range));
+            let applied = state.mirror.apply(work.records, |range| window.touched.push(range));
             work.result = Some(match applied {
                 Ok(()) => {
                     lsn += 1;
-                    totals.push(self.mirror.allocated());
+                    totals.push(state.mirror.allocated());
                     Ok(Lsn(lsn))
                 }
                 Err(misfit) => {
@@ -306,6 +315,7 @@ impl Writer {
                 }
             });
         }
+        drop(state);
         let good = |work: &Work<'_>| matches!(work.result, Some(Ok(_)));
         if !works.iter().any(good) {
             self.abandon(&window);
@@ -319,9 +329,11 @@ impl Writer {
         }
         window.frames = packer.finish();
         if let Err(error) = self.write(&mut window) {
+            let mut state = shared.state();
             for work in works.iter().rev().filter(|work| good(work)) {
-                self.mirror.undo(work.records);
+                state.mirror.undo(work.records);
             }
+            drop(state);
             self.abandon(&window);
             return fail_all(works, error);
         }
@@ -363,6 +375,12 @@ impl Writer {
             self.unstable_bytes += transactions.iter().map(bytes).sum::<u64>();
             self.unstable.extend(transactions);
         }
+    }
+
+    /// The records of a transaction that the engine has not called stable.
+    pub fn unstable(&self, lsn: u64) -> Option<&[u8]> {
+        let index = self.unstable.binary_search_by_key(&lsn, |&(of, ..)| of).ok()?;
+        Some(&self.unstable[index].2)
     }
 
     /// The last transaction that the engine cannot ask to have taken back.
@@ -503,6 +521,17 @@ impl Writer {
         self.buffer = window.frames.bytes;
         let oldest = self.changed.front().map_or(self.head.position, |&(position, _)| position);
         self.figures.max_live = self.figures.max_live.max(self.head.position - oldest);
+        self.show();
+    }
+
+    /// Lets those see how far it has come who do not wait for the writer.
+    pub fn show(&self) {
+        self.shared.show(Seen {
+            figures: self.figures,
+            last: self.head.lsn,
+            blocks: self.layout.blocks,
+            max_blocks: self.layout.max_blocks(),
+        });
     }
 
     fn settle_image(&mut self, range: u32, base: Base) {

@@ -53,17 +53,24 @@ impl Writer {
                 self.payments.spend();
             }
             self.changed.pop_front();
-            let base = self.stable_lsn();
-            self.plan_image(window, range, base);
+            let (base, page) =
+                (self.stable_lsn(), self.shared.state().mirror.range(range).to_vec());
+            self.plan_image(window, range, base, page);
         }
         if pace == Pace::Paid {
             self.payments.drop_money();
         }
     }
 
-    /// The state of `range` as of the last stable transaction, `base`, into the slot that may be written.
-    pub(super) fn plan_image(&mut self, window: &mut Window, range: u32, base: u64) {
-        let mut page = self.mirror.range(range).to_vec();
+    /// The state of `range`, which is `page` now, as of the last stable transaction, `base`, into the slot that
+    /// may be written.
+    pub(super) fn plan_image(
+        &mut self,
+        window: &mut Window,
+        range: u32,
+        base: u64,
+        mut page: Vec<u64>,
+    ) {
         let after = self.take_back_unstable(range, &mut page);
         let used = self.ranges[range as usize].last().map_or(0, |newest| newest.image.slot);
         let slot = if faulty(Fault::ImageInPlace) { used } else { 1 - used };

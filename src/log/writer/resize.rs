@@ -37,7 +37,7 @@ impl Writer {
         }
         let ranges = layout.ranges();
         let out_of_memory = || ConfigError::OutOfMemory { bytes: blocks.div_ceil(8) };
-        self.mirror.make_room(ranges).ok_or_else(out_of_memory)?;
+        self.shared.state().mirror.make_room(ranges).ok_or_else(out_of_memory)?;
         self.come_to_rest()?;
         let pages = self.write_new_areas(&layout)?;
         let before = self.directory.len();
@@ -48,7 +48,7 @@ impl Writer {
         }
         let nothing = || SmallVec::from_slice(&[Base { image: NOTHING, after: None }]);
         self.ranges.resize_with(ranges as usize, nothing);
-        self.mirror.set_blocks(blocks);
+        self.shared.state().mirror.set_blocks(blocks);
         self.layout = layout;
         Ok(())
     }
@@ -58,7 +58,7 @@ impl Writer {
         if faulty(Fault::ShrinkWithoutLook) {
             return Ok(());
         }
-        if let Some(block) = self.mirror.allocated_from(blocks) {
+        if let Some(block) = self.shared.state().mirror.allocated_from(blocks) {
             return Err(LogError::Occupied { block });
         }
         let needs = |records: &[u8]| names_from(records, blocks);
