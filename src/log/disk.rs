@@ -32,6 +32,16 @@ pub trait Disk: Send + Sync {
     /// [`io::ErrorKind::StorageFull`] if there is no room, or the system's.
     fn grow(&self, len: u64) -> io::Result<()>;
 
+    /// Gives back what is behind `len`, which nobody needs: after a growth that found no room. May leave
+    /// things as they are, as it does unless it is implemented.
+    ///
+    /// # Errors
+    /// The system's.
+    fn cut(&self, len: u64) -> io::Result<()> {
+        let _unused = len;
+        Ok(())
+    }
+
     /// Fills `bytes` from `offset`.
     ///
     /// # Errors
@@ -41,7 +51,8 @@ pub trait Disk: Send + Sync {
     /// Writes `bytes` at `offset`.
     ///
     /// # Errors
-    /// The system's; any part of the bytes may have been written then.
+    /// The system's; any part of the bytes may have been written then. What a later read shows is what
+    /// there is: what has not been written when this returns is not written later.
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
     /// Returns when everything written before is durable.
@@ -62,6 +73,10 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
 
     fn grow(&self, len: u64) -> io::Result<()> {
         (**self).grow(len)
+    }
+
+    fn cut(&self, len: u64) -> io::Result<()> {
+        (**self).cut(len)
     }
 
     fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
@@ -222,8 +237,15 @@ impl Disk for FileDisk {
         }
         match self.len {
             Some(_) => Err(io::ErrorKind::StorageFull.into()),
+            // A device is as long as it is.
+            None if !self.file.metadata()?.is_file() => Err(io::ErrorKind::StorageFull.into()),
             None => self.file.set_len(len),
         }
+    }
+
+    fn cut(&self, len: u64) -> io::Result<()> {
+        let whole = self.len.is_none() && self.file.metadata()?.is_file();
+        if whole && len < self.len()? { self.file.set_len(len) } else { Ok(()) }
     }
 
     fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {

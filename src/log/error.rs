@@ -24,6 +24,13 @@ pub struct IoFailure {
     pub error: Arc<io::Error>,
 }
 
+impl IoFailure {
+    /// Whether there was no room on the device or for its user.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self.error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
 /// A part of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -2,6 +2,7 @@
 
 use crate::allocator::Allocator;
 use crate::log::error::{CommitError, LogError};
+use crate::log::writer::NewArea;
 use crate::log::{Inner, SpaceMapLog};
 use crate::resize::{self, Shrink, ShrinkFailed};
 
@@ -9,7 +10,8 @@ impl SpaceMapLog {
     /// Makes the device longer, in the log and then in its `allocator`: `blocks` blocks in all, the new
     /// ones free. Transactions go on; commits wait for up to four flushes. The log's own area becomes
     /// longer, too, by 8 KiB for every 32768 blocks, a quarter more than it was at least, if there is not
-    /// room enough from before.
+    /// room enough from before. It is written before the size is, so that no later commit finds the file
+    /// system full: 8 MiB and a flush at a time, commits in between.
     ///
     /// After a crash the device has the one size or the other: grow again.
     ///
@@ -18,7 +20,7 @@ impl SpaceMapLog {
     /// changes it at this moment; [`LogError::Option`] if it is longer than
     /// [`SpaceMapLog::max_blocks`]; [`CommitError::Foreign`] for another allocator;
     /// [`LogError::Config`] without memory; [`CommitError::Write`] if the disk has no room: the device is
-    /// as it was. [`CommitError::Sync`]: it is as it was for everybody here, and the log refuses
+    /// as it was, and the file no longer than before if it can be cut. [`CommitError::Sync`]: it is as it was for everybody here, and the log refuses
     /// everything until it is opened again, and has either size then.
     pub fn grow(&self, allocator: &Allocator, blocks: u64) -> Result<(), LogError> {
         if allocator.id() != self.inner.allocator {
@@ -95,7 +97,23 @@ impl SpaceMapLog {
 impl Inner {
     /// Makes the size durable.
     pub(super) fn resize(&self, blocks: u64) -> Result<(), LogError> {
+        let mut area = NewArea::default();
+        let made = loop {
+            // Commits come in between.
+            match self.writer().make_area(blocks, &mut area) {
+                Ok(false) => {}
+                made => break made,
+            }
+        };
         let mut writer = self.writer();
-        if blocks == writer.layout.blocks { Ok(()) } else { writer.resize(blocks) }
+        let done = match made {
+            Err(error) => Err(error.into()),
+            Ok(_) if blocks == writer.layout.blocks => Ok(()),
+            Ok(_) => writer.resize(blocks),
+        };
+        if let Err(LogError::Commit(CommitError::Write(_))) = done {
+            writer.give_back_area(&area);
+        }
+        done
     }
 }

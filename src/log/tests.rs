@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod errors;
+mod full;
 mod hostile;
 mod modes;
 mod regressions;

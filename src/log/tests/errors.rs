@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use super::sim::{Operation, SimDisk};
+use super::sim::{Operation, Refusal, SimDisk};
 use super::{bitmap, commit, create, open, scattered};
 use crate::extent::Extent;
 use crate::log::record::RANGE_BLOCKS;
@@ -74,18 +74,91 @@ fn after_a_failed_flush_nothing_is_committed_until_reopened() {
     commit(&again, &[], &[Extent::new(100, 1)]);
 }
 
+/// A refusal of the next write, of which these sectors arrive.
+fn torn(arrives: u64) -> Refusal {
+    Refusal { operation: Operation::Write, after: 0, error: ErrorKind::Other, arrives }
+}
+
 #[test]
 fn a_write_that_cannot_be_undone_is_like_a_failed_flush() {
-    let disk = Arc::new(SimDisk::default());
-    let opened = create(&disk, RANGE_BLOCKS);
-    disk.refuse(Operation::Write, ErrorKind::Other);
-    disk.refuse(Operation::Write, ErrorKind::Other);
-    let mut transaction = opened.allocator.begin();
-    transaction.allocate(5).expect("room");
-    let failed = transaction.commit(&opened.log).expect_err("refused");
-    assert!(matches!(failed.error, CommitError::Sync(_)));
-    let failed = failed.transaction.commit(&opened.log).expect_err("refused");
-    assert!(matches!(failed.error, CommitError::Refused(_)));
+    let undoing = [
+        (Operation::Write, None),
+        (Operation::Sync, None),
+        (Operation::Read, Some(Operation::Write)),
+        (Operation::Read, Some(Operation::Sync)),
+    ];
+    for (first, second) in undoing {
+        let disk = Arc::new(SimDisk::default());
+        let opened = create(&disk, RANGE_BLOCKS);
+        disk.refuse_later(torn(1));
+        disk.refuse(first, ErrorKind::Other);
+        second.into_iter().for_each(|second| disk.refuse(second, ErrorKind::Other));
+        let mut transaction = opened.allocator.begin();
+        transaction.allocate(5).expect("room");
+        let failed = transaction.commit(&opened.log).expect_err("refused");
+        assert!(matches!(failed.error, CommitError::Sync(_)), "{first:?}: {}", failed.error);
+        let failed = failed.transaction.commit(&opened.log).expect_err("refused");
+        assert!(matches!(failed.error, CommitError::Refused(_)));
+    }
+}
+
+/// Whatever part of a window of two frames arrives before the error, also where the ring begins anew,
+/// and whatever of it a crash keeps: nothing of it comes back, whether the first transaction is
+/// repeated or not. A sector that cannot be read may be a frame's.
+#[test]
+fn nothing_of_a_failed_window_comes_back() {
+    let mut voided = 0;
+    for case in 0..96 {
+        let (arrives, unreadable, again) = (case % 16, case / 16 % 2 == 1, case / 32 % 3);
+        // Sectors 0 and 16 begin frames.
+        let arrives = [0, 1, 1 << 16, 1 | 1 << 16][arrives % 4]
+            | [0, 0xFFFE, 0xFFFE << 16, 0xFFFE_FFFE][arrives / 4];
+        let disk = Arc::new(SimDisk::default());
+        let opened = create(&disk, 4 * RANGE_BLOCKS);
+        commit(&opened, &[], &[Extent::new(100_000, 10)]);
+        for _ in 0..case / 4 * 23 {
+            commit(&opened, &[], &[Extent::new(110_000, 1)]);
+            commit(&opened, &[Extent::new(110_000, 1)], &[]);
+            opened.allocator.collect();
+        }
+        let before = (opened.log.last(), bitmap(&opened));
+        let first = opened.log.submit(scattered(&opened, 0..2040)).expect("fits");
+        let mut second = scattered(&opened, 40_000..42_000).reopen();
+        second.free(Extent::new(100_000, 10)).expect("committed");
+        let second = opened.log.submit(second.freeze()).expect("fits");
+        disk.refuse_later(torn(arrives));
+        if unreadable {
+            disk.refuse(Operation::Read, ErrorKind::Other);
+        }
+        let syncs = opened.log.figures().syncs;
+        opened.log.flush();
+        let first = first.wait().expect_err("half a write");
+        let given_up = second.wait().expect_err("half a write");
+        assert!(matches!(given_up.error, CommitError::Write(_)), "{case}: {}", given_up.error);
+        assert!(matches!(first.error, CommitError::Write(_)), "{case}: {}", first.error);
+        drop(given_up);
+        voided += opened.log.figures().syncs - syncs;
+        let found = |survive: &dyn Fn(usize) -> bool| {
+            let again = open(disk.after_losing(survive)).expect("a torn tail at worst");
+            (again.log.last(), bitmap(&again))
+        };
+        let everything = |_| true;
+        for survive in [&everything as &dyn Fn(usize) -> bool, &|_| false, &|s| s % 2 == 0] {
+            assert_eq!(found(survive), before, "{case}");
+        }
+        match again {
+            0 => drop(first),
+            1 => drop(first.transaction.commit(&opened.log).expect("a healthy disk")),
+            _ => {
+                drop(first);
+                commit(&opened, &[Extent::new(100_000, 5)], &[]);
+            }
+        }
+        let expected = (opened.log.last(), bitmap(&opened));
+        assert_eq!(found(&everything), expected, "{case}");
+        assert_eq!(found(&|_| false), expected, "{case}");
+    }
+    assert!((1..96).contains(&voided), "{voided} were made void");
 }
 
 /// Each passes the allocator's check, since the block is allocated until the first is durable.

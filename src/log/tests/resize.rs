@@ -226,7 +226,7 @@ fn cut_short(authority: Authority, new: u64, crash: u64) -> Result<bool, LogErro
 fn every_write_of_a_change_can_be_the_last() {
     for authority in [Authority::Log, Authority::Engine] {
         for (new, writes) in
-            [(OLD + 1000, 4), (8 * RANGE_BLOCKS, 7), (3 * RANGE_BLOCKS + 7, 4), (64, 4)]
+            [(OLD + 1000, 4), (8 * RANGE_BLOCKS, 9), (3 * RANGE_BLOCKS + 7, 4), (64, 4)]
         {
             let mut done = false;
             for crash in 1..=writes {

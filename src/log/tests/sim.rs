@@ -30,15 +30,29 @@ struct State {
     /// How much of the write that the power failed in got through, from 0 to 255.
     torn: u8,
     crashed: bool,
-    /// Answers to the next writes and flushes: errors that the device gives.
-    faults: Vec<(Operation, io::ErrorKind)>,
+    /// Errors that the device will give.
+    faults: Vec<Refusal>,
 }
 
 /// What a device can refuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
+    Read,
     Write,
     Sync,
+    /// A write or a flush.
+    Change,
+}
+
+/// An error that the device will give, once.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal {
+    pub operation: Operation,
+    /// So many of them are done first.
+    pub after: u64,
+    pub error: io::ErrorKind,
+    /// What of a refused write is there all the same: sector i if bit i % 64 is set.
+    pub arrives: u64,
 }
 
 impl SimDisk {
@@ -63,7 +77,16 @@ impl SimDisk {
 
     /// The device answers the next `operation` with `error`, once for each call.
     pub fn refuse(&self, operation: Operation, error: io::ErrorKind) {
-        self.state().faults.push((operation, error));
+        self.refuse_later(Refusal { operation, after: 0, error, arrives: 0 });
+    }
+
+    pub fn refuse_later(&self, refusal: Refusal) {
+        self.state().faults.push(refusal);
+    }
+
+    /// The device is well again. Whether it has refused everything that it was to refuse.
+    pub fn heal(&self) -> bool {
+        std::mem::take(&mut self.state().faults).is_empty()
     }
 
     /// What is found after the power came back.
@@ -102,16 +125,28 @@ impl SimDisk {
 
 impl State {
     /// Counts an operation; an error if the power is off, `Ok(false)` if it fails right now.
-    fn operate(&mut self, operation: Operation) -> io::Result<bool> {
+    fn operate(&mut self) -> io::Result<bool> {
         if self.crashed {
             return Err(io::Error::other("no power"));
-        }
-        if let Some(index) = self.faults.iter().position(|(of, _)| *of == operation) {
-            return Err(self.faults.remove(index).1.into());
         }
         self.operations += 1;
         self.crashed = self.crash_at.is_some_and(|at| self.operations >= at);
         Ok(!self.crashed)
+    }
+
+    /// The error that the device gives to this operation, if it is not to be done.
+    fn refusal(&mut self, operation: Operation) -> Option<Refusal> {
+        let asked = |of: Operation| {
+            of == operation || of == Operation::Change && operation != Operation::Read
+        };
+        let index = self.faults.iter().position(|fault| asked(fault.operation))?;
+        match &mut self.faults[index].after {
+            0 => Some(self.faults.remove(index)),
+            after => {
+                *after -= 1;
+                None
+            }
+        }
     }
 
     fn put(&mut self, offset: usize, bytes: &[u8]) {
@@ -140,8 +175,17 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn cut(&self, len: u64) -> io::Result<()> {
+        self.state().current.truncate(len as usize);
+        self.state().unsynced.retain(|&sector, _| ((sector * SECTOR) as u64) < len);
+        Ok(())
+    }
+
     fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        let state = self.state();
+        let mut state = self.state();
+        if let Some(refusal) = state.refusal(Operation::Read) {
+            return Err(refusal.error.into());
+        }
         let end = offset as usize + bytes.len();
         let from = state.current.get(offset as usize..end).ok_or(io::ErrorKind::UnexpectedEof)?;
         bytes.copy_from_slice(from);
@@ -150,7 +194,17 @@ impl Disk for SimDisk {
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state();
-        if state.operate(Operation::Write)? {
+        if !state.crashed
+            && let Some(refusal) = state.refusal(Operation::Write)
+        {
+            for (index, sector) in bytes.chunks(SECTOR).enumerate() {
+                if refusal.arrives >> (index % 64) & 1 == 1 {
+                    state.put(offset as usize + index * SECTOR, sector);
+                }
+            }
+            return Err(refusal.error.into());
+        }
+        if state.operate()? {
             state.put(offset as usize, bytes);
             return Ok(());
         }
@@ -161,7 +215,12 @@ impl Disk for SimDisk {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.state();
-        if state.operate(Operation::Sync)? {
+        if !state.crashed
+            && let Some(refusal) = state.refusal(Operation::Sync)
+        {
+            return Err(refusal.error.into());
+        }
+        if state.operate()? {
             state.unsynced.clear();
             return Ok(());
         }

@@ -38,6 +38,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 pub use plan::image;
+pub use resize::NewArea;
 
 use pack::Packer;
 
@@ -45,7 +46,7 @@ use crate::log::condense::Payments;
 use crate::log::disk::Disk;
 use crate::log::error::{CommitError, IoFailure};
 use crate::log::fault::{Fault, faulty};
-use crate::log::format::{DirectoryPage, PAGE, Superblock, Tail, Version};
+use crate::log::format::{DirectoryPage, HEADER, PAGE, Superblock, Tail, Version};
 use crate::log::layout::{DirectoryPlace, Layout};
 use crate::log::open::Authority;
 use crate::log::record::{Image, RANGE_BLOCKS, State};
@@ -321,14 +322,19 @@ impl Writer {
             self.abandon(&window);
             return;
         }
-        let mut packer = Packer::new(self);
-        packer.images(&window.records);
-        let mut totals = totals.into_iter();
-        for work in works.iter().filter(|work| good(work)) {
-            packer.transaction(work.records, totals.next().unwrap_or(before));
-        }
-        window.frames = packer.finish();
-        if let Err(error) = self.write(&mut window) {
+        let behind =
+            self.write_behind(&window).or_else(|failure| self.put_off(&mut window, failure));
+        let written = behind.map_err(CommitError::Write).and_then(|()| {
+            let mut packer = Packer::new(self);
+            packer.images(&window.records);
+            let mut totals = totals.into_iter();
+            for work in works.iter().filter(|work| good(work)) {
+                packer.transaction(work.records, totals.next().unwrap_or(before));
+            }
+            window.frames = packer.finish();
+            self.write_frames(&mut window)
+        });
+        if let Err(error) = written {
             let mut state = shared.state();
             for work in works.iter().rev().filter(|work| good(work)) {
                 state.mirror.undo(work.records);
@@ -399,17 +405,41 @@ impl Writer {
     /// Writes the window and flushes. After an error nothing of it is durable, or the log refuses
     /// from then on.
     fn write(&mut self, window: &mut Window) -> Result<(), CommitError> {
+        self.write_behind(window).map_err(CommitError::Write)?;
+        self.write_frames(window)
+    }
+
+    /// Writes images, directory pages and the superblock of a window. After an error any of them may be
+    /// there. That is no harm, as long as no frame names the images: what was overwritten is what the
+    /// next window overwrites, by the rules 2, 3 and 5, and what a page or a superblock says was durable
+    /// before.
+    fn write_behind(&self, window: &Window) -> Result<(), IoFailure> {
+        window.writes.iter().try_for_each(|(offset, bytes)| self.put(*offset, bytes))
+    }
+
+    /// The window goes without images, directory pages and superblock if there was no room for them, in a
+    /// sparse file: transactions need only the ring. They are planned again in a later window; if there
+    /// is no room then either, the ring is full in the end.
+    fn put_off(&mut self, window: &mut Window, failure: IoFailure) -> Result<(), IoFailure> {
+        if !failure.is_full() {
+            return Err(failure);
+        }
+        self.abandon(window);
+        *window = Window { touched: std::mem::take(&mut window.touched), ..Window::default() };
+        Ok(())
+    }
+
+    /// Writes the frames of a window and flushes. After an error none of them is durable, or the log
+    /// refuses from then on.
+    fn write_frames(&mut self, window: &mut Window) -> Result<(), CommitError> {
         let start = self.head.position;
         let (needed, free) = (window.frames.bytes.len() as u64, self.room());
         if needed > free && !faulty(Fault::RingBeforeSuperblock) {
             return Err(CommitError::Full { needed, free });
         }
-        for (offset, bytes) in &window.writes {
-            self.put(*offset, bytes).map_err(CommitError::Write)?;
-        }
         let frames = std::mem::take(&mut window.frames.bytes);
         if let Err(failure) = self.write_ring(start, &frames) {
-            return Err(self.void(&window.frames.marks, failure));
+            return Err(self.void(&window.frames.marks, &frames, failure));
         }
         window.frames.bytes = frames;
         self.flush()
@@ -446,13 +476,32 @@ impl Writer {
         })
     }
 
-    /// A write failed half way, and what it left may look like a commit after a crash: makes sure
-    /// that it does not. Every frame of the window, not only the first: a repeated commit may write
-    /// the first again, byte for byte, and what came behind it would continue it.
-    fn void(&mut self, frames: &[Mark], failure: IoFailure) -> CommitError {
+    /// A write of frames failed half way, and what it left may look like a commit after a crash: makes
+    /// sure that it does not.
+    ///
+    /// A frame is there if its header is. Where a read shows another one, or none, the frame did not
+    /// arrive and will not ([`Disk::write`]), so nothing has to be written: a file system without room
+    /// would not take it. Where it shows the header, the sector exists, and is zeroed; flushed, since
+    /// otherwise a crash could bring the header back. What arrived of the rest of a frame is no frame
+    /// without it; the header comes back only if the same bytes are written there once more, with the
+    /// rest.
+    ///
+    /// Every frame of the window, not only the first: a repeated commit may write the first again, byte
+    /// for byte, and what came behind it would continue it.
+    fn void(&mut self, marks: &[Mark], frames: &[u8], failure: IoFailure) -> CommitError {
+        let start = self.head.position;
+        let (mut arrived, mut found) = (Vec::new(), vec![0; self.layout.sector as usize]);
+        for position in marks.iter().map(|mark| mark.position.get()) {
+            let written = &frames[(position - start) as usize..][..HEADER];
+            let read = self.disk.read(self.layout.ring_offset(position), &mut found);
+            // What cannot be read may be there.
+            if read.is_err() || found.starts_with(written) {
+                arrived.push(position);
+            }
+        }
         let zeros = vec![0; self.layout.sector as usize];
-        let mut zero = |mark: &Mark| self.write_ring(mark.position.get(), &zeros).is_ok();
-        if frames.iter().all(&mut zero) && self.flush().is_ok() {
+        let zeroed = arrived.iter().all(|&position| self.write_ring(position, &zeros).is_ok());
+        if arrived.is_empty() || zeroed && self.flush().is_ok() {
             return CommitError::Write(failure);
         }
         self.failed = Some(failure.clone());

@@ -1,8 +1,9 @@
 //! Another size of the device.
 //!
-//! What lies in the area stays where it is. Growth first makes room at its end, if there is not enough,
-//! flushed; then the size goes into a superblock, flushed as well. A shrink is the second half alone. So
-//! after a crash either size is found, and the log's frames are good for both:
+//! What lies in the area stays where it is. Growth first makes room at its end, if there is not enough: written,
+//! so that no later write has to find any, and flushed. Then the size goes into a superblock, flushed as
+//! well. A shrink is the second half alone. So after a crash either size is found, and the log's frames are
+//! good for both:
 //! - no frame names a block behind the end before the superblock has it on the device, since nobody has such
 //!   a block;
 //! - when the device becomes smaller, all behind its new end is free. Frames, images and directory pages
@@ -23,7 +24,54 @@ use crate::log::mirror::names_from;
 use crate::log::recover::PageFound;
 use crate::store::Lsn;
 
+/// Bytes of a new area that are written and flushed at once, while commits wait: 8 MiB.
+const STEP: u64 = 8 << 20;
+
+/// How far the making of room for more ranges has come.
+#[derive(Debug, Default)]
+pub struct NewArea {
+    /// The length that the disk had before, and the end of what is written.
+    progress: Option<(u64, u64)>,
+}
+
 impl Writer {
+    /// Makes room for a device of `blocks` blocks, one step of it, if there is not enough: zeros, flushed,
+    /// behind all that the log uses. Whether there is enough.
+    pub fn make_area(&mut self, blocks: u64, area: &mut NewArea) -> Result<bool, CommitError> {
+        self.check_failed()?;
+        let Some(layout) = self.layout.resized(blocks) else { return Ok(true) };
+        let (from, end) = (self.layout.len(), layout.len());
+        if from == end {
+            return Ok(true);
+        }
+        let size = |error| CommitError::Write(self.failure("grow", end, error));
+        if area.progress.is_none() {
+            let before = self.disk.len().map_err(size)?;
+            area.progress = Some((before, from));
+            self.disk.grow(end).map_err(size)?;
+        }
+        let Some((_, written)) = &mut area.progress else { return Ok(true) };
+        let zeros = vec![0; 1 << 20];
+        let until = end.min(*written + STEP);
+        while *written < until {
+            let len = (until - *written).min(zeros.len() as u64);
+            self.put(*written, &zeros[..len as usize]).map_err(CommitError::Write)?;
+            *written += len;
+        }
+        if !faulty(Fault::GrowthWithoutFlush) {
+            self.flush()?;
+        }
+        Ok(until == end)
+    }
+
+    /// Gives back what was made room for: the growth has failed.
+    pub fn give_back_area(&self, area: &NewArea) {
+        if let Some((before, _)) = area.progress {
+            // A file that stays longer is no harm.
+            let _cut = self.disk.cut(before);
+        }
+    }
+
     /// Makes the log one for a device of `blocks` blocks, from 1 to the most there can be. After an
     /// error the size is as before, or the log refuses from then on.
     pub fn resize(&mut self, blocks: u64) -> Result<(), LogError> {
@@ -89,14 +137,12 @@ impl Writer {
         }
     }
 
-    /// Makes room for the ranges that `layout` has more, flushed.
+    /// Directory pages for the ranges that `layout` has more, flushed; the room for them is there.
     fn write_new_areas(&mut self, layout: &Layout) -> Result<Vec<Directory>, CommitError> {
         let mut pages = Vec::new();
         if layout.ranges() == self.layout.ranges() {
             return Ok(pages);
         }
-        let size = |error| CommitError::Write(self.failure("grow", layout.len(), error));
-        self.disk.grow(layout.len()).map_err(size)?;
         for (index, &place) in layout.directory().iter().enumerate().skip(self.directory.len()) {
             let page = empty_page(index, &place, self.superblock.stamp());
             let bytes = page.to_bytes(self.superblock.identity());
