@@ -149,8 +149,8 @@ pub use handle::Handle;
 #[doc(hidden)]
 pub use log::group;
 pub use log::{
-    Authority, CommitError, Committing, CreateOptions, Disk, Figures, FileDisk, Flusher, IoFailure,
-    LogError, OpenOptions, Opened, Part, Pending, Report, SpaceMapLog,
+    Authority, CommitError, Committing, CreateOptions, Disk, Figures, FileDisk, Flusher, Found,
+    IoFailure, LogError, OpenOptions, Opened, Part, Pending, Report, SpaceMapLog,
 };
 pub use region::Region;
 pub use request::{Effort, Request};

@@ -1,11 +1,12 @@
 //! What the log writes to.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::log::error::{IoFailure, LogError};
+use crate::log::lock::{self, Access};
 
 /// Storage for the log's metadata area: bytes at offsets, and a flush.
 ///
@@ -96,8 +97,19 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
     }
 }
 
-/// A file or block device, or a region of one, locked against other processes as long as it is
-/// open.
+/// A file or block device, or a region of one, locked as long as it is open: against other processes and
+/// against other `FileDisk`s in this one.
+///
+/// On Linux and Android (64 bits) the lock is one of the bytes in question, so regions of one file that do
+/// not overlap can be open at once, and a whole file and a region of it cannot. Elsewhere the lock is the
+/// file's: one at a time. All of these locks are between those who ask for them; who writes to the file
+/// without asking is not stopped.
+///
+/// On Linux a *block device* that is mounted, or otherwise used by the system or by somebody who opened it
+/// with `O_EXCL`, is refused as [`LogError::Locked`]. One that is opened whole is claimed in the same way.
+/// A region is not, since there may be others on the device: nothing keeps it from being mounted later.
+/// An engine that claims its device itself opens its regions first, or implements [`Disk`] on its own
+/// handle.
 #[derive(Debug)]
 pub struct FileDisk {
     file: File,
@@ -108,16 +120,13 @@ pub struct FileDisk {
 }
 
 impl FileDisk {
-    /// A file of its own, created if it does not exist.
+    /// A file of its own, created if it does not exist, or a whole block device.
     ///
     /// # Errors
-    /// [`LogError::Locked`] if another process (or another `FileDisk`, also one for another region of
-    /// the same file) has it open, or [`LogError::Io`].
+    /// [`LogError::Locked`] if another process, or another `FileDisk`, has it or a region of it open, or
+    /// a device is in use; [`LogError::Io`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LogError> {
-        let mut options = File::options();
-        options.read(true).write(true).create(true).truncate(false);
-        let disk =
-            Self::opened(path.as_ref(), options.open(path.as_ref()), File::try_lock, 0, None)?;
+        let disk = Self::opened(path.as_ref(), Access::WriteAll, true)?;
         disk.sync_name()?;
         Ok(disk)
     }
@@ -151,25 +160,41 @@ impl FileDisk {
     /// than this.
     ///
     /// # Errors
-    /// As [`FileDisk::open`]; [`LogError::Truncated`] if the file ends before the region;
-    /// [`LogError::Option`] if `offset` is no multiple of 4096 or the region
+    /// As [`FileDisk::open`], if bytes of the region are in somebody else's; [`LogError::Truncated`] if the
+    /// file ends before the region; [`LogError::Option`] if `offset` is no multiple of 4096 or the region
     /// ends beyond 2^63 bytes.
     pub fn region(path: impl AsRef<Path>, offset: u64, len: u64) -> Result<Self, LogError> {
+        Self::part(path.as_ref(), offset, len, Access::WritePart { offset, len })
+    }
+
+    /// The same, only to be looked at, without a lock: see [`FileDisk::open_unlocked`].
+    ///
+    /// # Errors
+    /// As [`FileDisk::region`], but never [`LogError::Locked`].
+    pub fn region_unlocked(
+        path: impl AsRef<Path>,
+        offset: u64,
+        len: u64,
+    ) -> Result<Self, LogError> {
+        Self::part(path.as_ref(), offset, len, Access::Look)
+    }
+
+    fn part(path: &Path, offset: u64, len: u64, access: Access) -> Result<Self, LogError> {
         let end = offset.checked_add(len).filter(|&end| end <= i64::MAX as u64);
         if !offset.is_multiple_of(4096) || end.is_none() {
             let reason = "a region begins at a multiple of 4096 and ends below 2^63";
             return Err(LogError::Option { name: "offset", value: offset, reason });
         }
-        let file = File::options().read(true).write(true).open(path.as_ref());
-        let disk = Self::opened(path.as_ref(), file, File::try_lock, offset, Some(len))?;
-        let found = io::Seek::seek(&mut &disk.file, io::SeekFrom::End(0)).map_err(|error| {
+        let mut disk = Self::opened(path, access, false)?;
+        let found = disk.len().map_err(|error| {
             let (file, error) = (disk.name(), Arc::new(error));
             LogError::Io(IoFailure { file, action: "measure", offset: 0, error })
         })?;
-        match end.filter(|&end| end > found) {
-            Some(expected) => Err(LogError::Truncated { file: disk.name(), expected, found }),
-            None => Ok(disk),
+        if let Some(expected) = end.filter(|&end| end > found) {
+            return Err(LogError::Truncated { file: disk.name(), expected, found });
         }
+        (disk.offset, disk.len) = (offset, Some(len));
+        Ok(disk)
     }
 
     /// A file of its own that exists.
@@ -177,36 +202,43 @@ impl FileDisk {
     /// # Errors
     /// As [`FileDisk::open`].
     pub fn open_existing(path: impl AsRef<Path>) -> Result<Self, LogError> {
-        let file = File::options().read(true).write(true).open(path.as_ref());
-        Self::opened(path.as_ref(), file, File::try_lock, 0, None)
+        Self::opened(path.as_ref(), Access::WriteAll, false)
     }
 
     /// A file that is only looked at: for [`SpaceMapLog::inspect`](crate::SpaceMapLog::inspect).
-    /// Others may look at it too, but nobody may have it open for writing.
+    /// Others may look at it too, but nobody may have it, or a region of it, open for writing.
     ///
     /// # Errors
     /// As [`FileDisk::open`].
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, LogError> {
-        Self::opened(path.as_ref(), File::open(path.as_ref()), File::try_lock_shared, 0, None)
+        Self::opened(path.as_ref(), Access::Read, false)
     }
 
-    fn opened(
-        path: &Path,
-        file: io::Result<File>,
-        lock: impl Fn(&File) -> Result<(), TryLockError>,
-        offset: u64,
-        len: Option<u64>,
-    ) -> Result<Self, LogError> {
-        let name = path.display().to_string();
-        let failure = |action, error| {
-            let (file, error) = (name.clone(), Arc::new(error));
-            LogError::Io(IoFailure { file, action, offset, error })
-        };
-        let file = file.map_err(|error| failure("open", error))?;
-        match lock(&file) {
-            Ok(()) => Ok(Self { file, path: path.to_path_buf(), offset, len }),
-            Err(TryLockError::WouldBlock) => Err(LogError::Locked { file: name }),
-            Err(TryLockError::Error(error)) => Err(failure("lock", error)),
+    /// A file that is only looked at, whoever has it open, and without keeping anybody from opening it:
+    /// for [`SpaceMapLog::inspect`](crate::SpaceMapLog::inspect) of a log in use. What is read may change
+    /// from one read to the next.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn open_unlocked(path: impl AsRef<Path>) -> Result<Self, LogError> {
+        Self::opened(path.as_ref(), Access::Look, false)
+    }
+
+    fn opened(path: &Path, access: Access, create: bool) -> Result<Self, LogError> {
+        match lock::open(path, access, create) {
+            Ok(file) => Ok(Self { file, path: path.to_path_buf(), offset: 0, len: None }),
+            Err(error) => {
+                let file = path.display().to_string();
+                Err(match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy => {
+                        LogError::Locked { file }
+                    }
+                    _ => {
+                        let error = Arc::new(error);
+                        LogError::Io(IoFailure { file, action: "open", offset: 0, error })
+                    }
+                })
+            }
         }
     }
 }

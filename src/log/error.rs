@@ -6,6 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::error::{ConfigError, FreeError, MarkError, ResizeError};
+use crate::log::found::Found;
 use crate::log::mirror::Misfit;
 use crate::store::Lsn;
 use crate::transaction::CommitFailed;
@@ -70,6 +71,10 @@ impl std::fmt::Display for Part {
     }
 }
 
+fn told(found: Option<Found>) -> String {
+    found.map_or(String::new(), |found| format!(", there is {found}"))
+}
+
 /// A log could not be created, opened or changed. Nothing was written, unless the error is
 /// [`LogError::Io`] with `write` or `sync` as its action.
 #[derive(Clone, Debug, Error)]
@@ -78,8 +83,9 @@ pub enum LogError {
     /// The system's error.
     #[error(transparent)]
     Io(#[from] IoFailure),
-    /// Another process, or another part of this one, has it open.
-    #[error("{file}: in use by another process")]
+    /// Another process, or another part of this one, has it or a part of it open; or a block device is
+    /// mounted, or otherwise used by the system.
+    #[error("{file}: in use by another process, another part of this one, or the system")]
     Locked {
         /// The file.
         file: String,
@@ -89,6 +95,17 @@ pub enum LogError {
     Exists {
         /// The file.
         file: String,
+    },
+    /// The log would be written over something: a byte of its area is not zero.
+    /// [`CreateOptions::overwrite`](crate::CreateOptions::overwrite) takes the disk all the same.
+    #[error("{file}: not blank: byte {offset} is not zero{}", told(*.found))]
+    NotBlank {
+        /// The file.
+        file: String,
+        /// The first byte that is not zero.
+        offset: u64,
+        /// What it belongs to, if that could be recognised.
+        found: Option<Found>,
     },
     /// The bytes are no freemap log.
     #[error("{file}: no freemap log at byte 0")]

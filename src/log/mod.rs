@@ -9,8 +9,10 @@
 //! - `recover`: from bytes to state; `known`: back to what the engine knows;
 //! - `mirror`: the committed state in memory;
 //! - `record`, `format`, `layout`: bytes; `disk`: what they are written to;
+//!   `lock`: who has which part of it; `blank`, `found`: what is there already;
 //! - `fault`: ordering faults for the crash tests; `work`: what opening costs, for those that bound it.
 
+mod blank;
 mod check;
 mod condense;
 mod convert;
@@ -18,9 +20,11 @@ mod disk;
 mod error;
 mod fault;
 mod format;
+mod found;
 pub mod group;
 mod known;
 mod layout;
+mod lock;
 mod mirror;
 mod open;
 mod order;
@@ -43,6 +47,7 @@ use std::time::Duration;
 
 pub use disk::{Disk, FileDisk};
 pub use error::{CommitError, IoFailure, LogError, Part};
+pub use found::Found;
 pub use open::{Authority, CreateOptions, OpenOptions, Opened};
 pub use recover::Report;
 pub use writer::Figures;

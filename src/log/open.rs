@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::allocator::Allocator;
 use crate::class::{Class, Placement, Tuning};
 use crate::delta::Delta;
+use crate::log::blank::refuse_used;
 use crate::log::convert::expect_current;
 use crate::log::disk::Disk;
 use crate::log::error::{CommitError, LogError, Part};
@@ -149,7 +150,8 @@ impl CreateOptions {
         self
     }
 
-    /// Destroy what the disk holds: without this, only a disk whose first 8 KiB are zero is taken.
+    /// Destroy what the disk holds: without this, only a disk is taken on which everything that the log
+    /// will write over is zero.
     #[must_use]
     pub fn overwrite(mut self) -> Self {
         self.overwrite = true;
@@ -336,7 +338,8 @@ impl SpaceMapLog {
     /// area once (1.75 times the limit, and 8 KiB for every 32768 blocks), and flushes four times.
     ///
     /// # Errors
-    /// [`LogError::Exists`] or [`LogError::Foreign`] if the disk holds a log or something else;
+    /// [`LogError::Exists`] if the disk holds a log, [`LogError::NotBlank`] if it holds anything else where
+    /// the log would be (all of that is read once), and [`CreateOptions::overwrite`] was not asked for;
     /// [`LogError::Option`], [`LogError::Config`] for impossible options; [`LogError::Io`]. After the
     /// last, and after [`ConfigError::OutOfMemory`](crate::ConfigError::OutOfMemory), there may be
     /// a log already.
@@ -378,7 +381,7 @@ impl SpaceMapLog {
         let loader = Loader::new(disk.clone());
         let used = disk.len().map_err(|error| loader.io("measure", 0, error))? > 0;
         if used && !options.overwrite {
-            refuse_used(&loader, &*disk)?;
+            refuse_used(&loader, &*disk, layout.len())?;
         }
         let uuid = match options.uuid {
             Some(uuid) => uuid,
@@ -557,28 +560,6 @@ fn range_of(bitmap: &[u64], blocks: u64, range: u32) -> Vec<u64> {
     }
     words.resize(RANGE_WORDS, 0);
     words
-}
-
-/// An error if the beginning of the disk is not all zeros.
-fn refuse_used(loader: &Loader, disk: &dyn Disk) -> Result<(), LogError> {
-    let file = disk.name();
-    match loader.superblock() {
-        Ok(_)
-        | Err(LogError::Damaged { .. } | LogError::Version { .. } | LogError::Features { .. }) => {
-            Err(LogError::Exists { file })
-        }
-        Err(LogError::Foreign { .. }) => {
-            let len = disk.len().map_err(|error| loader.io("measure", 0, error))?;
-            let mut bytes = vec![0; len.min(2 * PAGE as u64) as usize];
-            disk.read(0, &mut bytes).map_err(|error| loader.io("read", 0, error))?;
-            if bytes.iter().all(|&byte| byte == 0) {
-                Ok(())
-            } else {
-                Err(LogError::Foreign { file })
-            }
-        }
-        Err(error) => Err(error),
-    }
 }
 
 /// The superblock, if it is what the caller expects.

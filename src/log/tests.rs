@@ -1,5 +1,6 @@
 //! Tests that need to see inside the log: the simulated disk and what it does to it.
 
+mod blank;
 mod crash;
 mod damage;
 mod errors;
