@@ -21,7 +21,7 @@ use crate::geometry::Geometry;
 use crate::guard::ReadGuard;
 use crate::handle::Handle;
 use crate::lanes::Lanes;
-use crate::ledger::Ledger;
+use crate::ledger::{Committed, Keeper, Ledger};
 use crate::local;
 use crate::pending::Pending;
 use crate::quarantine::Quarantine;
@@ -102,8 +102,8 @@ pub struct Memory {
     /// The bitmap: one bit per block, rounded up to whole cache lines.
     pub bitmap: usize,
     /// Everything beside it: summary, counters, the structure itself; what surveys have left, about 900
-    /// bytes for each shard that was surveyed; with a ledger also that, which is as large as the
-    /// bitmap.
+    /// bytes for each shard that was surveyed; with a store also the committed state, which is as large as
+    /// the bitmap (and of which, under a space-map log, only what was used is there).
     pub search: usize,
 }
 
@@ -148,6 +148,18 @@ impl Builder {
         self
     }
 
+    /// Lets [`Allocator::free`], `free_many`, `mark_free` and their like free what the store knows to be
+    /// committed, as if there were no store ([`FreeError::Committed`] otherwise). For engines that free so
+    /// and tell the store in some other way. What it risks: the blocks are reused at once, under readers
+    /// and before any free of them is durable; the store still takes them for allocated, so that a
+    /// transaction that gets them cannot be committed, and a restart finds them allocated. Of allocators
+    /// without a store this changes nothing.
+    #[must_use]
+    pub fn allow_plain_frees(mut self) -> Self {
+        self.tuning.plain_frees = true;
+        self
+    }
+
     pub(crate) fn tuned(self, tuning: Tuning) -> Self {
         Self { tuning, ..self }
     }
@@ -184,17 +196,35 @@ impl Builder {
     /// of `allocated`: for stores that cannot see by themselves whether a transaction contradicts
     /// the durable state. [`Transaction::freeze`](crate::Transaction::freeze) and
     /// [`commit`](crate::Transaction::commit) compare, O(blocks of the transaction / 64), and
-    /// [`Delta::conflict`](crate::Delta::conflict) has the answer, before anything is written.
+    /// [`Delta::conflict`](crate::Delta::conflict) has the answer, before anything is written. What is
+    /// committed is freed by transactions only ([`FreeError::Committed`]).
     ///
     /// # Errors
     /// See [`ConfigError`].
     pub fn build_with_ledger(self, mut allocated: Vec<u64>) -> Result<Allocator, ConfigError> {
-        let blocks = self.blocks;
+        let (blocks, plain_frees) = (self.blocks, self.tuning.plain_frees);
         let core = self.core_from_bitmap(&allocated)?;
         let last = allocated.len() - 1; // there is a block
         allocated[last] &= on_device(blocks, last);
-        let ledger = Some(Ledger::new(allocated));
-        Ok(Allocator { core: Arc::new(Core { ledger, ..core }) })
+        let ledger = Arc::new(Ledger::new(allocated));
+        let keeper = Keeper::Transactions;
+        let committed = Some(Committed { ledger, keeper, plain_frees });
+        Ok(Allocator { core: Arc::new(Core { committed, ..core }) })
+    }
+
+    /// An allocator whose state is that of `ledger`, which a store keeps; without a ledger of its own if
+    /// nothing is to come of its changes.
+    pub(crate) fn build_beside(
+        self,
+        ledger: &Arc<Ledger>,
+        keeps: bool,
+    ) -> Result<Allocator, ConfigError> {
+        let plain_frees = self.tuning.plain_frees;
+        let words = self.blocks.div_ceil(64);
+        let core = self
+            .core_from(|word| if word < words { ledger.word(word as usize) } else { u64::MAX })?;
+        let committed = Committed { ledger: ledger.clone(), keeper: Keeper::Store, plain_frees };
+        Ok(Allocator { core: Arc::new(Core { committed: keeps.then_some(committed), ..core }) })
     }
 
     /// The zones of an allocator of these sizes, or an error if there can be none.
@@ -214,11 +244,15 @@ impl Builder {
 
     fn core_from_bitmap(self, allocated: &[u64]) -> Result<Core, ConfigError> {
         expect_count(self.blocks, allocated)?;
+        self.core_from(|word| allocated.get(word as usize).copied().unwrap_or(u64::MAX))
+    }
+
+    /// `allocated` has the words of the bitmap, and ones behind the last.
+    fn core_from(self, allocated: impl Fn(u64) -> u64 + Sync) -> Result<Core, ConfigError> {
         let width = <Native as Geometry>::WORD_BLOCKS;
         self.core_from_words(|index| {
             let bit = index as u64 * u64::from(width);
-            let word = allocated.get((bit / 64) as usize).copied().unwrap_or(u64::MAX);
-            <Native as Geometry>::Word::from_u64(!(word >> (bit % 64)))
+            <Native as Geometry>::Word::from_u64(!(allocated(bit / 64) >> (bit % 64)))
         })
     }
 
@@ -227,7 +261,8 @@ impl Builder {
         free: impl Fn(usize) -> <Native as Geometry>::Word + Sync,
     ) -> Result<Core, ConfigError> {
         let zones = self.validate()?;
-        let Self { blocks, block_size, tuning: Tuning { shards, placements } } = self;
+        let Self { blocks, block_size, tuning } = self;
+        let Tuning { shards, placements, .. } = tuning;
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         let wanted = shards.unwrap_or(threads * SHARDS_PER_THREAD);
         let shards = Shards::new::<Native>(blocks, wanted);
@@ -259,7 +294,7 @@ impl Builder {
             lanes: Lanes::new(),
             shard_counts,
             quarantine: Quarantine::new(2 * threads.min(32)),
-            ledger: None,
+            committed: None,
             conflicts: Counter::new(0),
             block_size,
             handles: Counter::new(0),
@@ -423,6 +458,9 @@ impl Allocator {
     /// Other threads see the blocks of one bitmap word (64 blocks) become free together, words in
     /// ascending order. O(len / 64), and the summary's levels for each leaf of 512 blocks.
     ///
+    /// For blocks that no transaction has committed: what the allocator's store knows to be committed is
+    /// [`FreeError::Committed`], and freed by a [`Transaction`].
+    ///
     /// # Errors
     /// See [`FreeError`]: nothing is changed then, but for the race that [`FreeError::Torn`] names.
     #[inline]
@@ -484,16 +522,22 @@ impl Allocator {
         FreeExtents::new(&self.core.bitmap, block)
     }
 
-    /// The committed state with that of all frozen transactions, as [`Allocator::from_bitmap`] takes
-    /// it; `None` if the allocator was not made by [`Builder::build_with_ledger`]. O(blocks); word by
-    /// word, so a mixture of moments while others commit.
+    /// The committed state as [`Allocator::from_bitmap`] takes it, with that of all frozen transactions if
+    /// the allocator was made by [`Builder::build_with_ledger`]; `None` if it has no store. O(blocks); word
+    /// by word, so a mixture of moments while others commit.
     ///
     /// # Errors
     /// [`ConfigError::OutOfMemory`] if the process has no memory for it.
     pub fn committed_bitmap(&self) -> Result<Option<Vec<u64>>, ConfigError> {
-        let Some(ledger) = &self.core.ledger else { return Ok(None) };
+        let Some(Committed { ledger, .. }) = &self.core.committed else { return Ok(None) };
         let mut committed = zeroed(self.blocks().div_ceil(64) as usize)?;
-        committed.iter_mut().enumerate().for_each(|(index, word)| *word = ledger.word(index));
+        for (index, word) in committed.iter_mut().enumerate() {
+            // Only where there is something, so that the rest goes on costing nothing.
+            let allocated = ledger.word(index);
+            if allocated != 0 {
+                *word = allocated;
+            }
+        }
         Ok(Some(committed))
     }
 
@@ -647,8 +691,9 @@ impl Allocator {
 
     /// Bytes that the allocator occupies.
     pub fn memory(&self) -> Memory {
-        let Core { bitmap, lanes, shard_counts, quarantine, surveyed, ledger, .. } = &*self.core;
-        let ledger = ledger.as_ref().map_or(0, |ledger| size_of::<u64>() * ledger.word_count());
+        let Core { bitmap, lanes, shard_counts, quarantine, surveyed, committed, .. } = &*self.core;
+        let words = |committed: &Committed| committed.ledger.word_count();
+        let ledger = committed.as_ref().map_or(0, |committed| size_of::<u64>() * words(committed));
         let counts = lanes.bytes() + shard_counts.bytes() + surveyed.bytes();
         let beside = counts + quarantine.bytes() + ledger + size_of::<Core>();
         let search = bitmap.summary_bytes() + beside;

@@ -75,6 +75,9 @@ impl Core {
     ) -> Result<(), FreeManyError> {
         let none = |error| FreeManyError { freed: 0, error };
         self.sort_checked(extents).map_err(none)?;
+        if self.committed.is_some() {
+            extents.iter().try_for_each(|&e| self.refuse_committed(e)).map_err(none)?;
+        }
         let mut kept: SmallVec<[Group; KEPT]> = SmallVec::new();
         for group in Group::all(extents, 0) {
             self.check_allocated(&group).map_err(none)?;

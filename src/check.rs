@@ -32,7 +32,7 @@ impl Discrepancies {
 /// Compares `committed`, the words of a device of `blocks` blocks, with the engine's own list of the
 /// extents it uses, in any order.
 pub fn check(
-    committed: &[u64],
+    committed: impl Iterator<Item = u64>,
     blocks: u64,
     used: impl IntoIterator<Item = Extent>,
 ) -> Discrepancies {
@@ -85,9 +85,14 @@ pub fn repair<S: Store<Error: From<MarkError> + From<FreeError>>>(
 }
 
 /// Walks over the committed state and the engine's extents together.
-fn compare(committed: &[u64], blocks: u64, claimed: &ExtentSet, found: &mut Discrepancies) {
+fn compare(
+    committed: impl Iterator<Item = u64>,
+    blocks: u64,
+    claimed: &ExtentSet,
+    found: &mut Discrepancies,
+) {
     let mut extents = claimed.iter().peekable();
-    for (index, &allocated) in committed.iter().enumerate() {
+    for (index, allocated) in committed.enumerate() {
         let start = 64 * index as u64;
         let mut used = 0;
         while let Some(&extent) = extents.peek() {

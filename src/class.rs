@@ -130,6 +130,8 @@ pub struct Tuning {
     pub shards: Option<usize>,
     /// The placement of each class.
     pub placements: [Option<Placement>; CLASSES],
+    /// Whether committed blocks may be freed without a transaction.
+    pub plain_frees: bool,
 }
 
 /// The placements of all classes, as lists of leaves.

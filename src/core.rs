@@ -15,7 +15,7 @@ use crate::events::Event;
 use crate::extent::Extent;
 use crate::geometry::Geometry;
 use crate::lanes::{LaneId, Lanes};
-use crate::ledger::Ledger;
+use crate::ledger::{Committed, Keeper, Ledger};
 use crate::pending::Pending;
 use crate::quarantine::Quarantine;
 use crate::reserves::Reserves;
@@ -69,9 +69,10 @@ pub struct Core {
     pub committing: CachePadded<Counter>,
     /// What surveys have found.
     pub surveyed: SurveyRecords,
-    /// What frozen transactions will have done, where the store needs it.
-    pub ledger: Option<Ledger>,
-    /// Blocks that were free already when the quarantine let them out: freed behind its back.
+    /// What its store knows to be committed, if it has one.
+    pub committed: Option<Committed>,
+    /// Blocks that were free already when the quarantine let them out, freed behind its back; and blocks
+    /// that a transaction had allocated although they were committed, which stay so.
     pub conflicts: Counter,
     pub block_size: u32,
     /// Handles made so far, which says where the next one starts.
@@ -179,6 +180,12 @@ impl Core {
     pub fn first_unowned(&self, start: u64, end: u64) -> u64 {
         let kept = self.aside.held_in(start, end).min(self.escrow.first_in(start, end));
         self.bitmap.free_in(start, end).min(self.pending.first_in(start, end)).min(kept)
+    }
+
+    /// The ledger in which transactions enter what they change, if there is one.
+    pub fn entered(&self) -> Option<&Ledger> {
+        let committed = self.committed.as_ref();
+        committed.filter(|c| c.keeper == Keeper::Transactions).map(|committed| &*committed.ledger)
     }
 
     /// Whether there may be blocks that nobody owns and that are not free either.

@@ -186,6 +186,15 @@ pub enum FreeError {
         /// The first such block.
         block: u64,
     },
+    /// The allocator's store knows this block of the extent to be committed, and only a
+    /// [transaction](crate::Transaction::free) can make it know better: without one, its next owner could
+    /// not commit, readers would lose what they are reading, and a restart would find it allocated. Nothing
+    /// was changed. See [`Builder::allow_plain_frees`](crate::Builder::allow_plain_frees).
+    #[error("block {block} is committed: free it by a transaction")]
+    Committed {
+        /// The first such block.
+        block: u64,
+    },
     /// The extent is not a non-empty range of the device's blocks. Nothing was changed.
     #[error(transparent)]
     Range(#[from] RangeError),

@@ -152,7 +152,8 @@ impl Handle {
     ///
     /// # Errors
     /// See [`FreeManyError`]: it is all of them or none, unless another thread frees some of the same
-    /// blocks at the same moment.
+    /// blocks at the same moment. Blocks that a store knows to be committed are refused
+    /// ([`FreeError::Committed`]).
     pub fn free_many(&mut self, extents: &mut [Extent]) -> Result<(), FreeManyError> {
         self.core.free_many(&mut self.cursor, extents)
     }

@@ -1,13 +1,17 @@
-//! Layer 6: the state that a store will have once every frozen transaction is committed.
+//! Layer 6: the committed state, one bit per block, as the store and its allocator both see it. The
+//! index cannot stand in for it: there, a block is taken from the moment it is reserved until its
+//! quarantine is over.
 //!
-//! For stores that cannot look a transaction over before it is durable, since they are told only
-//! "set" and "clear" by several threads at once. The index cannot stand in for it: there, a block
-//! is taken from the moment it is reserved until its quarantine is over.
-//!
-//! A transaction enters its changes when it is frozen and takes them back if it is given up. Every
-//! bit it changes must change: a block that it allocates is free here, and one that it frees is
-//! allocated. So of two transactions that free the same block one is refused, before anything of
-//! it is written. A bit of each block changes in one locked instruction per word; nobody waits.
+//! Of two kinds of [`Keeper`], the space-map log changes it itself, under its writer's lock, when it
+//! commits: plain loads and stores. The other kind is for stores that cannot look a transaction over
+//! before it is durable, since they are told only "set" and "clear" by several threads at once. There it
+//! is the state that the store will have once every frozen transaction is committed: a transaction enters
+//! its changes when it is frozen and takes them back if it is given up. Every bit it changes must change:
+//! a block that it allocates is free here, and one that it frees is allocated. So of two transactions that
+//! free the same block one is refused, before anything of it is written. A bit of each block changes in
+//! one locked instruction per word; nobody waits.
+
+use std::sync::Arc;
 
 use crate::extent::Extent;
 use crate::mutant::{Mutant, mutated};
@@ -19,6 +23,26 @@ use crate::words::spans;
 #[derive(Debug)]
 pub struct Ledger {
     words: Segmented<AtomicWord<u64>>,
+}
+
+/// Who changes a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// Transactions, when they are frozen or given up.
+    Transactions,
+    /// The store, when it commits.
+    Store,
+}
+
+/// What an allocator knows of its store.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// The committed state.
+    pub ledger: Arc<Ledger>,
+    /// Who changes it.
+    pub keeper: Keeper,
+    /// Whether committed blocks may be freed without a transaction.
+    pub plain_frees: bool,
 }
 
 /// What a transaction does with an extent.
@@ -46,6 +70,16 @@ impl Ledger {
         Self { words: Segmented::new(allocated.into_iter().map(AtomicWord::new).collect()) }
     }
 
+    /// `words` words, all free, in memory that is not touched.
+    pub fn zeros(words: usize) -> Result<Self, OutOfMemory> {
+        Ok(Self { words: Segmented::new(AtomicWord::zeros(words)?) })
+    }
+
+    /// The words that it was made with, before it is shared.
+    pub fn plain(&mut self) -> &mut [u64] {
+        AtomicWord::plain(self.words.first_mut())
+    }
+
     /// Makes room for a device of `blocks` blocks; those added are free. For one caller at a time.
     pub fn grow(&self, blocks: u64) -> Result<(), OutOfMemory> {
         self.words.grow(blocks.div_ceil(64) as usize, |range| AtomicWord::zeros(range.len()))
@@ -54,6 +88,36 @@ impl Ledger {
     /// Word `index`: blocks from 64 * `index` on.
     pub fn word(&self, index: usize) -> u64 {
         self.words[index].load(Site::Ledger)
+    }
+
+    /// Overwrites word `index`, as the only one who changes it.
+    pub fn set_word(&self, index: usize, word: u64) {
+        self.words[index].put(word);
+    }
+
+    /// The first block of `extent`, for which there is room, that is allocated. O(len / 64).
+    pub fn first_allocated(&self, extent: Extent) -> Option<u64> {
+        spans(extent).find_map(|(index, mask)| {
+            let allocated = self.words[index].peek() & mask;
+            (allocated != 0).then(|| 64 * index as u64 + u64::from(allocated.trailing_zeros()))
+        })
+    }
+
+    /// Cuts `extent`, for which there is room, into parts that are free (`false`) and parts that are
+    /// allocated, in order and not always as long as they could be. O(len / 64 + parts).
+    pub fn split(&self, extent: Extent, mut each: impl FnMut(Extent, bool)) {
+        for (index, mask) in spans(extent) {
+            let allocated = self.words[index].peek();
+            let mut rest = mask;
+            while rest != 0 {
+                let first = rest.trailing_zeros();
+                let is_allocated = allocated >> first & 1 == 1;
+                let same = if is_allocated { allocated } else { !allocated } & rest;
+                let len = (same >> first).trailing_ones();
+                each(Extent::new(64 * index as u64 + u64::from(first), len.into()), is_allocated);
+                rest &= u64::MAX.checked_shl(first + len).unwrap_or(0);
+            }
+        }
     }
 
     /// Words that there is room for.
@@ -168,5 +232,36 @@ mod tests {
         }
         ledger.leave(changes.into_iter());
         assert_eq!(state(&ledger), [0b1111, 0, 0, u64::MAX]);
+    }
+
+    #[test]
+    fn an_extent_is_cut_where_its_state_changes() {
+        let ledger = Ledger::new(vec![0b1111 << 60 | 0b101, u64::MAX, 0, 1 << 63]);
+        for (start, len) in [(0, 256), (0, 1), (1, 1), (63, 66), (60, 4), (128, 64), (3, 250)] {
+            let extent = Extent::new(start, len);
+            let mut next = start;
+            ledger.split(extent, |part, allocated| {
+                assert_eq!(part.start, next, "in order, without gaps");
+                next += part.len;
+                for block in part.start..next {
+                    let bit = ledger.word((block / 64) as usize) >> (block % 64) & 1;
+                    assert_eq!(bit == 1, allocated, "block {block}");
+                }
+            });
+            assert_eq!(next, start + len);
+            let blocks = start..start + len;
+            let first = blocks.into_iter().find(|&b| ledger.word((b / 64) as usize) >> (b % 64) & 1 == 1);
+            assert_eq!(ledger.first_allocated(extent), first);
+        }
+    }
+
+    #[test]
+    fn room_for_more_leaves_everything_where_it_is() {
+        let mut ledger = Ledger::zeros(3).expect("24 bytes");
+        ledger.plain()[2] = 7;
+        ledger.set_word(0, 5);
+        ledger.grow(64 * 1000).expect("8 KB");
+        assert!(ledger.word_count() >= 1000);
+        assert_eq!([0, 1, 2, 3, 999].map(|index| ledger.word(index)), [5, 0, 7, 0, 0]);
     }
 }

@@ -11,9 +11,24 @@ impl Core {
     /// Gives `extent` back, or says why not.
     #[inline(always)]
     pub fn free(&self, cursor: &mut Cursor, extent: Extent) -> Result<(), FreeError> {
+        if self.committed.is_some() {
+            self.refuse_committed(extent)?;
+        }
         self.release(cursor.lane, extent)?;
         self.remember_freed(cursor, extent);
         Ok(())
+    }
+
+    /// An error if the store knows a block of `extent` to be committed, unless that is allowed.
+    #[cold]
+    pub fn refuse_committed(&self, extent: Extent) -> Result<(), FreeError> {
+        let Some(committed) = self.committed.as_ref().filter(|c| !c.plain_frees) else {
+            return Ok(());
+        };
+        on_device(extent, self.bitmap.blocks())?;
+        // Whoever knows that the block is committed has heard of it from the store, and so sees it here.
+        let first = committed.ledger.first_allocated(extent);
+        first.map_or(Ok(()), |block| Err(FreeError::Committed { block }))
     }
 
     /// Remembers where `extent` was freed, and the run that this has completed.
@@ -124,7 +139,7 @@ impl Core {
                     start = block + 1;
                 }
                 Err(FreeError::Torn { released }) => start += released.len,
-                Err(FreeError::Range(_)) => {
+                Err(FreeError::Range(_) | FreeError::Committed { .. }) => {
                     debug_assert!(false, "{extent} was checked when it was freed");
                     return;
                 }

@@ -36,8 +36,8 @@ fn grow_alone<E: From<ResizeError>>(
         return Err(ResizeError::Length { blocks, wanted }.into());
     }
     let make_room = || -> Result<(), OutOfMemory> {
-        if let Some(ledger) = &core.ledger {
-            ledger.grow(wanted)?;
+        if let Some(committed) = &core.committed {
+            committed.ledger.grow(wanted)?;
         }
         core.aside.lengthen(wanted)?;
         core.surveyed.lengthen(core.shards_of(wanted))?;

@@ -32,6 +32,11 @@ impl<T> Segmented<T> {
         Self { first, added: (0..PARTS).map(|_| Slot::default()).collect() }
     }
 
+    /// What it was made with.
+    pub fn first_mut(&mut self) -> &mut [T] {
+        &mut self.first
+    }
+
     /// Elements that all parts have room for: the only ones that can be looked at.
     pub fn room(&self) -> usize {
         let parts = self.added.iter().enumerate();

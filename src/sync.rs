@@ -52,7 +52,7 @@ pub enum Site {
     PinLook,
     /// Taking a pin out of the count.
     Unpin,
-    /// Reading or changing what frozen transactions will have done.
+    /// Reading the committed state, or changing it for a frozen transaction.
     Ledger,
     /// Reading or changing the number of blocks.
     Blocks,
@@ -66,7 +66,7 @@ pub enum Site {
 
 /// An atomic word of the index.
 #[derive(Debug)]
-#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
+#[cfg_attr(not(loom), derive(zerocopy::FromBytes, zerocopy::IntoBytes), repr(transparent))]
 pub struct AtomicWord<W: Word> {
     raw: W::Raw,
     #[cfg(loom)]
@@ -167,10 +167,38 @@ impl<W: Word> AtomicWord<W> {
         }
     }
 
+    /// Reads a word of which one thread at a time is the writer, as that thread last left it or before.
+    #[inline(always)]
+    pub fn peek(&self) -> W {
+        self.raw.peek()
+    }
+
+    /// Overwrites a word as its only writer. What others read of it tells them of nothing else.
+    #[inline(always)]
+    pub fn put(&self, value: W) {
+        self.raw.put(value);
+    }
+
     /// Overwrites the word. Of shared ones, only the number of blocks, and faults to be modelled.
     #[inline(always)]
     pub fn store(&self, value: W, site: Site) {
         self.raw(site).store(value, site);
+    }
+}
+
+impl AtomicWord<u64> {
+    /// `words` before they are shared, as plain ones. The model checker's atomics are no words: nothing.
+    pub fn plain(words: &mut [Self]) -> &mut [u64] {
+        #[cfg(not(loom))]
+        return {
+            use zerocopy::{FromBytes, IntoBytes};
+            <[u64]>::mut_from_bytes(words.as_mut_bytes()).unwrap_or_default()
+        };
+        #[cfg(loom)]
+        {
+            let _ = words;
+            &mut []
+        }
     }
 }
 
@@ -188,6 +216,10 @@ pub trait RawAtomic<W>: Zeroable + Send + Sync + std::fmt::Debug {
     fn load(&self, site: Site) -> W;
     /// See [`AtomicWord::store`].
     fn store(&self, value: W, site: Site);
+    /// See [`AtomicWord::peek`].
+    fn peek(&self) -> W;
+    /// See [`AtomicWord::put`].
+    fn put(&self, value: W);
     /// See [`AtomicWord::compare_exchange`].
     fn compare_exchange(&self, current: W, new: W, site: Site) -> Result<W, W>;
     /// See [`AtomicWord::fetch_or`].
@@ -207,6 +239,8 @@ pub use loom::sync::atomic::{AtomicU32 as RawU32, AtomicU64 as RawU64};
 mod access {
     use super::Site;
     use std::sync::atomic::Ordering;
+
+    pub const PLAIN: Ordering = Ordering::Relaxed;
 
     #[inline(always)]
     pub const fn load(_: Site) -> Ordering {
@@ -229,6 +263,8 @@ mod access {
     use super::Site;
     use crate::mutant::{Mutant, mutated};
     use loom::sync::atomic::{Ordering, fence};
+
+    pub const PLAIN: Ordering = Ordering::Relaxed;
 
     pub fn load(_: Site) -> Ordering {
         if mutated(Mutant::RelaxedAll) { Ordering::Relaxed } else { Ordering::Acquire }
@@ -294,6 +330,14 @@ macro_rules! raw_atomic {
             fn store(&self, value: $word, site: Site) {
                 <$raw>::store(self, value, access::store(site));
                 access::after(site);
+            }
+            #[inline(always)]
+            fn peek(&self) -> $word {
+                <$raw>::load(self, access::PLAIN)
+            }
+            #[inline(always)]
+            fn put(&self, value: $word) {
+                <$raw>::store(self, value, access::PLAIN);
             }
             #[inline(always)]
             fn compare_exchange(

@@ -349,7 +349,7 @@ impl Open {
 
     /// What a store has to make durable.
     fn freeze(&mut self) -> Delta {
-        let conflict = match &self.core.ledger {
+        let conflict = match self.core.entered() {
             Some(ledger) => ledger.enter(self.changes()).err(),
             None => None,
         };
@@ -372,7 +372,7 @@ impl Open {
     fn thaw(&mut self) {
         self.count_pending(0);
         self.frozen = false;
-        if let (true, Some(ledger)) = (std::mem::take(&mut self.entered), &self.core.ledger) {
+        if let (true, Some(ledger)) = (std::mem::take(&mut self.entered), self.core.entered()) {
             ledger.leave(self.changes());
         }
     }
@@ -415,7 +415,7 @@ impl Drop for Open {
         if self.frozen && std::thread::panicking() {
             // Between the write and the word that it is done: nobody knows. What it would have freed
             // stays, and may be freed again, which comes to the same in either case.
-            if let (true, Some(ledger)) = (self.entered, &self.core.ledger) {
+            if let (true, Some(ledger)) = (self.entered, self.core.entered()) {
                 ledger.leave(self.freed.iter().map(|extent| (extent, Change::Free)));
             }
             return;
@@ -431,7 +431,7 @@ impl Drop for Open {
                 }
             });
         };
-        match &core.ledger {
+        match core.entered() {
             Some(ledger) if self.entered => ledger.give_up(self.changes(), let_out),
             _ => let_out(),
         }

@@ -37,7 +37,7 @@ impl SpaceMapLog {
         for (range, bases) in ranges.zip(&state.recovered.ranges) {
             let unchanged = bases.last().filter(|base| base.after.is_none());
             let wrong = unchanged.is_some_and(|base| {
-                survey(read.range(range)) != (base.image.free, base.image.largest)
+                survey(&read.range(range)) != (base.image.free, base.image.largest)
             });
             if wrong {
                 let offset = writer.layout.image_offset(range, 0);
@@ -51,7 +51,7 @@ impl SpaceMapLog {
     /// [`Allocator::from_bitmap`](crate::Allocator::from_bitmap) takes it. Commits wait while it is
     /// copied.
     pub fn committed(&self) -> (u64, Vec<u64>) {
-        self.with_mirror(|mirror| (mirror.blocks(), mirror.words().to_vec()))
+        self.with_mirror(|mirror| (mirror.blocks(), mirror.words().collect()))
     }
 
     fn with_mirror<T>(&self, look: impl FnOnce(&Mirror) -> T) -> T {

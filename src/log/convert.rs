@@ -40,13 +40,8 @@ impl SpaceMapLog {
                 features: superblock.mode.into(),
             })?);
         let origin = Origin { lsn: state.head.lsn, engine: state.head.engine };
-        Self::create_with(
-            Arc::new(new),
-            state.mirror.blocks(),
-            Some(state.mirror.words()),
-            &options,
-            origin,
-        )
+        let (blocks, words) = (state.mirror.blocks(), state.mirror.words().collect::<Vec<u64>>());
+        Self::create_with(Arc::new(new), blocks, Some(&words), &options, origin)
     }
 }
 

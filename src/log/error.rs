@@ -410,7 +410,9 @@ impl From<MarkError> for CommitError {
 impl From<FreeError> for CommitError {
     fn from(error: FreeError) -> Self {
         match error {
-            FreeError::DoubleFree { block } => Self::Conflict { block },
+            FreeError::DoubleFree { block } | FreeError::Committed { block } => {
+                Self::Conflict { block }
+            }
             FreeError::Torn { released } => Self::Conflict { block: released.start },
             FreeError::Range(_) => Self::Foreign,
         }

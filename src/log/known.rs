@@ -59,7 +59,7 @@ impl Known {
         for (lsn, _, records) in tail.transactions.iter().filter(|(lsn, ..)| self.has(*lsn)) {
             changes(records, |range, item| {
                 let Some(words) = wanted.get_mut(&range) else { return Ok(()) };
-                apply_item(words, item).map_err(|at| {
+                apply_item(words.as_mut_slice(), item).map_err(|at| {
                     let block = u64::from(range) * RANGE_BLOCKS + u64::from(at);
                     Dependent { known: *lsn, unknown: self.culprit(tail, *lsn, block), block }
                 })

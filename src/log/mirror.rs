@@ -1,14 +1,17 @@
 //! The committed state in memory: one bit per block, 1 = allocated, as images hold it.
 //!
-//! The index in front of it cannot stand in for it: there, a block is taken from the moment it is
-//! reserved and until its quarantine is over. What the second bitmap buys for its 32 MiB per TiB
-//! (of which untouched ranges cost nothing, since their pages are never written): an image is one
-//! copy of 4 KiB without a look at any transaction, and every commit is checked, block by block,
-//! before it becomes durable.
+//! What this second bitmap buys for its 32 MiB per TiB (of which untouched ranges cost nothing, since
+//! their pages are never written): an image is one copy of 4 KiB without a look at any transaction, and
+//! every commit is checked, block by block, before it becomes durable. The words are a
+//! [`Ledger`](crate::ledger), which the allocator looks into without a lock; they are changed here alone,
+//! under the lock of the log's writer.
+
+use std::sync::Arc;
 
 use crate::extent::Extent;
+use crate::ledger::Ledger;
 use crate::log::record::{Item, Op, RANGE_BLOCKS, Record, Records, items};
-use crate::words::{first_set, spans, zeroed};
+use crate::words::spans;
 
 /// Words of a range.
 pub const RANGE_WORDS: usize = RANGE_BLOCKS as usize / 64;
@@ -24,7 +27,9 @@ pub enum Misfit {
 
 /// The committed state of one device.
 pub struct Mirror {
-    words: Vec<u64>,
+    /// Its words, with room for at least `ranges`.
+    ledger: Arc<Ledger>,
+    ranges: u32,
     blocks: u64,
     allocated: u64,
 }
@@ -42,7 +47,8 @@ impl Mirror {
     /// All free, with room for `ranges`. `None` if the process has no memory for it.
     pub fn new(blocks: u64, ranges: u32) -> Option<Self> {
         let words = (ranges as usize).checked_mul(RANGE_WORDS)?;
-        Some(Self { words: zeroed(words).ok()?, blocks, allocated: 0 })
+        let ledger = Arc::new(Ledger::zeros(words).ok()?);
+        Some(Self { ledger, ranges, blocks, allocated: 0 })
     }
 
     pub fn blocks(&self) -> u64 {
@@ -55,27 +61,37 @@ impl Mirror {
 
     /// Ranges that there is room for.
     pub fn ranges(&self) -> u32 {
-        (self.words.len() / RANGE_WORDS) as u32
+        self.ranges
+    }
+
+    /// What the allocator shares.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     /// One bit per block of the device, and 0 behind the last.
-    pub fn words(&self) -> &[u64] {
-        &self.words[..self.blocks.div_ceil(64) as usize]
+    pub fn words(&self) -> impl Iterator<Item = u64> + '_ {
+        (0..self.blocks.div_ceil(64) as usize).map(|index| self.ledger.word(index))
     }
 
     /// The first block from `start` on that is allocated, also behind the device's end.
     pub fn allocated_from(&self, start: u64) -> Option<u64> {
-        first_set(&self.words, start)
+        let end = u64::from(self.ranges) * RANGE_BLOCKS;
+        let rest = Extent::new(start, end.saturating_sub(start));
+        self.ledger.first_allocated(rest)
     }
 
-    pub fn range(&self, range: u32) -> &[u64] {
+    pub fn range(&self, range: u32) -> [u64; RANGE_WORDS] {
         let start = range as usize * RANGE_WORDS;
-        &self.words[start..start + RANGE_WORDS]
+        std::array::from_fn(|index| self.ledger.word(start + index))
     }
 
-    /// The words, to be filled in by a recovery; [`Mirror::set_allocated`] must follow.
+    /// The words, to be filled in by a recovery before anybody shares them; [`Mirror::set_allocated`] must
+    /// follow.
     pub fn words_mut(&mut self) -> &mut [u64] {
-        &mut self.words
+        let ledger = Arc::get_mut(&mut self.ledger);
+        debug_assert!(ledger.is_some(), "nobody shares it yet");
+        ledger.map(Ledger::plain).unwrap_or_default()
     }
 
     /// What [`Mirror::words_mut`] was given comes to this many allocated blocks.
@@ -85,17 +101,10 @@ impl Mirror {
 
     /// Room for at least `ranges`, the new ones free; `None` if the process has no memory for it.
     pub fn make_room(&mut self, ranges: u32) -> Option<()> {
-        if ranges <= self.ranges() {
-            return Some(());
+        if ranges > self.ranges {
+            self.ledger.grow(u64::from(ranges) * RANGE_BLOCKS).ok()?;
+            self.ranges = ranges;
         }
-        let mut longer = Self::new(self.blocks, ranges)?;
-        // Copied where there is something, so that what was never used goes on costing nothing.
-        for (to, from) in longer.words.chunks_mut(RANGE_WORDS).zip(self.words.chunks(RANGE_WORDS)) {
-            if from.iter().any(|&word| word != 0) {
-                to.copy_from_slice(from);
-            }
-        }
-        self.words = longer.words;
         Some(())
     }
 
@@ -170,8 +179,8 @@ impl Mirror {
         if range >= self.ranges() || item.start + item.len > blocks_of(self.blocks, range) {
             return Err(Misfit::Record(0));
         }
-        let start = range as usize * RANGE_WORDS;
-        apply_item(&mut self.words[start..start + RANGE_WORDS], item)
+        let first = range as usize * RANGE_WORDS;
+        apply_item(&mut Shared { ledger: &self.ledger, first }, item)
             .map_err(|block| Misfit::Block(u64::from(range) * RANGE_BLOCKS + u64::from(block)))?;
         self.count(item);
         Ok(())
@@ -217,21 +226,53 @@ pub fn blocks_of(blocks: u64, range: u32) -> u32 {
     blocks.saturating_sub(u64::from(range) * RANGE_BLOCKS).min(RANGE_BLOCKS) as u32
 }
 
+/// The words of one range.
+pub trait Words {
+    fn word(&self, index: usize) -> u64;
+    fn set_word(&mut self, index: usize, word: u64);
+}
+
+impl Words for [u64] {
+    fn word(&self, index: usize) -> u64 {
+        self[index]
+    }
+
+    fn set_word(&mut self, index: usize, word: u64) {
+        self[index] = word;
+    }
+}
+
+/// The words of the range that begins with word `first`, as others see them.
+struct Shared<'a> {
+    ledger: &'a Ledger,
+    first: usize,
+}
+
+impl Words for Shared<'_> {
+    fn word(&self, index: usize) -> u64 {
+        self.ledger.word(self.first + index)
+    }
+
+    fn set_word(&mut self, index: usize, word: u64) {
+        self.ledger.set_word(self.first + index, word);
+    }
+}
+
 /// Carries out `item` on the words of its range, or names a block of the range that already is what
 /// the item would make it, and changes nothing.
-pub fn apply_item(words: &mut [u64], item: Item) -> Result<(), u32> {
+pub fn apply_item<W: Words + ?Sized>(words: &mut W, item: Item) -> Result<(), u32> {
     let spans = || spans(Extent::new(item.start.into(), item.len.into()));
     for (index, mask) in spans() {
         let wrong = match item.op {
-            Op::Allocate => words[index],
-            Op::Free => !words[index],
+            Op::Allocate => words.word(index),
+            Op::Free => !words.word(index),
         } & mask;
         if wrong != 0 {
             return Err(64 * index as u32 + wrong.trailing_zeros());
         }
     }
     for (index, mask) in spans() {
-        words[index] ^= mask;
+        words.set_word(index, words.word(index) ^ mask);
     }
     Ok(())
 }
@@ -312,17 +353,17 @@ mod tests {
         let mut words = [0; RANGE_WORDS];
         let item = |start, len, op| Item { start, len, op };
         for (start, len) in [(0, 1), (63, 2), (100, 500), (32767, 1), (1000, 64)] {
-            assert_eq!(apply_item(&mut words, item(start, len, Op::Allocate)), Ok(()));
+            assert_eq!(apply_item(&mut words[..], item(start, len, Op::Allocate)), Ok(()));
         }
         let count: u32 = words.iter().map(|word| word.count_ones()).sum();
         assert_eq!(count, 1 + 2 + 500 + 1 + 64);
         let before = words;
-        assert_eq!(apply_item(&mut words, item(90, 20, Op::Allocate)), Err(100));
-        assert_eq!(apply_item(&mut words, item(590, 20, Op::Free)), Err(600));
+        assert_eq!(apply_item(&mut words[..], item(90, 20, Op::Allocate)), Err(100));
+        assert_eq!(apply_item(&mut words[..], item(590, 20, Op::Free)), Err(600));
         assert_eq!(words, before);
-        assert_eq!(apply_item(&mut words, item(0, 1, Op::Free)), Ok(()));
+        assert_eq!(apply_item(&mut words[..], item(0, 1, Op::Free)), Ok(()));
         let whole = item(0, RANGE_BLOCKS as u32, Op::Allocate);
-        assert_eq!(apply_item(&mut [0; RANGE_WORDS], whole), Ok(()));
+        assert_eq!(apply_item(&mut [0; RANGE_WORDS][..], whole), Ok(()));
     }
 
     #[test]

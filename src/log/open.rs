@@ -150,6 +150,15 @@ impl CreateOptions {
         self
     }
 
+    /// Lets committed blocks be freed without a transaction: see
+    /// [`Builder::allow_plain_frees`](crate::Builder::allow_plain_frees), which says what that risks. To be
+    /// set at each opening.
+    #[must_use]
+    pub fn allow_plain_frees(mut self) -> Self {
+        self.tuning.plain_frees = true;
+        self
+    }
+
     /// Destroy what the disk holds: without this, only a disk is taken on which everything that the log
     /// will write over is zero.
     #[must_use]
@@ -276,6 +285,15 @@ impl OpenOptions {
         self.tuning.placements[class.index()] = Some(placement);
         self
     }
+
+    /// Lets committed blocks be freed without a transaction: see
+    /// [`Builder::allow_plain_frees`](crate::Builder::allow_plain_frees), which says what that risks. To be
+    /// set at each opening.
+    #[must_use]
+    pub fn allow_plain_frees(mut self) -> Self {
+        self.tuning.plain_frees = true;
+        self
+    }
 }
 
 /// A log and its allocator.
@@ -284,8 +302,10 @@ impl OpenOptions {
 pub struct Opened {
     /// Where transactions are committed to.
     pub log: SpaceMapLog,
-    /// The free space as of the last transaction. What is allocated or freed here without a transaction
-    /// is not in the log: freeing it in one later is a [`CommitError::Conflict`].
+    /// The free space as of the last transaction. What is allocated here without a transaction is not in
+    /// the log: it can be freed without one, and freeing it in one is a [`CommitError::Conflict`]. What is
+    /// committed can be freed by transactions only
+    /// ([`FreeError::Committed`](crate::FreeError::Committed)).
     pub allocator: Allocator,
     /// What was found.
     pub report: Report,
@@ -489,7 +509,7 @@ impl SpaceMapLog {
         let known = known.unwrap_or(Known { until: writer.head.lsn, ..Known::default() });
         let started = Instant::now();
         let shared = writer.shared.clone();
-        let allocator = allocator(&shared.state().mirror, superblock.block_shift, options)?;
+        let allocator = allocator(&shared.state().mirror, superblock.block_shift, options, true)?;
         report.build_time = started.elapsed();
         let inner = Inner {
             queue: Group::with_room(options.queue),
@@ -529,7 +549,7 @@ impl SpaceMapLog {
         let undone = mirror.apply(&records, |_| ());
         debug_assert_eq!(undone, Ok(()), "made from the difference");
         let started = Instant::now();
-        let allocator = allocator(&mirror, superblock.block_shift, options)?;
+        let allocator = allocator(&mirror, superblock.block_shift, options, false)?;
         report.build_time = started.elapsed();
         Ok((allocator, report))
     }
@@ -640,8 +660,9 @@ fn allocator(
     mirror: &Mirror,
     block_shift: u8,
     options: &OpenOptions,
+    keeps: bool,
 ) -> Result<Allocator, LogError> {
     let builder =
         Allocator::builder(mirror.blocks()).block_size(1 << block_shift).tuned(options.tuning);
-    Ok(builder.build_from_bitmap(mirror.words())?)
+    Ok(builder.build_beside(mirror.ledger(), keeps)?)
 }

@@ -24,7 +24,7 @@ pub struct Integrity {
     pub unrecorded: Vec<Extent>,
     /// Free in the index although allocated by a committed transaction: of
     /// [`Allocator::free`](crate::Allocator::free) where [`Transaction::free`](crate::Transaction::free)
-    /// was due. Every transaction that gets them is refused, until
+    /// was due, which [`allow_plain_frees`](crate::rocks::OpenOptions::allow_plain_frees) lets happen. Every transaction that gets them is refused, until
     /// [`Allocator::mark_allocated`](crate::Allocator::mark_allocated) or [`Opened::repair`] makes it
     /// right.
     pub untracked: Vec<Extent>,
@@ -55,7 +55,7 @@ impl<M: Mode> Opened<M> {
         let durable = scan(&self.freelist.inner.db, &self.freelist.inner.family)?.words;
         let index = self.allocator.to_bitmap()?;
         let mut found = Integrity {
-            discrepancies: check(&committed, self.allocator.blocks(), used),
+            discrepancies: check(committed.iter().copied(), self.allocator.blocks(), used),
             ..Integrity::default()
         };
         for (at, ((&committed, &durable), &index)) in

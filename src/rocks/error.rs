@@ -314,7 +314,9 @@ impl From<MarkError> for StageError {
 impl From<FreeError> for StageError {
     fn from(error: FreeError) -> Self {
         match error {
-            FreeError::DoubleFree { block } => Self::Conflict { block },
+            FreeError::DoubleFree { block } | FreeError::Committed { block } => {
+                Self::Conflict { block }
+            }
             FreeError::Torn { released } => Self::Conflict { block: released.start },
             FreeError::Range(error) => Self::Range(error),
         }

@@ -70,7 +70,7 @@
 //! # What cannot happen unseen
 //!
 //! Setting what is set or clearing what is clear comes from a mistake above: a block freed by two
-//! transactions, or allocated or freed without one. The allocator that comes from here keeps the
+//! transactions, or allocated or freed without one (freeing so what is committed is refused). The allocator that comes from here keeps the
 //! committed state in memory (a [ledger](crate::Builder::build_with_ledger), 32 MiB per TiB of
 //! 4 KiB blocks), every transaction is compared with it when it is frozen, and one that contradicts
 //! it is refused ([`StageError::Conflict`]) before anything is in a batch. What is written into the

@@ -71,6 +71,15 @@ impl CreateOptions {
         self
     }
 
+    /// Lets committed blocks be freed without a transaction: see
+    /// [`Builder::allow_plain_frees`](crate::Builder::allow_plain_frees), which says what that risks. To be
+    /// set at each opening.
+    #[must_use]
+    pub fn allow_plain_frees(mut self) -> Self {
+        self.tuning.plain_frees = true;
+        self
+    }
+
     /// Destroy what the column family holds, whatever it is. What a creation left that was cut short
     /// needs no such permission.
     #[must_use]
@@ -123,6 +132,15 @@ impl OpenOptions {
     #[must_use]
     pub fn placement(mut self, class: Class, placement: Placement) -> Self {
         self.tuning.placements[class.index()] = Some(placement);
+        self
+    }
+
+    /// Lets committed blocks be freed without a transaction: see
+    /// [`Builder::allow_plain_frees`](crate::Builder::allow_plain_frees), which says what that risks. To be
+    /// set at each opening.
+    #[must_use]
+    pub fn allow_plain_frees(mut self) -> Self {
+        self.tuning.plain_frees = true;
         self
     }
 }

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use freemap::rocks::{CreateOptions, Integrity, OpenOptions, RocksError, StageError};
-use freemap::{ConfigError, Extent, RocksFreelist, Transaction};
+use freemap::{ConfigError, Extent, FreeError, RocksFreelist, Transaction};
 use rocksdb::{DB, MergeOperands, Options, WriteBatch};
 
 use super::{
@@ -89,7 +89,7 @@ fn a_dropped_transaction_leaves_no_trace() {
 #[test]
 fn changes_without_a_transaction_are_found_and_refused() {
     let place = Place::new();
-    let opened = place.create(1000, &small_chunks());
+    let opened = place.create(1000, &small_chunks().allow_plain_frees());
     allocate(&opened, &[Extent::new(0, 100)]);
 
     let stray = Extent::new(500, 3);
@@ -111,6 +111,18 @@ fn changes_without_a_transaction_are_found_and_refused() {
     let found = opened.check([Extent::new(0, 100)]).unwrap();
     opened.repair(&found).unwrap();
     assert!(opened.check([Extent::new(0, 100)]).unwrap().is_clean());
+}
+
+#[test]
+fn committed_blocks_are_freed_by_transactions_only() {
+    let place = Place::new();
+    let opened = place.create(1000, &small_chunks());
+    allocate(&opened, &[Extent::new(0, 100)]);
+    let refused = Err(FreeError::Committed { block: 70 });
+    assert_eq!(opened.allocator.free(Extent::new(70, 5)), refused);
+    free(&opened, &[Extent::new(70, 5)]);
+    let found = opened.check([Extent::new(0, 70), Extent::new(75, 25)]).unwrap();
+    assert!(found.is_clean(), "{found:?}");
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
 fn what_is_allocated_in_the_database_is_not_cut_off() {
     for (block, chunk) in [(510, 7u64), (900, 14)] {
         let place = Place::new();
-        let opened = place.create(1000, &small_chunks());
+        let opened = place.create(1000, &small_chunks().allow_plain_frees());
         allocate(&opened, &[Extent::new(block, 1)]);
         opened.allocator.free(Extent::new(block, 1)).unwrap();
         let failed = opened.freelist.shrink(opened.allocator.shrink(500).unwrap()).unwrap_err();

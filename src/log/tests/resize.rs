@@ -133,7 +133,8 @@ fn a_device_grows_in_any_number_of_steps() {
 #[test]
 fn what_cannot_be_is_refused_and_changes_nothing() {
     let disk = Arc::new(SimDisk::default());
-    let opened = create(&disk, 3 * RANGE_BLOCKS);
+    let options = small().allow_plain_frees();
+    let opened = SpaceMapLog::create(disk.clone(), 3 * RANGE_BLOCKS, &options).expect("empty");
     commit(&opened, &[], &[Extent::new(RANGE_BLOCKS, 100), Extent::new(2 * RANGE_BLOCKS, 3)]);
     let before = disk.bytes();
     let other = Allocator::new(3 * RANGE_BLOCKS).expect("memory");
