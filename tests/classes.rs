@@ -368,3 +368,27 @@ fn classes_and_streams_follow_a_changing_length() {
     assert!(get(&allocator, user(0), Request::new(500).scattered()).is_ok());
     clean(&allocator);
 }
+
+#[test]
+fn a_request_that_fails_leaves_the_reserve_as_it_was() {
+    let metadata = Placement::new().reserve(8);
+    let allocator = Allocator::builder(512).placement(Class::METADATA, metadata).build().unwrap();
+    while allocator.allocate(1).is_ok() {}
+    // More than once: of what is taken and put back, nothing stays away.
+    for _ in 0..3 {
+        let aligned = get(&allocator, Class::METADATA, Request::new(8).align(511));
+        assert!(aligned.is_err(), "{aligned:?}");
+    }
+    let request = Request::new(8).scattered();
+    assert!(get(&allocator, Class::METADATA, request).is_ok(), "the reserve is as it was");
+}
+
+#[test]
+fn a_stream_that_fails_gives_back_what_it_had() {
+    let allocator = Allocator::new(512).unwrap();
+    allocator.mark_allocated(Extent::new(100, 400)).unwrap();
+    let mut stream = allocator.stream(Class::BULK);
+    assert!(stream.allocate_with(&Request::new(200).scattered().near(0)).is_err());
+    assert_eq!(allocator.free_blocks(), 112);
+    assert!(allocator.allocate_with(&Request::new(112).scattered()).is_ok());
+}

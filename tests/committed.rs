@@ -61,7 +61,12 @@ impl Device {
                 let span = self.position - 1..self.position;
                 log.absorb(transaction.freeze(), span).unwrap();
             }
-            Some(log) => log.stable(transaction.commit(log).unwrap()),
+            Some(log) => {
+                let lsn = transaction.commit(log).unwrap();
+                if log.authority() == Authority::Engine {
+                    log.stable(lsn).unwrap();
+                }
+            }
         }
     }
 

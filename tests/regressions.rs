@@ -178,3 +178,26 @@ fn a_best_fit_is_not_misled_by_what_leaves_had_once() {
     assert_eq!(fitting(4), Extent::new(6 * 512 - 4, 4));
     assert_eq!(fitting(8), Extent::new(3 * 512 - 8, 8));
 }
+
+/// No fault, but a step that nothing would have missed: a request whose length cannot be made up of its
+/// extents must not be remembered as one for which there is no run.
+#[test]
+fn a_request_that_cannot_be_made_up_says_nothing_about_its_shortest_run() {
+    // Runs of four, and nothing longer.
+    let allocator = Allocator::from_bitmap(512, &[0xF0F0_F0F0_F0F0_F0F0; 8]).unwrap();
+    let mut handle = allocator.handle();
+    let request = Request::new(10).scattered().min_extent(4).max_extent(5);
+    assert!(handle.allocate_with(&request).is_err());
+    assert!(handle.allocate(4).is_ok());
+}
+
+/// Likewise: of several extents of one word that a batch frees, each is looked at for the run that it
+/// completes.
+#[test]
+fn many_frees_of_one_word_are_all_looked_at() {
+    let allocator = only(512, &[Extent::new(4, 1), Extent::new(6, 1)]);
+    let mut handle = allocator.handle();
+    assert!(handle.allocate(3).is_err());
+    handle.free_many(&mut [Extent::new(1, 1), Extent::new(5, 1)]).unwrap();
+    assert_eq!(handle.allocate(3), Ok(Extent::new(4, 3)));
+}

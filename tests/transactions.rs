@@ -1,5 +1,6 @@
 //! Transactions, guards and the quarantine through the public face.
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -332,4 +333,82 @@ fn nobody_gets_the_blocks_of_a_transaction_in_doubt() {
     assert_eq!(allocator.free_blocks(), 70);
     assert_eq!(allocator.is_allocated(old), Ok(true));
     assert_eq!(allocator.is_allocated(new), Ok(true));
+}
+
+/// A store that does what the list says, call by call.
+struct Says(RefCell<Vec<Say>>);
+
+#[derive(Clone, Copy, Debug)]
+enum Say {
+    No,
+    Panic,
+}
+
+impl Says {
+    fn once(say: Say) -> Self {
+        Self(RefCell::new(vec![say]))
+    }
+}
+
+impl Store for Says {
+    type Error = std::fmt::Error;
+
+    fn commit(&self, _: &Delta) -> Result<Lsn, std::fmt::Error> {
+        match self.0.borrow_mut().pop().expect("asked once") {
+            Say::No => Err(std::fmt::Error),
+            Say::Panic => std::panic::resume_unwind(Box::new("the disk is on fire")),
+        }
+    }
+}
+
+fn with_ledger(words: Vec<u64>) -> Allocator {
+    Allocator::builder(64 * words.len() as u64).build_with_ledger(words).expect("a small one")
+}
+
+#[test]
+fn a_ledger_grows_with_its_device() {
+    let allocator = with_ledger(vec![0]);
+    allocator.grow(10_000).expect("memory");
+    let mut transaction = allocator.begin();
+    transaction.allocate(9_000).expect("room");
+    let frozen = transaction.freeze();
+    assert_eq!(frozen.delta().conflict(), None);
+    frozen.committed();
+}
+
+#[test]
+fn a_panic_in_a_commit_lets_nothing_out() {
+    let allocator = Allocator::new(64).expect("a small one");
+    let store = Says::once(Say::Panic);
+    let mut transaction = allocator.begin();
+    transaction.allocate(10).expect("room");
+    let commit = AssertUnwindSafe(|| drop(transaction.commit(&store)));
+    assert!(catch_unwind(commit).is_err());
+    assert_eq!(allocator.free_blocks(), 54);
+}
+
+#[test]
+fn what_a_panicking_commit_would_have_freed_can_be_freed_again() {
+    let allocator = with_ledger(vec![0b1111]);
+    let store = Says::once(Say::Panic);
+    let mut transaction = allocator.begin();
+    transaction.free(Extent::new(0, 2)).expect("committed");
+    let commit = AssertUnwindSafe(|| drop(transaction.commit(&store)));
+    assert!(catch_unwind(commit).is_err());
+    let mut transaction = allocator.begin();
+    transaction.free(Extent::new(0, 2)).expect("still allocated");
+    assert_eq!(transaction.freeze().delta().conflict(), None);
+}
+
+#[test]
+fn a_commit_that_failed_can_be_repeated_with_a_ledger() {
+    let allocator = with_ledger(vec![0b1111]);
+    let store = Says::once(Say::No);
+    let mut transaction = allocator.begin();
+    transaction.free(Extent::new(0, 2)).expect("committed");
+    transaction.allocate(3).expect("room");
+    let transaction = transaction.commit(&store).expect_err("it says no").transaction;
+    let frozen = transaction.freeze();
+    assert_eq!(frozen.delta().conflict(), None);
+    frozen.committed();
 }
