@@ -154,8 +154,10 @@ mutants! {
     FlushIsForgotten,
     /// Those who wait for room are not told that the queue was taken.
     RoomIsNotTold,
-    /// A leader is not asked to go on by those who wait for room.
-    RoomIsNotAsked,
+    /// Those who wait for room behind a leader are not told that he has finished.
+    RoomIsNotPassedOn,
+    /// Those who wait for room are not told that an item was withdrawn.
+    WithdrawnIsNotTold,
     /// A flusher counts as one while it wakes others.
     WakesAsFlusher,
     /// A closed flusher ends although something is queued behind a leader.

@@ -109,6 +109,10 @@ scenarios! {
     g6 (Some(4)) "a flusher with two committers";
     g7 (None) "a flusher is closed beside a committer and leaves nothing";
     g8 (Some(4)) "the same, after a flush";
+    g9 (None) "who waits for room behind a committer gets it";
+    g10 (Some(4)) "who waits for room behind a flusher gets it";
+    g11 (Some(4)) "who waits for room gets that of a withdrawn item";
+    g12 (Some(4)) "a waker commits on the thread of a flusher";
     l1 (None) "two transactions free a block: one of them may";
     l2 (None) "a transaction that is given up lets its block go, another enters it";
     a1 (None) "a late free into a leaf that is closed, and a claim after that";

@@ -244,9 +244,6 @@ impl<T, R: 'static> Group<T, R> {
         let mut state = lock(&self.state);
         while !state.has_room(self.room, bytes) {
             if state.leading || state.flushers > 0 {
-                // What he works on was taken before. Perhaps nobody waits for what is queued, and he
-                // would leave it [mutant: RoomIsNotAsked].
-                state.again |= !mutated(Mutant::RoomIsNotAsked);
                 state.wanting += 1;
                 state = wait(&self.taken, state);
                 state.wanting -= 1;
@@ -278,7 +275,10 @@ impl<T, R: 'static> Group<T, R> {
         let Some(index) = state.queue.iter().position(is_it) else { return false };
         let Queued { item, bytes, .. } = state.queue.remove(index);
         state.bytes -= bytes;
-        self.tell_room(&state);
+        // A flusher has perhaps nothing else to take [mutant: WithdrawnIsNotTold].
+        if !mutated(Mutant::WithdrawnIsNotTold) {
+            self.tell_room(&state);
+        }
         drop(state);
         drop(item);
         true
@@ -435,7 +435,7 @@ impl<T, R: 'static> Group<T, R> {
         }
         let queue = std::mem::take(&mut state.queue);
         state.bytes = 0;
-        // [mutant: RoomIsNotTold]
+        // A flusher passes nothing on [mutant: RoomIsNotTold].
         if !mutated(Mutant::RoomIsNotTold) {
             self.tell_room(&state);
         }
@@ -512,8 +512,8 @@ impl<T, R: 'static> Group<T, R> {
         if state.leading || mutated(Mutant::LeadIsDropped) {
             return;
         }
-        if state.flushers == 0 {
-            // Nobody else may be there to take the queue.
+        // Nobody else may be there to take the queue [mutant: RoomIsNotPassedOn].
+        if state.flushers == 0 && !mutated(Mutant::RoomIsNotPassedOn) {
             self.tell_room(state);
         }
         if state.flushers > 0 && state.stopping > 0 && !mutated(Mutant::StopIsKept) {

@@ -1,5 +1,6 @@
 //! Tests that need to see inside the log: the simulated disk and what it does to it.
 
+mod beside;
 mod blank;
 mod crash;
 mod damage;
@@ -7,6 +8,7 @@ mod errors;
 mod full;
 mod hostile;
 mod modes;
+mod order;
 mod regressions;
 mod resize;
 mod sim;

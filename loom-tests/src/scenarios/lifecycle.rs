@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use freemap::epoch::Pin;
-use freemap::group::{Group, Ticket};
+use freemap::group::{Group, Room, Ticket};
 use freemap::quarantine::Quarantine;
 use freemap::{Extent, Extents};
 use loom::cell::Cell;
@@ -262,6 +262,17 @@ impl Shop {
         Arc::new(Self { group: Group::new(), stop, done })
     }
 
+    /// Whose queue has room for one who does not wait.
+    fn narrow() -> Arc<Self> {
+        let (stop, done) = (AtomicBool::new(false), Cell::new([0; 3]));
+        let group = Group::with_room(Room { items: 1, bytes: 1 });
+        Arc::new(Self { group, stop, done })
+    }
+
+    fn submit_waiting(&self, item: usize) -> Ticket<usize> {
+        self.group.submit_waiting(item, 1, |items| self.work(items))
+    }
+
     fn work(&self, items: Vec<usize>) -> Vec<usize> {
         let mut done = self.done.get();
         items.iter().for_each(|&item| done[item] += 1);
@@ -431,4 +442,66 @@ pub fn g8() {
     join(other);
     shop.is_done(1, &ticket);
     shop.settle(2);
+}
+
+pub fn g9() {
+    let shop = Shop::narrow();
+    let other = spawn(&shop, |shop| shop.commit(0));
+    let beside = shop.group.submit(1, 1);
+    let last = shop.submit_waiting(2);
+    shop.flush();
+    join(other);
+    shop.is_done(1, &beside);
+    shop.is_done(2, &last);
+    shop.settle(3);
+}
+
+pub fn g10() {
+    let shop = Shop::narrow();
+    let flusher = spawn(&shop, Shop::serve);
+    let first = shop.group.submit(0, 1);
+    let last = shop.submit_waiting(1);
+    shop.group.stop(&shop.stop);
+    join(flusher);
+    shop.is_done(0, &first);
+    shop.flush();
+    shop.is_done(1, &last);
+    shop.settle(2);
+}
+
+pub fn g11() {
+    let shop = Shop::narrow();
+    let flusher = spawn(&shop, Shop::serve);
+    let first = shop.group.submit(0, 1);
+    let other = spawn(&shop, |shop| drop(shop.submit_waiting(2)));
+    let withdrawn = shop.group.withdraw(&first);
+    join(other);
+    shop.group.stop(&shop.stop);
+    join(flusher);
+    shop.flush();
+    let done = [u8::from(!withdrawn), 0, 1];
+    assert_eq!(shop.done.get(), done, "withdrawn and done, or neither");
+}
+
+/// Commits on the thread that wakes it.
+struct Commits(Arc<Shop>);
+
+impl Wake for Commits {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.commit(1);
+    }
+}
+
+pub fn g12() {
+    let shop = Shop::new();
+    let ticket = shop.group.submit(0, 1);
+    let waker = Waker::from(std::sync::Arc::new(Commits(shop.clone())));
+    assert!(shop.poll(&ticket, &waker).is_pending());
+    drop(waker);
+    let flusher = spawn(&shop, Shop::serve);
+    shop.commit(2);
+    shop.group.stop(&shop.stop);
+    join(flusher);
+    shop.is_done(0, &ticket);
+    shop.settle(3);
 }
