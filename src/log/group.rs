@@ -39,7 +39,9 @@ pub struct Group<T, R> {
 /// How much may be queued by those who do not wait for their results.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
+    /// Items, one at least.
     pub items: usize,
+    /// Bytes of them all, as those say who queue them.
     pub bytes: u64,
 }
 
@@ -52,7 +54,9 @@ impl Default for Room {
 /// What is queued already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full {
+    /// Items.
     pub items: usize,
+    /// Bytes of them all.
     pub bytes: u64,
 }
 
