@@ -30,6 +30,7 @@ use crate::request::{Effort, Request};
 use crate::reservation::Reservation;
 use crate::reserves::Reserves;
 use crate::resize::{self, Shrink};
+use crate::segmented::reserved;
 use crate::shard::Shards;
 use crate::shard_counts::ShardCounts;
 use crate::stats::{ShardStats, Stats};
@@ -173,18 +174,24 @@ impl Builder {
     }
 
     /// An allocator with all blocks allocated, for those who go on with
-    /// [`mark_free`](Allocator::mark_free). O(blocks): the bitmap is written once.
+    /// [`mark_free`](Allocator::mark_free). O(shards): takes no memory for blocks before they become free.
     ///
     /// # Errors
     /// See [`ConfigError`].
     pub fn build_allocated(self) -> Result<Allocator, ConfigError> {
-        let core = self.core_from_words(|_| <Native as Geometry>::Word::ZERO)?;
-        Ok(Allocator { core: Arc::new(core) })
+        let core = self.core_of(|blocks, shards| {
+            let index = Bitmap::none_free(blocks, shards.height())?;
+            let count = shards.count(index.leaf_count());
+            let mut counts = reserved(count)?;
+            counts.resize(count, 0);
+            Ok((index, counts))
+        });
+        Ok(Allocator { core: Arc::new(core?) })
     }
 
     /// An allocator whose state is `allocated`: bit i % 64 of word i / 64 is block i, 1 = allocated.
     /// Bits beyond the last block are ignored. O(blocks), on all threads of the rayon pool that the
-    /// caller is in.
+    /// caller is in. Where nothing is free no memory is written.
     ///
     /// # Errors
     /// See [`ConfigError`].
@@ -260,6 +267,16 @@ impl Builder {
         self,
         free: impl Fn(usize) -> <Native as Geometry>::Word + Sync,
     ) -> Result<Core, ConfigError> {
+        self.core_of(|blocks, shards| {
+            Bitmap::counted_from_words(blocks, shards.height(), shards.shard_leaves(), free)
+        })
+    }
+
+    /// A core around what `index` makes: the index, and the number of free blocks of each shard.
+    fn core_of(
+        self,
+        index: impl FnOnce(u64, &Shards) -> Result<(Bitmap<Native>, Vec<u64>), OutOfMemory>,
+    ) -> Result<Core, ConfigError> {
         let zones = self.validate()?;
         let Self { blocks, block_size, tuning } = self;
         let Tuning { shards, placements, .. } = tuning;
@@ -267,10 +284,8 @@ impl Builder {
         let wanted = shards.unwrap_or(threads * SHARDS_PER_THREAD);
         let shards = Shards::new::<Native>(blocks, wanted);
         let memory = |OutOfMemory { bytes }| ConfigError::OutOfMemory { bytes: bytes as u64 };
-        let (height, shard_leaves) = (shards.height(), shards.shard_leaves());
-        let (bitmap, at_start) =
-            Bitmap::counted_from_words(blocks, height, shard_leaves, free).map_err(memory)?;
-        let shard_order = (shard_leaves as u64 * LEAF_BLOCKS).ilog2();
+        let (bitmap, at_start) = index(blocks, &shards).map_err(memory)?;
+        let shard_order = (shards.shard_leaves() as u64 * LEAF_BLOCKS).ilog2();
         let shard_counts = ShardCounts::new(shard_order, at_start).map_err(memory)?;
         let aside = Aside::new(blocks).map_err(memory)?;
         let surveyed = SurveyRecords::new(shards.count(bitmap.leaf_count())).map_err(memory)?;
@@ -554,7 +569,9 @@ impl Allocator {
             let unowned = self.core.bitmap.look(word) | self.core.unowned_in_word(word);
             let block = word as u64 * u64::from(<Native as Geometry>::WORD_BLOCKS);
             let taken = (!unowned & on_device).to_u64();
-            allocated[(block / 64) as usize] |= taken << (block % 64);
+            if taken != 0 {
+                allocated[(block / 64) as usize] |= taken << (block % 64);
+            }
         }
         Ok(allocated)
     }

@@ -16,7 +16,7 @@
 use std::ops::Range;
 
 use crate::bitmap::{Bitmap, ReleaseError};
-use crate::geometry::{Geometry, Sparse};
+use crate::geometry::Geometry;
 use crate::mutant::{Mutant, mutated};
 use crate::segmented::{OutOfMemory, Segmented};
 use crate::sync::{AtomicWord, Site};
@@ -40,9 +40,9 @@ pub struct Aside<G: Geometry> {
     /// Number of ranges that are closed, and of others who want everybody to look closer.
     ranges: AtomicWord<u64>,
     /// One bit per leaf: closed.
-    closed: Segmented<AtomicWord<u64>>,
+    closed: Segmented<Vec<AtomicWord<u64>>>,
     /// A set bit is a block that is set aside.
-    held: Bitmap<Sparse<G>>,
+    held: Bitmap<G>,
 }
 
 /// Some of these leaves are closed already.
@@ -58,7 +58,7 @@ impl<G: Geometry> Aside<G> {
         Ok(Self {
             ranges: AtomicWord::new(0),
             closed: Segmented::new(AtomicWord::zeros(marks_of::<G>(blocks))?),
-            held: Bitmap::none_free(blocks)?,
+            held: Bitmap::none_free(blocks, 1)?,
         })
     }
 

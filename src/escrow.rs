@@ -11,7 +11,7 @@
 //! first. So whoever has a token finds a block, however many others search beside him.
 
 use crate::bitmap::{Bitmap, Search};
-use crate::geometry::{Geometry, Sparse};
+use crate::geometry::Geometry;
 use crate::mutant::{Mutant, mutated};
 use crate::segmented::OutOfMemory;
 use crate::sync::{AtomicWord, Counter, Site};
@@ -20,7 +20,7 @@ use crate::sync::{AtomicWord, Counter, Site};
 #[derive(Debug)]
 pub struct Escrow<G: Geometry> {
     /// A set bit is a block in escrow.
-    blocks: Bitmap<Sparse<G>>,
+    blocks: Bitmap<G>,
     /// Tokens that no promise holds.
     spare: AtomicWord<u64>,
     /// Blocks put in minus blocks taken out, wrapping: a statistic.
@@ -31,7 +31,7 @@ impl<G: Geometry> Escrow<G> {
     /// For a device of `blocks` blocks, with nothing in it. Takes no memory before something is.
     pub fn new(blocks: u64) -> Result<Self, OutOfMemory> {
         let (spare, held) = (AtomicWord::new(0), Counter::new(0));
-        Ok(Self { blocks: Bitmap::none_free(blocks)?, spare, held })
+        Ok(Self { blocks: Bitmap::none_free(blocks, 1)?, spare, held })
     }
 
     /// Makes it as long as a device of `blocks` blocks needs. For one caller at a time.

@@ -1,20 +1,19 @@
 //! The sizes of the index as a type, so that the model checker runs the same code on tiny words.
 
 use std::fmt::Debug;
-use std::marker::PhantomData;
 
-use crate::sync::{AtomicWord, Zeroable};
+use crate::sync::AtomicWord;
 use crate::word::{OrderSet, Word};
 
 /// Room for one element per order, and one more, in all geometries.
 pub const MOST_ORDERS: usize = 16;
 
 /// A fixed array of atomic words.
-pub trait WordArray<W: Word>: Zeroable + Send + Sync + Debug + 'static {
+pub trait WordArray<W: Word>: Send + Sync + Debug + 'static {
     /// Number of words.
     const LEN: usize;
-    /// An array whose word `i` holds `value(i)`.
-    fn from_fn(value: impl FnMut(usize) -> W) -> Self;
+    /// The first words of `words`, if there are as many.
+    fn first_of(words: &[AtomicWord<W>]) -> Option<&Self>;
     /// The words.
     fn words(&self) -> &[AtomicWord<W>];
 }
@@ -23,8 +22,8 @@ impl<W: Word, const N: usize> WordArray<W> for [AtomicWord<W>; N] {
     const LEN: usize = N;
 
     #[inline(always)]
-    fn from_fn(mut value: impl FnMut(usize) -> W) -> Self {
-        std::array::from_fn(|index| AtomicWord::new(value(index)))
+    fn first_of(words: &[AtomicWord<W>]) -> Option<&Self> {
+        words.first_chunk()
     }
 
     #[inline(always)]
@@ -37,14 +36,11 @@ impl<W: Word, const N: usize> WordArray<W> for [AtomicWord<W>; N] {
 pub trait Geometry: Send + Sync + Debug + 'static {
     /// The integer that a bitmap or summary word is.
     type Word: Word;
-    /// The words of one leaf.
+    /// The words of one leaf: a cache line.
     type LeafWords: WordArray<Self::Word>;
-    /// The words of one summary node, one per order.
+    /// The words of one summary node: the guard, one per order, and what fills two cache lines, which are
+    /// fetched together.
     type NodeWords: WordArray<Self::Word>;
-    /// What leaves are aligned to.
-    type LeafAlign: Zeroable + Send + Sync + Debug + 'static;
-    /// What nodes are aligned to.
-    type NodeAlign: Zeroable + Send + Sync + Debug + 'static;
     /// Blocks per word: the width of the word, less only in models.
     const WORD_BLOCKS: u32;
     /// Children per summary node, at most the width of the word.
@@ -58,6 +54,8 @@ pub trait Geometry: Send + Sync + Debug + 'static {
 
     /// Words per leaf.
     const LEAF_WORDS: usize = <Self::LeafWords as WordArray<Self::Word>>::LEN;
+    /// Words per summary node.
+    const NODE_WORDS: usize = <Self::NodeWords as WordArray<Self::Word>>::LEN;
     /// Blocks per leaf.
     const LEAF_BLOCKS: usize = Self::WORD_BLOCKS as usize * Self::LEAF_WORDS;
     /// The order of an entirely free word; larger ones span words.
@@ -72,8 +70,8 @@ pub trait Geometry: Send + Sync + Debug + 'static {
         assert!(Self::WORD_BLOCKS <= <Self::Word as Word>::BITS);
         assert!(Self::FANOUT >= 1 && Self::FANOUT <= <Self::Word as Word>::BITS as usize);
         assert!(
-            <Self::NodeWords as WordArray<Self::Word>>::LEN == Self::MAX_ORDER as usize + 1,
-            "a node has one word per order"
+            Self::NODE_WORDS >= Self::MAX_ORDER as usize + 2,
+            "a node has one word per order and the guard"
         );
         assert!(Self::LOW_ORDERS <= Self::MAX_ORDER + 1);
         assert!(Self::MAX_ORDER + 2 <= MOST_ORDERS as u32, "see MOST_ORDERS");
@@ -88,9 +86,7 @@ pub struct Wide;
 impl Geometry for Wide {
     type Word = u64;
     type LeafWords = [AtomicWord<u64>; 8];
-    type NodeWords = [AtomicWord<u64>; 10];
-    type LeafAlign = Align64;
-    type NodeAlign = Align128;
+    type NodeWords = [AtomicWord<u64>; 16];
     const WORD_BLOCKS: u32 = 64;
     const FANOUT: usize = 64;
     const LOW_ORDERS: u32 = 2;
@@ -109,41 +105,9 @@ pub struct Narrow;
 impl Geometry for Narrow {
     type Word = u32;
     type LeafWords = [AtomicWord<u32>; 16];
-    type NodeWords = [AtomicWord<u32>; 10];
-    type LeafAlign = Align64;
-    type NodeAlign = Align128;
+    type NodeWords = [AtomicWord<u32>; 32];
     const WORD_BLOCKS: u32 = 32;
     const FANOUT: usize = 32;
     const LOW_ORDERS: u32 = 2;
     const FULL: u32 = u32::MAX;
 }
-
-/// The sizes of `G` for a bitmap of which hardly anything is ever touched: aligned to words alone. Zeroed
-/// memory comes from the system untouched only if it need not be aligned to more than the system does by
-/// itself; otherwise it is written to.
-#[derive(Debug)]
-pub struct Sparse<G>(PhantomData<G>);
-
-impl<G: Geometry> Geometry for Sparse<G> {
-    type Word = G::Word;
-    type LeafWords = G::LeafWords;
-    type NodeWords = G::NodeWords;
-    type LeafAlign = ();
-    type NodeAlign = ();
-    const WORD_BLOCKS: u32 = G::WORD_BLOCKS;
-    const FANOUT: usize = G::FANOUT;
-    const LOW_ORDERS: u32 = G::LOW_ORDERS;
-    const FULL: G::Word = G::FULL;
-}
-
-/// A cache line.
-#[derive(Debug)]
-#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
-#[repr(align(64))]
-pub struct Align64;
-
-/// Two cache lines, which are fetched together.
-#[derive(Debug)]
-#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
-#[repr(align(128))]
-pub struct Align128;

@@ -1,38 +1,28 @@
 //! Layer 2: a leaf is one cache line of the bitmap, and the only truth about its blocks.
 
 use crate::geometry::{Geometry, WordArray};
-use crate::segmented::OutOfMemory;
+use crate::lines::Lines;
 use crate::sync::{AtomicWord, Site};
 use crate::word::{OrderSet, Word};
 
+/// Leaves without free blocks, in memory that is not touched before one becomes free.
+pub type Leaves<G> = Lines<<G as Geometry>::Word, <G as Geometry>::LeafWords>;
+
 /// 512 blocks in one cache line (in the geometries that ship).
 #[derive(Debug)]
-#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
-#[repr(C)]
-pub struct Leaf<G: Geometry> {
-    align: [G::LeafAlign; 0],
-    words: G::LeafWords,
-}
+pub struct Leaf<'a, G: Geometry>(&'a [AtomicWord<G::Word>]);
 
-impl<G: Geometry> Leaf<G> {
-    /// A leaf whose word `i` is `value(i)`, 1 = free.
-    #[inline]
-    pub fn from_fn(value: impl FnMut(usize) -> G::Word) -> Self {
-        Self { align: [], words: G::LeafWords::from_fn(value) }
-    }
-
-    /// `count` leaves without free blocks; [sparse](crate::geometry::Sparse) ones in memory that is not touched.
-    pub fn none_free(count: usize) -> Result<Vec<Self>, OutOfMemory> {
-        #[cfg(not(loom))]
-        return crate::segmented::zeroed(count);
-        #[cfg(loom)]
-        Ok((0..count).map(|_| Self::from_fn(|_| G::Word::ZERO)).collect())
+impl<'a, G: Geometry> Leaf<'a, G> {
+    /// The leaf that `words`, 1 = free, begin with.
+    #[inline(always)]
+    pub fn new(words: &'a [AtomicWord<G::Word>]) -> Self {
+        Self(words)
     }
 
     /// The words, lowest blocks first.
     #[inline(always)]
-    pub fn words(&self) -> &[AtomicWord<G::Word>] {
-        self.words.words()
+    pub fn words(&self) -> &'a [AtomicWord<G::Word>] {
+        G::LeafWords::first_of(self.0).map_or(&[], |words| words.words())
     }
 
     /// The words for which `holds`: bit i is word i. One pass, without branches.

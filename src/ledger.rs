@@ -22,7 +22,7 @@ use crate::words::spans;
 /// One bit per block, 1 = allocated.
 #[derive(Debug)]
 pub struct Ledger {
-    words: Segmented<AtomicWord<u64>>,
+    words: Segmented<Vec<AtomicWord<u64>>>,
 }
 
 /// Who changes a ledger.

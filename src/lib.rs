@@ -126,7 +126,7 @@ macro_rules! index_modules {
     )*};
 }
 index_modules!(
-    aside, bitmap, epoch, escrow, events, geometry, leaf, ledger, moments, mutant, pending,
+    aside, bitmap, epoch, escrow, events, geometry, leaf, ledger, lines, moments, mutant, pending,
     quarantine, reserve, segmented, summary, sync, watch, word
 );
 

@@ -9,7 +9,7 @@
 //! other.
 
 use crate::bitmap::{Bitmap, ReleaseError};
-use crate::geometry::{Geometry, Sparse};
+use crate::geometry::Geometry;
 use crate::mutant::{Mutant, mutated};
 use crate::segmented::OutOfMemory;
 use crate::sync::{AtomicWord, Counter, Site};
@@ -19,7 +19,7 @@ use crate::word::Word;
 #[derive(Debug)]
 pub struct Pending<G: Geometry> {
     /// A set bit is a block that waits.
-    blocks: Bitmap<Sparse<G>>,
+    blocks: Bitmap<G>,
     /// Blocks that may wait; none if there is no discarder.
     limit: AtomicWord<u64>,
     /// Blocks that wait, and those that are just being put in or taken out.
@@ -30,7 +30,7 @@ impl<G: Geometry> Pending<G> {
     /// For a device of `blocks` blocks, without a discarder. Takes no memory before something waits.
     pub fn new(blocks: u64) -> Result<Self, OutOfMemory> {
         Ok(Self {
-            blocks: Bitmap::none_free(blocks)?,
+            blocks: Bitmap::none_free(blocks, 1)?,
             limit: AtomicWord::new(0),
             waiting: Counter::new(0),
         })

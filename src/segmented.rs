@@ -9,14 +9,37 @@ use crate::sync::Slot;
 /// bits are enough.
 const PARTS: usize = usize::BITS as usize;
 
+/// What a part of an array is.
+pub trait Elements {
+    /// What is seen of an element.
+    type Element: ?Sized;
+    /// How many.
+    fn count(&self) -> usize;
+    /// Element `index`, if there is one.
+    fn element(&self, index: usize) -> Option<&Self::Element>;
+}
+
+impl<T> Elements for Vec<T> {
+    type Element = T;
+
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    #[inline(always)]
+    fn element(&self, index: usize) -> Option<&T> {
+        self.get(index)
+    }
+}
+
 /// An array in parts: what it was made with, and what was added.
 #[derive(Debug)]
-pub struct Segmented<T> {
+pub struct Segmented<P> {
     /// Never changed, and the only part unless the array has grown: a look into it costs what a look
     /// into a slice does.
-    first: Vec<T>,
+    pub(crate) first: P,
     /// Part 0 fills `first` up to a power of two, `base`; part n holds the next `base << (n - 1)`.
-    added: Box<[Slot<Vec<T>>]>,
+    added: Box<[Slot<P>]>,
 }
 
 /// The process could not have this much memory.
@@ -26,9 +49,9 @@ pub struct OutOfMemory {
     pub bytes: usize,
 }
 
-impl<T> Segmented<T> {
+impl<P: Elements> Segmented<P> {
     /// The array of what `first` holds.
-    pub fn new(first: Vec<T>) -> Self {
+    pub fn new(first: P) -> Self {
         Self { first, added: (0..PARTS).map(|_| Slot::default()).collect() }
     }
 
@@ -41,7 +64,7 @@ impl<T> Segmented<T> {
     pub fn room(&self) -> usize {
         let parts = self.added.iter().enumerate();
         let there = parts.filter_map(|(part, slot)| slot.get().map(|_| self.end(part))).max();
-        there.unwrap_or(self.first.len())
+        there.unwrap_or(self.first.count())
     }
 
     /// Makes room for at least `len` elements, in parts as long as what is there; `part` makes those of
@@ -49,7 +72,7 @@ impl<T> Segmented<T> {
     pub fn grow(
         &self,
         len: usize,
-        part: impl Fn(Range<usize>) -> Result<Vec<T>, OutOfMemory>,
+        part: impl Fn(Range<usize>) -> Result<P, OutOfMemory>,
     ) -> Result<(), OutOfMemory> {
         let missing = |&part: &usize| self.start(part) < len && self.added[part].get().is_none();
         let parts = (0..PARTS).filter(missing);
@@ -61,11 +84,11 @@ impl<T> Segmented<T> {
     }
 
     fn base(&self) -> usize {
-        self.first.len().next_power_of_two()
+        self.first.count().next_power_of_two()
     }
 
     fn start(&self, part: usize) -> usize {
-        if part == 0 { self.first.len() } else { self.end(part - 1) }
+        if part == 0 { self.first.count() } else { self.end(part - 1) }
     }
 
     fn end(&self, part: usize) -> usize {
@@ -73,20 +96,20 @@ impl<T> Segmented<T> {
     }
 
     #[cold]
-    fn added(&self, index: usize) -> &T {
+    pub(crate) fn added(&self, index: usize) -> &P::Element {
         let part = (index / self.base()).checked_ilog2().map_or(0, |part| part as usize + 1);
         let elements = self.added[part].get();
-        let there = elements.and_then(|elements| elements.get(index - self.start(part)));
+        let there = elements.and_then(|elements| elements.element(index - self.start(part)));
         there.expect("nobody is told of an index before its part is there")
     }
 }
 
-impl<T> Index<usize> for Segmented<T> {
-    type Output = T;
+impl<P: Elements> Index<usize> for Segmented<P> {
+    type Output = P::Element;
 
     #[inline(always)]
-    fn index(&self, index: usize) -> &T {
-        match self.first.get(index) {
+    fn index(&self, index: usize) -> &P::Element {
+        match self.first.element(index) {
             Some(element) => element,
             None => self.added(index),
         }
@@ -102,7 +125,7 @@ pub fn reserved<T>(len: usize) -> Result<Vec<T>, OutOfMemory> {
 }
 
 /// `len` elements of zero bytes, in memory that is not touched, so that what stays so costs nothing; but it is
-/// if they are aligned to more than the system aligns by itself.
+/// if they are aligned to more than the system aligns by itself, for which there are [`Lines`](crate::lines::Lines).
 #[cfg(not(loom))]
 pub fn zeroed<T: crate::sync::Zeroable>(len: usize) -> Result<Vec<T>, OutOfMemory> {
     T::new_vec_zeroed(len).map_err(|_| OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) })

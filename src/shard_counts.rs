@@ -17,7 +17,7 @@ pub struct ShardCounts {
     /// before somebody counts there.
     rows: Vec<Counter>,
     /// For shards that came when the device grew.
-    common: Segmented<Counter>,
+    common: Segmented<Vec<Counter>>,
 }
 
 impl ShardCounts {

@@ -2,52 +2,51 @@
 //! may have a free run of this order", and for all orders together one guard word, whose bit i says
 //! "somebody is in the middle of clearing a bit of child i".
 
-use crate::geometry::{Geometry, WordArray};
+use crate::geometry::Geometry;
 use crate::mutant::{Mutant, mutated};
-use crate::segmented::{OutOfMemory, Segmented, reserved};
+use crate::lines::Lines;
+use crate::segmented::{Elements, OutOfMemory, Segmented, reserved};
 use crate::sync::{AtomicWord, Site};
 use crate::tops::Tops;
 use crate::word::{OrderSet, Word, each};
 
+/// Nodes that show nothing, in memory that is not touched before one does.
+pub type Nodes<G> = Lines<<G as Geometry>::Word, <G as Geometry>::NodeWords>;
+
 /// One node: 11 words in two cache lines (in the geometries that ship).
 #[derive(Debug)]
-#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
-#[repr(C)]
-pub struct Node<G: Geometry> {
-    align: [G::NodeAlign; 0],
-    guard: AtomicWord<G::Word>,
-    has: G::NodeWords,
+pub struct Node<'a, G: Geometry>(&'a [AtomicWord<G::Word>]);
+
+impl<G: Geometry> Clone for Node<'_, G> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
 }
 
-impl<G: Geometry> Node<G> {
-    /// A node whose word for order k is `has(k)`, guarded by nobody.
-    #[inline]
-    pub fn from_fn(mut has: impl FnMut(u32) -> G::Word) -> Self {
-        Self {
-            align: [],
-            guard: AtomicWord::new(G::Word::ZERO),
-            has: G::NodeWords::from_fn(|order| has(order as u32)),
-        }
-    }
+impl<G: Geometry> Copy for Node<'_, G> {}
 
-    /// `count` nodes that show nothing; [sparse](crate::geometry::Sparse) ones in memory that is not touched.
-    pub fn without_runs(count: usize) -> Result<Vec<Self>, OutOfMemory> {
-        #[cfg(not(loom))]
-        return crate::segmented::zeroed(count);
-        #[cfg(loom)]
-        Ok((0..count).map(|_| Self::from_fn(|_| G::Word::ZERO)).collect())
+/// The word of a node that is the guard; those of the orders follow.
+const GUARD: usize = 0;
+
+impl<'a, G: Geometry> Node<'a, G> {
+    /// Has `words`, those of a node that is not shared yet, show the runs of each order that `has` says.
+    pub fn show(words: &mut [AtomicWord<G::Word>], has: impl Fn(u32) -> G::Word) {
+        for (word, order) in words[GUARD + 1..].iter_mut().zip(0..=G::MAX_ORDER) {
+            *word = AtomicWord::new(has(order));
+        }
     }
 
     /// The children that may have a run of `order`.
     #[inline(always)]
-    pub fn has(&self, order: u32) -> &AtomicWord<G::Word> {
-        &self.has.words()[order as usize]
+    pub fn has(self, order: u32) -> &'a AtomicWord<G::Word> {
+        &self.0[GUARD + 1 + order as usize]
     }
 
     /// The children that somebody is clearing a bit of.
     #[inline(always)]
-    pub fn guard(&self) -> &AtomicWord<G::Word> {
-        &self.guard
+    pub fn guard(self) -> &'a AtomicWord<G::Word> {
+        &self.0[GUARD]
     }
 
     /// Which of `orders` the node does not say that the child of `bit` may have.
@@ -56,7 +55,7 @@ impl<G: Geometry> Node<G> {
     /// release in the leaf is visible [mutant: WeakSetterAfterLeaf], nor before those one level
     /// below [mutant: WeakSetterBetweenLevels].
     #[inline(always)]
-    fn lacks(&self, bit: G::Word, orders: OrderSet) -> OrderSet {
+    fn lacks(self, bit: G::Word, orders: OrderSet) -> OrderSet {
         let lacks = |order| u32::from(self.has(order).load(Site::HasEnsure) & bit == G::Word::ZERO);
         let low = (0..G::LOW_ORDERS).fold(0, |set, order| set | lacks(order) << order);
         let high = orders >> G::LOW_ORDERS << G::LOW_ORDERS;
@@ -66,13 +65,13 @@ impl<G: Geometry> Node<G> {
     /// The children that a searcher for `order` must not pass by: read the order's word first and
     /// the guard second, or a restore in between is missed [mutant: ReadGuardThenHas].
     #[inline(always)]
-    pub fn may_have(&self, order: u32) -> G::Word {
+    pub fn may_have(self, order: u32) -> G::Word {
         if mutated(Mutant::ReadGuardThenHas) {
-            let guard = self.guard.load(Site::GuardLook);
+            let guard = self.guard().load(Site::GuardLook);
             return self.has(order).load(Site::HasLook) | guard;
         }
         let has = self.has(order).load(Site::HasLook);
-        has | self.guard.load(Site::GuardLook)
+        has | self.guard().load(Site::GuardLook)
     }
 }
 
@@ -87,7 +86,7 @@ pub enum Look {
 
 impl Look {
     #[inline(always)]
-    pub fn read<G: Geometry>(self, node: &Node<G>, order: u32) -> G::Word {
+    pub fn read<G: Geometry>(self, node: Node<'_, G>, order: u32) -> G::Word {
         match self {
             Look::Thorough if !mutated(Mutant::SearchIgnoresGuard) => node.may_have(order),
             _ => node.has(order).load(Site::HasLook),
@@ -99,7 +98,7 @@ impl Look {
 #[derive(Debug)]
 pub struct Summary<G: Geometry> {
     /// Level 1, then level 2, and so on.
-    levels: Vec<Segmented<Node<G>>>,
+    levels: Vec<Segmented<Nodes<G>>>,
     tops: Tops,
 }
 
@@ -121,31 +120,51 @@ pub enum Found {
 }
 
 impl<G: Geometry> Summary<G> {
-    /// Builds the upper levels over `level_one` by plain writes, `height` levels in all.
-    pub fn new(level_one: Vec<Node<G>>, height: usize) -> Result<Self, OutOfMemory> {
+    /// Builds the upper levels over `level_one` by plain writes, `height` levels in all. Nodes that show
+    /// nothing, as those do under which no block is `free`, are neither written nor looked at.
+    pub fn new(level_one: Nodes<G>, free: &[u32], height: usize) -> Result<Self, OutOfMemory> {
+        let mut live = reserved(free.len())?;
+        live.extend(free.iter().map(|&free| free > 0));
         let mut levels = vec![level_one];
         while levels.len() < height {
             let below = &levels[levels.len() - 1];
-            let mut level = reserved(below.len().div_ceil(G::FANOUT))?;
-            level.extend(below.chunks(G::FANOUT).map(|children| {
-                Node::from_fn(|order| {
-                    children.iter().enumerate().fold(G::Word::ZERO, |word, (i, child)| {
-                        let live = child.has(order).load(Site::HasLook) != G::Word::ZERO;
-                        if live { word | G::Word::bit(i as u32) } else { word }
+            let mut level = Nodes::<G>::zeroed(live.len().div_ceil(G::FANOUT))?;
+            let nodes = level.words_mut().chunks_mut(G::NODE_WORDS).enumerate();
+            for (index, node) in nodes.filter(|&(index, _)| live[children_of::<G>(index, &live)].contains(&true)) {
+                Node::<G>::show(node, |order| {
+                    let shows = |&child: &usize| {
+                        let has = |child| Node::<G>(child).has(order).load(Site::HasLook);
+                        live[child] && below.element(child).is_some_and(|child| has(child) != G::Word::ZERO)
+                    };
+                    let children = children_of::<G>(index, &live).filter(shows);
+                    children.fold(G::Word::ZERO, |word, child| {
+                        word | G::Word::bit((child % G::FANOUT) as u32)
                     })
-                })
-            }));
+                });
+            }
+            live = live.chunks(G::FANOUT).map(|children| children.contains(&true)).collect();
             levels.push(level);
         }
-        let new = Self::without_runs(levels);
-        for order in 0..=G::MAX_ORDER {
-            new.tops_with(order).for_each(|top| new.tops.add(top, order));
+        let new = Self::of(levels);
+        if live.contains(&true) {
+            for order in 0..=G::MAX_ORDER {
+                new.tops_with(order).for_each(|top| new.tops.add(top, order));
+            }
         }
         Ok(new)
     }
 
-    /// `levels` of nodes that show nothing, and are not looked at.
-    pub fn without_runs(levels: Vec<Vec<Node<G>>>) -> Self {
+    /// `height` levels over `leaf_count` leaves without free blocks. Nothing of it is touched.
+    pub fn without_runs(leaf_count: usize, height: usize) -> Result<Self, OutOfMemory> {
+        let mut count = leaf_count;
+        let levels = (0..height).map(|_| {
+            count = count.div_ceil(G::FANOUT);
+            Nodes::<G>::zeroed(count)
+        });
+        Ok(Self::of(levels.collect::<Result<_, _>>()?))
+    }
+
+    fn of(levels: Vec<Nodes<G>>) -> Self {
         let levels = levels.into_iter().map(Segmented::new).collect();
         Self { levels, tops: Tops::default() }
     }
@@ -155,7 +174,7 @@ impl<G: Geometry> Summary<G> {
         let mut count = leaf_count;
         for level in &self.levels {
             count = count.div_ceil(G::FANOUT);
-            level.grow(count, |range| Node::without_runs(range.len()))?;
+            level.grow(count, |range| Nodes::<G>::zeroed(range.len()))?;
         }
         Ok(())
     }
@@ -168,13 +187,13 @@ impl<G: Geometry> Summary<G> {
 
     /// Node `index` of `level`, counted from 1.
     #[inline(always)]
-    pub fn node(&self, level: usize, index: usize) -> &Node<G> {
-        &self.levels[level - 1][index]
+    pub fn node(&self, level: usize, index: usize) -> Node<'_, G> {
+        Node(&self.levels[level - 1][index])
     }
 
     /// The node of `level` that `child` hangs from, and the child's bit in it.
     #[inline(always)]
-    pub fn parent(&self, level: usize, child: usize) -> (&Node<G>, G::Word) {
+    pub fn parent(&self, level: usize, child: usize) -> (Node<'_, G>, G::Word) {
         (self.node(level, child / G::FANOUT), G::Word::bit((child % G::FANOUT) as u32))
     }
 
@@ -209,7 +228,7 @@ impl<G: Geometry> Summary<G> {
 
     /// The same for who has found the node already: to find it again costs each such free a tenth.
     #[inline]
-    fn set_in(&self, level: usize, index: usize, node: &Node<G>, bit: G::Word, orders: OrderSet) {
+    fn set_in(&self, level: usize, index: usize, node: Node<'_, G>, bit: G::Word, orders: OrderSet) {
         for order in each(orders) {
             let before = node.has(order).fetch_or(bit, Site::HasSet);
             let first = before == G::Word::ZERO || mutated(Mutant::CountTopWithEveryChild);
@@ -310,7 +329,12 @@ impl<G: Geometry> Summary<G> {
 
     /// Bytes that the nodes take.
     pub fn bytes(&self) -> usize {
-        let nodes: usize = self.levels.iter().map(|level| level.room() * size_of::<Node<G>>()).sum();
+        let nodes: usize = self.levels.iter().map(|level| level.room() * size_of::<G::NodeWords>()).sum();
         nodes + self.tops.bytes()
     }
+}
+
+/// The nodes under node `index` of the level above, of those that there are.
+fn children_of<G: Geometry>(index: usize, level: &[bool]) -> std::ops::Range<usize> {
+    index * G::FANOUT..((index + 1) * G::FANOUT).min(level.len())
 }

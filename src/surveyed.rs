@@ -40,7 +40,7 @@ pub struct Found {
 /// surveys that record the same shard at the same moment leave a mixture of both.
 #[derive(Debug)]
 pub struct SurveyRecords {
-    shards: Segmented<Shard>,
+    shards: Segmented<Vec<Shard>>,
     orders: Orders,
     free: Counter,
     moments: Moments,

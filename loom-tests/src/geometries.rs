@@ -13,9 +13,7 @@ macro_rules! tiny {
         impl Geometry for $name {
             type Word = u64;
             type LeafWords = [AtomicWord<u64>; $words];
-            type LeafAlign = ();
-            type NodeAlign = ();
-            type NodeWords = [AtomicWord<u64>; $orders];
+            type NodeWords = [AtomicWord<u64>; $orders + 1];
             const WORD_BLOCKS: u32 = $blocks;
             const FANOUT: usize = $fanout;
             const LOW_ORDERS: u32 = 1;

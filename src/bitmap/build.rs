@@ -1,24 +1,17 @@
-//! Construction, in parallel and by plain writes: one pass over the leaves, then one over what that
-//! has noted of each.
+//! Construction, in parallel and by plain writes: one pass over the leaves, node by node. What stays
+//! allocated is not written: it is memory that nobody has touched yet.
 
 use rayon::prelude::*;
 
 use super::Bitmap;
 use crate::events::Events;
 use crate::geometry::{Geometry, MOST_ORDERS};
-use crate::leaf::Leaf;
+use crate::leaf::Leaves;
 use crate::segmented::{OutOfMemory, Segmented, reserved};
-use crate::summary::{Node, Summary};
+use crate::summary::{Node, Nodes, Summary};
 use crate::sync::AtomicWord;
 use crate::watch::Watch;
-use crate::word::{Word, each};
-
-/// What the summary has to know of a leaf.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Contents {
-    orders: u16,
-    free: u16,
-}
+use crate::word::{OrderSet, Word, each};
 
 impl<G: Geometry> Bitmap<G> {
     /// See [`Bitmap::counted_from_words`].
@@ -28,14 +21,14 @@ impl<G: Geometry> Bitmap<G> {
         height: usize,
         free: impl Fn(usize) -> G::Word + Sync,
     ) -> Result<Self, OutOfMemory> {
-        Self::counted_from_words(blocks, height, 1, free).map(|(index, _)| index)
+        Self::counted_from_words(blocks, height, G::FANOUT, free).map(|(index, _)| index)
     }
 
     /// An index of `blocks` blocks whose word `i` is `free(i)`, 1 = free; bits beyond the device
     /// are ignored. `height` is the number of summary levels, at least 1.
-    /// And how many blocks are free in each `shard_leaves` leaves, at least 1.
+    /// And how many blocks are free in each `shard_leaves` leaves, which are those of whole nodes.
     ///
-    /// Writes the bitmap once; memory beside it is 1/32 of it, and 1/16 more while it is built.
+    /// Writes the bitmap once, where there is a free block; memory beside it is 1/32 of it.
     pub fn counted_from_words(
         blocks: u64,
         height: usize,
@@ -43,60 +36,58 @@ impl<G: Geometry> Bitmap<G> {
         free: impl Fn(usize) -> G::Word + Sync,
     ) -> Result<(Self, Vec<u64>), OutOfMemory> {
         let () = G::CONSISTENT;
+        debug_assert!(shard_leaves > 0 && shard_leaves.is_multiple_of(G::FANOUT));
         let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
         let node_count = leaf_count.div_ceil(G::FANOUT);
-        let mut leaves = reserved::<Leaf<G>>(leaf_count)?;
-        let mut contents = reserved::<Contents>(leaf_count)?;
-        let mut nodes = reserved::<Node<G>>(node_count)?;
-        let leaf = |leaf: usize| {
-            let whole = (leaf + 1) as u64 * G::LEAF_BLOCKS as u64 <= blocks;
-            new_leaf::<G>(|word| {
-                let index = leaf * G::LEAF_WORDS + word;
-                if whole { free(index) } else { free(index) & on_device::<G>(blocks, index) }
+        let mut leaves = Leaves::<G>::zeroed(leaf_count)?;
+        let mut nodes = Nodes::<G>::zeroed(node_count)?;
+        let mut free_under = reserved::<u32>(node_count)?;
+        let node_leaf_words = G::FANOUT * G::LEAF_WORDS;
+        let whole = (blocks / u64::from(G::WORD_BLOCKS)) as usize;
+        let build = |(index, (leaves, node)): (usize, (&mut [_], &mut [_]))| {
+            let first = index * node_leaf_words;
+            if first + node_leaf_words <= whole {
+                return build_node::<G>(leaves, node, |word| free(first + word));
+            }
+            build_node::<G>(leaves, node, |word| {
+                free(first + word) & on_device::<G>(blocks, first + word)
             })
         };
-        let node = |contents: &[Contents]| new_node::<G>(contents);
+        let (leaf_words, node_words) = (leaves.words_mut(), nodes.words_mut());
         if leaf_count <= SMALL {
-            for (leaf, held) in (0..leaf_count).map(leaf) {
-                leaves.push(leaf);
-                contents.push(held);
-            }
-            nodes.extend(contents.chunks(G::FANOUT).map(node));
+            let leaves = leaf_words.chunks_mut(node_leaf_words);
+            let all = leaves.zip(node_words.chunks_mut(G::NODE_WORDS)).enumerate();
+            free_under.extend(all.map(build));
         } else {
-            let all = (0..leaf_count).into_par_iter().with_min_len(512);
-            all.map(leaf).unzip_into_vecs(&mut leaves, &mut contents);
-            contents.par_chunks(G::FANOUT).with_min_len(64).map(node).collect_into_vec(&mut nodes);
+            let leaves = leaf_words.par_chunks_mut(node_leaf_words);
+            let all = leaves.zip(node_words.par_chunks_mut(G::NODE_WORDS)).enumerate();
+            all.with_min_len(8).map(build).collect_into_vec(&mut free_under);
         }
-        debug_assert_eq!(nodes.len(), node_count);
-        let free_in = |leaves: &[Contents]| leaves.iter().map(|leaf| u64::from(leaf.free)).sum::<u64>();
+        debug_assert_eq!(free_under.len(), node_count);
+        let sum = |nodes: &[u32]| nodes.iter().map(|&free| u64::from(free)).sum::<u64>();
         let mut counts = reserved::<u64>(leaf_count.div_ceil(shard_leaves))?;
-        counts.extend(contents.chunks(shard_leaves).map(free_in));
-        let index = Self {
-            leaves: Segmented::new(leaves),
-            summary: Summary::new(nodes, height)?,
-            watch: Watch::default(),
-            events: Events::default(),
-            blocks: AtomicWord::new(blocks),
-            free_at_start: counts.iter().sum(),
-        };
-        Ok((index, counts))
+        counts.extend(free_under.chunks(shard_leaves / G::FANOUT).map(sum));
+        let summary = Summary::new(nodes, &free_under, height)?;
+        Ok((Self::of(blocks, leaves, summary, counts.iter().sum()), counts))
     }
-}
 
-impl<G: Geometry> Bitmap<G> {
-    /// An index of `blocks` blocks, none of them free, over one level of summary. It takes no memory
-    /// before something is released there.
-    pub fn none_free(blocks: u64) -> Result<Self, OutOfMemory> {
+    /// An index of `blocks` blocks, none of them free, under `height` levels of summary. It takes no
+    /// memory before something is released there. O(1).
+    pub fn none_free(blocks: u64, height: usize) -> Result<Self, OutOfMemory> {
         let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
-        let nodes = Node::without_runs(leaf_count.div_ceil(G::FANOUT))?;
-        Ok(Self {
-            leaves: Segmented::new(Leaf::none_free(leaf_count)?),
-            summary: Summary::without_runs(vec![nodes]),
+        let summary = Summary::without_runs(leaf_count, height)?;
+        Ok(Self::of(blocks, Leaves::<G>::zeroed(leaf_count)?, summary, 0))
+    }
+
+    fn of(blocks: u64, leaves: Leaves<G>, summary: Summary<G>, free_at_start: u64) -> Self {
+        Self {
+            leaves: Segmented::new(leaves),
+            summary,
             watch: Watch::default(),
             events: Events::default(),
             blocks: AtomicWord::new(blocks),
-            free_at_start: 0,
-        })
+            free_at_start,
+        }
     }
 }
 
@@ -110,25 +101,54 @@ fn on_device<G: Geometry>(blocks: u64, index: usize) -> G::Word {
     G::Word::span(0, on_device as u32)
 }
 
-/// A leaf whose word `i` is `word(i)`, and what it holds.
+/// Writes the leaves under one node, whose word `i` is `word(i)`, and the node; how many blocks are free.
+/// A leaf without free blocks is not touched, nor is a node over such leaves.
+fn build_node<G: Geometry>(
+    leaves: &mut [AtomicWord<G::Word>],
+    node: &mut [AtomicWord<G::Word>],
+    word: impl Fn(usize) -> G::Word,
+) -> u32 {
+    let (mut has, mut free) = ([G::Word::ZERO; MOST_ORDERS], 0);
+    for (child, leaf) in leaves.chunks_exact_mut(G::LEAF_WORDS).enumerate() {
+        let (orders, of_leaf) = build_leaf::<G>(leaf, |index| word(child * G::LEAF_WORDS + index));
+        free += of_leaf;
+        for order in each(orders) {
+            has[order as usize] |= G::Word::bit(child as u32);
+        }
+    }
+    if free > 0 {
+        Node::<G>::show(node, |order| has[order as usize]);
+    }
+    free
+}
+
+/// Writes a leaf whose word `i` is `word(i)`; the orders that it has, and how many blocks are free.
 #[inline(always)]
-fn new_leaf<G: Geometry>(word: impl Fn(usize) -> G::Word) -> (Leaf<G>, Contents) {
+fn build_leaf<G: Geometry>(
+    leaf: &mut [AtomicWord<G::Word>],
+    word: impl Fn(usize) -> G::Word,
+) -> (OrderSet, u32) {
     // As many words as a leaf can have. Loops of one thing each, that run in vector registers.
     let mut words = [G::Word::ZERO; 32];
     let words = &mut words[..G::LEAF_WORDS];
     for (index, place) in words.iter_mut().enumerate() {
         *place = word(index);
     }
-    let leaf = Leaf::from_fn(|index| words[index]);
+    let any = |words: &[G::Word], starts| {
+        words.iter().fold(G::Word::ZERO, |any, &word| any | word & starts) != G::Word::ZERO
+    };
+    if !any(words, G::Word::MAX) {
+        return (0, 0);
+    }
+    for (place, &word) in leaf.iter_mut().zip(&*words) {
+        *place = AtomicWord::new(word);
+    }
     let free: u32 = words.iter().map(|word| word.count_ones()).sum();
     let full = words
         .iter()
         .enumerate()
         .fold(0u32, |full, (index, &word)| full | u32::from(word == G::FULL) << index);
-    let any = |words: &[G::Word], starts| {
-        words.iter().fold(G::Word::ZERO, |any, &word| any | word & starts) != G::Word::ZERO
-    };
-    let mut orders = full.orders() << G::WORD_ORDER | u32::from(any(words, G::Word::MAX));
+    let mut orders = full.orders() << G::WORD_ORDER | 1;
     for order in 1..=G::WORD_ORDER {
         for word in words.iter_mut() {
             *word &= *word >> (1 << (order - 1));
@@ -138,16 +158,5 @@ fn new_leaf<G: Geometry>(word: impl Fn(usize) -> G::Word) -> (Leaf<G>, Contents)
         }
         orders |= 1 << order;
     }
-    (leaf, Contents { orders: orders as u16, free: free as u16 })
-}
-
-/// The node over leaves that hold `contents`.
-fn new_node<G: Geometry>(contents: &[Contents]) -> Node<G> {
-    let mut has = [G::Word::ZERO; MOST_ORDERS];
-    for (child, leaf) in contents.iter().enumerate() {
-        for order in each(leaf.orders.into()) {
-            has[order as usize] |= G::Word::bit(child as u32);
-        }
-    }
-    Node::from_fn(|order| has[order as usize])
+    (orders, free)
 }

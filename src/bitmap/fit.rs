@@ -39,7 +39,7 @@ impl<G: Geometry> Bitmap<G> {
                 break;
             }
             let place = whole.trailing_zeros();
-            if !self.leaves[first + place as usize].has_order(G::MAX_ORDER, Site::LeafLook) {
+            if !self.leaf(first + place as usize).has_order(G::MAX_ORDER, Site::LeafLook) {
                 whole = whole.without_lowest();
                 stale |= G::Word::bit(place);
                 continue;

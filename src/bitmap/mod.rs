@@ -36,7 +36,7 @@ pub use verify::{Difference, Verification};
 
 use crate::events::{Event, Events};
 use crate::geometry::Geometry;
-use crate::leaf::Leaf;
+use crate::leaf::{Leaf, Leaves};
 use crate::mutant::{Mutant, mutated};
 use crate::segmented::Segmented;
 use crate::summary::Summary;
@@ -47,7 +47,7 @@ use crate::word::Word;
 /// The free-space index of one device.
 #[derive(Debug)]
 pub struct Bitmap<G: Geometry> {
-    leaves: Segmented<Leaf<G>>,
+    leaves: Segmented<Leaves<G>>,
     summary: Summary<G>,
     watch: Watch,
     events: Events,
@@ -117,7 +117,7 @@ impl<G: Geometry> Bitmap<G> {
 
     /// Bytes of the leaves: the bitmap itself.
     pub fn leaf_bytes(&self) -> usize {
-        self.leaves.room() * size_of::<Leaf<G>>()
+        self.leaves.room() * size_of::<G::LeafWords>()
     }
 
     /// Bytes of the search structures beside the leaves.
@@ -153,7 +153,7 @@ impl<G: Geometry> Bitmap<G> {
             self.blocks.store(blocks, Site::Blocks);
         }
         let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
-        self.leaves.grow(leaf_count, |range| Leaf::none_free(range.len()))?;
+        self.leaves.grow(leaf_count, |range| Leaves::<G>::zeroed(range.len()))?;
         self.summary.grow(leaf_count)
     }
 
@@ -175,13 +175,18 @@ impl<G: Geometry> Bitmap<G> {
         cut_off.for_each(|leaf| self.refresh(leaf));
     }
 
-    fn leaves(&self) -> impl Iterator<Item = &Leaf<G>> {
-        (0..self.leaf_count()).map(|leaf| &self.leaves[leaf])
+    fn leaves(&self) -> impl Iterator<Item = Leaf<'_, G>> {
+        (0..self.leaf_count()).map(|leaf| self.leaf(leaf))
+    }
+
+    #[inline(always)]
+    fn leaf(&self, index: usize) -> Leaf<'_, G> {
+        Leaf::new(&self.leaves[index])
     }
 
     #[inline(always)]
     fn word(&self, index: usize) -> &AtomicWord<G::Word> {
-        &self.leaves[index / G::LEAF_WORDS].words()[index % G::LEAF_WORDS]
+        self.leaves.word(index)
     }
 
     /// The words that `start..start + len` meets, in ascending order.

@@ -62,7 +62,7 @@ impl<G: Geometry> Bitmap<G> {
                 return Visit::Done(Ok(()));
             }
             wanted.looks -= 1;
-            let mut words = self.leaves[leaf].words_with(order, Site::LeafLook);
+            let mut words = self.leaf(leaf).words_with(order, Site::LeafLook);
             if words == 0 {
                 return Visit::Stale;
             }

@@ -33,7 +33,7 @@ impl<G: Geometry> Bitmap<G> {
         };
         if left == G::FULL && !mutated(Mutant::NoSiblingLook) {
             let word = word % G::LEAF_WORDS;
-            orders |= self.leaves[leaf].orders_over_words(word, word, Site::Sibling);
+            orders |= self.leaf(leaf).orders_over_words(word, word, Site::Sibling);
         }
         self.publish_orders(leaf, orders, mask.count_ones().ilog2(), left & !mask);
     }
@@ -54,7 +54,7 @@ impl<G: Geometry> Bitmap<G> {
             }
             if orders >> G::WORD_ORDER & 1 == 1 && !mutated(Mutant::NoSiblingLook) {
                 let (first, last) = (first.word % leaf_words, last % leaf_words);
-                orders |= self.leaves[leaf].orders_over_words(first, last, Site::Sibling);
+                orders |= self.leaf(leaf).orders_over_words(first, last, Site::Sibling);
             }
             self.publish_orders(leaf, orders, released.ilog2(), G::Word::ZERO);
         }
@@ -172,7 +172,7 @@ impl<G: Geometry> Bitmap<G> {
         // The orders of a leaf are all up to some, and so those that it lacks are all from some on.
         let mut lacking = [G::Word::ZERO; MOST_ORDERS];
         for place in children.places() {
-            let leaf = &self.leaves[index * G::FANOUT + place as usize];
+            let leaf = self.leaf(index * G::FANOUT + place as usize);
             let from = leaf.orders(Site::LeafLook).trailing_ones();
             lacking[from as usize] |= G::Word::bit(place);
         }
@@ -324,7 +324,7 @@ impl<G: Geometry> Bitmap<G> {
 
     /// Repairs what the summary says of one leaf, as searchers that come by would.
     pub fn refresh(&self, leaf: usize) {
-        let lost = !self.leaves[leaf].orders(Site::LeafLook) & G::ORDERS;
+        let lost = !self.leaf(leaf).orders(Site::LeafLook) & G::ORDERS;
         if lost != 0 {
             self.repair(leaf / G::FANOUT, G::Word::bit((leaf % G::FANOUT) as u32), lost);
         }
@@ -348,7 +348,7 @@ impl<G: Geometry> Bitmap<G> {
     fn live_orders(&self, level: usize, child: usize, orders: OrderSet) -> OrderSet {
         if level == 1 {
             // Without the lowest there is none of the others.
-            let leaf = &self.leaves[child];
+            let leaf = self.leaf(child);
             let none = !leaf.has_order(orders.trailing_zeros(), Site::LeafLook);
             return if none { 0 } else { leaf.orders(Site::LeafLook) & orders };
         }

@@ -164,6 +164,6 @@ impl<G: Geometry> Bitmap<G> {
     /// The words of `leaf` in ascending order, 1 = free, each read when it is asked for.
     #[inline]
     pub fn leaf_words(&self, leaf: usize) -> impl Iterator<Item = G::Word> + '_ {
-        self.leaves[leaf].words().iter().map(|word| word.load(Site::LeafLook))
+        self.leaf(leaf).words().iter().map(|word| word.load(Site::LeafLook))
     }
 }

@@ -155,7 +155,7 @@ impl<G: Geometry> Bitmap<G> {
     /// In how many of its words the leaf of word `word` has an aligned run of `order`.
     #[inline]
     pub fn words_with(&self, word: usize, order: u32) -> u32 {
-        self.leaves[word / G::LEAF_WORDS].words_with(order, Site::LeafLook).count_ones()
+        self.leaf(word / G::LEAF_WORDS).words_with(order, Site::LeafLook).count_ones()
     }
 
     /// Claims the first `len` blocks of an aligned run of `order` (no wider than a word) in word
@@ -194,7 +194,7 @@ impl<G: Geometry> Bitmap<G> {
         let width = u64::from(G::WORD_BLOCKS);
         let word = (from / width) as usize;
         let leaf = word / G::LEAF_WORDS;
-        let mut words = self.leaves[leaf].words_with(order, Site::LeafLook);
+        let mut words = self.leaf(leaf).words_with(order, Site::LeafLook);
         if words == 0 {
             return Visit::Stale;
         }
@@ -277,7 +277,7 @@ impl<G: Geometry> Bitmap<G> {
                 .map(|group| first_block + (group << order))
                 .find(|&start| self.is_free(start, 1 << order));
         }
-        self.leaves[leaf].words().iter().enumerate().find_map(|(i, word)| {
+        self.leaf(leaf).words().iter().enumerate().find_map(|(i, word)| {
             let place = word.load(Site::LeafLook).first_aligned(order)?;
             Some(first_block + (i as u64) * u64::from(G::WORD_BLOCKS) + u64::from(place))
         })
@@ -380,7 +380,7 @@ impl<G: Geometry> Bitmap<G> {
         // A fitting run that has a group of `order` in a leaf begins at most this far before it.
         let reach = search.least - 1;
         self.visit_leaves(order, leaves, Look::Thorough, Pack::First, |leaf| {
-            if !self.leaves[leaf].has_order(order, Site::LeafLook) {
+            if !self.leaf(leaf).has_order(order, Site::LeafLook) {
                 return Visit::Stale;
             }
             let leaf_start = leaf as u64 * leaf_blocks;

@@ -94,7 +94,7 @@ impl<G: Geometry> Bitmap<G> {
 
     fn verify_child(&self, level: usize, child: usize, differences: &mut Vec<Difference>) {
         let (node, bit) = self.summary.parent(level, child);
-        let orders = if level == 1 { self.leaves[child].orders(Site::LeafLook) } else { 0 };
+        let orders = if level == 1 { self.leaf(child).orders(Site::LeafLook) } else { 0 };
         for order in 0..=G::MAX_ORDER {
             let below = match level {
                 1 => orders >> order & 1 == 1,
