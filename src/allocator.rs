@@ -7,6 +7,7 @@ use crossbeam_utils::CachePadded;
 use crate::aside::Aside;
 use crate::bitmap::{Bitmap, OutOfMemory, Verification};
 use crate::class::{Class, Placement, Tuning, Zones};
+use crate::committed::{Committed, Keeper};
 use crate::core::{Core, LEAF_BLOCKS, Native};
 use crate::discarder::{DiscardLimits, Discarder};
 use crate::error::{
@@ -17,11 +18,12 @@ use crate::escrow::Escrow;
 use crate::evacuation::{EvacuationPlanner, EvacuationRequest};
 use crate::extent::{Extent, Extents};
 use crate::free_extents::FreeExtents;
+use crate::gate::Gate;
 use crate::geometry::Geometry;
 use crate::guard::ReadGuard;
 use crate::handle::Handle;
 use crate::lanes::Lanes;
-use crate::ledger::{Committed, Keeper, Ledger};
+use crate::ledger::Ledger;
 use crate::local;
 use crate::pending::Pending;
 use crate::quarantine::Quarantine;
@@ -219,19 +221,27 @@ impl Builder {
         Ok(Allocator { core: Arc::new(Core { committed, ..core }) })
     }
 
-    /// An allocator whose state is that of `ledger`, which a store keeps; without a ledger of its own if
-    /// nothing is to come of its changes.
-    pub(crate) fn build_beside(
+    /// An allocator whose state is that of `ledger`, which a store keeps. `gate` is where durable frees
+    /// wait, if they do.
+    pub(crate) fn build_of_store(
         self,
-        ledger: &Arc<Ledger>,
-        keeps: bool,
+        ledger: Arc<Ledger>,
+        gate: Option<Gate>,
     ) -> Result<Allocator, ConfigError> {
         let plain_frees = self.tuning.plain_frees;
+        let core = self.core_from_ledger(&ledger)?;
+        let committed = Some(Committed { ledger, keeper: Keeper::Store, plain_frees });
+        Ok(Allocator { core: Arc::new(Core { committed, gate, ..core }) })
+    }
+
+    /// An allocator without a store whose state is that of `ledger`.
+    pub(crate) fn build_from_ledger(self, ledger: &Ledger) -> Result<Allocator, ConfigError> {
+        Ok(Allocator { core: Arc::new(self.core_from_ledger(ledger)?) })
+    }
+
+    fn core_from_ledger(self, ledger: &Ledger) -> Result<Core, ConfigError> {
         let words = self.blocks.div_ceil(64);
-        let core = self
-            .core_from(|word| if word < words { ledger.word(word as usize) } else { u64::MAX })?;
-        let committed = Committed { ledger: ledger.clone(), keeper: Keeper::Store, plain_frees };
-        Ok(Allocator { core: Arc::new(Core { committed: keeps.then_some(committed), ..core }) })
+        self.core_from(|word| if word < words { ledger.word(word as usize) } else { u64::MAX })
     }
 
     /// The zones of an allocator of these sizes, or an error if there can be none.
@@ -310,6 +320,8 @@ impl Builder {
             shard_counts,
             quarantine: Quarantine::new(2 * threads.min(32)),
             committed: None,
+            gate: None,
+            held_blocks: Counter::new(0),
             conflicts: Counter::new(0),
             block_size,
             handles: Counter::new(0),
@@ -635,7 +647,7 @@ impl Allocator {
         Shrink::begin(self.core.clone(), blocks)
     }
 
-    pub(crate) fn core(&self) -> &Core {
+    pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }
 

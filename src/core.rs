@@ -8,14 +8,15 @@ use crossbeam_utils::CachePadded;
 use crate::aside::{Aside, Moved};
 use crate::bitmap::Bitmap;
 use crate::class::Zones;
+use crate::committed::Committed;
 use crate::cursor::Cursor;
 use crate::error::{RangeError, on_device};
 use crate::escrow::Escrow;
 use crate::events::Event;
 use crate::extent::Extent;
+use crate::gate::Gate;
 use crate::geometry::Geometry;
 use crate::lanes::{LaneId, Lanes};
-use crate::ledger::{Committed, Keeper, Ledger};
 use crate::pending::Pending;
 use crate::quarantine::Quarantine;
 use crate::reserves::Reserves;
@@ -71,6 +72,10 @@ pub struct Core {
     pub surveyed: SurveyRecords,
     /// What its store knows to be committed, if it has one.
     pub committed: Option<Committed>,
+    /// Where durable frees wait for the engine's word, if the store wants it so.
+    pub gate: Option<Gate>,
+    /// Blocks that wait there, and those of frees that are held one by one.
+    pub held_blocks: Counter,
     /// Blocks that were free already when the quarantine let them out, freed behind its back; and blocks
     /// that a transaction had allocated although they were committed, which stay so.
     pub conflicts: Counter,
@@ -180,12 +185,6 @@ impl Core {
     pub fn first_unowned(&self, start: u64, end: u64) -> u64 {
         let kept = self.aside.held_in(start, end).min(self.escrow.first_in(start, end));
         self.bitmap.free_in(start, end).min(self.pending.first_in(start, end)).min(kept)
-    }
-
-    /// The ledger in which transactions enter what they change, if there is one.
-    pub fn entered(&self) -> Option<&Ledger> {
-        let committed = self.committed.as_ref();
-        committed.filter(|c| c.keeper == Keeper::Transactions).map(|committed| &*committed.ledger)
     }
 
     /// Whether there may be blocks that nobody owns and that are not free either.

@@ -1,9 +1,12 @@
 //! What a transaction changes, as a store writes it down.
 
 use std::fmt::{Display, Formatter};
+use std::sync::Arc;
 
 use crate::extent::{Extent, Extents};
 use crate::log::record;
+use crate::store::Lsn;
+use crate::sync::Counter;
 
 /// The net effect of one transaction: which blocks it allocates and which it frees. No block is in
 /// both lists, and none twice.
@@ -15,6 +18,39 @@ pub struct Delta {
     pub(crate) origin: Option<u64>,
     /// A block that the allocator's ledger knows in another state.
     pub(crate) conflict: Option<u64>,
+    /// Shared with its transaction, which acts by it, and with all clones; none after decoding.
+    pub(crate) fate: Option<Arc<Fate>>,
+}
+
+/// What has become of a delta outside its transaction.
+#[derive(Debug, Default)]
+pub(crate) struct Fate {
+    /// Who may have made it durable, or may still do that.
+    takers: Counter,
+    /// 1 more than the number of the transaction that it became in the allocator's own log; 0 before.
+    lsn: Counter,
+}
+
+impl Fate {
+    /// Somebody may make the delta durable, or has.
+    pub fn take(&self) {
+        self.takers.add(1);
+    }
+
+    /// Whether the delta may be durable.
+    pub fn is_taken(&self) -> bool {
+        self.takers.get() != 0 || self.lsn.get() != 0
+    }
+
+    /// The allocator's own log has it.
+    pub fn set_lsn(&self, lsn: Lsn) {
+        self.lsn.set(lsn.0.saturating_add(1));
+    }
+
+    /// The transaction that it became there.
+    pub fn lsn(&self) -> Option<Lsn> {
+        self.lsn.get().checked_sub(1).map(Lsn)
+    }
 }
 
 /// Whatever they come from.
@@ -58,8 +94,35 @@ impl Delta {
     /// Appends the delta as the space-map log encodes it, for engines that keep it in a log of
     /// their own: 12 bytes for one extent, about 4.5 for each of many that lie close together. The
     /// bytes carry no length and no checksum; the engine's log has both.
+    ///
+    /// From here on the bytes may be written, so that a [`Frozen`](crate::Frozen) that is dropped is in
+    /// doubt and not rolled back: see there.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
+        self.fate.iter().for_each(|fate| fate.take());
         record::encode_delta(self, bytes);
+    }
+
+    /// The same for a store that says itself what becomes of the bytes.
+    pub(crate) fn encode_in_store(&self, bytes: &mut Vec<u8>) {
+        record::encode_delta(self, bytes);
+    }
+
+    /// Has a store make it durable. Unless `work` fails without a doubt, also if it panics, the delta may be
+    /// durable from here on, whatever the engine makes of the answer.
+    pub(crate) fn hand_over<E>(
+        &self,
+        work: impl FnOnce() -> Result<Lsn, E>,
+        leaves_doubt: impl FnOnce(&E) -> bool,
+    ) -> Result<Lsn, E> {
+        let Some(fate) = &self.fate else { return work() };
+        fate.take();
+        let result = work();
+        match &result {
+            Ok(lsn) => fate.set_lsn(*lsn),
+            Err(error) if leaves_doubt(error) => {}
+            Err(_) => fate.takers.add(1u64.wrapping_neg()),
+        }
+        result
     }
 
     /// The delta that [`Delta::encode`] wrote, to be looked at or replayed: it belongs to no

@@ -2,16 +2,14 @@
 //! index cannot stand in for it: there, a block is taken from the moment it is reserved until its
 //! quarantine is over.
 //!
-//! Of two kinds of [`Keeper`], the space-map log changes it itself, under its writer's lock, when it
-//! commits: plain loads and stores. The other kind is for stores that cannot look a transaction over
+//! Two kinds of stores keep one. The space-map log changes it itself, under its writer's lock, when it
+//! commits: plain loads and stores. The other kind are stores that cannot look a transaction over
 //! before it is durable, since they are told only "set" and "clear" by several threads at once. There it
 //! is the state that the store will have once every frozen transaction is committed: a transaction enters
 //! its changes when it is frozen and takes them back if it is given up. Every bit it changes must change:
 //! a block that it allocates is free here, and one that it frees is allocated. So of two transactions that
 //! free the same block one is refused, before anything of it is written. A bit of each block changes in
 //! one locked instruction per word; nobody waits.
-
-use std::sync::Arc;
 
 use crate::extent::Extent;
 use crate::mutant::{Mutant, mutated};
@@ -23,26 +21,6 @@ use crate::words::spans;
 #[derive(Debug)]
 pub struct Ledger {
     words: Segmented<Vec<AtomicWord<u64>>>,
-}
-
-/// Who changes a ledger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keeper {
-    /// Transactions, when they are frozen or given up.
-    Transactions,
-    /// The store, when it commits.
-    Store,
-}
-
-/// What an allocator knows of its store.
-#[derive(Clone, Debug)]
-pub struct Committed {
-    /// The committed state.
-    pub ledger: Arc<Ledger>,
-    /// Who changes it.
-    pub keeper: Keeper,
-    /// Whether committed blocks may be freed without a transaction.
-    pub plain_frees: bool,
 }
 
 /// What a transaction does with an extent.

@@ -43,7 +43,8 @@
 //! [`Frozen`] transaction instead, or implements [`Store`].
 //!
 //! - Every acknowledged transaction is there after a crash, and each is there whole or not at all.
-//! - A block is reused only when its free is durable and no guard from before is alive.
+//! - A block is reused only when its free is durable and no guard from before is alive; where the engine's
+//!   own metadata becomes durable later than that, only when it says so: see [`metadata`].
 //! - Committing waits for the device, of course; allocating and freeing never do.
 //!
 //! # What is not
@@ -68,6 +69,7 @@ mod allocator;
 mod batch;
 mod check;
 mod class;
+mod committed;
 mod contiguous;
 mod core;
 mod cursor;
@@ -82,11 +84,15 @@ mod fragmentation;
 mod free_extents;
 mod freed;
 mod gang;
+mod gate;
 mod guard;
 mod handle;
+mod held;
 mod lanes;
 mod local;
 mod log;
+#[doc = include_str!("../docs/metadata.md")]
+pub mod metadata {}
 mod passes;
 mod plan;
 mod region;
@@ -145,6 +151,7 @@ pub use extent::{Extent, Extents};
 pub use free_extents::FreeExtents;
 pub use guard::ReadGuard;
 pub use handle::Handle;
+pub use held::HeldFrees;
 #[cfg(loom)]
 #[doc(hidden)]
 pub use log::group;

@@ -19,18 +19,6 @@ impl Core {
         Ok(())
     }
 
-    /// An error if the store knows a block of `extent` to be committed, unless that is allowed.
-    #[cold]
-    pub fn refuse_committed(&self, extent: Extent) -> Result<(), FreeError> {
-        let Some(committed) = self.committed.as_ref().filter(|c| !c.plain_frees) else {
-            return Ok(());
-        };
-        on_device(extent, self.bitmap.blocks())?;
-        // Whoever knows that the block is committed has heard of it from the store, and so sees it here.
-        let first = committed.ledger.first_allocated(extent);
-        first.map_or(Ok(()), |block| Err(FreeError::Committed { block }))
-    }
-
     /// Remembers where `extent` was freed, and the run that this has completed.
     #[inline(always)]
     pub fn remember_freed(&self, cursor: &mut Cursor, Extent { start, len }: Extent) {
@@ -115,9 +103,12 @@ impl Core {
         self.quarantine.collect_all(|extent| self.let_out(lane, extent))
     }
 
-    /// Frees what comes out of the quarantine: all of it but the blocks that are free already.
+    /// Frees what comes out of the quarantine, or what a transaction has given up: all of it but the blocks
+    /// that are free already, and those that the store knows to be committed.
     pub fn let_out(&self, lane: LaneId, extent: Extent) {
-        self.let_out_by(extent, |part| self.release(lane, part));
+        self.without_committed(extent, |part| {
+            self.let_out_by(part, |part| self.release(lane, part));
+        });
     }
 
     /// The same past the discarder.

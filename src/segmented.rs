@@ -56,7 +56,7 @@ impl<P: Elements> Segmented<P> {
     }
 
     /// What it was made with.
-    pub fn first_mut(&mut self) -> &mut [T] {
+    pub fn first_mut(&mut self) -> &mut P {
         &mut self.first
     }
 

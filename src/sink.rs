@@ -88,6 +88,11 @@ impl Stats {
             self.pending_blocks,
         );
         gauge(
+            "freemap_held_blocks",
+            "Blocks freed durably that are held until the engine's own record is durable.",
+            self.held_blocks,
+        );
+        gauge(
             "freemap_quarantined_blocks",
             "Blocks freed durably that wait for older guards.",
             self.quarantined_blocks,

@@ -27,6 +27,12 @@ pub struct Stats {
     /// the store. What a transaction frees before it is committed or frozen is known to that
     /// transaction alone.
     pub pending_blocks: u64,
+    /// Blocks whose free is durable and which are held until the engine's own record is, too: not free
+    /// yet. They leave by [`SpaceMapLog::stable`](crate::SpaceMapLog::stable) and
+    /// [`HeldFrees::release`](crate::HeldFrees::release); those of a
+    /// [`HeldFrees`](crate::HeldFrees) that was dropped stay until a restart. On a device whose free space
+    /// is all held, allocations fail for want of space: the engine makes its records durable and says so.
+    pub held_blocks: u64,
     /// Blocks whose free is durable and which wait for older guards: not free yet.
     pub quarantined_blocks: u64,
     /// For how long the same ones have waited, to the millisecond, as far as calls of `stats` saw: 0 the
@@ -42,8 +48,10 @@ pub struct Stats {
     pub discarding_blocks: u64,
     /// Guards alive.
     pub guards: u64,
-    /// Blocks freed by a transaction and, against the rules, by somebody else too while they were
-    /// in the quarantine.
+    /// Blocks that were freed against the rules: by a transaction and by somebody else too, while they
+    /// were in the quarantine; or without a transaction although their store knows them to be committed, and
+    /// then allocated by a transaction that was given up (because of the conflict, as a rule). The latter
+    /// stay allocated, so that nobody is offered them again.
     pub conflicting_frees: u64,
     /// The largest order, up to 9, of which some shard's summary shows an aligned run right now: a
     /// request for 2^k blocks will probably find them. `None` if no free block is shown. The summary
@@ -114,6 +122,7 @@ impl Stats {
             shards,
             free_blocks: core.free_blocks(),
             pending_blocks: core.committing.get(),
+            held_blocks: core.held_blocks.get(),
             quarantined_blocks: quarantine.blocks(),
             quarantine_age: quarantine.age(),
             reserved_blocks: core.escrow.promised(),

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use crate::core::Core;
 use crate::cursor::Cursor;
-use crate::delta::Delta;
+use crate::delta::{Delta, Fate};
 use crate::error::{AllocError, FreeError, MarkError, RequestError, on_device};
 use crate::extent::{Extent, Extents};
 use crate::extent_set::ExtentSet;
+use crate::held::HeldFrees;
 use crate::ledger::Change;
 use crate::local;
 use crate::request::Request;
@@ -25,22 +26,29 @@ use crate::stream::Stream;
 /// commits, nobody knows, and nobody gets the blocks until a restart.
 ///
 /// ```
-/// use freemap::{Allocator, Store};
+/// use freemap::{Allocator, Extent, Store};
 ///
 /// /// Moves an object to a new place.
 /// fn rewrite<S: Store>(
 ///     allocator: &Allocator,
 ///     store: &S,
-///     old: freemap::Extent,
-/// ) -> Result<freemap::Extent, Box<dyn std::error::Error>> {
+///     old: Extent,
+///     write_metadata: impl FnOnce(Extent) -> std::io::Result<()>,
+/// ) -> Result<Extent, Box<dyn std::error::Error>> {
 ///     let mut transaction = allocator.begin();
 ///     let new = transaction.allocate(old.len)?; // on an error, nothing has happened
 ///     transaction.free(old)?;
-///     // ... write the data to `new` ...
-///     transaction.commit(store)?; // from here on, `old` may be reused
+///     // ... write the data to `new`, and flush it ...
+///     let (_, held) = transaction.commit_holding(store)?; // `new` is taken, and `old` not yet reused
+///     write_metadata(new)?; // the object is in `new`, durably
+///     held.release(); // from here on, `old` may be reused
 ///     Ok(new)
 /// }
 /// ```
+///
+/// An engine whose metadata is in the store itself (or that can tell at a restart what is what) calls
+/// [`commit`](Self::commit), and `old` may be reused at once. Which order is right for what, and what to do
+/// after a crash, is the subject of [`metadata`](crate::metadata).
 ///
 /// A committed transaction is gone, so that nothing can be added to it:
 ///
@@ -70,6 +78,8 @@ struct Open {
     in_doubt: bool,
     /// A store may be at work on it.
     frozen: bool,
+    /// What has become of its delta, while it is frozen.
+    fate: Option<Arc<Fate>>,
     /// Its changes are in the allocator's ledger.
     entered: bool,
     /// Blocks by which the allocator counts it as being committed.
@@ -77,8 +87,16 @@ struct Open {
 }
 
 /// A transaction that takes no more changes, while the engine makes its [`Delta`] durable in a log
-/// or key-value store of its own. Dropping it gives up, as dropping the transaction does; if the
-/// delta may be durable all the same, call [`Frozen::in_doubt`] instead.
+/// or key-value store of its own.
+///
+/// Dropping it gives up, as dropping the transaction does, as long as the delta can be nowhere. It can from
+/// the moment on that it (or a clone) was [encoded](Delta::encode) or a store has taken it: a space-map log
+/// or RocksDB freelist whose [`Store::commit`] was called and did not surely fail. From then on dropping is
+/// [`Frozen::in_doubt`], so that a `?` or a panic between the write and [`Frozen::committed`] gives nobody
+/// blocks that a restart may find in use; [`Frozen::not_written`] is for engines that know better. An
+/// engine that makes it durable in another way (from [`Delta::allocated`] and [`Delta::freed`], in a
+/// RocksDB batch that it writes itself, in a [`Store`] of its own) calls [`Frozen::in_doubt`] if it may be
+/// durable.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -90,17 +108,14 @@ struct Open {
 /// let frozen = transaction.freeze();
 /// let mut record = Vec::new();
 /// frozen.delta().encode(&mut record);
-/// if let Err(error) = write_and_sync(&record) {
-///     frozen.in_doubt(); // the record may be there or not
-///     return Err(error.into());
-/// }
+/// write_and_sync(&record)?; // after an error the record may be there or not: in doubt
 /// frozen.committed();
 /// assert_eq!(allocator.free_blocks(), (1 << 20) - 7);
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "dropping it gives up the transaction"]
+#[must_use = "dropping it gives up the transaction, or leaves it in doubt"]
 pub struct Frozen {
     open: Open,
     delta: Delta,
@@ -261,8 +276,16 @@ impl<'h> Transaction<'h> {
         self.open.allocated.is_empty() && self.open.freed.is_empty()
     }
 
-    /// Makes everything durable in `store`, then lets the freed extents go to the quarantine.
-    /// Blocks until the store answers.
+    /// Makes everything durable in `store`, then lets the freed extents go to the quarantine. Blocks
+    /// until the store answers.
+    ///
+    /// From then on what was freed may be reused, so anything durable that still names it must be of no
+    /// consequence: see [`metadata`](crate::metadata), and
+    /// [`commit_holding`](Self::commit_holding) where it is of some. A log that
+    /// [holds](crate::OpenOptions::hold_until_stable) frees does so for every commit.
+    ///
+    /// On an allocator that belongs to a log, only that log (or a store that hands the delta on to it) can
+    /// commit. If another says that it did, the freed blocks are kept from everybody until a restart.
     ///
     /// # Errors
     /// The store's error with the transaction, unchanged, to be committed again or dropped. If the
@@ -272,23 +295,65 @@ impl<'h> Transaction<'h> {
         mut self,
         store: &S,
     ) -> Result<Lsn, CommitFailed<'h, S::Error>> {
-        let delta = self.open.freeze();
-        match store.commit(&delta) {
+        match self.make_durable(store) {
             Ok(lsn) => {
                 self.open.committed(self.cursor);
                 Ok(lsn)
             }
-            Err(error) => {
-                self.open.in_doubt |= store.leaves_doubt(&error);
-                self.open.thaw();
-                Err(CommitFailed { transaction: self, error })
-            }
+            Err(error) => Err(CommitFailed { transaction: self, error }),
         }
+    }
+
+    /// As [`Transaction::commit`], but what was freed stays allocated until the answer is
+    /// [released](HeldFrees::release): for engines whose own metadata names extents and becomes durable
+    /// after this. See [`metadata`](crate::metadata).
+    ///
+    /// ```
+    /// use freemap::{Allocator, Extent, Store};
+    ///
+    /// /// Moves an object to a new place.
+    /// fn rewrite<S: Store>(
+    ///     allocator: &Allocator,
+    ///     store: &S,
+    ///     old: Extent,
+    ///     write_metadata: impl FnOnce(Extent) -> std::io::Result<()>,
+    /// ) -> Result<(), Box<dyn std::error::Error>> {
+    ///     let mut transaction = allocator.begin();
+    ///     let new = transaction.allocate(old.len)?;
+    ///     transaction.free(old)?;
+    ///     // ... write the data to `new`, and flush it ...
+    ///     let (_, held) = transaction.commit_holding(store)?;
+    ///     write_metadata(new)?; // durable when it returns; until then a restart finds the object in `old`
+    ///     held.release(); // from here on, `old` may be reused
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Transaction::commit`].
+    pub fn commit_holding<S: Store + ?Sized>(
+        mut self,
+        store: &S,
+    ) -> Result<(Lsn, HeldFrees), CommitFailed<'h, S::Error>> {
+        match self.make_durable(store) {
+            Ok(lsn) => Ok((lsn, self.open.settle(self.cursor).counted())),
+            Err(error) => Err(CommitFailed { transaction: self, error }),
+        }
+    }
+
+    /// Leaves the transaction frozen, or after an error as it was.
+    fn make_durable<S: Store + ?Sized>(&mut self, store: &S) -> Result<Lsn, S::Error> {
+        let has_log = self.open.core.has_log();
+        let delta = self.open.freeze(has_log);
+        store.commit(&delta).inspect_err(|error| {
+            self.open.in_doubt |= store.leaves_doubt(error);
+            self.open.thaw();
+        })
     }
 
     /// Ends the collecting of changes, for engines that make the delta durable themselves.
     pub fn freeze(mut self) -> Frozen {
-        let delta = self.open.freeze();
+        let delta = self.open.freeze(true);
         Frozen { open: self.open, delta }
     }
 }
@@ -299,12 +364,37 @@ impl Frozen {
         &self.delta
     }
 
-    /// The delta is durable: the freed extents go to the quarantine. A delta with a
-    /// [conflict](Delta::conflict) must not have become durable, and is dropped.
+    /// The delta is durable: the freed extents go to the quarantine, or are held if the store
+    /// [holds](crate::OpenOptions::hold_until_stable) them. A delta with a [conflict](Delta::conflict) must
+    /// not have become durable, and is dropped.
+    ///
+    /// On an allocator that belongs to a space-map log, that log must have it: by
+    /// [`Store::commit`] with this delta, or under
+    /// [`Authority::Piggyback`](crate::Authority::Piggyback) by
+    /// [`SpaceMapLog::absorb`](crate::SpaceMapLog::absorb), which calls this itself. Otherwise the log would
+    /// go on to take the old extents for allocated and the new ones for free: the transaction is in doubt
+    /// then.
     pub fn committed(self) {
         if self.delta.conflict().is_none() {
             self.open.committed(None);
         }
+    }
+
+    /// It is durable in the engine's own log: nobody may give up its blocks.
+    pub(crate) fn taken(&self) {
+        self.delta.fate.iter().for_each(|fate| fate.take());
+    }
+
+    /// The same for the allocator's own log, which has made it transaction `lsn`.
+    pub(crate) fn committed_as(self, lsn: Lsn) {
+        self.open.fate.iter().for_each(|fate| fate.set_lsn(lsn));
+        self.committed();
+    }
+
+    /// The delta is durable nowhere and will never be, although a store was at it or it was
+    /// [encoded](Delta::encode): gives up the transaction, whose blocks others may have from here on.
+    pub fn not_written(mut self) {
+        (self.open.fate, self.open.frozen) = (None, false);
     }
 
     /// The delta may be durable and may not, since the engine's write failed half way: nobody gets the
@@ -325,7 +415,8 @@ impl Frozen {
         self.open.in_doubt = true;
     }
 
-    /// Back to a transaction, for changes that were forgotten.
+    /// Back to a transaction, for changes that were forgotten. If the delta may be durable (see above),
+    /// dropping the transaction leaves it in doubt.
     pub fn reopen(mut self) -> Transaction<'static> {
         self.open.thaw();
         Transaction { open: self.open, cursor: None }
@@ -342,13 +433,14 @@ impl Open {
             returned: none(),
             in_doubt: false,
             frozen: false,
+            fate: None,
             entered: false,
             pending: 0,
         }
     }
 
-    /// What a store has to make durable.
-    fn freeze(&mut self) -> Delta {
+    /// What a store has to make durable, and whether to hear what becomes of it.
+    fn freeze(&mut self, followed: bool) -> Delta {
         let conflict = match self.core.entered() {
             Some(ledger) => ledger.enter(self.changes()).err(),
             None => None,
@@ -357,7 +449,9 @@ impl Open {
         let allocated = self.allocated.iter().collect();
         let freed: Extents = self.freed.iter().collect();
         self.count_pending(freed.blocks());
-        Delta { allocated, freed, origin: Some(self.core.id), conflict }
+        self.fate = followed.then(Arc::default);
+        let fate = self.fate.clone();
+        Delta { allocated, freed, origin: Some(self.core.id), conflict, fate }
     }
 
     /// Counts as being committed with so many blocks to be freed.
@@ -368,9 +462,11 @@ impl Open {
         }
     }
 
-    /// Undoes [`Open::freeze`].
+    /// Undoes [`Open::freeze`]; what may be durable stays in doubt.
     fn thaw(&mut self) {
         self.count_pending(0);
+        self.in_doubt |= self.is_taken();
+        self.fate = None;
         self.frozen = false;
         if let (true, Some(ledger)) = (std::mem::take(&mut self.entered), self.core.entered()) {
             ledger.leave(self.changes());
@@ -382,26 +478,34 @@ impl Open {
         allocated.chain(self.freed.iter().map(|extent| (extent, Change::Free)))
     }
 
+    /// Whether the delta may be durable, as far as the engine has not said.
+    fn is_taken(&self) -> bool {
+        self.fate.as_ref().is_some_and(|fate| fate.is_taken())
+    }
+
     /// Lets go of everything. `cursor` is that of the handle; without one it is that of this thread.
-    fn committed(mut self, cursor: Option<&mut Cursor>) {
+    fn committed(self, mut cursor: Option<&mut Cursor>) {
+        self.settle(cursor.as_deref_mut()).release_by(cursor);
+    }
+
+    /// Lets go of everything but what it frees.
+    fn settle(mut self, cursor: Option<&mut Cursor>) -> HeldFrees {
+        let lsn = self.fate.take().and_then(|fate| fate.lsn());
+        if lsn.is_none() && self.core.has_log() {
+            // The log knows nothing of it: what it frees is allocated there, and will be at a restart.
+            self.in_doubt = true;
+            return HeldFrees::new(self.core.clone(), lsn, Extents::new());
+        }
         self.allocated = ExtentSet::default();
         let freed = std::mem::take(&mut self.freed).into_extents();
         // Nothing durable names these, but a reader may have been told of them; and a first try that
         // failed may have named them.
-        let returned = std::mem::take(&mut self.returned).into_extents();
-        let returned = if self.in_doubt { Extents::new() } else { returned };
-        if !(freed.is_empty() && returned.is_empty()) {
-            let core = &*self.core;
-            let mut retired = [returned, freed];
-            let mut retire = |cursor: &mut Cursor| {
-                let retired = retired.iter_mut().filter(|extents| !extents.is_empty());
-                retired.for_each(|extents| core.retire(cursor, std::mem::take(extents)));
-            };
-            match cursor {
-                Some(cursor) => retire(cursor),
-                None => local::with_cursor(core, retire),
-            }
+        let returned = std::mem::take(&mut self.returned);
+        if !self.in_doubt {
+            let returned = returned.into_extents();
+            HeldFrees::new(self.core.clone(), None, returned).release_by(cursor);
         }
+        HeldFrees::new(self.core.clone(), lsn, freed)
     }
 }
 
@@ -412,7 +516,7 @@ impl Drop for Open {
         if self.in_doubt {
             return;
         }
-        if self.frozen && std::thread::panicking() {
+        if self.is_taken() || self.frozen && std::thread::panicking() {
             // Between the write and the word that it is done: nobody knows. What it would have freed
             // stays, and may be freed again, which comes to the same in either case.
             if let (true, Some(ledger)) = (self.entered, self.core.entered()) {

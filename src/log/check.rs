@@ -70,7 +70,8 @@ impl Opened {
 
     /// Makes the state what the engine's list says: `unprotected` blocks are allocated, `leaked` ones
     /// freed, in as many transactions as that takes; answers with the last. Overlaps are the engine's
-    /// to resolve. To be called before anything else is allocated, and without guards.
+    /// to resolve. To be called before anything else is allocated, and without guards. A log that holds frees
+    /// holds these, too, until the answer is called [stable](SpaceMapLog::stable).
     ///
     /// # Errors
     /// [`CommitError`]; what earlier transactions did stays, and another check shows the rest.

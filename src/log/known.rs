@@ -80,7 +80,7 @@ impl Known {
             }
         }
         let (allocated, freed) = (allocated.into_extents(), freed.into_extents());
-        Ok(Delta { allocated, freed, origin: None, conflict: None })
+        Ok(Delta { allocated, freed, ..Delta::default() })
     }
 
     /// The last transaction before `lsn` that changed `block` and is unknown.
@@ -127,6 +127,6 @@ pub fn inverse(records: &[u8]) -> Vec<u8> {
     debug_assert_eq!(read, Ok(()), "nothing in it fails");
     let (allocated, freed) = (allocated.into_extents(), freed.into_extents());
     let mut bytes = Vec::new();
-    Delta { allocated, freed, origin: None, conflict: None }.encode(&mut bytes);
+    Delta { allocated, freed, ..Delta::default() }.encode(&mut bytes);
     bytes
 }

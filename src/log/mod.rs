@@ -41,7 +41,7 @@ use std::future::Future;
 use std::ops::{Deref, DerefMut, Range};
 use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -52,6 +52,7 @@ pub use open::{Authority, CreateOptions, OpenOptions, Opened};
 pub use recover::Report;
 pub use writer::Figures;
 
+use crate::core::Core;
 use crate::delta::Delta;
 use crate::store::{Lsn, Store};
 use crate::transaction::{CommitFailed, Frozen, Transaction};
@@ -128,6 +129,10 @@ struct Inner {
     shared: Arc<Shared>,
     /// The allocator whose transactions this log takes.
     allocator: u64,
+    /// The same, as long as anybody has it: where frees are held.
+    core: Weak<Core>,
+    /// Frees are held until the engine's records are durable.
+    holds: bool,
     authority: Authority,
     uuid: [u8; 16],
     max_commit: u64,
@@ -213,7 +218,7 @@ impl Inner {
         }
         let mut records =
             Vec::with_capacity(12 * (delta.allocated().len() + delta.freed().len()) + 8);
-        delta.encode(&mut records);
+        delta.encode_in_store(&mut records);
         let (bytes, max) = (records.len() as u64, self.max_commit);
         if bytes > max { Err(CommitError::TooLarge { bytes, max }) } else { Ok(records) }
     }
@@ -227,9 +232,20 @@ impl Inner {
         result.unwrap_or_else(|| Err(CommitError::Panicked { file: self.name.clone() }))
     }
 
+    /// Notes what the engine's own log has; frees that waited for it are let go.
+    fn note(&self, change: impl FnOnce(&mut Recorded)) {
+        let mut recorded = self.recorded();
+        change(&mut recorded);
+        let mark = Lsn(recorded.mark());
+        drop(recorded);
+        if let Some(core) = self.core.upgrade() {
+            core.open_gate(mark);
+        }
+    }
+
     /// An error unless the engine may speak of transaction `lsn`.
     fn expect_known(&self, lsn: Lsn) -> Result<(), CommitError> {
-        if self.authority != Authority::Engine {
+        if self.authority != Authority::Engine && !self.holds {
             return Err(CommitError::Mode);
         }
         let last = Lsn(self.shared.seen().last);
@@ -247,14 +263,18 @@ impl Store for SpaceMapLog {
     /// Under [`Authority::Engine`] an empty delta is a transaction like others, and has a number of its own
     /// that the engine can record.
     fn commit(&self, delta: &Delta) -> Result<Lsn, CommitError> {
-        let numbered = self.inner.authority == Authority::Engine;
-        if delta.is_empty() && delta.origin == Some(self.inner.allocator) && !numbered {
-            return Ok(self.last());
-        }
-        let records = self.inner.encode(delta)?;
-        let bytes = records.len() as u64;
-        let ticket = self.inner.queue.submit(records, bytes);
-        self.inner.wait(&ticket)
+        let work = || {
+            let numbered = self.inner.authority == Authority::Engine;
+            if delta.is_empty() && delta.origin == Some(self.inner.allocator) && !numbered {
+                return Ok(self.last());
+            }
+            let records = self.inner.encode(delta)?;
+            let bytes = records.len() as u64;
+            let ticket = self.inner.queue.submit(records, bytes);
+            self.inner.wait(&ticket)
+        };
+        // Of another allocator's nothing is known here.
+        delta.hand_over(work, CommitError::leaves_doubt)
     }
 
     fn leaves_doubt(&self, error: &CommitError) -> bool {
@@ -365,18 +385,21 @@ impl SpaceMapLog {
     }
 
     /// Tells a log under [`Authority::Engine`] that the engine's own log has every transaction up to
-    /// `lsn`, durably: it will never ask to be taken back to an earlier one, so images may know of it. For
-    /// engines whose records become durable in the order of their transactions; others call
-    /// [`SpaceMapLog::recorded`]. Does not wait for the disk.
+    /// `lsn`, durably: it will never ask to be taken back to an earlier one, so images may know of it, and what
+    /// those transactions freed may be reused. The same for the frees of a log that
+    /// [holds](OpenOptions::hold_until_stable) them. For engines whose records become durable in the order of
+    /// their transactions; others call [`SpaceMapLog::recorded`]. Does not wait for the disk; O(what it lets go).
     ///
-    /// Call it often: until then the log cannot be condensed, and at last is [`CommitError::Full`].
+    /// Call it often: until then the log cannot be condensed, and at last is [`CommitError::Full`], and
+    /// freed blocks stay allocated ([`Stats::held_blocks`](crate::Stats::held_blocks)).
     ///
     /// # Errors
     /// [`CommitError::Unknown`] if there is no such transaction yet: nothing changes, and what gets this
-    /// number later is not stable. [`CommitError::Mode`] under another authority.
+    /// number later is not stable. [`CommitError::Mode`] if there is nothing that waits for it: under another
+    /// authority, unless frees are held.
     pub fn stable(&self, lsn: Lsn) -> Result<(), CommitError> {
         self.inner.expect_known(lsn)?;
-        self.inner.recorded().raise(lsn.0);
+        self.inner.note(|recorded| recorded.raise(lsn.0));
         Ok(())
     }
 
@@ -391,7 +414,7 @@ impl SpaceMapLog {
     /// As [`SpaceMapLog::stable`].
     pub fn recorded(&self, lsn: Lsn) -> Result<(), CommitError> {
         self.inner.expect_known(lsn)?;
-        self.inner.recorded().add(lsn.0);
+        self.inner.note(|recorded| recorded.add(lsn.0));
         Ok(())
     }
 
@@ -409,6 +432,8 @@ impl SpaceMapLog {
     /// both, and calls [`SpaceMapLog::recorded`] for both; if a crash comes before, both are taken back,
     /// which comes to the same.
     ///
+    /// What `lsn` freed stays allocated, and what it allocated is let go like the frees of the new one.
+    ///
     /// # Errors
     /// [`CommitError::Conflict`] if a later transaction has freed what `lsn` allocated, or allocated what
     /// it freed; [`CommitError::Stable`] if the engine has said that it knows it; [`CommitError::Unknown`];
@@ -423,7 +448,12 @@ impl SpaceMapLog {
         let mut works = [Work { records: &records, undo: false, result: None }];
         writer.commit(&mut works);
         let [work] = works;
-        work.result.unwrap_or_else(|| Err(self.inner.broken()))
+        let new = work.result.unwrap_or_else(|| Err(self.inner.broken()))?;
+        drop(writer);
+        if let (Some(core), Ok(undone)) = (self.inner.core.upgrade(), Delta::decode(&records)) {
+            core.revoke(lsn, new, undone.freed);
+        }
+        Ok(new)
     }
 
     /// Writes an image of every range that changed, and empties the log: before a shutdown, so that
@@ -478,8 +508,7 @@ impl SpaceMapLog {
             Err(error) => return Err(CommitFailed { transaction: transaction.reopen(), error }),
             Ok(()) => self.take_in(span, transaction)?,
         };
-        // Without the lock: letting go of what they free may take a while.
-        applied.into_iter().for_each(Frozen::committed);
+        self.let_go(applied);
         Ok(())
     }
 
@@ -496,7 +525,7 @@ impl SpaceMapLog {
         mut transaction: Frozen,
     ) -> Result<Vec<Frozen>, CommitFailed<'static, CommitError>> {
         let mut records = Vec::new();
-        transaction.delta().encode(&mut records);
+        transaction.delta().encode_in_store(&mut records);
         let mut state = self.inner.shared.state();
         if let Err(error) = state.admit(&span, &records) {
             drop(state);
@@ -505,6 +534,8 @@ impl SpaceMapLog {
             }
             return Err(CommitFailed { transaction: transaction.reopen(), error });
         }
+        // It is durable in the engine's log, also if it still waits when this one is closed.
+        transaction.taken();
         Ok(state.add(span, Piece { records, transaction: Some(transaction) }))
     }
 
@@ -523,8 +554,15 @@ impl SpaceMapLog {
         state.admit(&span, &[])?;
         let applied = state.add(span, Piece::default());
         drop(state);
-        applied.into_iter().for_each(Frozen::committed);
+        self.let_go(applied);
         Ok(())
+    }
+
+    /// What was absorbed may let go of what it frees: the engine's record of it is durable. Without the lock, since
+    /// that may take a while.
+    fn let_go(&self, applied: Vec<Frozen>) {
+        let last = self.last();
+        applied.into_iter().for_each(|transaction| transaction.committed_as(last));
     }
 
     /// The mark, under [`Authority::Piggyback`]: every part of the engine's log before it has been absorbed or
@@ -608,8 +646,9 @@ impl Pending {
                 Err(CommitFailed { transaction: transaction.reopen(), error })
             }
             (result, transaction) => {
-                transaction.into_iter().for_each(Frozen::committed);
-                Ok(result.unwrap_or(Lsn(self.inner.shared.seen().last)))
+                let lsn = result.unwrap_or(Lsn(self.inner.shared.seen().last));
+                transaction.into_iter().for_each(|transaction| transaction.committed_as(lsn));
+                Ok(lsn)
             }
         }
     }
@@ -656,7 +695,7 @@ impl Drop for Pending {
         // Whoever has the result lets the freed blocks go, or gives back the allocated ones.
         if let Some(mut transaction) = self.transaction.take() {
             let then = move |result: Option<Result<Lsn, CommitError>>| match result {
-                Some(Ok(_)) => transaction.committed(),
+                Some(Ok(lsn)) => transaction.committed_as(lsn),
                 Some(Err(error)) if !error.leaves_doubt() => {}
                 Some(Err(_)) | None => transaction.doubt(),
             };

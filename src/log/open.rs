@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use crate::allocator::Allocator;
+use crate::allocator::{Allocator, Builder};
 use crate::class::{Class, Placement, Tuning};
 use crate::delta::Delta;
+use crate::gate::Gate;
 use crate::log::blank::refuse_used;
 use crate::log::convert::expect_current;
 use crate::log::disk::Disk;
@@ -35,14 +36,15 @@ pub enum Authority {
     Log,
     /// The engine's: it commits here first, keeps the LSN in its own log, and after a crash opens
     /// with [`OpenOptions::recover_until`] the last LSN that its own log knows of. Until it calls
-    /// [`SpaceMapLog::stable`], a transaction can be taken back; opening without `recover_until`
-    /// calls everything stable that is found. Freed blocks must not be reused before the engine's
-    /// own log is durable too: freeze the transaction, hand its delta to
-    /// [`Store::commit`](crate::Store::commit), write the engine's record, and only then call
-    /// [`Frozen::committed`](crate::Frozen::committed).
+    /// [`SpaceMapLog::stable`], a transaction can be taken back, and what it freed is held: nothing is
+    /// reused before the engine's own record is durable, whichever call committed it. So a device can
+    /// have no space although much was freed ([`Stats::held_blocks`](crate::Stats::held_blocks)): an engine
+    /// that is told so makes its records durable, says `stable`, and tries again. Opening without
+    /// `recover_until` calls everything stable that is found.
     Engine,
     /// The engine's, and this log is only its checkpoint: the engine keeps the encoded deltas in its
-    /// own log, hands each to [`SpaceMapLog::absorb`] when it is durable there, calls
+    /// own log, hands each to [`SpaceMapLog::absorb`] when it is durable there (which lets go of what it
+    /// freed), calls
     /// [`SpaceMapLog::checkpoint`] now and then, and after a crash feeds what came later to
     /// [`Opened::replay`].
     Piggyback,
@@ -74,6 +76,7 @@ pub struct CreateOptions {
     overwrite: bool,
     sparse: bool,
     queue: Room,
+    hold: bool,
 }
 
 impl CreateOptions {
@@ -150,6 +153,19 @@ impl CreateOptions {
         self
     }
 
+    /// Holds what every commit frees until [`SpaceMapLog::stable`] names its transaction or a later one,
+    /// whichever call committed it: for engines under [`Authority::Log`] whose own metadata becomes durable
+    /// after the commit and names extents. Held blocks stay allocated
+    /// ([`Stats::held_blocks`](crate::Stats::held_blocks)), and a device of which all free space is held has
+    /// none: make the metadata durable, call `stable`, try again. To be set at each opening, which itself
+    /// calls everything stable that it finds. Under [`Authority::Engine`] it is always so, under
+    /// [`Authority::Piggyback`] never, since there the engine's record comes first.
+    #[must_use]
+    pub fn hold_until_stable(mut self) -> Self {
+        self.hold = true;
+        self
+    }
+
     /// Lets committed blocks be freed without a transaction: see
     /// [`Builder::allow_plain_frees`](crate::Builder::allow_plain_frees), which says what that risks. To be
     /// set at each opening.
@@ -187,6 +203,7 @@ pub struct OpenOptions {
     also: Vec<Lsn>,
     tuning: Tuning,
     queue: Room,
+    hold: bool,
 }
 
 impl OpenOptions {
@@ -283,6 +300,19 @@ impl OpenOptions {
     #[must_use]
     pub fn placement(mut self, class: Class, placement: Placement) -> Self {
         self.tuning.placements[class.index()] = Some(placement);
+        self
+    }
+
+    /// Holds what every commit frees until [`SpaceMapLog::stable`] names its transaction or a later one,
+    /// whichever call committed it: for engines under [`Authority::Log`] whose own metadata becomes durable
+    /// after the commit and names extents. Held blocks stay allocated
+    /// ([`Stats::held_blocks`](crate::Stats::held_blocks)), and a device of which all free space is held has
+    /// none: make the metadata durable, call `stable`, try again. To be set at each opening, which itself
+    /// calls everything stable that it finds. Under [`Authority::Engine`] it is always so, under
+    /// [`Authority::Piggyback`] never, since there the engine's record comes first.
+    #[must_use]
+    pub fn hold_until_stable(mut self) -> Self {
+        self.hold = true;
         self
     }
 
@@ -466,8 +496,8 @@ impl SpaceMapLog {
         superblock.directory = directory_crc(pages.into_iter()).into();
         sync()?;
         loader.write_superblock(&mut superblock)?;
-        let (tuning, queue) = (options.tuning, options.queue);
-        Self::open_with(disk, &OpenOptions { tuning, queue, ..OpenOptions::default() })
+        let CreateOptions { tuning, queue, hold, .. } = *options;
+        Self::open_with(disk, &OpenOptions { tuning, queue, hold, ..OpenOptions::default() })
     }
 
     /// Opens the log on `disk`, with the state after its last transaction, or after the one that the
@@ -508,12 +538,23 @@ impl SpaceMapLog {
         // Without a word from the engine everything is stable that is there.
         let known = known.unwrap_or(Known { until: writer.head.lsn, ..Known::default() });
         let started = Instant::now();
-        let shared = writer.shared.clone();
-        let allocator = allocator(&shared.state().mirror, superblock.block_shift, options, true)?;
+        let gate = match authority {
+            Authority::Engine => Some(Gate::default()),
+            Authority::Log => options.hold.then(Gate::default),
+            Authority::Piggyback => None,
+        };
+        let (shared, holds) = (writer.shared.clone(), gate.is_some());
+        let allocator = {
+            let mirror = &shared.state().mirror;
+            let builder = builder(mirror, superblock.block_shift, options);
+            builder.build_of_store(mirror.ledger().clone(), gate)?
+        };
         report.build_time = started.elapsed();
         let inner = Inner {
             queue: Group::with_room(options.queue),
             allocator: allocator.id(),
+            core: Arc::downgrade(allocator.core()),
+            holds,
             authority,
             uuid: superblock.uuid,
             max_commit: writer.layout.max_commit(),
@@ -549,7 +590,8 @@ impl SpaceMapLog {
         let undone = mirror.apply(&records, |_| ());
         debug_assert_eq!(undone, Ok(()), "made from the difference");
         let started = Instant::now();
-        let allocator = allocator(&mirror, superblock.block_shift, options, false)?;
+        let builder = builder(&mirror, superblock.block_shift, options);
+        let allocator = builder.build_from_ledger(mirror.ledger())?;
         report.build_time = started.elapsed();
         Ok((allocator, report))
     }
@@ -656,13 +698,6 @@ fn take_back(
     }
 }
 
-fn allocator(
-    mirror: &Mirror,
-    block_shift: u8,
-    options: &OpenOptions,
-    keeps: bool,
-) -> Result<Allocator, LogError> {
-    let builder =
-        Allocator::builder(mirror.blocks()).block_size(1 << block_shift).tuned(options.tuning);
-    Ok(builder.build_beside(mirror.ledger(), keeps)?)
+fn builder(mirror: &Mirror, block_shift: u8, options: &OpenOptions) -> Builder {
+    Allocator::builder(mirror.blocks()).block_size(1 << block_shift).tuned(options.tuning)
 }

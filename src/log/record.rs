@@ -314,7 +314,7 @@ pub fn decode_delta(bytes: &[u8]) -> Result<Delta, DecodeError> {
         offset = records.offset();
     }
     let (allocated, freed) = (allocated.into_extents(), freed.into_extents());
-    Ok(Delta { allocated, freed, origin: None, conflict: None })
+    Ok(Delta { allocated, freed, ..Delta::default() })
 }
 
 #[cfg(all(test, not(loom)))]
@@ -333,7 +333,7 @@ mod tests {
             start += len;
         }
         let (allocated, freed) = (allocated.into_extents(), freed.into_extents());
-        Delta { allocated, freed, origin: None, conflict: None }
+        Delta { allocated, freed, ..Delta::default() }
     }
 
     #[test]

@@ -38,7 +38,8 @@ impl SpaceMapLog {
     /// ([`LogError::TooOld`]), except to what the engine has not called stable.
     ///
     /// After a crash the device has the one size or the other: shrink again. Blocks of a transaction in
-    /// doubt are owned until the log is opened again.
+    /// doubt are owned until the log is opened again, and held ones until they are
+    /// [stable](SpaceMapLog::stable).
     ///
     /// ```
     /// # use freemap::{CreateOptions, FileDisk, OpenOptions, SpaceMapLog};

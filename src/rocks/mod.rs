@@ -226,13 +226,16 @@ impl<M: Mode> Store for RocksFreelist<M> {
     /// The answer is a sequence number of the database at which the transaction is durable, not the
     /// number of transactions: others in between may have the same, and there are gaps.
     fn commit(&self, delta: &Delta) -> Result<Lsn, StageError> {
-        let mut batch = WriteBatch::default();
-        self.stage(&mut batch, delta)?;
-        if !batch.is_empty() {
-            self.try_out()?;
-            self.write(batch, &open::synced())?;
-        }
-        Ok(Lsn(self.inner.db.latest_sequence_number()))
+        let work = || {
+            let mut batch = WriteBatch::default();
+            self.stage(&mut batch, delta)?;
+            if !batch.is_empty() {
+                self.try_out()?;
+                self.write(batch, &open::synced())?;
+            }
+            Ok(Lsn(self.inner.db.latest_sequence_number()))
+        };
+        delta.hand_over(work, StageError::leaves_doubt)
     }
 
     fn leaves_doubt(&self, error: &StageError) -> bool {

@@ -248,9 +248,10 @@ fn an_engine_cannot_go_back_to_blocks_that_are_gone() {
     let tail = opened.allocator.shrink(4 * RANGE_BLOCKS).expect("a tail");
     let moved = commit(&opened, &live(&opened, &tail), &[]);
     commit(&opened, &[], &[Extent::new(RANGE_BLOCKS - 1, 1)]);
-    let failed = opened.log.shrink(tail).expect_err("not stable");
-    assert!(matches!(failed.error, LogError::Unstable { lsn } if lsn == moved), "{failed}");
+    let failed = opened.log.shrink(tail).expect_err("not stable, so the old place is held");
+    assert!(matches!(failed.error, LogError::Resize(ResizeError::InUse { .. })), "{failed}");
     opened.log.stable(moved).expect("there");
+    opened.allocator.collect();
     opened.log.shrink(failed.shrink).expect("the other transaction is elsewhere");
     let expected = {
         let (blocks, words) = opened.log.committed();
@@ -269,6 +270,25 @@ fn an_engine_cannot_go_back_to_blocks_that_are_gone() {
     let (_, mut words) = opened.log.committed();
     words[(RANGE_BLOCKS - 1) as usize / 64] |= 1 << 63;
     assert!(words == expected);
+}
+
+/// What was taken back is in the log, and so is what takes it back.
+#[test]
+fn what_was_taken_back_is_not_cut_off_before_the_engine_has_heard_of_it() {
+    let disk = Arc::new(SimDisk::default());
+    let options = small().authority(Authority::Engine);
+    let opened = SpaceMapLog::create(disk.clone(), OLD, &options).expect("empty");
+    let stable = commit(&opened, &[], &[Extent::new(0, 1)]);
+    commit(&opened, &[], &[Extent::new(4 * RANGE_BLOCKS + 5, 3)]);
+    drop(opened);
+    let options = OpenOptions::new().recover_until(stable);
+    let opened = SpaceMapLog::open(disk.clone(), &options).expect("intact");
+    let tail = opened.allocator.shrink(4 * RANGE_BLOCKS).expect("a tail");
+    let failed = opened.log.shrink(tail).expect_err("not stable");
+    let last = opened.log.last();
+    assert!(matches!(failed.error, LogError::Unstable { lsn } if lsn == last), "{failed}");
+    opened.log.stable(last).expect("there");
+    opened.log.shrink(failed.shrink).expect("stable");
 }
 
 #[test]
