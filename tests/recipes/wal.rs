@@ -1,0 +1,99 @@
+//! Recipe: the engine has a log of its own, and this one follows it (`Authority::Engine`).
+
+use std::sync::Arc;
+
+use freemap::{Allocator, Authority, Lsn, OpenOptions, Opened, SpaceMapLog};
+
+use crate::engine::{
+    BLOCKS, Change, Data, Fault, Objects, Recipe, Result, Wal, enter, is_full, place, small,
+};
+use crate::world::World;
+
+pub struct EngineLog {
+    opened: Opened,
+    data: Data,
+    wal: Wal,
+    objects: Objects,
+    /// Committed here, and not yet in the engine's log.
+    unrecorded: Vec<(Lsn, u64, Option<crate::engine::Place>)>,
+    fault: Fault,
+}
+
+impl Recipe for EngineLog {
+    fn create(world: &Arc<World>) -> Result<()> {
+        Wal::create(world)?;
+        let options = small().authority(Authority::Engine);
+        SpaceMapLog::create(world.volume("log"), BLOCKS, &options)?;
+        Ok(())
+    }
+
+    /// The engine's log says what happened; whatever this one has beyond that is taken back.
+    fn open(world: &Arc<World>, fault: Fault) -> Result<Self> {
+        let (wal, records) = Wal::open(world, fault)?;
+        let last = records.last().map_or(Lsn(0), |record| record.lsn);
+        let options = OpenOptions::new().recover_until(last).shards(1);
+        let opened = SpaceMapLog::open(world.volume("log"), &options)?;
+        let mut objects = Objects::new();
+        for record in records {
+            enter(&mut objects, record.id, record.place);
+        }
+        Ok(Self { opened, data: Data::new(world)?, wal, objects, unrecorded: Vec::new(), fault })
+    }
+
+    fn change(&mut self, group: &[Change]) -> Result<()> {
+        for &change in group {
+            match self.commit(change) {
+                // What was freed is held until the engine's log is durable.
+                Err(error) if is_full(&*error) => {
+                    self.record()?;
+                    match self.commit(change) {
+                        Err(error) if is_full(&*error) => {}
+                        done => done?,
+                    }
+                }
+                done => done?,
+            }
+        }
+        self.record()
+    }
+
+    fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    fn allocator(&self) -> &Allocator {
+        &self.opened.allocator
+    }
+
+    fn is_consistent(&self) -> bool {
+        self.opened.check(self.objects.values().map(|place| place.extent)).is_clean()
+    }
+}
+
+impl EngineLog {
+    /// First the data and this log, in any order ...
+    fn commit(&mut self, change: Change) -> Result<()> {
+        let Self { opened: Opened { log, allocator, .. }, data, objects, .. } = self;
+        let mut transaction = allocator.begin();
+        let new = place(&mut transaction, data, change, objects.get(&change.0))?;
+        let lsn = transaction.commit(log).map_err(|failed| failed.into_error())?;
+        if self.fault == Fault::Early {
+            log.stable(lsn);
+        }
+        enter(&mut self.objects, change.0, new);
+        self.unrecorded.push((lsn, change.0, new));
+        Ok(())
+    }
+
+    /// ... then the engine's log, one flush for all of them, and then the word that it is durable.
+    fn record(&mut self) -> Result<()> {
+        let Some(&(last, ..)) = self.unrecorded.last() else { return Ok(()) };
+        self.data.sync()?;
+        for (lsn, id, place) in self.unrecorded.drain(..) {
+            self.wal.append(lsn, id, place)?;
+        }
+        self.wal.sync()?;
+        self.opened.log.stable(last);
+        Ok(())
+    }
+}
