@@ -7,6 +7,7 @@ mod damage;
 mod errors;
 mod full;
 mod hostile;
+mod injected;
 mod modes;
 mod order;
 mod regressions;

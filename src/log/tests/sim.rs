@@ -84,9 +84,9 @@ impl SimDisk {
         self.state().faults.push(refusal);
     }
 
-    /// The device is well again. Whether it has refused everything that it was to refuse.
-    pub fn heal(&self) -> bool {
-        std::mem::take(&mut self.state().faults).is_empty()
+    /// The device is well again; what it would still have refused.
+    pub fn take_refusals(&self) -> Vec<Refusal> {
+        std::mem::take(&mut self.state().faults)
     }
 
     /// What is found after the power came back.

@@ -124,6 +124,7 @@ impl Writer {
 
     /// One step of condensing while nothing else happens: about a sixteenth of the changed ranges.
     pub fn idle(&mut self) -> Result<bool, CommitError> {
+        self.check_failed()?;
         if self.is_clean() {
             return Ok(false);
         }
