@@ -32,8 +32,7 @@ impl File {
         let (table, objects) = Table::open(world, fault)?;
         let opened = SpaceMapLog::open(world.volume("log"), &options.clone().shards(1))?;
         let found = opened.check(objects.values().map(|place| place.extent));
-        let repaired = opened.repair(&found)?;
-        opened.log.stable(repaired);
+        opened.repair(&found)?;
         Ok(Self { opened, data: Data::new(world)?, table, objects, fault })
     }
 
@@ -128,7 +127,9 @@ impl Recipe for Group {
     fn open(world: &Arc<World>, fault: Fault) -> Result<Self> {
         let options = OpenOptions::new();
         let options = if fault == Fault::Early { options } else { options.hold_until_stable() };
-        Ok(Self { file: File::open(world, fault, &options)?, last: Lsn(0) })
+        let file = File::open(world, fault, &options)?;
+        file.opened.log.stable(file.opened.log.last())?;
+        Ok(Self { file, last: Lsn(0) })
     }
 
     fn change(&mut self, group: &[Change]) -> Result<()> {
@@ -166,7 +167,7 @@ impl Group {
     /// The metadata is flushed, once for all of them.
     fn release(&mut self) -> Result<()> {
         self.file.table.sync()?;
-        self.file.opened.log.stable(self.last);
+        self.file.opened.log.stable(self.last)?;
         Ok(())
     }
 

@@ -78,7 +78,7 @@ impl EngineLog {
         let new = place(&mut transaction, data, change, objects.get(&change.0))?;
         let lsn = transaction.commit(log).map_err(|failed| failed.into_error())?;
         if self.fault == Fault::Early {
-            log.stable(lsn);
+            log.stable(lsn)?;
         }
         enter(&mut self.objects, change.0, new);
         self.unrecorded.push((lsn, change.0, new));
@@ -93,7 +93,7 @@ impl EngineLog {
             self.wal.append(lsn, id, place)?;
         }
         self.wal.sync()?;
-        self.opened.log.stable(last);
+        self.opened.log.stable(last)?;
         Ok(())
     }
 }

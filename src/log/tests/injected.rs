@@ -85,7 +85,7 @@ impl Model {
             found = opened.position as usize;
             assert!((self.checkpoint..=self.deltas.len()).contains(&found), "{found}");
             for (delta, position) in self.deltas.iter().zip(1..).skip(found) {
-                opened.replay(delta, position).expect("it happened so");
+                opened.replay(delta, position - 1..position).expect("it happened so");
             }
             found = self.deltas.len();
         }
@@ -118,7 +118,7 @@ fn change(opened: &Opened, model: &mut Model, frees: usize, allocates: &[Extent]
     }
     let result = if opened.log.authority() == Authority::Piggyback {
         let position = model.deltas.len() as u64 + 1;
-        opened.log.absorb(frozen, position).map_err(|failed| failed.error.into())
+        opened.log.absorb(frozen, position - 1..position).map_err(|failed| failed.error.into())
     } else {
         let committed = frozen.reopen().commit(&opened.log).map(drop);
         committed.map_err(|failed| failed.error.into())
@@ -260,7 +260,7 @@ fn every_read_can_fail() {
             let mut transaction = opened.allocator.begin();
             transaction.mark_allocated(Extent::new(range * RANGE_BLOCKS, 9)).expect("free");
             if authority == Authority::Piggyback {
-                opened.log.absorb(transaction.freeze(), range + 1).expect("fits");
+                opened.log.absorb(transaction.freeze(), range..range + 1).expect("fits");
             } else {
                 transaction.commit(&opened.log).expect("a healthy disk");
             }
