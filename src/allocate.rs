@@ -9,6 +9,10 @@ use crate::extent::{Extent, ExtentList};
 use crate::lanes::LaneId;
 use crate::request::{Effort, Request};
 
+/// Blocks that a request which found nothing lets out of the quarantine, at least: one word of the index.
+/// Fewer, and each of the next requests would have to search in vain first.
+const LET_OUT: u64 = 64;
+
 impl Core {
     /// `len` blocks in one extent.
     #[inline(always)]
@@ -72,7 +76,8 @@ impl Core {
         request.validate(self.bitmap.blocks())?;
         let mut result =
             if fits { self.search(cursor, &request) } else { self.contiguous(cursor, &request) };
-        while self.may_retry(cursor, &result, true) {
+        let mut blocks = LET_OUT.max(len);
+        while self.may_retry(cursor, &result, true, &mut blocks) {
             result = self.contiguous(cursor, &request);
         }
         result = result.or_else(|error| self.one_of_reserve(cursor, &request, error));
@@ -107,7 +112,8 @@ impl Core {
         request.validate(self.bitmap.blocks())?;
         let mut effort = Effort::default();
         let mut result = self.allocate_now(cursor, request, list, &mut effort);
-        while self.may_retry(cursor, &result, spare) {
+        let mut blocks = LET_OUT.max(request.len);
+        while self.may_retry(cursor, &result, spare, &mut blocks) {
             result = self.allocate_now(cursor, request, list, &mut effort);
         }
         result.map(|()| effort)
@@ -139,11 +145,21 @@ impl Core {
 
     /// Whether an allocation failed for want of space, and there was some elsewhere that is free now: in the
     /// quarantine, in escrow, or waiting to be discarded. So whoever tries again does so because others
-    /// freed something.
+    /// freed something. Of the quarantine about `blocks` blocks are let out, and twice as many the next time:
+    /// a request pays for about as many as it needs, and for few searches if blocks have to meet first.
     #[inline]
-    fn may_retry<T>(&self, cursor: &Cursor, result: &Result<T, AllocError>, spare: bool) -> bool {
+    fn may_retry<T>(
+        &self,
+        cursor: &Cursor,
+        result: &Result<T, AllocError>,
+        spare: bool,
+        blocks: &mut u64,
+    ) -> bool {
         let failed = result.as_ref().is_err_and(AllocError::is_want_of_space);
-        let waiting = |core: &Self| core.quarantine.blocks() > 0 && core.collect(cursor.lane) > 0;
+        let mut waiting = |core: &Self| {
+            let wanted = std::mem::replace(blocks, blocks.saturating_mul(2));
+            core.quarantine.blocks() > 0 && core.collect(cursor.lane, wanted) > 0
+        };
         let escrow =
             |core: &Self| spare && core.escrow.spare() > 0 && core.collect_escrow(cursor.lane) > 0;
         let undiscarded =

@@ -301,6 +301,7 @@ impl Builder {
         let surveyed = SurveyRecords::new(shards.count(bitmap.leaf_count())).map_err(memory)?;
         let escrow = Escrow::new(blocks).map_err(memory)?;
         let pending = Pending::new(blocks).map_err(memory)?;
+        let quarantine = Quarantine::new(2 * threads.min(32), blocks).map_err(memory)?;
         let core = Core {
             surveyed,
             committing: CachePadded::new(Counter::new(0)),
@@ -318,7 +319,7 @@ impl Builder {
             shards,
             lanes: Lanes::new(),
             shard_counts,
-            quarantine: Quarantine::new(2 * threads.min(32)),
+            quarantine,
             committed: None,
             gate: None,
             held_blocks: Counter::new(0),
@@ -410,7 +411,7 @@ impl Allocator {
     /// Commits do this bit by bit, and allocations before they answer that nothing fits; an engine
     /// that stops committing may call it to see its free space whole.
     pub fn collect(&self) -> u64 {
-        local::with_lane(&self.core, |lane| self.core.collect(lane))
+        local::with_lane(&self.core, |lane| self.core.collect(lane, u64::MAX))
     }
 
     /// Allocates `len` adjacent blocks. See [`Allocator::allocate_with`].

@@ -136,11 +136,18 @@ impl Core {
                 if self.aside.is_active() {
                     unowned |= self.unowned_in_word(word) & mask;
                 }
+                if self.quarantine.blocks() > 0
+                    && let Some(block) = self.first_waiting(runs_in_word(word, mask))
+                {
+                    unowned |= NativeWord::bit((block % WORD_BLOCKS) as u32);
+                }
                 (unowned != NativeWord::ZERO)
                     .then(|| word as u64 * WORD_BLOCKS + u64::from(unowned.trailing_zeros()))
             }
             Part::Words(Extent { start, len }) => {
-                let unowned = self.first_unowned(start, start + len);
+                let end = start + len;
+                let waiting = self.quarantine.first_waiting(start, end);
+                let unowned = self.first_unowned(start, end).min(waiting);
                 (unowned < start + len).then_some(unowned)
             }
         };

@@ -80,7 +80,7 @@ impl Core {
     /// Lets go of what transaction `lsn` freed: to the quarantine, or to wait at the gate.
     pub fn let_go(&self, cursor: &mut Cursor, lsn: Option<Lsn>, freed: Extents) {
         let blocks = freed.blocks();
-        let (Some(gate), Some(lsn)) = (&self.gate, lsn) else { return self.retire(cursor, freed) };
+        let (Some(gate), Some(lsn)) = (&self.gate, lsn) else { return self.retire(cursor, &freed) };
         // Counted first: nobody is to see fewer than there are.
         self.held_blocks.add(blocks);
         match gate.pass(lsn, freed) {
@@ -88,7 +88,7 @@ impl Core {
             Pass::Revoked => self.held_blocks.add(blocks.wrapping_neg()),
             Pass::Through(freed) => {
                 self.held_blocks.add(blocks.wrapping_neg());
-                self.retire(cursor, freed);
+                self.retire(cursor, &freed);
             }
         }
     }
@@ -115,7 +115,7 @@ impl Core {
         local::with_cursor(self, |cursor| {
             for freed in &mut through {
                 self.held_blocks.add(freed.blocks().wrapping_neg());
-                self.retire(cursor, freed);
+                self.retire(cursor, &freed);
             }
         });
     }

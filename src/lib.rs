@@ -133,7 +133,7 @@ macro_rules! index_modules {
 }
 index_modules!(
     aside, bitmap, epoch, escrow, events, geometry, leaf, ledger, lines, moments, mutant, pending,
-    quarantine, reserve, segmented, summary, sync, watch, word
+    quarantine, queue, reserve, segmented, summary, sync, watch, word
 );
 
 pub use allocator::{Allocator, Builder, MAX_BLOCKS, Memory};

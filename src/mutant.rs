@@ -126,20 +126,44 @@ mutants! {
     PinWithoutRecheck,
     /// AcqRel from the counting of a pin to the second look at the epoch.
     WeakPin,
-    /// AcqRel from the look at the epoch to the looks at who is pinned in the one before.
-    WeakAdvance,
+    /// AcqRel from the stamp to the looks at who is pinned.
+    WeakStamp,
+    /// AcqRel from the look at the epoch for a floor to the looks at who is pinned.
+    WeakFloor,
     /// A pin ends by a relaxed change.
     RelaxedUnpin,
-    /// The epoch advances whoever is pinned.
-    AdvanceUnchecked,
-    /// What was retired is ripe one epoch too soon.
-    ShortGrace,
-    /// What is retired is stamped with the epoch before.
+    /// What is retired is stamped with the epoch before, whoever is pinned in this one.
     StampTooOld,
     /// What is retired is stamped by a plain load.
     StampByLoad,
-    /// Batches are let out whatever their stamp.
+    /// What is retired is let out at once if only older epochs have pins.
+    OlderPinsForgotten,
+    /// A floor goes by the pins alone, not by the epoch.
+    FloorWithoutEpoch,
+    /// A generation is free again whoever is pinned in it.
+    PinnedIsFreed,
+    /// A generation that is prepared for the next epoch is free again.
+    PreparedIsFreed,
+    /// A generation is given to an epoch after that has begun.
+    BeganAfterAdvance,
+    /// Extents are let out whatever their stamp.
     CollectUnripe,
+    /// A link is written with the tag of the one before.
+    TagIsKept,
+    /// A push does not look whether the node was the last one when its link was read.
+    PushWithoutRecheck,
+    /// A push waits until another one has moved the tail.
+    TailIsAwaited,
+    /// A pop does not look whether the node was the first one when its link was read.
+    PopWithoutRecheck,
+    /// A pop leaves the tail behind.
+    HeadPassesTail,
+    /// A pop reads what was in a node after the node may be used again.
+    ContentsAfterPop,
+    /// Blocks are marked as waiting after they are in the queue.
+    MarkAfterPush,
+    /// Blocks are let out before their marks are taken away.
+    LetOutBeforeUnmark,
     /// A committer that has its result does not wake the next leader.
     LeadIsKept,
     /// One who was called to lead and found his work done leaves the others uncalled.

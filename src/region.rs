@@ -124,7 +124,7 @@ impl Region {
     pub(crate) fn is_empty_in(&self, blocks: Range<u64>) -> bool {
         let core = &*self.core;
         local::with_cursor(core, |cursor| {
-            core.collect(cursor.lane);
+            core.collect(cursor.lane, u64::MAX);
             core.move_escrow(cursor, self.blocks.start, self.blocks.end);
             let lane = cursor.lane;
             let mut free = |word, bits| core.free_word(lane, word, bits);

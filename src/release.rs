@@ -4,7 +4,7 @@ use crate::bitmap::ReleaseError;
 use crate::core::Core;
 use crate::cursor::Cursor;
 use crate::error::{FreeError, on_device};
-use crate::extent::{Extent, ExtentList, Extents};
+use crate::extent::{Extent, ExtentList};
 use crate::lanes::LaneId;
 
 impl Core {
@@ -31,11 +31,32 @@ impl Core {
     /// The same for those who have no cursor.
     #[inline(always)]
     pub fn release(&self, lane: LaneId, extent: Extent) -> Result<(), FreeError> {
+        on_device(extent, self.bitmap.blocks())?;
+        if self.quarantine.blocks() > 0
+            && let Some(block) = self.first_waiting([extent])
+        {
+            return Err(FreeError::DoubleFree { block });
+        }
+        self.release_owned(lane, extent)
+    }
+
+    /// The same for what does not wait in the quarantine.
+    #[inline(always)]
+    fn release_owned(&self, lane: LaneId, extent: Extent) -> Result<(), FreeError> {
         let (start, len) = on_device(extent, self.bitmap.blocks())?;
         if self.aside.is_active() {
             return self.release_looking(lane, extent, true);
         }
         self.release_now(lane, start, len).map_err(|error| free_error(error, start))
+    }
+
+    /// The first block of `extents` that waits in the quarantine: it was freed before.
+    #[cold]
+    pub fn first_waiting(&self, extents: impl IntoIterator<Item = Extent>) -> Option<u64> {
+        extents.into_iter().find_map(|Extent { start, len }| {
+            let end = start + len;
+            Some(self.quarantine.first_waiting(start, end)).filter(|&block| block < end)
+        })
     }
 
     /// Frees blocks and counts those that were not free.
@@ -88,26 +109,26 @@ impl Core {
         released.map_err(|error| free_error(error, start))
     }
 
-    /// Quarantines `extents`, whose free is durable, and lets out a little more than came in. Whoever commits
-    /// remembers what comes out, as if it had freed that now.
-    pub fn retire(&self, cursor: &mut Cursor, extents: Extents) {
-        self.quarantine.retire(extents);
-        self.quarantine.collect(4, |extent| {
+    /// Quarantines `extents`, whose free is durable, and lets out a little more than came in. The committing
+    /// handle remembers what comes out, as if it had freed that now.
+    pub fn retire(&self, cursor: &mut Cursor, extents: &[Extent]) {
+        let twice = self.quarantine.retire(extents, |extent| {
             self.let_out(cursor.lane, extent);
             self.remember_freed(cursor, extent);
         });
+        self.conflicts.add(twice);
     }
 
-    /// Lets out of the quarantine whatever the guards allow; the number of blocks.
-    pub fn collect(&self, lane: LaneId) -> u64 {
-        self.quarantine.collect_all(|extent| self.let_out(lane, extent))
+    /// Lets out of the quarantine at least `blocks` blocks, or whatever the guards allow; the number of blocks.
+    pub fn collect(&self, lane: LaneId, blocks: u64) -> u64 {
+        self.quarantine.collect(blocks, |extent| self.let_out(lane, extent))
     }
 
     /// Frees what comes out of the quarantine, or what a transaction has given up: all of it but the blocks
     /// that are free already, and those that the store knows to be committed.
     pub fn let_out(&self, lane: LaneId, extent: Extent) {
         self.without_committed(extent, |part| {
-            self.let_out_by(part, |part| self.release(lane, part));
+            self.let_out_by(part, |part| self.release_owned(lane, part));
         });
     }
 

@@ -43,6 +43,7 @@ fn grow_alone<E: From<ResizeError>>(
         core.surveyed.lengthen(core.shards_of(wanted))?;
         core.escrow.lengthen(wanted)?;
         core.pending.lengthen(wanted)?;
+        core.quarantine.lengthen(wanted)?;
         core.shard_counts.lengthen(core.shards_of(wanted))?;
         core.bitmap.make_room(wanted)
     };

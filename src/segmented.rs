@@ -67,8 +67,14 @@ impl<P: Elements> Segmented<P> {
         there.unwrap_or(self.first.count())
     }
 
+    /// Whether there is room for element `index`.
+    pub fn has(&self, index: usize) -> bool {
+        index < self.first.count() || self.added[self.part(index)].get().is_some()
+    }
+
     /// Makes room for at least `len` elements, in parts as long as what is there; `part` makes those of
-    /// a range. If there is no memory, nothing has changed. For one caller at a time.
+    /// a range. If there is no memory, nothing has changed. Of several callers at a time each makes the
+    /// parts that it misses, and those of one are kept.
     pub fn grow(
         &self,
         len: usize,
@@ -95,9 +101,14 @@ impl<P: Elements> Segmented<P> {
         self.base().saturating_mul(1 << part)
     }
 
+    /// The part that element `index` is in, which is not in `first`.
+    fn part(&self, index: usize) -> usize {
+        (index / self.base()).checked_ilog2().map_or(0, |part| part as usize + 1)
+    }
+
     #[cold]
     pub(crate) fn added(&self, index: usize) -> &P::Element {
-        let part = (index / self.base()).checked_ilog2().map_or(0, |part| part as usize + 1);
+        let part = self.part(index);
         let elements = self.added[part].get();
         let there = elements.and_then(|elements| elements.element(index - self.start(part)));
         there.expect("nobody is told of an index before its part is there")

@@ -1,10 +1,10 @@
 //! The one place that chooses atomics and names memory orderings.
 //!
 //! Every protocol access is `SeqCst`, loads and failed CASes included, so that the proofs in
-//! ARCHITECTURE.md may reason in interleavings. Loom treats `SeqCst` accesses as `AcqRel` but does
+//! ARCHITECTURE.md may reason in interleavings; but for what the owner of a node of a queue writes into it. Loom treats `SeqCst` accesses as `AcqRel` but does
 //! model `fence(SeqCst)`, so under `--cfg loom` each access is an `AcqRel` access followed by that
 //! fence; the fence is what a [`Site`] lets a mutant take away. Of the accesses to epochs and pins
-//! only the two have a fence that need one.
+//! only the three have a fence that need one.
 
 use crate::segmented::OutOfMemory;
 use crate::word::Word;
@@ -38,12 +38,12 @@ pub enum Site {
     WatchLook,
     /// Changing the watch.
     WatchChange,
-    /// Reading the epoch, to pin or to see what is ripe.
+    /// Reading the epoch to pin.
     EpochLook,
-    /// Reading the epoch in order to look next who is pinned in the one before.
-    AdvanceLook,
-    /// Reading the epoch to stamp what is retired.
+    /// Reading the epoch to stamp what is retired: who is pinned is read next.
     EpochStamp,
+    /// Reading the epoch to see what may be reused: who is pinned is read next.
+    FloorLook,
     /// Advancing the epoch.
     EpochAdvance,
     /// Counting a pin.
@@ -52,6 +52,16 @@ pub enum Site {
     PinLook,
     /// Taking a pin out of the count.
     Unpin,
+    /// Reading which epoch a generation of pins belongs to.
+    BeganLook,
+    /// Giving a generation of pins to an epoch, or taking it back.
+    BeganChange,
+    /// Reading or changing a link of the queue of retired extents.
+    Link,
+    /// Reading or writing the contents of a node of that queue.
+    Node,
+    /// Reading or changing the marks of blocks that wait.
+    Waiting,
     /// Reading the committed state, or changing it for a frozen transaction.
     Ledger,
     /// Reading or changing the number of blocks.
@@ -76,7 +86,7 @@ pub struct AtomicWord<W: Word> {
 /// Loom looks only at the last access to an atomic when it decides which thread to let go first
 /// instead: in a load and a CAS the thread's own load hides an earlier one by another thread, and
 /// some interleavings are never tried (tokio-rs/loom, issues 166 and 392). So an access changes this
-/// first. It multiplies the executions; only epochs and pins have it.
+/// first. It multiplies the executions; only epochs, pins and the links of the queue have it.
 #[cfg(loom)]
 #[derive(Debug, Default)]
 struct Turn(loom::sync::atomic::AtomicU8);
@@ -85,8 +95,11 @@ struct Turn(loom::sync::atomic::AtomicU8);
 impl Turn {
     fn take(&self, site: Site) {
         use Site::*;
-        let epoch = [EpochLook, AdvanceLook, EpochStamp, EpochAdvance, PinCount, PinLook, Unpin];
-        if epoch.contains(&site) {
+        let with_turn = [
+            EpochLook, EpochStamp, FloorLook, EpochAdvance, PinCount, PinLook, Unpin, BeganLook,
+            BeganChange, Link,
+        ];
+        if with_turn.contains(&site) {
             self.0.fetch_add(1, loom::sync::atomic::Ordering::Relaxed);
         }
     }
@@ -179,7 +192,7 @@ impl<W: Word> AtomicWord<W> {
         self.raw.put(value);
     }
 
-    /// Overwrites the word. Of shared ones, only the number of blocks, and faults to be modelled.
+    /// Overwrites the word: one that others only read meanwhile, or a fault to be modelled.
     #[inline(always)]
     pub fn store(&self, value: W, site: Site) {
         self.raw(site).store(value, site);
@@ -247,8 +260,12 @@ mod access {
         Ordering::SeqCst
     }
     #[inline(always)]
-    pub const fn store(_: Site) -> Ordering {
-        Ordering::SeqCst
+    pub const fn store(site: Site) -> Ordering {
+        match site {
+            // Told of by a compare-exchange that follows.
+            Site::Link | Site::Node => Ordering::Release,
+            _ => Ordering::SeqCst,
+        }
     }
     #[inline(always)]
     pub const fn change(_: Site) -> Ordering {
@@ -296,14 +313,18 @@ mod access {
                 Site::HasClear => mutated(Mutant::WeakClearer),
                 Site::Closed => mutated(Mutant::WeakClosed),
                 Site::PinCount => mutated(Mutant::WeakPin),
-                Site::AdvanceLook => mutated(Mutant::WeakAdvance),
+                Site::EpochStamp => mutated(Mutant::WeakStamp),
+                Site::FloorLook => mutated(Mutant::WeakFloor),
                 // Next to these an engine reads and writes its own data as weakly as it likes: a
                 // fence would order that, the access itself does not.
                 Site::EpochLook
-                | Site::EpochStamp
                 | Site::EpochAdvance
                 | Site::PinLook
-                | Site::Unpin => true,
+                | Site::Unpin
+                | Site::BeganLook
+                | Site::BeganChange => true,
+                // Message passing alone: see `queue.rs`. The index orders the marks, as below.
+                Site::Link | Site::Node | Site::Waiting => true,
                 // The index orders what belongs together here: a block's way from owner to owner.
                 Site::Ledger => true,
                 _ => false,
@@ -414,6 +435,11 @@ impl Counter {
         self.0.store(self.get().wrapping_add(value), std::sync::atomic::Ordering::Relaxed);
     }
 
+    /// Makes it `value` if that is more.
+    pub fn raise(&self, value: u64) {
+        self.0.fetch_max(value, std::sync::atomic::Ordering::Relaxed);
+    }
+
     /// Replaces the value.
     pub fn set(&self, value: u64) {
         self.0.store(value, std::sync::atomic::Ordering::Relaxed);
@@ -431,56 +457,11 @@ impl Counter {
     }
 }
 
-/// A lock-free queue. The model checker takes every push and every pop for one step, and gives it
-/// no order of its own between what was done before the one and after the other.
-#[cfg(not(loom))]
-pub use crossbeam_queue::SegQueue as Queue;
-#[cfg(loom)]
-pub use unordered::Queue;
-
-#[cfg(loom)]
-mod unordered {
-    use crossbeam_queue::SegQueue;
-    use loom::sync::atomic::{AtomicU64, Ordering};
-
-    /// See the other `Queue`.
-    #[derive(Debug)]
-    pub struct Queue<T> {
-        queue: SegQueue<T>,
-        /// Changed with every step: where loom may switch threads.
-        steps: AtomicU64,
-    }
-
-    impl<T> Queue<T> {
-        /// An empty queue.
-        pub fn new() -> Self {
-            Self { queue: SegQueue::new(), steps: AtomicU64::new(0) }
-        }
-
-        /// Puts `value` at the end.
-        pub fn push(&self, value: T) {
-            self.steps.fetch_add(1, Ordering::Relaxed);
-            self.queue.push(value);
-        }
-
-        /// Takes from the front.
-        pub fn pop(&self) -> Option<T> {
-            self.steps.fetch_add(1, Ordering::Relaxed);
-            self.queue.pop()
-        }
-    }
-
-    impl<T> Default for Queue<T> {
-        fn default() -> Self {
-            Self::new()
-        }
-    }
-}
-
-/// A place that is filled once and then read by anybody.
+/// A place that is filled once and then read by all. Lock-free: of several threads that fill it at the same
+/// moment one succeeds, and none waits for another, as they would with [`OnceLock`](std::sync::OnceLock).
 #[derive(Debug)]
 pub struct Slot<T> {
-    value: std::sync::OnceLock<T>,
+    value: once_cell::race::OnceBox<T>,
     /// What the model checker sees of it.
     #[cfg(loom)]
     there: loom::sync::atomic::AtomicBool,
@@ -489,7 +470,7 @@ pub struct Slot<T> {
 impl<T> Default for Slot<T> {
     fn default() -> Self {
         Self {
-            value: std::sync::OnceLock::new(),
+            value: once_cell::race::OnceBox::new(),
             #[cfg(loom)]
             there: loom::sync::atomic::AtomicBool::new(false),
         }
@@ -499,10 +480,10 @@ impl<T> Default for Slot<T> {
 impl<T> Slot<T> {
     /// Puts `value` there, unless something is.
     pub fn set(&self, value: T) {
-        if self.value.set(value).is_ok() {
-            #[cfg(loom)]
-            self.there.store(true, loom::sync::atomic::Ordering::Release);
-        }
+        // What comes too late is dropped.
+        let _ = self.value.set(Box::new(value));
+        #[cfg(loom)]
+        self.there.store(true, loom::sync::atomic::Ordering::Release);
     }
 
     /// What is there, with all that was done before it was put there.

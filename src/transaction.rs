@@ -246,7 +246,8 @@ impl<'h> Transaction<'h> {
         let end = start + len;
         let twice = [&*freed, &*returned].into_iter().filter_map(|set| set.overlap(extent));
         let twice = twice.map(|part| part.start).min();
-        let free = Some(core.first_unowned(start, end)).filter(|&block| block < end);
+        let unowned = core.first_unowned(start, end).min(core.quarantine.first_waiting(start, end));
+        let free = Some(unowned).filter(|&block| block < end);
         if let Some(block) = twice.into_iter().chain(free).min() {
             return Err(FreeError::DoubleFree { block });
         }

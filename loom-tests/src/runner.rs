@@ -33,7 +33,6 @@ pub fn main() -> ExitCode {
         [] => run_all(),
         ["scenarios"] => summary(run_scenarios(), 0),
         ["mutants"] => summary(0, run_mutants()),
-
         ["one", id, mutant, seconds] => run_one(id, mutant, seconds),
         _ => {
             eprintln!("usage: loom-tests [scenarios | mutants | one SCENARIO MUTANT|- SECONDS]");
@@ -214,11 +213,22 @@ fn order_for(mutant: Mutant) -> Vec<&'static Scenario> {
         WatchAfterSearch | WatchReadBeforeLeaf | WeakWatch | LiftKeepsVersion => {
             &["w1", "s5", "w2"]
         }
-        StampByLoad => &["q1m"],
+        StampByLoad => &["c1"],
         PinWithoutRecheck => &["q1l"],
-        WeakPin | WeakAdvance | RelaxedUnpin => &["q1c", "q3"],
-        AdvanceUnchecked | StampTooOld => &["q1", "q1c"],
-        ShortGrace | CollectUnripe => &["q7"],
+        WeakPin | WeakStamp | RelaxedUnpin => &["q1c", "q3"],
+        WeakFloor => &["c2"],
+        StampTooOld | PinnedIsFreed => &["q1", "q1c"],
+        OlderPinsForgotten => &["q4"],
+        FloorWithoutEpoch | CollectUnripe => &["q7"],
+        PreparedIsFreed | BeganAfterAdvance => &["c3"],
+        MarkAfterPush => &["q5"],
+        LetOutBeforeUnmark => &["q9"],
+        TagIsKept => &["f5", "f4"],
+        PushWithoutRecheck => &["f5"],
+        TailIsAwaited => &["f1", "f2"],
+        PopWithoutRecheck => &["f7"],
+        ContentsAfterPop => &["f4"],
+        HeadPassesTail => &["f8"],
         CallIsKept => &["g2"],
         LeadIsKept | LeadIsDropped | LeaderNotMarked | ResultIsNotTold => &["g1", "g2"],
         FlushIsForgotten => &["g4"],

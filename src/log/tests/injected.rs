@@ -131,7 +131,7 @@ fn change(opened: &Opened, model: &mut Model, frees: usize, allocates: &[Extent]
         model.held.extend(taken);
         model.deltas.push(delta);
         model.acknowledged = model.deltas.len();
-        opened.log.stable(opened.log.last());
+        opened.log.stable(opened.log.last()).expect("there");
     } else if model.refuses && !refused {
         model.deltas.push(delta);
     }
