@@ -1,7 +1,8 @@
-//! Faults that the crash tests switch on, one at a time, to show that they would notice each ordering
-//! rule being broken. In an ordinary build [`faulty`] is the constant `false`.
+//! Faults that the crash tests switch on, one or two at a time, to show that they would notice each
+//! ordering rule being broken and each check left out. In an ordinary build [`faulty`] is the constant
+//! `false`.
 
-/// A deliberate fault in the order of writes.
+/// A deliberate fault in the order of writes, or in what is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// An image overwrites the newest durable one.
@@ -28,6 +29,28 @@ pub enum Fault {
     ShrinkForgetsImages,
     /// A shrink does not say how far back the engine can go.
     ShrinkWithoutFloor,
+    /// Frames of a transaction that does not end are replayed.
+    UnfinishedReplayed,
+    /// Each frame of a transaction of several is taken to end one.
+    UnfinishedIsBoundary,
+    /// A superblock with a new tail goes to one of its two places alone.
+    SuperblockInOnePlace,
+    /// Images of a window that failed are not planned again.
+    AbandonForgets,
+    /// A newer image makes the one forgotten that is being written to the directory.
+    OnItsWayForgotten,
+    /// No room is kept for taking back what the engine has not called stable.
+    NoRoomForUndo,
+    /// The transactions of a window that failed are undone first to last.
+    UndoneForward,
+    /// The count of allocated blocks is not compared.
+    TotalUnchecked,
+    /// Image records from before the tail, or of transactions that are not there, count.
+    ImageBaseUnchecked,
+    /// Image records in frames that were cut off count.
+    CutImagesKept,
+    /// No look behind the last frame for one which says that it was not the last.
+    NoLookBehind,
 }
 
 #[cfg(not(test))]
@@ -38,18 +61,25 @@ pub const fn faulty(_: Fault) -> bool {
 
 #[cfg(test)]
 thread_local! {
-    static SELECTED: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
+    /// One bit for each fault.
+    static SELECTED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
 #[cfg(test)]
 pub fn faulty(fault: Fault) -> bool {
-    SELECTED.get() == Some(fault)
+    SELECTED.get() >> fault as u64 & 1 == 1
 }
 
-/// Switches a fault on for this thread.
+/// Switches a fault on for this thread, and the others off.
 #[cfg(test)]
 pub fn select(fault: Option<Fault>) {
-    SELECTED.set(fault);
+    select_all(fault.as_slice());
+}
+
+/// Switches these on for this thread, and the others off.
+#[cfg(test)]
+pub fn select_all(faults: &[Fault]) {
+    SELECTED.set(faults.iter().fold(0, |all, &fault| all | 1 << fault as u64));
 }
 
 #[cfg(test)]

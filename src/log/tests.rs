@@ -2,9 +2,9 @@
 
 mod beside;
 mod blank;
-mod crash;
 mod damage;
 mod errors;
+mod explore;
 mod full;
 mod hostile;
 mod injected;

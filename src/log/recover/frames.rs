@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::Loader;
 use crate::log::error::{LogError, Part};
+use crate::log::fault::{Fault, faulty};
 use crate::log::format::{BOUNDARY, FrameHeader, HEADER, Superblock, is_later_u32};
 use crate::log::layout::Layout;
 use crate::log::record::{Image, Record, Records};
@@ -51,6 +52,7 @@ impl Loader {
         loop {
             self.read_frames(layout, superblock, &mut log, end)?;
             let found = self.later_frame(layout, superblock, &log, end)?;
+            let found = found.filter(|_| !faulty(Fault::NoLookBehind));
             let Some(at) = found else { break };
             let before = log.frames.len();
             // Of a log in use, frames may have been written between the two looks.
@@ -230,7 +232,8 @@ impl Log {
 
     /// Forgets the frames behind the last that ends a transaction.
     fn cut_unfinished(&mut self) {
-        let ends = |frame: &Frame| frame.header.flags.get() & BOUNDARY != 0;
+        let unfinished = faulty(Fault::UnfinishedReplayed);
+        let ends = |frame: &Frame| frame.header.flags.get() & BOUNDARY != 0 || unfinished;
         let whole = self.frames.iter().rposition(ends).map_or(0, |last| last + 1);
         self.cut_frames = self.frames.len() - whole;
         let Some(first) = self.frames.get(whole) else { return };
@@ -240,7 +243,7 @@ impl Log {
         self.head.crc = first.header.previous.get();
         self.head.lsn = first.header.lsn.get();
         self.frames.truncate(whole);
-        self.images.retain(|&(.., frame)| frame < position);
+        self.images.retain(|&(.., frame)| frame < position || faulty(Fault::CutImagesKept));
         (self.head.allocated, self.head.engine) = match self.frames.last() {
             Some(last) => (last.header.allocated.get(), last.engine),
             None => self.at_tail,

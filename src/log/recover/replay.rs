@@ -14,6 +14,7 @@ use super::frames::Log;
 use super::{Loader, Report};
 use crate::error::ConfigError;
 use crate::log::error::{LogError, Part};
+use crate::log::fault::{Fault, faulty};
 use crate::log::layout::Layout;
 use crate::log::mirror::{Mirror, RANGE_WORDS, apply_item};
 use crate::log::record::{Image, Item, MAX_FILL, Op, RANGE_BLOCKS, Record, Records, State, items};
@@ -84,7 +85,7 @@ impl Replay<'_> {
             return Err(self.loader.damage(Part::Beyond, self.layout.image_offset(range, 0)));
         }
         let allocated = shares.iter().map(|share| share.allocated).sum();
-        if allocated != self.log.head.allocated {
+        if allocated != self.log.head.allocated && !faulty(Fault::TotalUnchecked) {
             let last = self.log.frames.last();
             let offset =
                 last.map_or(0, |frame| self.layout.ring_offset(frame.header.position.get()));
@@ -110,7 +111,8 @@ impl Replay<'_> {
             let known = candidates.get_mut(range as usize);
             let known = known.ok_or_else(|| self.damage_at(Part::Record, frame))?;
             // An older one may lack changes that the log has forgotten.
-            if (self.log.tail_lsn..=self.log.head.lsn).contains(&image.base) {
+            let counts = (self.log.tail_lsn..=self.log.head.lsn).contains(&image.base);
+            if counts || faulty(Fault::ImageBaseUnchecked) {
                 known.push(Candidate { image, frame: Some(frame), in_directory: false });
             }
         }

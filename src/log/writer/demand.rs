@@ -32,6 +32,7 @@ impl Writer {
         let reserve = if unreserved { 0 } else { self.layout.reserve() };
         // Taking back what the engine may not have: as much again as it takes now.
         let undo = 2 * self.unstable_bytes + if self.keep_unstable { 2 * bytes } else { 0 };
+        let undo = if faulty(Fault::NoRoomForUndo) { 0 } else { undo };
         let needed = frames + images + reserve + undo;
         if self.room() >= needed {
             return Ok(());

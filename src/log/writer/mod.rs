@@ -336,6 +336,9 @@ impl Writer {
         });
         if let Err(error) = written {
             let mut state = shared.state();
+            if faulty(Fault::UndoneForward) {
+                works.reverse();
+            }
             for work in works.iter().rev().filter(|work| good(work)) {
                 state.mirror.undo(work.records);
             }
@@ -520,7 +523,7 @@ impl Writer {
             self.directory[index].outdated = true;
         });
         self.superblock_suspect |= window.superblock.is_some();
-        for &(range, _) in &window.images {
+        for &(range, _) in window.images.iter().filter(|_| !faulty(Fault::AbandonForgets)) {
             let newest = self.ranges[range as usize].last();
             if let Some(position) = newest.and_then(|base| base.after) {
                 self.requeue(position, range);
@@ -589,6 +592,7 @@ impl Writer {
         let on_its_way = self.directory[page]
             .half
             .as_ref()
+            .filter(|_| !faulty(Fault::OnItsWayForgotten))
             .map(|(_, bases)| bases[(range - self.directory[page].place.first_range) as usize]);
         let bases = &mut self.ranges[range as usize];
         // Between the one that the directory has and the newest, only the one that is being

@@ -1,6 +1,7 @@
 //! Records into frames.
 
 use super::{Frames, Head, Writer, mark};
+use crate::log::fault::{Fault, faulty};
 use crate::log::format::{BOUNDARY, FRAME_MAGIC, FrameHeader, HEADER};
 use crate::log::record::{Records, push_commit};
 
@@ -78,7 +79,7 @@ impl Packer {
             if self.records.len() + record.len() > self.capacity {
                 self.close();
             }
-            self.boundary = boundary;
+            self.boundary = boundary || faulty(Fault::UnfinishedIsBoundary);
             self.records.extend_from_slice(record);
             start = records.offset();
         }

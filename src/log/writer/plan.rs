@@ -214,13 +214,14 @@ impl Writer {
 
     fn plan_superblock(&self, window: &mut Window, next: Superblock) {
         let page = next.to_page();
-        let offsets = slot_offsets(next.generation.get());
+        let places = if faulty(Fault::SuperblockInOnePlace) { 1 } else { 2 };
+        let offsets = slot_offsets(next.generation.get()).into_iter().take(places);
         window.writes.extend(offsets.map(|offset| (offset, page.clone())));
         window.superblock = Some(next);
     }
 
     /// The oldest frame that either copy of the directory needs: everything is durable now.
-    pub(super) fn tail(&self) -> Mark {
+    pub(in crate::log) fn tail(&self) -> Mark {
         let needed = |bases: &Bases| {
             let index = if faulty(Fault::TailBeforeDirectory) { bases.len() - 1 } else { 0 };
             bases.get(index).and_then(|base| base.after)

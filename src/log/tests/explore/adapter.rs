@@ -1,0 +1,41 @@
+//! The calls of the log that an engine's own log goes with, in one place.
+
+use std::ops::Range;
+
+use crate::delta::Delta;
+use crate::log::{CommitError, OpenOptions, Opened};
+use crate::store::Lsn;
+use crate::transaction::{CommitFailed, Frozen};
+
+/// Hands over the delta that `span` of the engine's log carries.
+pub fn absorb(
+    opened: &Opened,
+    frozen: Frozen,
+    span: Range<u64>,
+) -> Result<(), CommitFailed<'static, CommitError>> {
+    opened.log.absorb(frozen, span)
+}
+
+/// Feeds in again, after a crash, what `span` carries.
+pub fn replay(opened: &Opened, delta: &Delta, span: Range<u64>) -> Result<(), CommitError> {
+    opened.replay(delta, span)
+}
+
+/// Declares that `span` carries nothing.
+pub fn skip(opened: &Opened, span: Range<u64>) -> Result<(), CommitError> {
+    opened.log.skip(span)
+}
+
+/// The engine's own log is durable up to this transaction.
+pub fn stable(opened: &Opened, lsn: u64) -> Result<(), CommitError> {
+    opened.log.stable(Lsn(lsn))
+}
+
+/// The engine's own log ends with this transaction, if it says so.
+pub fn recover(until: Option<u64>) -> OpenOptions {
+    let options = OpenOptions::new();
+    match until {
+        Some(lsn) => options.recover_until(Lsn(lsn)),
+        None => options,
+    }
+}

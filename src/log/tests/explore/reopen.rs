@@ -1,0 +1,284 @@
+//! Crashes, and what is found after them.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use rand::RngExt;
+
+use super::adapter;
+use super::places;
+use super::timeline::{Bits, Entry, Timeline, compare};
+use super::world::World;
+use crate::log::fault::select_tight_ring;
+use crate::log::format::PAGE;
+use crate::log::layout::Layout;
+use crate::log::tests::sim::{Operation, Refusal, SimDisk};
+use crate::log::tests::small;
+use crate::log::{
+    Authority, CommitError, CreateOptions, LogError, OpenOptions, Opened, Part, SpaceMapLog,
+};
+use crate::store::Lsn;
+
+impl World {
+    /// Creates the log, perhaps with a power failure on the way.
+    pub fn create(&mut self) -> Result<(), String> {
+        select_tight_ring(self.mix.tight);
+        let sector = if self.rng.random() { 512 } else { 4096 };
+        let options = small().sector(sector).authority(self.authority);
+        let blocks = self.blocks.0;
+        if self.rng.random_ratio(1, 4) {
+            let len = Layout::new(blocks, sector.into(), 64 << 10).len() as usize;
+            let more = self.rng.random_range(0..3) * (1 << 20);
+            self.disk = Arc::new(SimDisk::region(len + more));
+        }
+        let mut words = vec![0; blocks.div_ceil(64) as usize];
+        if self.rng.random_ratio(1, 4) {
+            let used = self.rng.random_range(0..words.len());
+            words[..used].iter_mut().for_each(|word| *word = self.rng.random());
+        }
+        self.line = Timeline::new(Bits::of(&words));
+        let create = |disk: &Arc<SimDisk>, options: &CreateOptions| {
+            SpaceMapLog::create_from_bitmap(disk.clone(), blocks, &words, options)
+        };
+        if self.rng.random_ratio(1, 3) {
+            self.disk.crash_after(self.rng.random_range(1..30), self.rng.random());
+        }
+        match create(&self.disk, &options) {
+            Ok(opened) if !self.disk.has_crashed() => self.go_on(opened),
+            Err(error) if !self.disk.has_crashed() => return Err(format!("creating: {error}")),
+            _ => {
+                self.power_fails();
+                if !self.reopen(false)? {
+                    let opened = create(&self.disk, &options.overwrite());
+                    self.go_on(opened.map_err(|error| format!("creating again: {error}"))?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn power_fails(&mut self) {
+        let mut bytes = self.disk.after_crash(&mut self.rng);
+        let area = self.disk.area(bytes.len());
+        places::flip_a_spare(&mut bytes[area], &mut self.rng);
+        self.disk = Arc::new(self.disk.restarted(bytes));
+        self.points += 1;
+    }
+
+    /// The process ends, by a power failure or alone.
+    pub fn crash(&mut self) {
+        self.forget_process();
+        let killed = self.rng.random_ratio(1, 4);
+        if killed {
+            self.disk.revive();
+            self.points += 1;
+        } else {
+            self.power_fails();
+        }
+        if self.authority == Authority::Piggyback {
+            // What was handed over was durable. Of the rest, what the engine's log did keep.
+            let end = self.line.end();
+            let kept = self.rng.random_range(self.line.acknowledged()..=end);
+            self.line.cut(if killed { end } else { kept });
+        }
+    }
+
+    /// Opens, with failures while doing so. `false` if there is no log yet, which only a creation cut
+    /// short can leave.
+    pub fn reopen(&mut self, created: bool) -> Result<bool, String> {
+        let mut is_known = true;
+        loop {
+            let until = self.until(&mut self.rng.clone()).filter(|_| created);
+            let _next: u64 = self.rng.random();
+            let before = self.disk.bytes();
+            let beyond = self.beyond(is_known && created);
+            let until = beyond.or(until);
+            // A failure on the way may leave the transaction that takes others back, behind one that
+            // must be known.
+            let settled = self.disk.is_settled();
+            if settled || until.is_none() {
+                self.arrange_trouble(until.is_some())?;
+            }
+            self.tell(|world| {
+                let (last, end) = (world.line.acknowledged(), world.line.end());
+                format!("opening, asked for {until:?}: {last}..={end}, settled: {settled}")
+            });
+            let refused = self.disk.refused();
+            let error = match SpaceMapLog::open(self.disk.clone(), &self.options(until)) {
+                Ok(opened) if !self.disk.has_crashed() => {
+                    self.disk.calm();
+                    self.take_up(opened, until)?;
+                    return Ok(true);
+                }
+                Ok(_) => continue,
+                Err(error) => error,
+            };
+            self.tell(|_| format!("  {error}"));
+            if before != self.disk.bytes() {
+                self.may_be_taken_back(until);
+            }
+            if self.disk.has_crashed() {
+                if self.rng.random_ratio(1, 4) {
+                    self.disk.revive()
+                } else {
+                    self.power_fails()
+                }
+                continue;
+            }
+            let refused = self.disk.refused() > refused;
+            self.disk.calm();
+            match error {
+                LogError::Io(ref failure) if refused => {
+                    if failure.action == "read" && before != self.disk.bytes() {
+                        return Err(format!("written before it was read: {error}"));
+                    }
+                }
+                LogError::Commit(CommitError::Write(_) | CommitError::Sync(_)) if refused => {}
+                LogError::TooOld { .. } | LogError::Commit(CommitError::Full { .. })
+                    if beyond.is_some() =>
+                {
+                    is_known = false;
+                }
+                LogError::Foreign { .. } | LogError::Damaged { part: Part::Superblocks, .. }
+                    if !created =>
+                {
+                    return Ok(false);
+                }
+                error => {
+                    assert_eq!(before, self.disk.bytes(), "what cannot be opened is left as it is");
+                    return Err(format!("opening, asked for {until:?}: {error}"));
+                }
+            }
+        }
+    }
+
+    fn options(&mut self, until: Option<u64>) -> OpenOptions {
+        let options = adapter::recover(until);
+        match self.authority {
+            Authority::Piggyback => options,
+            _ if self.rng.random() => options.expect_lsn(Lsn(self.line.acknowledged())),
+            _ => options,
+        }
+    }
+
+    /// Sometimes the engine asks for more than it was promised: an error, or what it asks for.
+    fn beyond(&mut self, is_known: bool) -> Option<u64> {
+        if self.authority != Authority::Engine || !is_known || !self.rng.random_ratio(1, 12) {
+            return None;
+        }
+        let number = self.rng.random_range(self.line.first()..=self.line.acknowledged());
+        (!self.engine.has(number)).then_some(number)
+    }
+
+    /// A failure on the way of the opening that follows.
+    fn arrange_trouble(&mut self, takes_back: bool) -> Result<(), String> {
+        let kind = self.rng.random_range(0..10);
+        if kind > 4 {
+            return Ok(());
+        }
+        if takes_back {
+            self.peek()?;
+        }
+        let after = self.rng.random_range(0..6);
+        let (operation, after) = match kind {
+            0..3 => {
+                self.disk.crash_after(after + 1, self.rng.random());
+                return Ok(());
+            }
+            3 => (Operation::Read, 4 * after),
+            _ => (Operation::Change, after),
+        };
+        let arrives = self.rng.random();
+        let error = ErrorKind::Other;
+        self.disk.refuse_later(Refusal { operation, after, error, arrives });
+        Ok(())
+    }
+
+    /// Looks without writing: what is there now is what there will be, and perhaps the transaction
+    /// that takes the later ones back.
+    fn peek(&mut self) -> Result<(), String> {
+        let before = self.disk.bytes();
+        let (allocator, report) = SpaceMapLog::inspect(self.disk.clone(), &OpenOptions::new())
+            .map_err(|error| format!("inspecting: {error}"))?;
+        assert_eq!(before, self.disk.bytes(), "inspecting writes nothing");
+        let (found, last) = (report.last.0, self.line.acknowledged());
+        if !(last..=self.line.end()).contains(&found) {
+            return Err(format!("inspected at {found}, not {last}..={}", self.line.end()));
+        }
+        compare(&allocator, &self.line.state(found))
+            .map_err(|error| format!("inspected at {found}: {error}"))?;
+        self.line.cut(found);
+        Ok(())
+    }
+
+    /// Goes on with what was found.
+    pub fn take_up(&mut self, opened: Opened, until: Option<u64>) -> Result<(), String> {
+        let number = self.found(&opened, until)?;
+        self.blocks = (opened.allocator.blocks(), opened.allocator.blocks());
+        match self.authority {
+            Authority::Piggyback => {
+                self.line.go_back(number);
+                self.line.forget(number);
+                self.own.checkpoints = vec![number];
+            }
+            _ => {
+                self.line.cut(number);
+                self.line.acknowledge(number);
+                self.taken_back(number, until);
+            }
+        }
+        self.go_on(opened);
+        self.damage_copies()?;
+        self.look()
+    }
+
+    /// An opening that failed may have left the transaction that takes others back.
+    fn may_be_taken_back(&mut self, until: Option<u64>) {
+        let Some(until) = until else { return };
+        let undo = self.line.state(self.line.end()).difference(&self.line.state(until));
+        if !undo.is_empty() {
+            self.line.push(Entry::from(undo));
+        }
+    }
+
+    /// The engine goes on behind `until`, or with everything.
+    fn taken_back(&mut self, number: u64, until: Option<u64>) {
+        let Some(until) = until else {
+            self.engine.oldest = number;
+            self.engine.gone.clear();
+            self.line.forget(number);
+            return;
+        };
+        let then = self.line.state(until);
+        self.engine.oldest = until;
+        if *self.line.now() != then {
+            let undo = self.line.now().difference(&then);
+            self.line.push(Entry::from(undo));
+            self.line.acknowledge(number + 1);
+        }
+        if number > until {
+            self.engine.gone.push((until + 1, number));
+        }
+    }
+
+    /// Each copy of what is there more than once can be damaged, one at a time.
+    fn damage_copies(&mut self) -> Result<(), String> {
+        if !self.rng.random_ratio(1, 10) {
+            return Ok(());
+        }
+        let medium = self.disk.bytes();
+        let area = self.disk.area(medium.len());
+        let copies = places::copies(&medium[area.clone()]);
+        let other = copies[self.rng.random_range(0..copies.len())].clone();
+        for at in copies[0].iter().copied().chain(other) {
+            let mut bytes = medium.clone();
+            bytes[area.start + at + self.rng.random_range(0..PAGE)] ^= 1;
+            let disk = Arc::new(self.disk.restarted(bytes));
+            let (allocator, _) = SpaceMapLog::inspect(disk, &OpenOptions::new())
+                .map_err(|error| format!("with damage at {at}: {error}"))?;
+            compare(&allocator, self.line.now())
+                .map_err(|error| format!("with damage at {at}: {error}"))?;
+        }
+        Ok(())
+    }
+}
