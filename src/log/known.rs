@@ -115,8 +115,8 @@ fn changes<E>(records: &[u8], mut look: impl FnMut(u32, Item) -> Result<(), E>) 
     Ok(())
 }
 
-/// The records of the transaction that undoes the one with these `records`.
-pub fn inverse(records: &[u8]) -> Vec<u8> {
+/// What the transaction does that undoes the one with these `records`.
+pub fn inverse(records: &[u8]) -> Delta {
     let (mut allocated, mut freed) = (ExtentSet::default(), ExtentSet::default());
     let read: Result<(), ()> = changes(records, |range, item| {
         let start = u64::from(range) * RANGE_BLOCKS + u64::from(item.start);
@@ -126,7 +126,5 @@ pub fn inverse(records: &[u8]) -> Vec<u8> {
     });
     debug_assert_eq!(read, Ok(()), "nothing in it fails");
     let (allocated, freed) = (allocated.into_extents(), freed.into_extents());
-    let mut bytes = Vec::new();
-    Delta { allocated, freed, ..Delta::default() }.encode(&mut bytes);
-    bytes
+    Delta { allocated, freed, ..Delta::default() }
 }

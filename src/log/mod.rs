@@ -260,11 +260,11 @@ impl Store for SpaceMapLog {
     /// calling thread may do the work of others; it waits for one flush that began after it came,
     /// and perhaps for one that was under way.
     ///
-    /// Under [`Authority::Engine`] an empty delta is a transaction like others, and has a number of its own
-    /// that the engine can record.
+    /// Where the engine says by number what is [stable](SpaceMapLog::stable), an empty delta is a transaction like
+    /// others, and has a number of its own.
     fn commit(&self, delta: &Delta) -> Result<Lsn, CommitError> {
         let work = || {
-            let numbered = self.inner.authority == Authority::Engine;
+            let numbered = self.inner.authority == Authority::Engine || self.inner.holds;
             if delta.is_empty() && delta.origin == Some(self.inner.allocator) && !numbered {
                 return Ok(self.last());
             }
@@ -430,30 +430,34 @@ impl SpaceMapLog {
     ///
     /// The two come to nothing together. The engine writes *one* record into its own log which says that it knows
     /// both, and calls [`SpaceMapLog::recorded`] for both; if a crash comes before, both are taken back,
-    /// which comes to the same.
-    ///
-    /// What `lsn` freed stays allocated, and what it allocated is let go like the frees of the new one.
+    /// which comes to the same. What `lsn` freed stays allocated, and may be freed again; what it allocated
+    /// is reused when the mark has passed both. A [`Frozen`] that there still is of it is dropped.
     ///
     /// # Errors
     /// [`CommitError::Conflict`] if a later transaction has freed what `lsn` allocated, or allocated what
     /// it freed; [`CommitError::Stable`] if the engine has said that it knows it; [`CommitError::Unknown`];
     /// [`CommitError::Mode`]; and those of a commit.
     pub fn revoke(&self, lsn: Lsn) -> Result<Lsn, CommitError> {
+        if self.inner.authority != Authority::Engine {
+            return Err(CommitError::Mode);
+        }
         self.inner.expect_known(lsn)?;
         let mut writer = self.inner.writer();
         let Some(records) = writer.unstable(lsn.0) else {
             return Err(CommitError::Stable { lsn, mark: self.mark() });
         };
-        let records = known::inverse(records);
+        let inverse = known::inverse(records);
+        let mut records = Vec::new();
+        inverse.encode_in_store(&mut records);
         let mut works = [Work { records: &records, undo: false, result: None }];
         writer.commit(&mut works);
-        let [work] = works;
-        let new = work.result.unwrap_or_else(|| Err(self.inner.broken()))?;
         drop(writer);
-        if let (Some(core), Ok(undone)) = (self.inner.core.upgrade(), Delta::decode(&records)) {
-            core.revoke(lsn, new, undone.freed);
+        let [work] = works;
+        let undo = work.result.unwrap_or_else(|| Err(self.inner.broken()))?;
+        if let Some(core) = self.inner.core.upgrade() {
+            core.revoke(lsn, undo, inverse.freed);
         }
-        Ok(new)
+        Ok(undo)
     }
 
     /// Writes an image of every range that changed, and empties the log: before a shutdown, so that
