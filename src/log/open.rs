@@ -35,18 +35,18 @@ pub enum Authority {
     #[default]
     Log,
     /// The engine's: it commits here first, keeps the LSN in its own log, and after a crash opens
-    /// with [`OpenOptions::recover_until`] the last LSN that its own log knows of. Until it calls
-    /// [`SpaceMapLog::stable`], a transaction can be taken back, and what it freed is held: nothing is
+    /// with [`OpenOptions::recover_until`] the last LSN that its own log knows of (and
+    /// [`OpenOptions::recover_also`], if that has gaps). Until it calls [`SpaceMapLog::stable`] or
+    /// [`SpaceMapLog::recorded`], a transaction can be taken back, and what it freed is held: nothing is
     /// reused before the engine's own record is durable, whichever call committed it. So a device can
     /// have no space although much was freed ([`Stats::held_blocks`](crate::Stats::held_blocks)): an engine
     /// that is told so makes its records durable, says `stable`, and tries again. Opening without
     /// `recover_until` calls everything stable that is found.
     Engine,
     /// The engine's, and this log is only its checkpoint: the engine keeps the encoded deltas in its
-    /// own log, hands each to [`SpaceMapLog::absorb`] when it is durable there (which lets go of what it
-    /// freed), calls
-    /// [`SpaceMapLog::checkpoint`] now and then, and after a crash feeds what came later to
-    /// [`Opened::replay`].
+    /// own log, hands each to [`SpaceMapLog::absorb`] when it is durable there, in any order (what it freed is
+    /// let go when everything before it has come), calls [`SpaceMapLog::checkpoint`] now and then, and after
+    /// a crash feeds what came later to [`Opened::replay`].
     Piggyback,
 }
 
