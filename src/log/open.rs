@@ -502,7 +502,7 @@ impl SpaceMapLog {
 
     /// Opens the log on `disk`, with the state after its last transaction, or after the one that the
     /// options name. Reads the log and all images, in parallel on the rayon pool that the caller is
-    /// in; writes both superblocks, with a flush each, and what taking back needs.
+    /// in; flushes, writes a superblock, and what taking back needs.
     ///
     /// # Errors
     /// [`LogError`]. Nothing was written unless it is [`LogError::Io`], [`LogError::Commit`] or
@@ -526,6 +526,9 @@ impl SpaceMapLog {
             }
             loader.give_up_rest(&state.recovered)?;
         }
+        // What was found may be in the system's cache alone, if a process was killed before it flushed. It must
+        // be durable before anything older is written over: the slots of the last superblock but one, for one.
+        loader.sync()?;
         loader.mend_directory(&mut state.recovered)?;
         begin_incarnation(&loader, &mut state.recovered)?;
         let head = state.recovered.head;

