@@ -14,6 +14,9 @@ pub const BLOCKS: u64 = 20;
 /// Objects that there can be.
 pub const IDS: u64 = 5;
 
+/// Changes that are flushed together, at most.
+pub const GROUP: usize = 3;
+
 /// A mistake, to see whether it is noticed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fault {
@@ -124,22 +127,26 @@ pub fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// One sector of the engine's own: what has become of an object, and in which transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Ties it to what came before.
     pub previous: u64,
     pub lsn: Lsn,
     pub id: u64,
     pub place: Option<Place>,
+    /// The encoded delta, where it is kept here.
+    pub delta: Vec<u8>,
 }
 
 impl Record {
-    pub fn to_sector(self) -> Vec<u8> {
+    pub fn to_sector(&self) -> Vec<u8> {
         let none = Place { version: 0, extent: Extent::new(0, 0) };
         let Place { version, extent } = self.place.unwrap_or(none);
         let (start, len) = (extent.start, extent.len);
-        let words = [self.previous, self.lsn.0, self.id, version, start, len];
+        let bytes = self.delta.len() as u64;
+        let words = [self.previous, self.lsn.0, self.id, version, start, len, bytes];
         let mut sector = words.map(u64::to_le_bytes).concat();
+        sector.extend(&self.delta);
         sector.resize(SECTOR - 4, 0);
         sector.extend(crc32c::crc32c(&sector).to_le_bytes());
         sector
@@ -156,7 +163,8 @@ impl Record {
         let (previous, lsn, id, version) = (next(), Lsn(next()), next(), next());
         let extent = Extent::new(next(), next());
         let place = (extent.len > 0).then_some(Place { version, extent });
-        Some(Self { previous, lsn, id, place })
+        let delta = body[56..].get(..next() as usize)?.to_vec();
+        Some(Self { previous, lsn, id, place, delta })
     }
 }
 
@@ -174,22 +182,27 @@ impl Wal {
 
     /// The records that are there, in order.
     pub fn open(world: &Arc<World>, fault: Fault) -> Result<(Self, Vec<Record>)> {
-        let mut wal = Self { volume: world.volume("wal"), next: 0, previous: 0 };
-        // What a process left that was killed is to be seen, and may still not be durable.
-        if fault != Fault::Believe {
-            wal.volume.sync()?;
-        }
+        // Not 0, so that no record is all zeros.
+        let mut wal = Self { volume: world.volume("wal"), next: 0, previous: 1 };
         let mut records = Vec::new();
         let mut sector = vec![0; SECTOR];
         loop {
             wal.volume.read(wal.next * SECTOR as u64, &mut sector)?;
             let record = Record::from_sector(&sector);
             let Some(record) = record.filter(|record| record.previous == wal.previous) else {
-                return Ok((wal, records));
+                break;
             };
             wal.follow(&sector);
             records.push(record);
         }
+        if fault != Fault::Believe {
+            // What was written behind a record that is lost must not follow another one, and what is found
+            // is not durable yet if only the process was killed.
+            let torn = [0; GROUP * SECTOR];
+            wal.volume.write(wal.next * SECTOR as u64, &torn)?;
+            wal.volume.sync()?;
+        }
+        Ok((wal, records))
     }
 
     fn follow(&mut self, sector: &[u8]) {
@@ -198,8 +211,13 @@ impl Wal {
         self.previous = u64::from(crc32c::crc32c(sector)) | 1 << 32;
     }
 
-    pub fn append(&mut self, lsn: Lsn, id: u64, place: Option<Place>) -> Result<()> {
-        let sector = Record { previous: self.previous, lsn, id, place }.to_sector();
+    pub fn append(
+        &mut self,
+        lsn: Lsn,
+        (id, place): (u64, Option<Place>),
+        delta: Vec<u8>,
+    ) -> Result<()> {
+        let sector = Record { previous: self.previous, lsn, id, place, delta }.to_sector();
         self.volume.write(self.next * SECTOR as u64, &sector)?;
         self.follow(&sector);
         Ok(())
@@ -207,12 +225,6 @@ impl Wal {
 
     pub fn sync(&self) -> Result<()> {
         Ok(self.volume.sync()?)
-    }
-
-    /// Records so far.
-    #[expect(dead_code, reason = "for engines whose log carries the deltas")]
-    pub fn len(&self) -> u64 {
-        self.next
     }
 }
 
@@ -250,7 +262,8 @@ impl Table {
     pub fn write(&mut self, lsn: Lsn, id: u64, place: Option<Place>) -> Result<()> {
         let number = self.newest.entry(id).or_default();
         *number += 1;
-        let sector = Record { previous: *number, lsn, id, place }.to_sector();
+        let delta = Vec::new();
+        let sector = Record { previous: *number, lsn, id, place, delta }.to_sector();
         let slot = 2 * id + *number % 2;
         Ok(self.volume.write(slot * SECTOR as u64, &sector)?)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use freemap::{Allocator, Authority, Lsn, OpenOptions, Opened, SpaceMapLog};
 
 use crate::engine::{
-    BLOCKS, Change, Data, Fault, Objects, Recipe, Result, Wal, enter, is_full, place, small,
+    BLOCKS, Change, Data, Fault, Objects, Place, Recipe, Result, Wal, enter, is_full, place, small,
 };
 use crate::world::World;
 
@@ -15,7 +15,7 @@ pub struct EngineLog {
     wal: Wal,
     objects: Objects,
     /// Committed here, and not yet in the engine's log.
-    unrecorded: Vec<(Lsn, u64, Option<crate::engine::Place>)>,
+    unrecorded: Vec<(Lsn, u64, Option<Place>)>,
     fault: Fault,
 }
 
@@ -90,7 +90,7 @@ impl EngineLog {
         let Some(&(last, ..)) = self.unrecorded.last() else { return Ok(()) };
         self.data.sync()?;
         for (lsn, id, place) in self.unrecorded.drain(..) {
-            self.wal.append(lsn, id, place)?;
+            self.wal.append(lsn, (id, place), Vec::new())?;
         }
         self.wal.sync()?;
         self.opened.log.stable(last)?;
