@@ -226,6 +226,11 @@ impl Wal {
     pub fn sync(&self) -> Result<()> {
         Ok(self.volume.sync()?)
     }
+
+    /// Records so far.
+    pub fn len(&self) -> u64 {
+        self.next
+    }
 }
 
 /// A metadata file: two sectors for each object, written in turn, of which the newer one counts.

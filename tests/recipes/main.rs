@@ -171,6 +171,13 @@ fn a_log_of_the_engines_own_is_followed() {
 }
 
 #[test]
+fn a_log_of_the_engines_own_carries_the_deltas() {
+    assert_safe::<wal::Checkpointed>();
+    assert_noticed::<wal::Checkpointed>(Fault::Early);
+    assert_noticed::<wal::Checkpointed>(Fault::Believe);
+}
+
+#[test]
 fn metadata_in_a_file_holds_frees_one_by_one() {
     assert_safe::<table::Holding>();
     assert_noticed::<table::Holding>(Fault::Early);
