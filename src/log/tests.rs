@@ -20,7 +20,7 @@ use crate::delta::Delta;
 use crate::extent::Extent;
 use crate::log::format::{PAGE, Superblock, is_later};
 use crate::log::layout::SECOND_PLACE;
-use crate::log::{CreateOptions, LogError, OpenOptions, Opened, SpaceMapLog};
+use crate::log::{Authority, CreateOptions, LogError, OpenOptions, Opened, SpaceMapLog};
 use crate::store::Lsn;
 use sim::SimDisk;
 
@@ -59,6 +59,13 @@ fn create(disk: &Arc<SimDisk>, blocks: u64) -> Opened {
 
 fn open(bytes: Vec<u8>) -> Result<Opened, LogError> {
     SpaceMapLog::open(Arc::new(SimDisk::new(bytes)), &OpenOptions::new())
+}
+
+/// Lets images know of everything.
+fn all_stable(opened: &Opened) {
+    if opened.log.authority() == Authority::Engine {
+        opened.log.stable(opened.log.last()).expect("there");
+    }
 }
 
 /// Commits one transaction that frees and allocates these.

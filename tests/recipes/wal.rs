@@ -128,7 +128,7 @@ impl Recipe for Checkpointed {
         for (number, record) in (1..).zip(&records) {
             enter(&mut objects, record.id, record.place);
             if number > opened.position {
-                opened.replay(&Delta::decode(&record.delta)?, number)?;
+                opened.replay(&Delta::decode(&record.delta)?, number - 1..number)?;
             }
         }
         let (data, unflushed) = (Data::new(world)?, Vec::new());
@@ -196,7 +196,8 @@ impl Checkpointed {
 
     fn absorb(&mut self) -> Result<()> {
         for (number, frozen) in self.unflushed.drain(..) {
-            self.opened.log.absorb(frozen, number).map_err(|failed| failed.into_error())?;
+            let span = number - 1..number;
+            self.opened.log.absorb(frozen, span).map_err(|failed| failed.into_error())?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use super::sim::{Operation, Refusal, SimDisk};
-use super::small;
+use super::{all_stable, small};
 use crate::delta::Delta;
 use crate::extent::Extent;
 use crate::log::record::RANGE_BLOCKS;
@@ -131,7 +131,7 @@ fn change(opened: &Opened, model: &mut Model, frees: usize, allocates: &[Extent]
         model.held.extend(taken);
         model.deltas.push(delta);
         model.acknowledged = model.deltas.len();
-        opened.log.stable(opened.log.last()).expect("there");
+        all_stable(opened);
     } else if model.refuses && !refused {
         model.deltas.push(delta);
     }

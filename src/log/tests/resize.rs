@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use super::sim::{Operation, SimDisk};
-use super::{bitmap, commit, create, encoded, open, small};
+use super::{all_stable, bitmap, commit, create, encoded, open, small};
 use crate::allocator::Allocator;
 use crate::delta::Delta;
 use crate::error::ResizeError;
@@ -33,13 +33,6 @@ fn shrink(opened: &Opened, blocks: u64) -> Result<(), LogError> {
         commit(opened, &live, &[]);
     }
     opened.log.shrink(shrink).map_err(ShrinkFailed::into_error)
-}
-
-/// Lets images know of everything.
-fn all_stable(opened: &Opened) {
-    if opened.log.authority() == Authority::Engine {
-        opened.log.stable(opened.log.last()).expect("there");
-    }
 }
 
 /// A log with images and directory pages of ranges that have changed since, also of those behind
