@@ -291,7 +291,8 @@ pub enum CommitError {
     /// The log's counters are at their end, which no device comes to: something else wrote them.
     #[error("the counters of the log are at their end")]
     Exhausted,
-    /// A write failed. Nothing is committed; try again or give up.
+    /// A write failed. Nothing is committed, and the log goes on: try again, when there is room if that
+    /// was the reason ([`io::ErrorKind::StorageFull`]), or give up.
     #[error("not committed: {0}")]
     Write(IoFailure),
     /// The flush failed (or a write, and what it left could not be undone). Whether the transaction

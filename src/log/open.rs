@@ -184,8 +184,8 @@ impl CreateOptions {
     }
 
     /// Do not write zeros over the whole area of a new file (for 1 TiB: 316 MiB). Saves time and space
-    /// at first, but then a commit can meet a full file system, and flushes are slower while the file
-    /// is filling.
+    /// at first, but then a commit can meet a full file system ([`CommitError::Write`], as long as there is
+    /// no room; growth is always written), and flushes are slower while the file is filling.
     #[must_use]
     pub fn sparse(mut self) -> Self {
         self.sparse = true;

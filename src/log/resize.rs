@@ -20,8 +20,9 @@ impl SpaceMapLog {
     /// changes it at this moment; [`LogError::Option`] if it is longer than
     /// [`SpaceMapLog::max_blocks`]; [`CommitError::Foreign`] for another allocator;
     /// [`LogError::Config`] without memory; [`CommitError::Write`] if the disk has no room: the device is
-    /// as it was, and the file no longer than before if it can be cut. [`CommitError::Sync`]: it is as it was for everybody here, and the log refuses
-    /// everything until it is opened again, and has either size then.
+    /// as it was, and the file no longer than before if it can be cut. [`CommitError::Sync`]: it is as it
+    /// was for everybody here, and the log refuses everything until it is opened again, and has either
+    /// size then.
     pub fn grow(&self, allocator: &Allocator, blocks: u64) -> Result<(), LogError> {
         if allocator.id() != self.inner.allocator {
             return Err(CommitError::Foreign.into());

@@ -10,6 +10,9 @@ use crate::log::{Found, LogError, SpaceMapLog};
 
 const LEN: usize = 4 << 20;
 
+/// Bytes at offsets.
+type Pieces<'a> = &'a [(usize, &'a [u8])];
+
 /// What `create` says to these bytes, which it must leave as they are.
 fn refused(bytes: Vec<u8>) -> LogError {
     let disk = Arc::new(SimDisk::new(bytes));
@@ -23,7 +26,7 @@ fn refused(bytes: Vec<u8>) -> LogError {
 }
 
 /// A disk with these bytes at these places, and otherwise zeros.
-fn with(pieces: &[(usize, &[u8])]) -> Vec<u8> {
+fn with(pieces: Pieces<'_>) -> Vec<u8> {
     let mut bytes = vec![0; LEN];
     for (offset, piece) in pieces {
         bytes[*offset..offset + piece.len()].copy_from_slice(piece);
@@ -63,7 +66,7 @@ fn one_byte_anywhere_in_the_area_is_enough() {
 fn what_is_there_is_named() {
     let boot: (usize, &[u8]) = (510, b"\x55\xaa");
     let raid: &[u8] = &[0xfc, 0x4e, 0x2b, 0xa9];
-    let cases: &[(Found, &[(usize, &[u8])])] = &[
+    let cases: &[(Found, Pieces<'_>)] = &[
         (Found::Ext, &[(1024 + 56, b"\x53\xef")]),
         (Found::Ext, &[boot, (1024 + 56, b"\x53\xef")]),
         (Found::Xfs, &[(0, b"XFSB\0\0\x10\0")]),

@@ -233,7 +233,7 @@ fn a_disk_that_holds_something_is_not_overwritten() {
     assert_eq!(new.allocator.free_blocks(), layout.blocks);
     let other = Arc::new(SimDisk::new(vec![1; 1 << 20]));
     let foreign = SpaceMapLog::create(other, 1000, &small());
-    assert!(matches!(foreign, Err(LogError::Foreign { .. })));
+    assert!(matches!(foreign, Err(LogError::NotBlank { offset: 0, found: None, .. })));
 }
 
 /// The bytes of a small log, all kinds of pages and records in it. If this fails, the format changed:

@@ -249,6 +249,9 @@ fn every_write_and_flush_can_fail() {
     }
 }
 
+/// Something that reads.
+type Call<'a> = &'a dyn Fn(Arc<SimDisk>) -> Result<(), LogError>;
+
 /// An opening, an inspection or a check that cannot read says so, and writes nothing.
 #[test]
 fn every_read_can_fail() {
@@ -271,7 +274,7 @@ fn every_read_can_fail() {
         }
         let bytes = disk.bytes();
         drop(opened);
-        let calls: [(&str, &dyn Fn(Arc<SimDisk>) -> Result<(), LogError>); 3] = [
+        let calls: [(&str, Call<'_>); 3] = [
             ("open", &|disk| SpaceMapLog::open(disk, &OpenOptions::new()).map(drop)),
             ("inspect", &|disk| SpaceMapLog::inspect(disk, &OpenOptions::new()).map(drop)),
             ("verify", &|disk| {
