@@ -18,7 +18,7 @@ struct Input {
 
 #[derive(Arbitrary, Debug)]
 enum Patch {
-    /// Both superblock slots, with their checksums made right.
+    /// All superblock slots, with their checksums made right.
     Superblock { at: u16, value: u64, width: u8 },
     /// A frame of the log, with its checksum made right.
     Frame { frame: u8, at: u16, value: u32 },
@@ -63,7 +63,10 @@ impl Disk for Memory {
     }
 }
 
-const RING: usize = 2 * 4096;
+/// Where superblocks, the ring, and the two copies of the directory lie: see docs/format.md.
+const SLOTS: [usize; 4] = [0, 4096, 128 << 10, (128 << 10) + 4096];
+const RING: usize = (128 << 10) + 2 * 4096;
+const COPIES_BEFORE_END: [usize; 2] = [18 * 4096, 4096];
 const FRAMES: usize = 6;
 
 /// A log with a few transactions, one frame of 512 bytes each, and an image.
@@ -91,7 +94,7 @@ fn seal(page: &mut [u8], end: usize) {
 fn apply(bytes: &mut [u8], patch: &Patch) {
     match *patch {
         Patch::Superblock { at, value, width } => {
-            for slot in [0, 4096] {
+            for slot in SLOTS {
                 let page = &mut bytes[slot..slot + 4096];
                 let (at, width) = (usize::from(at) % 1700, usize::from(width) % 8 + 1);
                 page[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
@@ -110,8 +113,8 @@ fn apply(bytes: &mut [u8], patch: &Patch) {
             // The next frame names this one's checksum.
         }
         Patch::Directory { copy, at, value } => {
-            let pages = bytes.len() - 4096 * (2 + 2 * 4);
-            let page = &mut bytes[pages + usize::from(copy) * 4096..][..4096];
+            let start = bytes.len() - COPIES_BEFORE_END[usize::from(copy)];
+            let page = &mut bytes[start..][..4096];
             let at = 4 + usize::from(at) % 4080;
             page[at..at + 4].copy_from_slice(&value.to_le_bytes());
             let crc = crc32c::crc32c(&page[4..]);
