@@ -103,12 +103,12 @@ scenarios! {
     q5 (Some(3)) "one retires, another collects: everything comes out once";
     q6 (Some(3)) "guards that overlap without end hold up nothing";
     q7 (Some(3)) "a collector is late, the owner of a guard retires";
-    q8 (Some(3)) "more epochs than generations, beside a collector";
-    q9 (None) "a block is let out and retired again";
+    q8 (Some(2)) "more epochs than generations, beside a collector";
+    q9 (Some(3)) "a block is let out and retired again";
     f1 (Some(4)) "queue: two pushes";
     f2 (Some(4)) "queue: a push and pops";
     f3 (Some(4)) "queue: two pops";
-    f4 (Some(3)) "queue: a pop while nodes are used again";
+    f4 (Some(2)) "queue: a pop while nodes are used again";
     f5 (Some(3)) "queue: a push while nodes are used again";
     f6 (Some(3)) "queue: what is not ripe, while nodes are used again";
     f7 (Some(3)) "queue: something is there all the time";
