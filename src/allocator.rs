@@ -25,6 +25,7 @@ use crate::handle::Handle;
 use crate::lanes::Lanes;
 use crate::ledger::Ledger;
 use crate::local;
+use crate::memory::{Account, Memory};
 use crate::pending::Pending;
 use crate::quarantine::Quarantine;
 use crate::region::Region;
@@ -96,18 +97,6 @@ static ALLOCATORS: Counter = Counter::new(0);
 #[derive(Clone, Debug)]
 pub struct Allocator {
     core: Arc<Core>,
-}
-
-/// Bytes that an allocator occupies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Memory {
-    /// The bitmap: one bit per block, rounded up to whole cache lines.
-    pub bitmap: usize,
-    /// Everything beside it: summary, counters, the structure itself; what surveys have left, about 900
-    /// bytes for each shard that was surveyed; with a store also the committed state, which is as large as
-    /// the bitmap (and of which, under a space-map log, only what was used is there).
-    pub search: usize,
 }
 
 /// Settings of a new [`Allocator`].
@@ -326,6 +315,7 @@ impl Builder {
             conflicts: Counter::new(0),
             block_size,
             handles: Counter::new(0),
+            handles_memory: Account::default(),
             refreshed: Counter::new(0),
             id: ALLOCATORS.fetch_add(1),
         };
@@ -719,14 +709,8 @@ impl Allocator {
         (index < self.shards()).then(|| self.core.shard_free(index))
     }
 
-    /// Bytes that the allocator occupies.
+    /// Bytes that the allocator and its handles occupy: see [`Memory`]. O(shards).
     pub fn memory(&self) -> Memory {
-        let Core { bitmap, lanes, shard_counts, quarantine, surveyed, committed, .. } = &*self.core;
-        let words = |committed: &Committed| committed.ledger.word_count();
-        let ledger = committed.as_ref().map_or(0, |committed| size_of::<u64>() * words(committed));
-        let counts = lanes.bytes() + shard_counts.bytes() + surveyed.bytes();
-        let beside = counts + quarantine.bytes() + ledger + size_of::<Core>();
-        let search = bitmap.summary_bytes() + beside;
-        Memory { bitmap: bitmap.leaf_bytes(), search }
+        Memory::of(&self.core)
     }
 }

@@ -68,6 +68,11 @@ impl<G: Geometry> Aside<G> {
         self.held.lengthen(blocks)
     }
 
+    /// Bytes on the heap.
+    pub fn bytes(&self) -> usize {
+        self.closed.bytes() + self.held.bytes()
+    }
+
     /// Whether anything may be closed: what claims and frees ask before they look closer. One read of a
     /// line that is hardly ever written.
     #[inline(always)]

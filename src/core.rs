@@ -17,6 +17,7 @@ use crate::extent::Extent;
 use crate::gate::Gate;
 use crate::geometry::Geometry;
 use crate::lanes::{LaneId, Lanes};
+use crate::memory::Account;
 use crate::pending::Pending;
 use crate::quarantine::Quarantine;
 use crate::reserves::Reserves;
@@ -82,6 +83,8 @@ pub struct Core {
     pub block_size: u32,
     /// Handles made so far, which says where the next one starts.
     pub handles: Counter,
+    /// What they have taken.
+    pub handles_memory: Account,
     /// Leaves that requests for a best fit have seen to, one round after another.
     pub refreshed: Counter,
     /// Tells allocators of one process apart.
@@ -104,10 +107,10 @@ impl Core {
     pub fn cursor(&self, lane: impl FnOnce(u64) -> LaneId) -> Cursor {
         let n = self.handles.fetch_add(1);
         match self.zones.of(0) {
-            None => Cursor::new(self.home(n), lane(n)),
+            None => Cursor::new(self.home(n), lane(n), &self.handles_memory),
             Some(zone) => {
                 let word = self.first_leaf(zone) * Native::LEAF_WORDS;
-                Cursor::new(word, lane(n)).with_classes()
+                Cursor::new(word, lane(n), &self.handles_memory).with_classes()
             }
         }
     }

@@ -7,6 +7,7 @@ use crate::core::Native;
 use crate::freed::Freed;
 use crate::geometry::Geometry;
 use crate::lanes::LaneId;
+use crate::memory::Account;
 use crate::passes::Passes;
 use crate::seen::Seen;
 use crate::watch::Ticket;
@@ -27,15 +28,20 @@ const ALL_SINGLE: u32 = 16;
 /// After so many allocations in places just freed a handle looks at the leaf where it is.
 const REUSES: u32 = 2048;
 
+/// Where a handle was last, for each class of requests and of runs.
+type Classes = [[usize; CLASSES]; class::CLASSES];
+
 /// What one handle keeps for itself.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Cursor {
+    /// Where its memory is counted.
+    account: Account,
     places: [Place; CLASSES],
     /// Where the handle counts.
     pub lane: LaneId,
     nothing: Option<Nothing>,
     /// Where it was last for each class of requests and of runs, if placements are set; `usize::MAX` before.
-    classes: Option<Box<[[usize; CLASSES]; class::CLASSES]>>,
+    classes: Option<Box<Classes>>,
     /// Whether it goes on behind the last allocation, and not where a run fits best.
     pub sequential: bool,
     /// Times that it was asked for a single block since it was last asked for several that may lie anywhere, up to
@@ -78,8 +84,8 @@ pub struct Nothing {
 }
 
 impl Cursor {
-    /// A cursor that begins at `word`.
-    pub fn new(word: usize, lane: LaneId) -> Self {
+    /// A cursor that begins at `word`, and counts its memory in `account`.
+    pub fn new(word: usize, lane: LaneId, account: &Account) -> Self {
         let places = std::array::from_fn(|class| Place {
             word,
             poor: false,
@@ -88,7 +94,9 @@ impl Cursor {
             freed: Freed::new(freed_room(class)),
         });
         let node = word / Native::LEAF_WORDS / Native::FANOUT;
+        account.add(size_of::<Self>());
         Self {
+            account: account.clone(),
             places,
             lane,
             nothing: None,
@@ -96,7 +104,7 @@ impl Cursor {
             sequential: false,
             singles: ALL_SINGLE,
             passes: Passes::default(),
-            seen: Seen::new(node),
+            seen: Seen::new(node, account.clone()),
         }
     }
 
@@ -132,22 +140,30 @@ impl Cursor {
 
     /// Makes places for all classes of requests.
     pub fn with_classes(mut self) -> Self {
-        self.classes = Some(Box::new([[usize::MAX; CLASSES]; class::CLASSES]));
+        self.make_classes();
         self
     }
 
     /// The leaf where it was last for runs of `len` blocks of class `class`.
     pub fn class_place(&mut self, class: usize, len: u64) -> &mut usize {
         let order = (order_above(len) as usize).min(CLASSES - 1);
-        let none = || Box::new([[usize::MAX; CLASSES]; class::CLASSES]);
-        &mut self.classes.get_or_insert_with(none)[class % class::CLASSES][order]
+        &mut self.make_classes()[class % class::CLASSES][order]
+    }
+
+    fn make_classes(&mut self) -> &mut Classes {
+        let account = &self.account;
+        self.classes.get_or_insert_with(|| {
+            account.add(size_of::<Classes>());
+            Box::new([[usize::MAX; CLASSES]; class::CLASSES])
+        })
     }
 
     /// Remembers that `len` blocks from `start` on were freed.
     #[inline(always)]
     pub fn freed(&mut self, start: u64, len: u64) {
         let word = (start / u64::from(Native::WORD_BLOCKS)) as u32;
-        self.place(len).freed.push(word);
+        let class = (order_above(len) as usize).min(CLASSES - 1);
+        self.places[class].freed.push(word, &self.account);
     }
 
     /// Whether runs of `least` blocks at multiples of `align` are known not to be there, as long as
@@ -201,6 +217,14 @@ impl Place {
     }
 }
 
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        let freed: usize = self.places.iter().map(|place| place.freed.bytes()).sum();
+        let classes = self.classes.as_ref().map_or(0, |_| size_of::<Classes>());
+        self.account.take(size_of::<Self>() + freed + classes);
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -208,7 +232,7 @@ mod tests {
 
     #[test]
     fn what_was_freed_is_remembered_by_class() {
-        let mut cursor = Cursor::new(7, Lanes::new().shared(0));
+        let mut cursor = Cursor::new(7, Lanes::new().shared(0), &Account::default());
         for word in 0..12 {
             cursor.freed(word * u64::from(Native::WORD_BLOCKS) + 1, 2);
         }
@@ -221,7 +245,7 @@ mod tests {
 
     #[test]
     fn reuse_stops_for_a_look_now_and_then() {
-        let mut cursor = Cursor::new(0, Lanes::new().shared(0));
+        let mut cursor = Cursor::new(0, Lanes::new().shared(0), &Account::default());
         for _ in 0..3 {
             for _ in 0..REUSES {
                 cursor.freed(0, 1);

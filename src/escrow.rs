@@ -39,6 +39,11 @@ impl<G: Geometry> Escrow<G> {
         self.blocks.lengthen(blocks)
     }
 
+    /// Bytes on the heap.
+    pub fn bytes(&self) -> usize {
+        self.blocks.bytes()
+    }
+
     /// Tokens that no promise holds.
     pub fn spare(&self) -> u64 {
         self.spare.load(Site::Spare)

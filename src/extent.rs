@@ -67,6 +67,11 @@ impl Extents {
         self.iter().map(|extent| extent.len).sum()
     }
 
+    /// Bytes on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        if self.0.spilled() { self.0.capacity() * size_of::<Extent>() } else { 0 }
+    }
+
     /// The extents as a slice.
     pub fn as_slice(&self) -> &[Extent] {
         &self.0

@@ -1,5 +1,7 @@
 //! Layer 5: where a handle has freed something last. A hint: others may have been there since.
 
+use crate::memory::Account;
+
 /// No word has this index (see `cursor.rs`).
 const NONE: u32 = u32::MAX;
 
@@ -19,10 +21,10 @@ impl Freed {
         Self { words: Vec::new(), room, top: 0 }
     }
 
-    /// Puts `word` on top.
+    /// Puts `word` on top. Memory is counted in `account`, from which the owner takes it in the end.
     #[inline(always)]
-    pub fn push(&mut self, word: u32) {
-        if self.words.is_empty() && !self.make_room() {
+    pub fn push(&mut self, word: u32, account: &Account) {
+        if self.words.is_empty() && !self.make_room(account) {
             return;
         }
         self.words[self.top] = word;
@@ -30,12 +32,18 @@ impl Freed {
     }
 
     #[cold]
-    fn make_room(&mut self) -> bool {
+    fn make_room(&mut self, account: &Account) -> bool {
         let made = self.words.try_reserve_exact(self.room).is_ok();
         if made {
             self.words.resize(self.room, NONE);
+            account.add(self.bytes());
         }
         made
+    }
+
+    /// Bytes on the heap.
+    pub fn bytes(&self) -> usize {
+        self.words.capacity() * size_of::<u32>()
     }
 
     /// Takes the word on top.
@@ -54,12 +62,13 @@ mod tests {
 
     #[test]
     fn what_was_freed_last_comes_first_and_the_oldest_is_forgotten() {
-        let mut freed = Freed::new(8);
+        let (mut freed, account) = (Freed::new(8), Account::default());
         assert_eq!(freed.pop(), None);
-        (0..11).for_each(|word| freed.push(word));
+        (0..11).for_each(|word| freed.push(word, &account));
         let popped: Vec<usize> = std::iter::from_fn(|| freed.pop()).collect();
         assert_eq!(popped, [10, 9, 8, 7, 6, 5, 4, 3]);
-        freed.push(20);
+        freed.push(20, &account);
         assert_eq!((freed.pop(), freed.pop()), (Some(20), None));
+        assert_eq!((account.bytes(), freed.bytes()), (32, 32));
     }
 }

@@ -66,6 +66,14 @@ impl Gate {
         held.iter().map(Extents::blocks).sum()
     }
 
+    /// Bytes of what waits. O(transactions that wait).
+    pub fn bytes(&self) -> usize {
+        let state = self.state();
+        let heap = |freed: &Extents| size_of::<Extents>() + freed.heap_bytes();
+        let held = state.held.values().flatten().map(heap).sum::<usize>();
+        held + state.held.len() * size_of::<(u64, Vec<Extents>)>()
+    }
+
     /// Opens it for transactions up to `lsn`: what they freed.
     fn open(&self, lsn: Lsn) -> impl Iterator<Item = Extents> + use<> {
         let mut state = self.state();

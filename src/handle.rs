@@ -47,9 +47,13 @@ pub struct Handle {
     cursor: CachePadded<Cursor>,
 }
 
+/// Bytes of a handle beside its cursor, which counts itself.
+const BESIDE_CURSOR: usize = size_of::<Handle>() - size_of::<Cursor>();
+
 impl Handle {
     pub(crate) fn new(core: Arc<Core>) -> Self {
         let cursor = CachePadded::new(core.cursor(|_| core.lanes.acquire()));
+        core.handles_memory.add(BESIDE_CURSOR);
         Self { core, cursor }
     }
 
@@ -172,5 +176,6 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.core.lanes.release(self.cursor.lane);
+        self.core.handles_memory.take(BESIDE_CURSOR);
     }
 }

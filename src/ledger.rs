@@ -98,7 +98,13 @@ impl Ledger {
         }
     }
 
+    /// Bytes that it occupies.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.words.bytes()
+    }
+
     /// Words that there is room for.
+    #[cfg(test)]
     pub fn word_count(&self) -> usize {
         self.words.room()
     }

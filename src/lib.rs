@@ -91,6 +91,7 @@ mod held;
 mod lanes;
 mod local;
 mod log;
+mod memory;
 #[doc = include_str!("../docs/metadata.md")]
 pub mod metadata {}
 mod passes;
@@ -136,7 +137,7 @@ index_modules!(
     quarantine, queue, reserve, segmented, summary, sync, watch, word
 );
 
-pub use allocator::{Allocator, Builder, MAX_BLOCKS, Memory};
+pub use allocator::{Allocator, Builder, MAX_BLOCKS};
 pub use bitmap::{Difference, Verification};
 pub use check::Discrepancies;
 pub use class::{Class, Direction, Placement, Spill};
@@ -157,8 +158,9 @@ pub use held::HeldFrees;
 pub use log::group;
 pub use log::{
     Authority, CommitError, Committing, CreateOptions, Disk, Figures, FileDisk, Flusher, Found,
-    IoFailure, LogError, OpenOptions, Opened, Part, Pending, Report, SpaceMapLog,
+    IoFailure, LogError, LogMemory, OpenOptions, Opened, Part, Pending, Report, SpaceMapLog,
 };
+pub use memory::Memory;
 pub use region::Region;
 pub use request::{Effort, Request};
 pub use reservation::Reservation;

@@ -49,6 +49,10 @@ impl<W: Word, A: WordArray<W>> Elements for Lines<W, A> {
         (self.words.len() - self.skip) / A::LEN
     }
 
+    fn bytes(&self) -> usize {
+        self.words.capacity() * size_of::<AtomicWord<W>>()
+    }
+
     #[inline(always)]
     fn element(&self, index: usize) -> Option<&[AtomicWord<W>]> {
         let start = self.skip + index * A::LEN;

@@ -41,6 +41,11 @@ impl<G: Geometry> Pending<G> {
         self.blocks.lengthen(blocks)
     }
 
+    /// Bytes on the heap.
+    pub fn bytes(&self) -> usize {
+        self.blocks.bytes()
+    }
+
     /// Whether `len` more blocks may wait.
     pub fn has_room(&self, len: u64) -> bool {
         self.waiting.get().saturating_add(len) <= self.limit.load(Site::Discarding)

@@ -227,10 +227,14 @@ impl Quarantine {
         blocks
     }
 
-    /// Bytes of what is in memory whatever waits, and of the queue. The marks, one bit per block, take what
-    /// was touched of them.
+    /// Bytes of what is in memory whatever waits, and of the queue.
     pub fn bytes(&self) -> usize {
         self.clock.bytes() + self.queue.bytes()
+    }
+
+    /// Bytes of the marks, most of which are never touched.
+    pub fn mark_bytes(&self) -> usize {
+        self.marks.room() * size_of::<AtomicWord<u64>>()
     }
 }
 

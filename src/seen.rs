@@ -6,6 +6,7 @@ use std::ops::Range;
 use crate::core::{LEAF_BLOCKS, Native, WORD_BLOCKS};
 use crate::fit::LOOK_EVERY;
 use crate::geometry::Geometry;
+use crate::memory::Account;
 
 /// Runs of up to a leaf are told apart block by block, longer ones by whole leaves, and those that are
 /// as long as all leaves under one node of the summary not any more.
@@ -32,8 +33,10 @@ const ROOM: usize = room_of(LENGTHS - 1).end;
 const NONE: u32 = u32::MAX;
 
 /// The runs, as the words of the bitmap that they begin in.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Seen {
+    /// Where its memory is counted.
+    account: Account,
     /// For each class of lengths its runs, the lowest first: where several will do the lowest is
     /// taken, so that what lies high on the device is left to grow together. Empty until the first
     /// run is seen.
@@ -80,8 +83,9 @@ fn len_of(class: usize) -> u64 {
 
 impl Seen {
     /// Nothing seen; the look at the summary begins behind `node`.
-    pub fn new(node: usize) -> Self {
+    pub fn new(node: usize, account: Account) -> Self {
         Self {
+            account,
             runs: Vec::new(),
             some: [0; SETS],
             node,
@@ -95,11 +99,8 @@ impl Seen {
     /// forgotten.
     #[inline]
     pub fn put(&mut self, start: u64, len: u64) -> bool {
-        if self.runs.is_empty() {
-            if self.runs.try_reserve_exact(ROOM).is_err() {
-                return false;
-            }
-            self.runs.resize(ROOM, NONE);
+        if self.runs.is_empty() && !self.make_room() {
+            return false;
         }
         if len == 0 {
             return false;
@@ -115,6 +116,20 @@ impl Seen {
         runs[place] = word;
         self.some[class / 64] |= 1 << (class % 64);
         true
+    }
+
+    #[cold]
+    fn make_room(&mut self) -> bool {
+        let made = self.runs.try_reserve_exact(ROOM).is_ok();
+        if made {
+            self.runs.resize(ROOM, NONE);
+            self.account.add(self.bytes());
+        }
+        made
+    }
+
+    fn bytes(&self) -> usize {
+        self.runs.capacity() * size_of::<u32>()
     }
 
     /// Whether a single free block was seen, between blocks in use.
@@ -176,6 +191,12 @@ impl Seen {
     }
 }
 
+impl Drop for Seen {
+    fn drop(&mut self) {
+        self.account.take(self.bytes());
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -202,7 +223,7 @@ mod tests {
 
     #[test]
     fn the_shortest_that_will_do_comes_first_and_of_those_the_lowest() {
-        let mut seen = Seen::new(0);
+        let mut seen = Seen::new(0, Account::default());
         assert_eq!(seen.take(1), None);
         seen.put(5 * WORD_BLOCKS, 1);
         assert!(seen.has_single());
@@ -225,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_piece_comes_of_the_shortest_run_that_is_enough_or_else_of_the_longest() {
-        let mut seen = Seen::new(0);
+        let mut seen = Seen::new(0, Account::default());
         for (word, len) in [(1, 5), (2, 64), (3, 70), (4, 200), (5, LEAF_BLOCKS), (6, ENDLESS)] {
             seen.put(word * WORD_BLOCKS, len);
         }

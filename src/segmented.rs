@@ -15,6 +15,8 @@ pub trait Elements {
     type Element: ?Sized;
     /// How many.
     fn count(&self) -> usize;
+    /// Bytes that it occupies on the heap.
+    fn bytes(&self) -> usize;
     /// Element `index`, if there is one.
     fn element(&self, index: usize) -> Option<&Self::Element>;
 }
@@ -24,6 +26,10 @@ impl<T> Elements for Vec<T> {
 
     fn count(&self) -> usize {
         self.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.capacity() * size_of::<T>()
     }
 
     #[inline(always)]
@@ -58,6 +64,12 @@ impl<P: Elements> Segmented<P> {
     /// What it was made with.
     pub fn first_mut(&mut self) -> &mut P {
         &mut self.first
+    }
+
+    /// Bytes that all parts occupy on the heap.
+    pub fn bytes(&self) -> usize {
+        let added = self.added.iter().filter_map(Slot::get);
+        self.first.bytes() + size_of_val(&*self.added) + added.map(P::bytes).sum::<usize>()
     }
 
     /// Elements that all parts have room for: the only ones that can be looked at.

@@ -90,10 +90,10 @@ impl ShardCounts {
         if free > u64::MAX / 2 { 0 } else { free.min(1 << self.order) }
     }
 
-    /// Bytes of the counters of one handle, and of those that all have in common. The other rows are not
-    /// touched before there are other handles.
+    /// Bytes on the heap. The rows of lanes that nobody has counted in are not touched.
     pub fn bytes(&self) -> usize {
-        size_of::<Counter>() * (self.common.room() + 2 * self.at_start.len())
+        let rows = self.rows.capacity() + self.at_start.capacity();
+        size_of::<Counter>() * rows + self.common.bytes()
     }
 }
 

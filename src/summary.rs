@@ -327,10 +327,10 @@ impl<G: Geometry> Summary<G> {
         (2..level).fold(child + 1, |next, _| next * G::FANOUT)
     }
 
-    /// Bytes that the nodes take.
+    /// Bytes that the nodes and their counts occupy.
     pub fn bytes(&self) -> usize {
-        let nodes: usize = self.levels.iter().map(|level| level.room() * size_of::<G::NodeWords>()).sum();
-        nodes + self.tops.bytes()
+        let nodes: usize = self.levels.iter().map(Segmented::bytes).sum();
+        nodes + self.levels.capacity() * size_of::<Segmented<Nodes<G>>>() + self.tops.bytes()
     }
 }
 

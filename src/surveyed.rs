@@ -185,6 +185,6 @@ impl SurveyRecords {
     pub fn bytes(&self) -> usize {
         let shards = (0..self.shards.room()).map(|shard| &self.shards[shard]);
         let made = shards.filter(|shard| shard.orders.get().is_some()).count();
-        self.shards.room() * size_of::<Shard>() + made * size_of::<Orders>()
+        self.shards.bytes() + made * size_of::<Orders>()
     }
 }

@@ -120,9 +120,15 @@ impl<G: Geometry> Bitmap<G> {
         self.leaves.room() * size_of::<G::LeafWords>()
     }
 
-    /// Bytes of the search structures beside the leaves.
+    /// Bytes beside the leaves on the heap.
     pub fn summary_bytes(&self) -> usize {
-        self.summary.bytes() + self.events.bytes() + size_of::<Self>()
+        let rest = self.leaves.bytes().saturating_sub(self.leaf_bytes());
+        self.summary.bytes() + self.events.bytes() + rest
+    }
+
+    /// Bytes on the heap.
+    pub fn bytes(&self) -> usize {
+        self.leaf_bytes() + self.summary_bytes()
     }
 
     /// Number of free blocks, counted. O(bitmap).

@@ -271,6 +271,15 @@ impl<T, R: 'static> Group<T, R> {
         Ticket(seat)
     }
 
+    /// Bytes of what is queued, with the places for the results.
+    pub fn bytes(&self) -> usize {
+        let state = lock(&self.state);
+        let place = size_of::<Queued<T, R>>();
+        state.queue.capacity() * place
+            + state.queue.len() * size_of::<Seat<R>>()
+            + state.bytes as usize
+    }
+
     /// Takes the item out of the queue; `false` if somebody has taken it to work on it. Nobody may wait for
     /// its result then.
     pub fn withdraw(&self, ticket: &Ticket<R>) -> bool {

@@ -23,6 +23,11 @@ impl<T> Order<T> {
         self.mark
     }
 
+    /// What waits for one before it.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.waiting.values().map(|(_, what)| what)
+    }
+
     /// How many wait for one before them.
     pub fn waiting(&self) -> usize {
         self.waiting.len()

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::log::error::CommitError;
+use crate::log::memory::LogMemory;
 use crate::log::mirror::{Mirror, Misfit};
 use crate::log::order::Order;
 use crate::log::writer::Figures;
@@ -32,6 +33,7 @@ pub struct State {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
     pub figures: Figures,
+    pub memory: LogMemory,
     pub last: u64,
     pub blocks: u64,
     pub max_blocks: u64,
@@ -43,6 +45,16 @@ pub struct Seen {
 pub struct Piece {
     pub records: Vec<u8>,
     pub transaction: Option<Frozen>,
+}
+
+impl Piece {
+    /// About how many bytes it has: those of a transaction's sets of extents are taken for those of its delta.
+    fn bytes(&self) -> usize {
+        let extents = self.transaction.as_ref().map_or(0, |frozen| {
+            size_of_val(frozen.delta().allocated()) + size_of_val(frozen.delta().freed())
+        });
+        size_of::<Self>() + self.records.capacity() + 2 * extents
+    }
 }
 
 impl Drop for Piece {
@@ -83,6 +95,11 @@ impl State {
     /// Parts that wait for one before them.
     pub fn waiting(&self) -> usize {
         self.order.waiting()
+    }
+
+    /// About how many bytes those have. O(parts that wait).
+    pub fn waiting_bytes(&self) -> usize {
+        self.order.iter().map(Piece::bytes).sum()
     }
 
     /// An error if the state cannot go on.

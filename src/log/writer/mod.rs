@@ -48,6 +48,7 @@ use crate::log::error::{CommitError, IoFailure};
 use crate::log::fault::{Fault, faulty};
 use crate::log::format::{DirectoryPage, HEADER, PAGE, Superblock, Tail, Version};
 use crate::log::layout::{DirectoryPlace, Layout};
+use crate::log::memory::LogMemory;
 use crate::log::open::Authority;
 use crate::log::record::{Image, RANGE_BLOCKS, State};
 use crate::log::recover::{COUNTER_END, PageFound, Recovered};
@@ -160,6 +161,8 @@ pub struct Writer {
     /// The tail is looked for again when the log has reached this.
     tail_check: u64,
     ranges: Vec<Bases>,
+    /// Ranges that had more images than fit beside each other: their lists are on the heap.
+    spilled: usize,
     directory: Vec<Directory>,
     directory_next: usize,
     directory_money: f64,
@@ -235,6 +238,7 @@ impl Writer {
             superblock_suspect: false,
             free_from,
             tail_check: head.position,
+            spilled: ranges.iter().filter(|bases| bases.spilled()).count(),
             ranges,
             directory,
             directory_next: 0,
@@ -580,10 +584,33 @@ impl Writer {
     pub fn show(&self) {
         self.shared.show(Seen {
             figures: self.figures,
+            memory: self.memory(),
             last: self.head.lsn,
             blocks: self.layout.blocks,
             max_blocks: self.layout.max_blocks(),
         });
+    }
+
+    /// Bytes of what the writer keeps. O(directory pages).
+    fn memory(&self) -> LogMemory {
+        let half = |page: &Directory| {
+            page.half
+                .as_ref()
+                .map_or(0, |(bytes, bases)| bytes.capacity() + size_of_val(&bases[..]))
+        };
+        let directory = self.directory.capacity() * size_of::<Directory>();
+        let halves: usize = self.directory.iter().map(half).sum();
+        let ranges = self.ranges.capacity() * size_of::<Bases>();
+        let spilled = self.spilled * 2 * size_of::<Bases>();
+        let marks = self.marks.capacity() * size_of::<Mark>();
+        let changed = self.changed.capacity() * size_of::<(u64, u32)>();
+        let unstable = self.unstable.capacity() * size_of::<(u64, u64, Vec<u8>)>();
+        LogMemory {
+            ranges: ranges + spilled + directory + halves,
+            live: marks + changed + unstable + self.unstable_bytes as usize,
+            buffer: self.buffer.capacity(),
+            ..LogMemory::default()
+        }
     }
 
     fn settle_image(&mut self, range: u32, base: Base) {
@@ -599,7 +626,9 @@ impl Writer {
         // written to the directory matters.
         let first = bases.first().map(|base| base.image.base);
         bases.retain(|kept| Some(kept.image.base) == first || Some(kept.image.base) == on_its_way);
+        let spilled = bases.spilled();
         bases.push(base);
+        self.spilled += usize::from(bases.spilled() && !spilled);
         if let Some(position) = base.after {
             self.requeue(position, range);
         }
