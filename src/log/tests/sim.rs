@@ -197,11 +197,6 @@ impl SimDisk {
         self.state().mischief = Some(mischief);
     }
 
-    /// Whether the mischief has been done.
-    pub fn is_mischief_done(&self) -> bool {
-        self.state().mischief.is_none()
-    }
-
     /// Remembers the content at the last flush, for [`SimDisk::revert`].
     pub fn remember(&self) {
         let flushed = self.after_losing(|_| false);

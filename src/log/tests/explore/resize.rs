@@ -4,6 +4,7 @@ use rand::RngExt;
 
 use super::world::World;
 use crate::error::ResizeError;
+use crate::extent::Extent;
 use crate::log::record::RANGE_BLOCKS;
 use crate::log::{Authority, LogError};
 use crate::request::Request;
@@ -66,7 +67,10 @@ impl World {
         let opened = self.opened();
         opened.allocator.collect();
         let mut transaction = opened.allocator.begin();
-        for extent in shrink.live_extents().take(self.rng.random_range(1..500)) {
+        // Beside what is in use there may be blocks that wait for the engine's word.
+        let live = shrink.live_extents().flat_map(|extent| self.line.now().parts(extent));
+        let live: Vec<Extent> = live.take(self.rng.random_range(1..500)).collect();
+        for extent in live {
             transaction.free(extent).map_err(|error| format!("moving {extent}: {error}"))?;
             if opened.allocator.free_blocks() > opened.allocator.blocks() / 8 {
                 let request = Request::new(extent.len).scattered().partial();

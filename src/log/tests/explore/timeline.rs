@@ -59,6 +59,15 @@ impl Bits {
         self.0[(block / 64) as usize] >> (block % 64) & 1 == 1
     }
 
+    /// The extents of allocated blocks in `extent`.
+    pub fn parts(&self, extent: Extent) -> Vec<Extent> {
+        let mut parts = Vec::new();
+        for (index, mask) in spans(extent) {
+            push_bits(&mut parts, 64 * index as u64, self.0[index] & mask);
+        }
+        parts
+    }
+
     /// An extent of allocated blocks on a device of `blocks`, if there is one behind a random place.
     pub fn allocated(&self, blocks: u64, rng: &mut Pcg64Mcg) -> Option<Extent> {
         let start = first_set(&self.0, rng.random_range(0..blocks))?;
