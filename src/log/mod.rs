@@ -497,6 +497,8 @@ impl SpaceMapLog {
     /// the engine has made durable behind the first one that it has not
     /// ([`Figures::waiting`]).
     ///
+    /// It goes on after a checkpoint failed for good ([`CommitError::Refused`]): the engine's log has everything.
+    ///
     /// O(log n) in those that wait, and O(blocks / 64).
     ///
     /// # Errors

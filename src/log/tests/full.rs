@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex};
 
 use super::sim::SimDisk;
-use super::{bitmap, commit, open, small};
+use super::{all_stable, bitmap, commit, open, small};
 use crate::extent::Extent;
 use crate::log::disk::Disk;
 use crate::log::record::RANGE_BLOCKS;
@@ -160,6 +160,7 @@ fn a_sparse_log_works_again_when_there_is_room() {
         for _ in 0..100 {
             let extent = allocate(&opened, 1).expect("room again");
             free(&opened, extent).expect("room again");
+            all_stable(&opened);
         }
         opened.log.verify().expect("disk and memory agree");
         assert_eq!(bitmap(&open(disk.disk.bytes()).expect("intact")), bitmap(&opened));
