@@ -131,7 +131,7 @@ impl Forger {
     fn new(blocks: u64, options: &CreateOptions) -> Self {
         let disk = Arc::new(Sparse::default());
         drop(SpaceMapLog::create(disk.clone(), blocks, options).expect("an empty disk"));
-        let superblock = newest(&*disk);
+        let superblock = newest(&disk);
         let layout = Layout::from_superblock(&superblock).expect("ours");
         let tail = superblock.tail;
         disk.forget_reads();
