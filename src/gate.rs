@@ -35,6 +35,8 @@ struct State {
     open: u64,
     /// What later ones freed.
     held: BTreeMap<u64, Vec<Extents>>,
+    /// About how many bytes that takes.
+    bytes: usize,
     /// Later ones that were undone: what they freed is allocated again.
     revoked: BTreeSet<u64>,
 }
@@ -54,6 +56,7 @@ impl Gate {
         if lsn.0 <= state.open {
             return Pass::Through(freed);
         }
+        state.bytes += bytes_of(&freed);
         state.held.entry(lsn.0).or_default().push(freed);
         Pass::Waits
     }
@@ -63,15 +66,8 @@ impl Gate {
         let mut state = self.state();
         state.revoked.insert(lsn.0);
         let held = state.held.remove(&lsn.0).unwrap_or_default();
+        state.bytes -= held.iter().map(bytes_of).sum::<usize>();
         held.iter().map(Extents::blocks).sum()
-    }
-
-    /// Bytes of what waits. O(transactions that wait).
-    pub fn bytes(&self) -> usize {
-        let state = self.state();
-        let heap = |freed: &Extents| size_of::<Extents>() + freed.heap_bytes();
-        let held = state.held.values().flatten().map(heap).sum::<usize>();
-        held + state.held.len() * size_of::<(u64, Vec<Extents>)>()
     }
 
     /// Opens it for transactions up to `lsn`: what they freed.
@@ -80,8 +76,19 @@ impl Gate {
         state.open = state.open.max(lsn.0);
         let later = state.open.checked_add(1).map(|next| state.held.split_off(&next));
         let through = std::mem::replace(&mut state.held, later.unwrap_or_default());
+        state.bytes -= through.values().flatten().map(bytes_of).sum::<usize>();
         through.into_values().flatten()
     }
+
+    /// About how many bytes wait.
+    pub fn bytes(&self) -> usize {
+        self.state().bytes
+    }
+}
+
+/// Bytes of what one transaction freed: its number, its place in a list, and its list.
+fn bytes_of(freed: &Extents) -> usize {
+    size_of::<(u64, Vec<Extents>)>() + 4 * size_of::<Extents>() + freed.heap_bytes()
 }
 
 impl Core {

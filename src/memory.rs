@@ -26,8 +26,8 @@ pub struct Memory {
     /// Counters of free blocks: 8 KiB for 64 lanes, and for each shard a row of them.
     pub counters: usize,
     /// Three more bitmaps with summaries, for closed regions, for promises and reserves, and for what waits to
-    /// be discarded, and one without, for what waits for guards: nothing is touched there before something is
-    /// closed, promised or waits.
+    /// be discarded, and one without for what waits in the quarantine: nothing is touched there before
+    /// something is closed, promised or waits.
     pub aside: usize,
     /// With a store, the committed state: one bit per block. Of a space-map log it is the log's own, which
     /// counts it too ([`LogMemory::committed`](crate::LogMemory::committed)).
@@ -36,8 +36,9 @@ pub struct Memory {
     /// wherever it lies, and up to 25 KiB of memories, from its first free or request for several blocks on.
     /// The place of a thread is alive until the thread ends or has used four other allocators.
     pub handles: usize,
-    /// Guards' counters, freed extents that wait for guards, and those that wait for the engine's word
-    /// ([`Stats::held_blocks`](crate::Stats::held_blocks)).
+    /// Guards' counters; room for the extents that wait for guards, 24 bytes for each (or each 4096 blocks of it),
+    /// kept for others when they have left and up to half of it never used; and durable frees that wait for the
+    /// engine's own log.
     pub quarantine: usize,
     /// What surveys have left: about 900 bytes for each shard that was surveyed.
     pub surveys: usize,
@@ -52,7 +53,8 @@ impl Memory {
     }
 
     pub(crate) fn of(core: &Core) -> Self {
-        let Core { bitmap, aside, escrow, pending, quarantine, surveyed, committed, .. } = core;
+        let Core { bitmap, aside, escrow, pending, quarantine, gate, .. } = core;
+        let Core { surveyed, committed, .. } = core;
         Self {
             bitmap: bitmap.leaf_bytes(),
             search: bitmap.summary_bytes() + size_of::<Core>(),
@@ -60,7 +62,7 @@ impl Memory {
             aside: aside.bytes() + escrow.bytes() + pending.bytes() + quarantine.mark_bytes(),
             committed: committed.as_ref().map_or(0, |committed| committed.ledger.bytes()),
             handles: core.handles_memory.bytes(),
-            quarantine: quarantine.bytes() + core.gate.as_ref().map_or(0, Gate::bytes),
+            quarantine: quarantine.bytes() + gate.as_ref().map_or(0, Gate::bytes),
             surveys: surveyed.bytes(),
         }
     }

@@ -227,14 +227,14 @@ impl Quarantine {
         blocks
     }
 
-    /// Bytes of what is in memory whatever waits, and of the queue.
+    /// Bytes of the pins' counters and of the queue on the heap.
     pub fn bytes(&self) -> usize {
         self.clock.bytes() + self.queue.bytes()
     }
 
-    /// Bytes of the marks, most of which are never touched.
+    /// Bytes of the marks, one bit per block, of which memory is taken as they are used.
     pub fn mark_bytes(&self) -> usize {
-        self.marks.room() * size_of::<AtomicWord<u64>>()
+        self.marks.bytes()
     }
 }
 

@@ -1,8 +1,8 @@
 //! What went wrong in other allocators and stores, as their users reported it, tried on the durable layer.
 
 use freemap::{
-    Allocator, Authority, CommitError, CreateOptions, Delta, Extent, FileDisk, LogError, OpenOptions,
-    Opened, SpaceMapLog,
+    Allocator, Authority, CommitError, CreateOptions, Delta, Extent, FileDisk, LogError,
+    OpenOptions, Opened, SpaceMapLog,
 };
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -215,7 +215,8 @@ fn allocating_and_freeing_at_once_leaves_a_log_that_opens() {
 fn an_engine_whose_list_names_blocks_twice_is_told_which() {
     let log = Log::new();
     let opened = log.create(1000, Authority::Log);
-    let used = [e(0, 600), e(300, 600), e(300, 600), e(899, 50), e(990, 11), e(u64::MAX, 2), e(5, 0)];
+    let used =
+        [e(0, 600), e(300, 600), e(300, 600), e(899, 50), e(990, 11), e(u64::MAX, 2), e(5, 0)];
     let found = opened.check(used);
     assert_eq!(found.overlapping, [e(300, 600)]);
     assert_eq!(found.outside.len(), 3, "{found:?}");
