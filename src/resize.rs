@@ -169,7 +169,7 @@ impl Shrink {
     /// See [`ShrinkFailed`]: blocks behind the new end are in use; the device has grown meanwhile; or
     /// another region is being closed at this moment. Nothing is changed then.
     pub fn finish(self) -> Result<(), ShrinkFailed> {
-        self.finish_with(|| Ok(()))
+        self.finish_with(|| Ok(()), |_| false)
     }
 
     /// The same; `durable` has a store write the new length, at the moment when nothing but that can fail
@@ -177,11 +177,12 @@ impl Shrink {
     pub(crate) fn finish_with<E: From<ResizeError>>(
         self,
         durable: impl FnOnce() -> Result<(), E>,
+        in_doubt: impl FnOnce(&E) -> bool,
     ) -> Result<(), ShrinkFailed<E>> {
         let core = self.core().clone();
         let finished = match core.administration.own() {
             None => Err(ResizeError::from(CloseError::Busy).into()),
-            Some(_owner) => self.finish_alone(durable),
+            Some(_owner) => self.finish_alone(durable, in_doubt),
         };
         finished.map_err(|error| ShrinkFailed { shrink: self, error })
     }
@@ -189,6 +190,7 @@ impl Shrink {
     fn finish_alone<E: From<ResizeError>>(
         &self,
         durable: impl FnOnce() -> Result<(), E>,
+        in_doubt: impl FnOnce(&E) -> bool,
     ) -> Result<(), E> {
         let (core, tail) = (self.core(), || self.tail.clone());
         let blocks = core.bitmap.blocks();
@@ -200,7 +202,9 @@ impl Shrink {
         }
         // Nobody's, and ours: as long as we do not give it back, nobody is told of any of it.
         if let Err(error) = durable() {
-            core.aside.put_back(tail());
+            if !in_doubt(&error) {
+                core.aside.put_back(tail());
+            }
             return Err(error);
         }
         core.bitmap.shorten(self.tail.start);

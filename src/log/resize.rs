@@ -3,7 +3,7 @@
 use crate::allocator::Allocator;
 use crate::log::error::{CommitError, LogError};
 use crate::log::writer::NewArea;
-use crate::log::{Inner, SpaceMapLog};
+use crate::log::{Authority, Inner, SpaceMapLog};
 use crate::resize::{self, Shrink, ShrinkFailed};
 
 impl SpaceMapLog {
@@ -73,13 +73,19 @@ impl SpaceMapLog {
     /// else changes it at this moment; [`LogError::Unstable`], [`LogError::Occupied`],
     /// [`CommitError::Foreign`] if it is another allocator's, [`CommitError::Write`]: the device is as it
     /// was. [`CommitError::Sync`]: the log refuses everything until it is opened again, and has either
-    /// size then.
+    /// size then; under [`Authority::Piggyback`](crate::Authority::Piggyback), whose engine can go on, nobody gets
+    /// what was to be cut off until then.
     pub fn shrink(&self, shrink: Shrink) -> Result<(), ShrinkFailed<LogError>> {
         if shrink.core().id != self.inner.allocator {
             return Err(ShrinkFailed { shrink, error: CommitError::Foreign.into() });
         }
         let blocks = shrink.blocks();
-        shrink.finish_with(|| self.inner.resize(blocks))
+        // The log refuses then, but an engine with a log of its own could go on to name what a restart may find
+        // behind the end.
+        let goes_on = self.inner.authority == Authority::Piggyback;
+        let in_doubt =
+            |error: &LogError| goes_on && matches!(error, LogError::Commit(CommitError::Sync(_)));
+        shrink.finish_with(|| self.inner.resize(blocks), in_doubt)
     }
 
     /// Blocks of the device. Does not wait for the disk.

@@ -60,10 +60,11 @@ impl<M: Mode> RocksFreelist<M> {
             return Err(ShrinkFailed { shrink, error: StageError::Foreign.into() });
         }
         let blocks = shrink.blocks();
-        shrink.finish_with(|| {
+        let shorten = || {
             let mut meta = self.own_meta()?;
             self.change_size(&mut meta, blocks)
-        })
+        };
+        shrink.finish_with(shorten, |_| false)
     }
 
     /// Blocks of the device.

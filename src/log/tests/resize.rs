@@ -380,6 +380,24 @@ fn a_disk_that_refuses_leaves_the_size_or_doubt() {
     }
 }
 
+/// After a shrink whose flush failed, a restart may find either size. An engine with a log of its own went on to
+/// allocate what was to be cut off, and its log named blocks behind the end.
+#[test]
+fn nobody_gets_what_a_shrink_in_doubt_may_have_cut_off() {
+    let disk = Arc::new(SimDisk::default());
+    let opened = aged(&disk, Authority::Piggyback);
+    let tail = opened.allocator.shrink(RANGE_BLOCKS).expect("a tail");
+    disk.refuse(Operation::Sync, ErrorKind::Other);
+    let error = opened.log.shrink(tail).map_err(ShrinkFailed::into_error).expect_err("in doubt");
+    assert!(matches!(error, LogError::Commit(CommitError::Sync(_))), "{error}");
+    assert_eq!(opened.allocator.free_blocks(), RANGE_BLOCKS);
+    let mut transaction = opened.allocator.begin();
+    assert!(transaction.mark_allocated(Extent::new(RANGE_BLOCKS, 1)).is_err());
+    transaction.allocate(RANGE_BLOCKS).expect("what is on the device in any case");
+    opened.log.absorb(transaction.freeze(), 0..1).expect("fits");
+    assert!(opened.allocator.verify().is_clean());
+}
+
 /// The deliberate faults that random power failures do not show, or hardly ever.
 #[test]
 fn a_change_without_its_checks_is_noticed() {
