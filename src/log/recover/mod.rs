@@ -142,6 +142,7 @@ impl Loader {
             match loaded {
                 Ok(loaded) if loaded.recovered.superblock == after => return Ok(loaded),
                 Ok(_) => {}
+                Err(error @ LogError::Io(_)) => return Err(error),
                 Err(error) if refused == SNAPSHOT_REFUSALS => return Err(error),
                 Err(_) => refused += 1,
             }
