@@ -72,8 +72,12 @@ impl Device {
             Some(log) if log.authority() == Authority::Piggyback => {
                 self.position += 1;
                 let span = self.position - 1..self.position;
-                let absorbed = log.absorb(transaction.freeze(), span);
-                absorbed.map_err(|failed| conflict(failed.into_error()))?;
+                let absorbed = log.absorb(transaction.freeze(), span.clone());
+                absorbed.map_err(|failed| {
+                    // Others go on behind it.
+                    log.skip(span).unwrap();
+                    conflict(failed.into_error())
+                })?;
             }
             Some(log) => {
                 let lsn = transaction.commit(log);
@@ -543,8 +547,7 @@ fn rewrite(commit: impl FnOnce(&Opened, Transaction<'_>)) -> (&'static str, Open
     device[new.start as usize] = "A, as it will be";
     commit(&opened, transaction);
     let mut transaction = opened.allocator.begin();
-    transaction.allocate(8).unwrap();
-    if let Ok(extent) = transaction.allocate(8) {
+    while let Ok(extent) = transaction.allocate(8) {
         device[extent.start as usize] = "B";
     }
     drop(transaction);
