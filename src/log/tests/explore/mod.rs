@@ -9,7 +9,8 @@
 //!
 //! - this file: the runs; `world`: one log and its model; `mix`: what happens how often;
 //! - `steps`: transactions; `resize`; `piggyback`: the engine's own log; `reopen`: crashes;
-//! - `timeline`: the states that must be found; `places`: where there are copies;
+//! - `timeline`: the states that must be found; `places`: where there are copies; `rest`: damage to those;
+//! - `mischief`: what a device does without saying so; `faults`, `scenarios`: what all this would notice;
 //! - `adapter`: the calls that an engine's own log goes with.
 
 mod adapter;
@@ -20,6 +21,8 @@ mod piggyback;
 mod places;
 mod reopen;
 mod resize;
+mod rest;
+mod scenarios;
 mod steps;
 mod timeline;
 mod world;

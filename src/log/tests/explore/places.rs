@@ -7,6 +7,12 @@ use crate::log::format::{DirectoryPage, PAGE, Superblock, is_later};
 use crate::log::layout::{Layout, slot_offsets};
 use crate::log::tests::sim::SimDisk;
 
+/// The slots of the superblock in each of its places, of which one may be lost altogether.
+pub fn superblock_places() -> Vec<Vec<usize>> {
+    let offsets = [0, 1].map(slot_offsets);
+    (0..2).map(|place| offsets.iter().map(|slot| slot[place] as usize).collect()).collect()
+}
+
 /// The newest superblock of the log in `area`, if there is any, and the places where it is intact.
 fn newest(area: &[u8]) -> Option<(Superblock, Vec<usize>)> {
     let slots: Vec<usize> = (0..2).flat_map(slot_offsets).map(|offset| offset as usize).collect();

@@ -10,7 +10,6 @@ use super::places;
 use super::timeline::{Bits, Entry, Timeline, compare};
 use super::world::World;
 use crate::log::fault::select_tight_ring;
-use crate::log::format::PAGE;
 use crate::log::layout::Layout;
 use crate::log::tests::sim::{Operation, Refusal, SimDisk};
 use crate::log::tests::small;
@@ -228,7 +227,6 @@ impl World {
             }
         }
         self.go_on(opened);
-        self.damage_copies()?;
         self.look()
     }
 
@@ -259,26 +257,5 @@ impl World {
         if number > until {
             self.engine.gone.push((until + 1, number));
         }
-    }
-
-    /// Each copy of what is there more than once can be damaged, one at a time.
-    fn damage_copies(&mut self) -> Result<(), String> {
-        if !self.rng.random_ratio(1, 10) {
-            return Ok(());
-        }
-        let medium = self.disk.bytes();
-        let area = self.disk.area(medium.len());
-        let copies = places::copies(&medium[area.clone()]);
-        let other = copies[self.rng.random_range(0..copies.len())].clone();
-        for at in copies[0].iter().copied().chain(other) {
-            let mut bytes = medium.clone();
-            bytes[area.start + at + self.rng.random_range(0..PAGE)] ^= 1;
-            let disk = Arc::new(self.disk.restarted(bytes));
-            let (allocator, _) = SpaceMapLog::inspect(disk, &OpenOptions::new())
-                .map_err(|error| format!("with damage at {at}: {error}"))?;
-            compare(&allocator, self.line.now())
-                .map_err(|error| format!("with damage at {at}: {error}"))?;
-        }
-        Ok(())
     }
 }

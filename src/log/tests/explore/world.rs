@@ -78,6 +78,17 @@ pub struct World {
     pub points: u64,
 }
 
+/// Where the log can begin, as the running one knows it and as one that was opened again would.
+pub fn tails(opened: &Opened, disk: &Arc<SimDisk>) -> Result<(u64, u64), LogError> {
+    let ours = opened.log.inner.writer().tail();
+    let mut theirs = Loader::new(disk.clone()).load(None)?.recovered;
+    for (bases, oldest) in theirs.ranges.iter_mut().zip(places::named(disk)) {
+        // What both copies of the directory know to be superseded, but the log still names.
+        bases.retain(|base| base.image.base >= oldest);
+    }
+    Ok((ours.position.get(), Writer::new(theirs).tail().position.get()))
+}
+
 pub fn at_operation(operation: u64, error: &str) -> String {
     format!("a power failure at operation {operation}: {error}")
 }
@@ -135,6 +146,11 @@ impl World {
         if self.traced {
             println!("{}", what(self));
         }
+    }
+
+    /// Whether everything is flushed, and the disk has refused nothing.
+    pub fn is_at_rest(&self) -> bool {
+        self.disk.is_settled() && self.disk.refused() == self.refused_before
     }
 
     pub fn is_over(&self) -> bool {
@@ -207,7 +223,10 @@ impl World {
         compare_words(blocks, &words, self.line.now()).map_err(|e| format!("in memory: {e}"))?;
         self.refused = self.disk.refused();
         match opened.log.verify() {
-            Ok(_) => self.compare_tails(),
+            Ok(_) => {
+                self.compare_tails()?;
+                self.damage_places()
+            }
             Err(error) => self.excuse_log(&error).map(drop).map_err(|e| format!("verify: {e}")),
         }
     }
@@ -215,26 +234,13 @@ impl World {
     /// The running log must not give up more of its ring than a recovery would, or it would take for
     /// unneeded what is needed; nor keep much more.
     fn compare_tails(&mut self) -> Result<(), String> {
-        let opened = self.opened();
-        let ours = opened.log.inner.writer().tail();
-        let loaded = match Loader::new(self.disk.clone()).load(None) {
-            Ok(loaded) => loaded,
-            Err(error) => return self.excuse_log(&error).map(drop),
-        };
-        let named = places::named(&self.disk);
-        let mut theirs = loaded.recovered;
-        for (bases, oldest) in theirs.ranges.iter_mut().zip(named) {
-            // What both copies of the directory know to be superseded, but the log still names.
-            bases.retain(|base| base.image.base >= oldest);
+        match tails(&self.opened(), &self.disk) {
+            Ok((ours, theirs)) if ours > theirs => {
+                Err(format!("the log begins at {ours} in memory, and at {theirs} on the disk"))
+            }
+            Ok(_) => Ok(()),
+            Err(error) => self.excuse_log(&error).map(drop),
         }
-        let theirs = Writer::new(theirs).tail();
-        if ours.position > theirs.position {
-            return Err(format!(
-                "the log begins at {} in memory, and at {} on the disk",
-                ours.position, theirs.position
-            ));
-        }
-        Ok(())
     }
 
     /// Opens what a power failure left, beside the disk itself.
