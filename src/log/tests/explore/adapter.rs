@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::engine::Ask;
 use crate::delta::Delta;
 use crate::log::{CommitError, OpenOptions, Opened};
 use crate::store::Lsn;
@@ -31,11 +32,18 @@ pub fn stable(opened: &Opened, lsn: u64) -> Result<(), CommitError> {
     opened.log.stable(Lsn(lsn))
 }
 
-/// The engine's own log ends with this transaction, if it says so.
-pub fn recover(until: Option<u64>) -> OpenOptions {
+/// The engine's own log has this one.
+pub fn recorded(opened: &Opened, lsn: u64) -> Result<(), CommitError> {
+    opened.log.recorded(Lsn(lsn))
+}
+
+/// What the engine's own log has, if there is word of it.
+pub fn recover(ask: &Ask) -> OpenOptions {
     let options = OpenOptions::new();
-    match until {
-        Some(lsn) => options.recover_until(Lsn(lsn)),
+    match ask.until {
+        Some(lsn) => {
+            options.recover_until(Lsn(lsn)).recover_also(ask.also.iter().copied().map(Lsn))
+        }
         None => options,
     }
 }

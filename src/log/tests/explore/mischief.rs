@@ -49,10 +49,10 @@ fn misbehave(authority: Authority, kind: Kind, seed: u64) -> Result<bool, String
 fn is_right_or_refused(world: &mut World, mut last: Lsn) -> Result<bool, String> {
     for _ in 0..2 {
         let before = world.disk.bytes();
-        let until = world.until(&mut world.rng.clone());
-        let options = adapter::recover(until).expect_lsn(last);
+        let ask = world.ask(&mut world.rng.clone());
+        let options = adapter::recover(&ask).expect_lsn(last);
         match SpaceMapLog::open(world.disk.clone(), &options) {
-            Ok(opened) => world.take_up(opened, until).map_err(|e| format!("silently: {e}"))?,
+            Ok(opened) => world.take_up(opened, &ask).map_err(|e| format!("silently: {e}"))?,
             Err(error @ (LogError::Io(_) | LogError::Commit(_))) => {
                 return Err(format!("the device gave no cause for: {error}"));
             }

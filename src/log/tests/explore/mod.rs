@@ -8,12 +8,14 @@
 //! explores more of them, on all cores.
 //!
 //! - this file: the runs; `world`: one log and its model; `mix`: what happens how often;
-//! - `steps`: transactions; `resize`; `piggyback`: the engine's own log; `reopen`: crashes;
+//! - `steps`: transactions; `resize`; `piggyback`, `engine`: the engine's own log;
+//! - `reopen`: crashes;
 //! - `timeline`: the states that must be found; `places`: where there are copies; `rest`: damage to those;
 //! - `mischief`: what a device does without saying so; `faults`, `scenarios`: what all this would notice;
 //! - `adapter`: the calls that an engine's own log goes with.
 
 mod adapter;
+mod engine;
 mod faults;
 mod mischief;
 mod mix;

@@ -14,10 +14,10 @@ impl World {
     pub fn write_down(&mut self, frozen: Frozen) {
         if self.rng.random_ratio(1, 10) {
             self.append(Delta::default(), true);
-            self.own.in_flight.push_back(None);
+            self.own.in_flight.push((self.line.end(), None));
         }
         self.append(frozen.delta().clone(), false);
-        self.own.in_flight.push_back(Some(frozen));
+        self.own.in_flight.push((self.line.end(), Some(frozen)));
     }
 
     fn append(&mut self, delta: Delta, skipped: bool) {
@@ -26,11 +26,15 @@ impl World {
         self.line.push(Entry { delta, span, skipped });
     }
 
-    /// Hands over the oldest transaction that has not been.
+    /// Hands over a transaction that has not been, mostly the oldest.
     pub fn absorb(&mut self) -> Result<(), String> {
-        let Some(next) = self.own.in_flight.pop_front() else { return Ok(()) };
+        if self.own.in_flight.is_empty() {
+            return Ok(());
+        }
+        let any = self.rng.random_ratio(1, 4);
+        let index = if any { self.rng.random_range(0..self.own.in_flight.len()) } else { 0 };
+        let (number, next) = self.own.in_flight.remove(index);
         let opened = self.opened();
-        let number = self.line.acknowledged() + 1;
         let span = self.line.entry(number).span.clone();
         let absorbed = match next {
             Some(frozen) => {
@@ -39,10 +43,19 @@ impl World {
             None => adapter::skip(&opened, span),
         };
         match absorbed {
-            Ok(()) => self.line.acknowledge(number),
+            Ok(()) => drop(self.own.early.insert(number)),
             Err(error) => drop(self.excuse(&error)?),
         }
-        Ok(())
+        while self.own.early.remove(&(self.line.acknowledged() + 1)) {
+            self.line.acknowledge(self.line.acknowledged() + 1);
+        }
+        let (mark, expected) = (opened.log.position(), self.line.end_of(self.line.acknowledged()));
+        if mark == expected { Ok(()) } else { Err(format!("the mark is {mark}, not {expected}")) }
+    }
+
+    /// The last transaction that was handed over: the engine's own log has it, durably.
+    pub fn handed_over(&self) -> u64 {
+        self.own.early.last().copied().unwrap_or(self.line.acknowledged())
     }
 
     /// From here on, a checkpoint as of now may be found.

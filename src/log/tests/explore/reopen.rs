@@ -3,9 +3,11 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use rand::RngExt;
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64Mcg;
 
 use super::adapter;
+use super::engine::Ask;
 use super::places;
 use super::timeline::{Bits, Entry, Timeline, compare};
 use super::world::World;
@@ -77,8 +79,9 @@ impl World {
         if self.authority == Authority::Piggyback {
             // What was handed over was durable. Of the rest, what the engine's log did keep.
             let end = self.line.end();
-            let kept = self.rng.random_range(self.line.acknowledged()..=end);
+            let kept = self.rng.random_range(self.handed_over()..=end);
             self.line.cut(if killed { end } else { kept });
+            self.own.early.clear();
         }
     }
 
@@ -87,26 +90,26 @@ impl World {
     pub fn reopen(&mut self, created: bool) -> Result<bool, String> {
         let mut is_known = true;
         loop {
-            let until = self.until(&mut self.rng.clone()).filter(|_| created);
-            let _next: u64 = self.rng.random();
+            let mut rng = Pcg64Mcg::seed_from_u64(self.rng.random());
+            let ask = if created { self.ask(&mut rng) } else { Ask::default() };
             let before = self.disk.bytes();
             let beyond = self.beyond(is_known && created);
-            let until = beyond.or(until);
+            let ask = beyond.map_or(ask, |lsn| Ask { until: Some(lsn), also: Vec::new() });
             // A failure on the way may leave the transaction that takes others back, behind one that
             // must be known.
             let settled = self.disk.is_settled();
-            if settled || until.is_none() {
-                self.arrange_trouble(until.is_some())?;
+            if settled || ask.until.is_none() {
+                self.arrange_trouble(ask.until.is_some())?;
             }
             self.tell(|world| {
                 let (last, end) = (world.line.acknowledged(), world.line.end());
-                format!("opening, asked for {until:?}: {last}..={end}, settled: {settled}")
+                format!("opening, asked for {ask:?}: {last}..={end}, settled: {settled}")
             });
             let refused = self.disk.refused();
-            let error = match SpaceMapLog::open(self.disk.clone(), &self.options(until)) {
+            let error = match SpaceMapLog::open(self.disk.clone(), &self.options(&ask)) {
                 Ok(opened) if !self.disk.has_crashed() => {
                     self.disk.calm();
-                    self.take_up(opened, until)?;
+                    self.take_up(opened, &ask)?;
                     return Ok(true);
                 }
                 Ok(_) => continue,
@@ -114,7 +117,7 @@ impl World {
             };
             self.tell(|_| format!("  {error}"));
             if before != self.disk.bytes() {
-                self.may_be_taken_back(until);
+                self.may_be_taken_back(&ask);
             }
             if self.disk.has_crashed() {
                 if self.rng.random_ratio(1, 4) {
@@ -145,14 +148,14 @@ impl World {
                 }
                 error => {
                     assert_eq!(before, self.disk.bytes(), "what cannot be opened is left as it is");
-                    return Err(format!("opening, asked for {until:?}: {error}"));
+                    return Err(format!("opening, asked for {ask:?}: {error}"));
                 }
             }
         }
     }
 
-    fn options(&mut self, until: Option<u64>) -> OpenOptions {
-        let options = adapter::recover(until);
+    fn options(&mut self, ask: &Ask) -> OpenOptions {
+        let options = adapter::recover(ask);
         match self.authority {
             Authority::Piggyback => options,
             _ if self.rng.random() => options.expect_lsn(Lsn(self.line.acknowledged())),
@@ -211,8 +214,8 @@ impl World {
     }
 
     /// Goes on with what was found.
-    pub fn take_up(&mut self, opened: Opened, until: Option<u64>) -> Result<(), String> {
-        let number = self.found(&opened, until)?;
+    pub fn take_up(&mut self, opened: Opened, ask: &Ask) -> Result<(), String> {
+        let number = self.found(&opened, ask)?;
         self.blocks = (opened.allocator.blocks(), opened.allocator.blocks());
         match self.authority {
             Authority::Piggyback => {
@@ -223,7 +226,7 @@ impl World {
             _ => {
                 self.line.cut(number);
                 self.line.acknowledge(number);
-                self.taken_back(number, until);
+                self.taken_back(number, ask);
             }
         }
         self.go_on(opened);
@@ -231,31 +234,11 @@ impl World {
     }
 
     /// An opening that failed may have left the transaction that takes others back.
-    fn may_be_taken_back(&mut self, until: Option<u64>) {
-        let Some(until) = until else { return };
-        let undo = self.line.state(self.line.end()).difference(&self.line.state(until));
+    fn may_be_taken_back(&mut self, ask: &Ask) {
+        let end = self.line.end();
+        let undo = self.line.state(end).difference(&self.target(ask, end));
         if !undo.is_empty() {
             self.line.push(Entry::from(undo));
-        }
-    }
-
-    /// The engine goes on behind `until`, or with everything.
-    fn taken_back(&mut self, number: u64, until: Option<u64>) {
-        let Some(until) = until else {
-            self.engine.oldest = number;
-            self.engine.gone.clear();
-            self.line.forget(number);
-            return;
-        };
-        let then = self.line.state(until);
-        self.engine.oldest = until;
-        if *self.line.now() != then {
-            let undo = self.line.now().difference(&then);
-            self.line.push(Entry::from(undo));
-            self.line.acknowledge(number + 1);
-        }
-        if number > until {
-            self.engine.gone.push((until + 1, number));
         }
     }
 }

@@ -2,10 +2,8 @@
 
 use std::io::ErrorKind;
 
-use rand::{RngExt, SeedableRng};
-use rand_pcg::Pcg64Mcg;
+use rand::RngExt;
 
-use super::adapter;
 use super::mix::Step;
 use super::timeline::Entry;
 use super::world::{Excuse, World, at_operation};
@@ -336,18 +334,5 @@ impl World {
         }
         self.submit(frozen)?;
         self.settle(None)
-    }
-
-    pub fn stable(&mut self) {
-        let seed = self.rng.random();
-        let known = self.known(&mut Pcg64Mcg::seed_from_u64(seed));
-        self.stable_until(known);
-    }
-
-    fn stable_until(&mut self, number: u64) {
-        adapter::stable(&self.opened(), number).expect("acknowledged");
-        self.engine.oldest = number;
-        self.engine.gone.retain(|&(_, last)| last > number);
-        self.line.forget(number);
     }
 }

@@ -35,7 +35,7 @@ impl Bits {
         }
     }
 
-    fn apply(&mut self, delta: &Delta) {
+    pub fn apply(&mut self, delta: &Delta) {
         self.flip(delta.allocated(), true);
         self.flip(delta.freed(), false);
     }

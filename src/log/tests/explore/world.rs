@@ -1,12 +1,13 @@
 //! One log on a disk that fails, the model of it, and the engine's side of both.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use super::adapter;
+use super::engine::{Ask, Engine};
 use super::mix::Mix;
 use super::places;
 use super::timeline::{Bits, Timeline, compare, compare_words};
@@ -27,27 +28,14 @@ pub enum Excuse {
     Doubt,
 }
 
-/// An engine under [`Authority::Engine`]: which transactions its own log may end with after a crash.
-#[derive(Default)]
-pub struct Engine {
-    /// The log promises to go back as far as this one.
-    pub oldest: u64,
-    /// Transactions that were taken back: the engine's log has none of them. First and last.
-    pub gone: Vec<(u64, u64)>,
-}
-
-impl Engine {
-    pub fn has(&self, number: u64) -> bool {
-        let is_gone = self.gone.iter().any(|&(first, last)| (first..=last).contains(&number));
-        number >= self.oldest && !is_gone
-    }
-}
-
 /// An engine under [`Authority::Piggyback`].
 #[derive(Default)]
 pub struct OwnLog {
-    /// Written to the engine's log, and not taken in yet. None for what carries no delta.
-    pub in_flight: VecDeque<Option<Frozen>>,
+    /// Written to the engine's log, and not handed over yet: by number, with nothing for what carries no
+    /// delta.
+    pub in_flight: Vec<(u64, Option<Frozen>)>,
+    /// Handed over, and waiting for one before it.
+    pub early: BTreeSet<u64>,
     /// The checkpoints that may be found: the last that was acknowledged, and later ones.
     pub checkpoints: Vec<u64>,
 }
@@ -249,12 +237,12 @@ impl World {
         let area = self.disk.area(bytes.len());
         places::flip_a_spare(&mut bytes[area], &mut rng);
         let disk = Arc::new(self.disk.restarted(bytes));
-        let until = self.until(&mut rng);
-        let opened = SpaceMapLog::open(disk, &adapter::recover(until))
-            .map_err(|error| format!("opening: {error}"))?;
-        let number = self.found(&opened, until)?;
+        let ask = self.ask(&mut rng);
+        let opened = SpaceMapLog::open(disk, &adapter::recover(&ask))
+            .map_err(|error| format!("opening, asked for {ask:?}: {error}"))?;
+        let number = self.found(&opened, &ask)?;
         if self.authority == Authority::Piggyback && rng.random_ratio(1, 4) {
-            let end = rng.random_range(self.line.acknowledged()..=self.line.end());
+            let end = rng.random_range(self.handed_over()..=self.line.end());
             for later in number + 1..=end {
                 self.feed(&opened, later)?;
             }
@@ -279,17 +267,17 @@ impl World {
     }
 
     /// Which transaction a log that was just opened ends with; an error if it cannot be.
-    pub fn found(&self, opened: &Opened, until: Option<u64>) -> Result<u64, String> {
+    pub fn found(&self, opened: &Opened, ask: &Ask) -> Result<u64, String> {
         let blocks = opened.allocator.blocks();
         if blocks != self.blocks.0 && blocks != self.blocks.1 {
             return Err(format!("{blocks} blocks, not one of {:?}", self.blocks));
         }
         let number = match self.authority {
             Authority::Piggyback => self.checkpoint_at(opened.position)?,
-            _ => self.last_of(opened, until)?,
+            _ => self.last_of(opened, ask)?,
         };
-        compare(&opened.allocator, &self.line.state(until.unwrap_or(number)))
-            .map_err(|error| format!("opened at {number} (asked for: {until:?}): {error}"))?;
+        compare(&opened.allocator, &self.target(ask, number))
+            .map_err(|error| format!("opened at {number} (asked for: {ask:?}): {error}"))?;
         Ok(number)
     }
 
@@ -301,41 +289,26 @@ impl World {
         })
     }
 
-    fn last_of(&self, opened: &Opened, until: Option<u64>) -> Result<u64, String> {
+    fn last_of(&self, opened: &Opened, ask: &Ask) -> Result<u64, String> {
         let found = opened.report.last.0;
         let range = self.line.acknowledged()..=self.line.end();
         if !range.contains(&found) {
             return Err(format!("transaction {found} found, not one of {range:?}"));
         }
-        let until = until.unwrap_or(found);
-        let undone = u64::from(self.line.state(found) != self.line.state(until));
+        let undone = u64::from(self.line.state(found) != self.target(ask, found));
         let last = opened.log.last().0;
         if last != found + undone {
             return Err(format!("the last is {last}, and {found} was found"));
         }
         // The log may have forgotten of those that changed nothing.
+        let unknown = ask.until.unwrap_or(found) + 1..=found;
+        let unknown = unknown.filter(|number| !ask.also.contains(number));
         let changed = |number: &u64| !self.line.entry(*number).delta.is_empty();
-        let least = (until + 1..=found).filter(changed).count() as u64;
-        let taken_back = opened.report.taken_back;
-        if !(least..=found - until).contains(&taken_back) {
-            return Err(format!("{taken_back} are taken back, of {until} to {found}"));
+        let (least, most) = (unknown.clone().filter(changed).count(), unknown.count());
+        let taken_back = opened.report.taken_back as usize;
+        if !(least..=most).contains(&taken_back) {
+            return Err(format!("{taken_back} are taken back, of {ask:?} to {found}"));
         }
         Ok(found)
-    }
-
-    /// A transaction that the engine's log may end with, or none.
-    pub fn until(&self, rng: &mut Pcg64Mcg) -> Option<u64> {
-        let asks = self.authority == Authority::Engine && rng.random_ratio(3, 4);
-        asks.then(|| self.known(rng))
-    }
-
-    /// A transaction that the engine's log may end with.
-    pub fn known(&self, rng: &mut Pcg64Mcg) -> u64 {
-        let last = self.line.acknowledged();
-        let oldest = self.engine.oldest;
-        let recent = last.saturating_sub(5).max(oldest);
-        let from = if rng.random() { recent } else { oldest };
-        let wanted = rng.random_range(from..=last);
-        (oldest..=wanted).rev().find(|&number| self.engine.has(number)).unwrap_or(oldest)
     }
 }
