@@ -87,7 +87,7 @@ fn restart(dir: &Path) {
         "load and check {load:.1} ms, build the index {build:.1} ms, together {:.1} ms",
         load + build
     );
-    println!("with two superblock flushes {:.1} ms", median(totals));
+    println!("with the two flushes of an opening {:.1} ms", median(totals));
     println!(
         "bare read of as many bytes {read:.1} ms, bare rebuild {core:.1} ms: {:.2} x their sum (target 2, and 150 ms)",
         (load + build) / (read + core)

@@ -385,7 +385,7 @@ pub(super) struct Origin {
 
 impl SpaceMapLog {
     /// Makes `disk` the log of a new device of `blocks` blocks, all free. Writes the whole
-    /// area once (1.75 times the limit, and 8 KiB for every 32768 blocks), and flushes four times.
+    /// area once (1.75 times the limit, and 8 KiB for every 32768 blocks), and flushes five times.
     ///
     /// # Errors
     /// [`LogError::Exists`] if the disk holds a log, [`LogError::NotBlank`] if it holds anything else where
