@@ -405,6 +405,35 @@ fn quarantine(_: &Path) {
         quarantined - direct
     );
 
+    // Commits of one block each, and an allocation in its place; with a guard for each, and for 64 at a time.
+    let names = ["without guards", "under a guard each", "under a guard for 64"];
+    let mut times = [vec![], vec![], vec![]];
+    let mut block = handle.allocate(1).expect("room");
+    for _ in 0..7 {
+        for (kind, times) in times.iter_mut().enumerate() {
+            let mut guard = None;
+            let started = Instant::now();
+            for round in 0..ROUNDS {
+                if kind == 1 || kind == 2 && round % 64 == 0 {
+                    guard = Some(allocator.pin());
+                }
+                let mut transaction = handle.begin();
+                transaction.free(block).expect("ours");
+                transaction.freeze().committed();
+                block = handle.allocate(1).expect("room");
+                if kind == 1 {
+                    guard = None;
+                }
+            }
+            times.push(per(started, ROUNDS));
+            drop(guard);
+            allocator.collect();
+        }
+    }
+    for (name, times) in names.into_iter().zip(times) {
+        println!("a commit of one block, {name}: {:.0} ns", median(times));
+    }
+
     const PINS: usize = 5_000_000;
     let (mut ours, mut owned, mut theirs) = (vec![], vec![], vec![]);
     let collector = crossbeam_epoch::Collector::new();

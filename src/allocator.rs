@@ -77,7 +77,8 @@ static ALLOCATORS: Counter = Counter::new(0);
 ///
 /// One bit per block, and one byte of summary per 256 blocks beside it: 32 MiB and 1 MiB for 1 TiB
 /// of 4 KiB blocks; see [`Allocator::memory`]. Three times as much address space is reserved for closed
-/// regions, promises and discards; of that, memory is taken as it is used.
+/// regions, promises and discards, and one bit per block for what waits in the quarantine; of that, memory
+/// is taken as it is used.
 ///
 /// ```
 /// use freemap::{Allocator, Extent};
@@ -398,8 +399,8 @@ impl Allocator {
     }
 
     /// Lets out of the quarantine whatever the guards allow, and says how many blocks that was.
-    /// Commits do this bit by bit, and allocations before they answer that nothing fits; an engine
-    /// that stops committing may call it to see its free space whole.
+    /// Commits do this bit by bit, and allocations as far as they need it before they answer that nothing
+    /// fits; an engine that stops committing may call it to see its free space whole. O(blocks let out).
     pub fn collect(&self) -> u64 {
         local::with_lane(&self.core, |lane| self.core.collect(lane, u64::MAX))
     }

@@ -20,10 +20,11 @@
 //!    itself in; only then is it valid. So a pin of epoch e was counted before the epoch became e + 1, and
 //!    no pin becomes valid in an epoch that is over: a look at its counters after the epoch has moved on
 //!    misses none. Counts of pins that are not valid delay and do nothing else.
-//! 2. *A generation belongs to one epoch.* While the word says epoch e and generation g, `began[g]` is e. It
-//!    is written before the word, and cleared only by a thread that read a later epoch in the word, or the
-//!    same epoch with another generation, and then saw that the generation has no pins. An epoch never comes
-//!    back, so `began[g]` never holds a value twice, and a late compare-exchange of it fails.
+//! 2. *A generation belongs to one epoch.* From before the word says epoch e and generation g until the pins
+//!    of e have gone, `began[g]` is e. It is cleared only by a thread that read a later epoch in the word, or
+//!    epoch e with another generation, and then saw that the generation has no pins. The word says an epoch
+//!    once, with one generation; so a late compare-exchange from e, or a late preparation for e, meets no
+//!    generation that is in use.
 //! 3. *A floor stays true.* `oldest` answers f if the word said an epoch of at least f, and no generation of
 //!    an epoch before f had pins after that. By 1, no pin of an epoch before f will ever be valid again.
 //! 4. *A stamp covers all who may see the extent.* The stamp reads the word in epoch e by a
@@ -32,14 +33,15 @@
 //!    see: all these accesses have one order, in which the pin counts itself after the stamp looked, and
 //!    reads the word after that. So without a pin in e, only pins of epochs up to e - 1 may see the extent.
 //!
-//! *Lock-freedom.* `pin` repeats only after the epoch moved; nothing else here repeats. A thread that stops
+//! *Lock-freedom.* `pin` repeats only after the epoch moved; nothing else here repeats, but to raise `used`,
+//! at most as often as there are generations. A thread that stops
 //! anywhere in `stamp` or `floor` leaves at most a generation that is marked and unused, which the next scan
 //! in a later epoch takes back. One that stops in `pin` is a reader like any other.
 
 use crossbeam_utils::CachePadded;
 
 use crate::mutant::{Mutant, mutated};
-use crate::sync::{AtomicWord, Site};
+use crate::sync::{AtomicWord, Counter, Site};
 
 /// Epochs whose pins are told apart at a time. 64 counters of a lane fill eight cache lines, of which a pin
 /// touches one; a power of two, since it shares a word with the epoch.
@@ -78,7 +80,12 @@ pub struct Clock {
     now: CachePadded<AtomicWord<u64>>,
     /// The epoch that each generation counts the pins of, or 0.
     began: CachePadded<[AtomicWord<u64>; GENERATIONS]>,
+    /// Generations from this one on were never given to an epoch.
+    used: AtomicWord<u64>,
     lanes: Vec<CachePadded<Lane>>,
+    /// The latest epoch that stood still although something was stamped with it. A statistic: if it comes
+    /// late, the epoch moves on later.
+    overdue: Counter,
 }
 
 /// A pin, to be undone by [`Clock::unpin`] exactly once, on any thread.
@@ -108,7 +115,9 @@ impl Clock {
         Self {
             now: CachePadded::new(AtomicWord::new(Now::new(FIRST, 0).0)),
             began: CachePadded::new(std::array::from_fn(began)),
+            used: AtomicWord::new(1),
             lanes: (0..lanes.next_power_of_two()).map(|_| CachePadded::new(lane())).collect(),
+            overdue: Counter::new(0),
         }
     }
 
@@ -155,7 +164,9 @@ impl Clock {
         let current = self.has_pins(now.generation()) && !mutated(Mutant::StampTooOld);
         let oldest = self.oldest(now);
         if current {
-            self.advance(now);
+            if !self.advance(now) {
+                self.overdue.raise(now.epoch());
+            }
             return Stamp { epoch: now.epoch(), held: true, floor: oldest };
         }
         let held = oldest < now.epoch() && !mutated(Mutant::OlderPinsForgotten);
@@ -163,11 +174,12 @@ impl Clock {
     }
 
     /// An epoch before which no pin is left, now and for ever: what has an earlier stamp may be reused. Moves
-    /// the epoch on first if something is `stamped` with it. O(generations + lanes x generations in use).
-    pub fn floor(&self, stamped: u64) -> u64 {
+    /// the epoch on first if it stood still when something was stamped. O(generations + lanes x generations
+    /// in use).
+    pub fn floor(&self) -> u64 {
         // Pairs with `pin`, as described there [mutant: WeakFloor].
         let mut now = Now(self.now.load(Site::FloorLook));
-        if stamped >= now.epoch() && self.advance(now) {
+        if self.overdue.get() >= now.epoch() && self.advance(now) {
             now = Now(self.now.load(Site::FloorLook));
         }
         self.oldest(now)
@@ -180,11 +192,14 @@ impl Clock {
         if mutated(Mutant::FloorWithoutEpoch) {
             oldest = u64::MAX;
         }
-        for (generation, word) in self.began.iter().enumerate() {
+        let used = self.used.load(Site::BeganLook) as usize;
+        for (generation, word) in self.began.iter().enumerate().take(used) {
             let began = word.load(Site::BeganLook);
-            // Not one that is prepared for an epoch to come (invariant 2) [mutant: PreparedIsFreed].
+            // Nor one that is prepared for an epoch to come (invariant 2) [mutants: CurrentIsFreed,
+            // PreparedIsFreed].
+            let current = generation == now.generation() && !mutated(Mutant::CurrentIsFreed);
             let prepared = began > now.epoch() && !mutated(Mutant::PreparedIsFreed);
-            if began == 0 || prepared || generation == now.generation() {
+            if began == 0 || current || prepared {
                 continue;
             }
             if self.has_pins(generation) && !mutated(Mutant::PinnedIsFreed) {
@@ -213,16 +228,24 @@ impl Clock {
         advanced
     }
 
-    /// A generation that counts the pins of epoch `next`, which has not begun.
+    /// A generation that counts the pins of epoch `next`, which has not begun: the first that is free, so that
+    /// as few are ever used as are in use at a time.
     fn prepare(&self, next: u64) -> Option<usize> {
-        self.began.iter().position(|word| match word.load(Site::BeganLook) {
+        let generation = self.began.iter().position(|word| match word.load(Site::BeganLook) {
             0 if mutated(Mutant::BeganAfterAdvance) => true,
             0 => match word.compare_exchange(0, next, Site::BeganChange) {
                 Ok(_) => true,
                 Err(other) => other == next,
             },
             began => began == next,
-        })
+        })?;
+        // Before the epoch begins, so that all who read that it has look here (invariant 3) [mutant:
+        // UsedIsNotCounted].
+        if !mutated(Mutant::UsedIsNotCounted) {
+            let more = generation as u64 + 1;
+            let _ = self.used.update(Site::BeganChange, |used| (used < more).then_some(more));
+        }
+        Some(generation)
     }
 
     /// Pins that are not undone yet, read one after another.

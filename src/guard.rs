@@ -8,15 +8,16 @@ use crate::sync::Counter;
 
 /// Keeps extents from being reused that a reader may still look at.
 ///
-/// As long as the guard lives, no extent is handed out again whose free became durable after (or
-/// shortly before) the guard was made. The reader pins first, then looks up where its data lies,
+/// As long as the guard lives, no extent is handed out again whose free became durable after the guard was
+/// made. The reader pins first, then looks up where its data lies,
 /// then reads; whatever it found stays in place until the guard is dropped.
 ///
 /// Guards are counted, not listed: any number may live at once, on one thread or many, across
-/// asynchronous I/O, and be dropped on another thread than they were made on. Guards that overlap
-/// without end do not hold up reuse, since each holds up only what was freed during its own life
-/// (and one epoch around it). A guard that is never dropped keeps everything that is freed later
-/// in the quarantine, until a restart; it corrupts nothing.
+/// asynchronous I/O, and be dropped on another thread than they were made on. However guards overlap, each
+/// holds only what was freed during its own life: two long backups that overlap for a moment do not hold
+/// what was freed during the other. This is exact for guards of up to 63 different times at once (times
+/// between which something was freed); of more, those that came last count as one. A guard that is never
+/// dropped keeps everything that is freed later in the quarantine, until a restart; it corrupts nothing.
 ///
 /// Making and dropping one costs two or three locked instructions on a line that few threads share.
 ///

@@ -61,7 +61,8 @@
 //! 32 MiB of bitmap and 1 MiB of search structures per TiB of 4 KiB blocks; no allocation after
 //! construction but for lists of more than four extents, and for each handle 22 KiB with its first
 //! request for several blocks, or free of them, and 2 KiB with its first free (or commit that lets something
-//! out of the quarantine). A space-map log takes up to 33 MiB per TiB
+//! out of the quarantine). What waits in the quarantine takes 24 bytes for each extent
+//! (of up to 4096 blocks) and a bit for each block, in memory that is kept. A space-map log takes up to 33 MiB per TiB
 //! more: see there.
 
 mod allocate;

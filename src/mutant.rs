@@ -142,8 +142,12 @@ mutants! {
     FloorWithoutEpoch,
     /// A generation is free again whoever is pinned in it.
     PinnedIsFreed,
+    /// The generation of the current epoch is free again, if it has no pins.
+    CurrentIsFreed,
     /// A generation that is prepared for the next epoch is free again.
     PreparedIsFreed,
+    /// A generation that is used for the first time is not looked at later.
+    UsedIsNotCounted,
     /// A generation is given to an epoch after that has begun.
     BeganAfterAdvance,
     /// Extents are let out whatever their stamp.
@@ -156,6 +160,8 @@ mutants! {
     TailIsAwaited,
     /// A pop does not look whether the node was the first one when its link was read.
     PopWithoutRecheck,
+    /// A pop takes what it read for a stamp of the first node without another look at which that is.
+    UnripeWithoutRecheck,
     /// A pop leaves the tail behind.
     HeadPassesTail,
     /// A pop reads what was in a node after the node may be used again.

@@ -54,8 +54,6 @@ pub struct Quarantine {
     marks: Segmented<Vec<AtomicWord<u64>>>,
     /// Blocks that wait, and those that are just being put in.
     waiting: CachePadded<Counter>,
-    /// The latest stamp in the queue ever. A statistic: if it comes late, the epoch moves on later.
-    stamped: Counter,
     /// The place of the first piece, while something waits.
     standing: Unchanged,
 }
@@ -69,7 +67,6 @@ impl Quarantine {
             queue: Queue::new()?,
             marks: Segmented::new(AtomicWord::zeros(blocks.div_ceil(MARKS) as usize)?),
             waiting: CachePadded::default(),
-            stamped: Counter::default(),
             standing: Unchanged::default(),
         })
     }
@@ -157,7 +154,6 @@ impl Quarantine {
     fn put_in(&self, piece: Extent, stamp: Stamp) -> u64 {
         // Counted first, so that there are never more than are counted.
         self.waiting.add(piece.len);
-        self.stamped.raise(stamp.epoch);
         if mutated(Mutant::MarkAfterPush) {
             self.push(piece.start, piece.start + piece.len, stamp);
         }
@@ -195,7 +191,7 @@ impl Quarantine {
     /// Hands pieces to `release` that no pin holds any more, until they have `blocks` blocks; how many they
     /// have. 0 only if no pin lets anything out, or others are letting it out. O(blocks, generations).
     pub fn collect(&self, blocks: u64, mut release: impl FnMut(Extent)) -> u64 {
-        let floor = self.clock.floor(self.stamped.get());
+        let floor = self.clock.floor();
         self.let_out(floor, blocks, usize::MAX, &mut release)
     }
 

@@ -193,8 +193,8 @@ impl Queue {
             let mut what = node.what.load(Site::Node);
             let stamp = node.stamp.load(Site::Node);
             if stamp >= floor && !mutated(Mutant::CollectUnripe) {
-                // A stamp of another life of the node says nothing.
-                if self.head.load() == head {
+                // A stamp of another life of the node says nothing [mutant: UnripeWithoutRecheck].
+                if self.head.load() == head || mutated(Mutant::UnripeWithoutRecheck) {
                     return None;
                 }
                 continue;

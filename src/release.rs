@@ -31,21 +31,20 @@ impl Core {
     /// The same for those who have no cursor.
     #[inline(always)]
     pub fn release(&self, lane: LaneId, extent: Extent) -> Result<(), FreeError> {
-        on_device(extent, self.bitmap.blocks())?;
+        let (start, len) = on_device(extent, self.bitmap.blocks())?;
         if self.quarantine.blocks() > 0
             && let Some(block) = self.first_waiting([extent])
         {
             return Err(FreeError::DoubleFree { block });
         }
-        self.release_owned(lane, extent)
+        self.release_owned(lane, start, len)
     }
 
-    /// The same for what does not wait in the quarantine.
+    /// The same for what is on the device and does not wait in the quarantine.
     #[inline(always)]
-    fn release_owned(&self, lane: LaneId, extent: Extent) -> Result<(), FreeError> {
-        let (start, len) = on_device(extent, self.bitmap.blocks())?;
+    fn release_owned(&self, lane: LaneId, start: u64, len: u64) -> Result<(), FreeError> {
         if self.aside.is_active() {
-            return self.release_looking(lane, extent, true);
+            return self.release_looking(lane, Extent { start, len }, true);
         }
         self.release_now(lane, start, len).map_err(|error| free_error(error, start))
     }
@@ -128,7 +127,10 @@ impl Core {
     /// that are free already, and those that the store knows to be committed.
     pub fn let_out(&self, lane: LaneId, extent: Extent) {
         self.without_committed(extent, |part| {
-            self.let_out_by(part, |part| self.release_owned(lane, part));
+            self.let_out_by(part, |part| {
+                let (start, len) = on_device(part, self.bitmap.blocks())?;
+                self.release_owned(lane, start, len)
+            });
         });
     }
 

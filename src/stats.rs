@@ -35,8 +35,8 @@ pub struct Stats {
     pub held_blocks: u64,
     /// Blocks whose free is durable and which wait for older guards: not free yet.
     pub quarantined_blocks: u64,
-    /// For how long the same ones have waited, to the millisecond, as far as calls of `stats` saw: 0 the
-    /// first time. `None` if nothing waits. They leave with later commits, by
+    /// For how long the one that came first has waited, to the millisecond, as far as calls of `stats` saw: 0
+    /// the first time. `None` if nothing waits. They leave with later commits, by
     /// [`Allocator::collect`](crate::Allocator::collect), or when space is short: an age that grows
     /// from call to call means that nobody asks, or that a guard is never dropped.
     pub quarantine_age: Option<Duration>,
@@ -48,10 +48,10 @@ pub struct Stats {
     pub discarding_blocks: u64,
     /// Guards alive.
     pub guards: u64,
-    /// Blocks that were freed against the rules: by a transaction and by somebody else too, while they
-    /// were in the quarantine; or without a transaction although their store knows them to be committed, and
-    /// then allocated by a transaction that was given up (because of the conflict, as a rule). The latter
-    /// stay allocated, so that nobody is offered them again.
+    /// Blocks that were freed against the rules: by a transaction and by another transaction or a plain free
+    /// too, while they were in the quarantine; or without a transaction although their store knows them to be
+    /// committed, and then allocated by a transaction that was given up (because of the conflict, as a rule). The
+    /// latter stay allocated, so that nobody is offered them again.
     pub conflicting_frees: u64,
     /// The largest order, up to 9, of which some shard's summary shows an aligned run right now: a
     /// request for 2^k blocks will probably find them. `None` if no free block is shown. The summary

@@ -233,7 +233,10 @@ impl<'h> Transaction<'h> {
     /// this transaction allocated, or both; until then they stay allocated.
     ///
     /// That two transactions free the same block can be seen only when the second is committed
-    /// ([`CommitError::Conflict`](crate::CommitError::Conflict) of the space-map log).
+    /// ([`CommitError::Conflict`](crate::CommitError::Conflict) of the space-map log), unless the first is
+    /// committed before this call and the block still waits for readers. If no store objects to the second,
+    /// the block is let out once and counted in
+    /// [`Stats::conflicting_frees`](crate::Stats::conflicting_frees).
     ///
     /// O(log n) in the extents of the transaction, and O(len / 64).
     ///

@@ -94,6 +94,8 @@ scenarios! {
     c1 (Some(4)) "a reader that has moved the epoch on, beside a move";
     c2 (Some(2)) "reader, mover, and one who reuses the block";
     c3 (Some(3)) "the owner of a pin stamps in an epoch that is just beginning";
+    c4 (Some(3)) "a reader comes into an epoch without pins, beside a stamp";
+    c5 (Some(4)) "a reader in a generation that is used for the first time, beside a move";
     q1 (Some(4)) "reader beside a move and its collection, by what it sees";
     q1c (Some(4)) "the same, by every overlap";
     q1l (Some(3)) "the same, the writer having moved the epoch on";
@@ -113,6 +115,7 @@ scenarios! {
     f6 (Some(3)) "queue: what is not ripe, while nodes are used again";
     f7 (Some(3)) "queue: something is there all the time";
     f8 (Some(3)) "queue: the tail stays behind";
+    f9 (Some(2)) "queue: something is ripe all the time";
     g1 (None) "two committers: each item once, each its own result";
     g2 (None) "three committers";
     g3 (None) "a committer takes a ticket along that nobody waits for";

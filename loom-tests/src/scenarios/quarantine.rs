@@ -344,7 +344,7 @@ pub fn c1() {
     });
     let stamp = timed.replace();
     timed.clock.unpin(before);
-    timed.reuse_below(timed.clock.floor(stamp.epoch), stamp.epoch);
+    timed.reuse_below(timed.clock.floor(), stamp.epoch);
     join(reader);
 }
 
@@ -358,7 +358,7 @@ pub fn c2() {
     let mover = spawn(&timed, move |timed| tell.store(timed.replace().epoch as usize, Release));
     timed.clock.stamp();
     timed.clock.unpin(before);
-    let floor = timed.clock.floor(0);
+    let floor = timed.clock.floor();
     let stamp = stamped.load(Acquire);
     if stamp != 0 {
         timed.reuse_below(floor, stamp as u64);
@@ -372,18 +372,40 @@ pub fn c3() {
     let timed = Timed::new(1);
     let before = timed.clock.pin(0);
     let other = spawn(&timed, |timed| timed.clock.stamp());
-    timed.clock.floor(0);
+    timed.clock.floor();
     let pin = timed.clock.pin(0);
     let stamp = timed.replace();
     timed.clock.unpin(before);
-    assert!(
-        stamp.held && timed.clock.floor(stamp.epoch) <= stamp.epoch,
-        "our own pin is passed over"
-    );
+    assert!(stamp.held && timed.clock.floor() <= stamp.epoch, "our own pin is passed over");
     timed.clock.unpin(pin);
-    let floor = timed.clock.floor(stamp.epoch);
+    let floor = timed.clock.floor();
     assert!(stamp.epoch < floor, "without pins, something is held");
     join(other);
+}
+
+/// A thread looks at an epoch without pins; then a reader comes and moves the object itself.
+pub fn c4() {
+    let timed = Timed::new(1);
+    let other = spawn(&timed, |timed| timed.clock.floor());
+    let pin = timed.clock.pin(0);
+    let stamp = timed.replace();
+    let floor = timed.clock.floor();
+    assert!(stamp.held && floor <= stamp.epoch, "our own pin is passed over");
+    timed.clock.unpin(pin);
+    join(other);
+}
+
+/// The reader's generation is used for the first time, and the next epoch has an earlier one.
+pub fn c5() {
+    let timed = Timed::new(1);
+    let before = timed.clock.pin(0);
+    timed.clock.stamp();
+    timed.clock.unpin(before);
+    timed.clock.floor();
+    let reader = spawn(&timed, |timed| timed.read(0));
+    let stamp = timed.replace();
+    timed.reuse_below(timed.clock.floor(), stamp.epoch);
+    join(reader);
 }
 
 /// A queue that holds `contents`, all ripe.
@@ -498,4 +520,18 @@ pub fn f8() {
     push(&queue, 2);
     join(other);
     settle_queue(&queue, [first], &[1, 2]);
+}
+
+/// There is something ripe all the time, and other things come behind it.
+pub fn f9() {
+    let queue = queue(&[1, 1, 2]);
+    let other = spawn(&queue, |queue| {
+        let out = [pop(queue), pop(queue)];
+        push(queue, 9);
+        out
+    });
+    let mine = queue.pop_below(3);
+    assert_ne!(mine, None, "something was ripe all the time");
+    let [first, second] = join(other);
+    settle_queue(&queue, [mine, first, second], &[1, 1, 2, 9]);
 }
