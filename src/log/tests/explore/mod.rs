@@ -12,7 +12,7 @@
 //! - `reopen`: crashes;
 //! - `timeline`: the states that must be found; `places`: where there are copies; `rest`: damage to those;
 //! - `mischief`: what a device does without saying so; `faults`, `scenarios`: what all this would notice;
-//! - `adapter`: the calls that an engine's own log goes with.
+//! - `threads`: many who commit at the same time; `adapter`: the calls that an engine's own log goes with.
 
 mod adapter;
 mod engine;
@@ -26,6 +26,7 @@ mod resize;
 mod rest;
 mod scenarios;
 mod steps;
+mod threads;
 mod timeline;
 mod world;
 
