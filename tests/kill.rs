@@ -129,6 +129,8 @@ impl Model {
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Log,
+    Checked,
+    Piggyback,
     #[cfg(feature = "rocksdb")]
     Rocksdb,
 }
@@ -138,6 +140,8 @@ impl Kind {
     fn names(self) -> [&'static str; 2] {
         match self {
             Self::Log => ["log", "metadata.freemap-engine"],
+            Self::Checked => ["checked", "metadata.freemap-engine"],
+            Self::Piggyback => ["piggyback", "metadata.freemap-engine"],
             #[cfg(feature = "rocksdb")]
             Self::Rocksdb => ["rocksdb", "rocksdb.freemap-engine"],
         }
@@ -225,7 +229,7 @@ impl Rounds {
         let Model { acknowledged, in_flight } = &self.model;
         assert!(exists || acknowledged.len() + in_flight.len() == 0, "the store is gone");
         let mut torn = Vec::new();
-        if exists && self.kind == Kind::Log {
+        if exists && self.store().is_file() {
             // What a torn write of the next group could leave.
             torn.resize(self.rng.random_range(0..100), 0);
             self.rng.fill(&mut torn[..]);
@@ -328,6 +332,46 @@ fn a_killed_engine_on_a_full_device_finds_what_it_acknowledged() {
 #[test]
 fn an_engine_killed_at_creation_creates_its_store() {
     kill_creations(Kind::Log);
+}
+
+#[test]
+fn a_killed_engine_that_checks_finds_what_it_acknowledged() {
+    kill_rounds(Kind::Checked, ROOMY, &[]);
+}
+
+#[test]
+fn an_engine_that_checks_killed_while_it_moves_and_resizes_finds_what_it_acknowledged() {
+    kill_rounds(Kind::Checked, ROOMY, SERVICES);
+}
+
+#[test]
+fn a_killed_engine_that_checks_on_a_full_device_finds_what_it_acknowledged() {
+    kill_rounds(Kind::Checked, FULL, &[]);
+}
+
+#[test]
+fn an_engine_that_checks_killed_at_creation_creates_its_store() {
+    kill_creations(Kind::Checked);
+}
+
+#[test]
+fn a_killed_engine_with_checkpoints_finds_what_it_acknowledged() {
+    kill_rounds(Kind::Piggyback, ROOMY, &[]);
+}
+
+#[test]
+fn an_engine_with_checkpoints_killed_while_it_moves_and_resizes_finds_what_it_acknowledged() {
+    kill_rounds(Kind::Piggyback, ROOMY, SERVICES);
+}
+
+#[test]
+fn a_killed_engine_with_checkpoints_on_a_full_device_finds_what_it_acknowledged() {
+    kill_rounds(Kind::Piggyback, FULL, &[]);
+}
+
+#[test]
+fn an_engine_with_checkpoints_killed_at_creation_creates_its_store() {
+    kill_creations(Kind::Piggyback);
 }
 
 #[cfg(feature = "rocksdb")]

@@ -1,5 +1,5 @@
-//! What makes changes durable, in one of two ways: `logs` or `rocks`. This is what the rest of the
-//! store sees of either.
+//! What makes changes durable, in one of three ways: `logs`, `absorbed` or `rocks`. This is what the rest of
+//! the store sees of each.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use freemap::{Allocator, Delta, Extent, Shrink, ShrinkFailed};
+use freemap::{Allocator, Authority, Delta, Extent, Frozen, Shrink, ShrinkFailed};
 
 use super::Failure;
+use super::absorbed::Absorbed;
 use super::logs::Logs;
 use super::object::{Change, Object};
 #[cfg(feature = "rocksdb")]
@@ -29,8 +30,12 @@ pub fn is_store(dir: &Path) -> bool {
 /// Which way.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Kind {
-    /// A space-map log beside a log of objects
+    /// A space-map log beside a log of objects, which is the authority
     Log,
+    /// The same, and the space-map log is the authority: compared with the log of objects at an opening
+    Checked,
+    /// A log of objects that carries what they allocate and free, and a space-map log as its checkpoint
+    Piggyback,
     /// A freelist beside the objects in a RocksDB database
     #[cfg(feature = "rocksdb")]
     Rocksdb,
@@ -40,7 +45,7 @@ impl Kind {
     /// Whether there is a store of this kind in `dir`.
     pub fn is_store(self, dir: &Path) -> bool {
         match self {
-            Self::Log => dir.join(METADATA).exists(),
+            Self::Log | Self::Checked | Self::Piggyback => dir.join(METADATA).exists(),
             #[cfg(feature = "rocksdb")]
             Self::Rocksdb => dir.join(DATABASE).exists(),
         }
@@ -55,7 +60,9 @@ impl Kind {
         data: &Arc<File>,
     ) -> Result<Box<dyn Durable>, Failure> {
         match self {
-            Self::Log => Logs::create(dir, start, data),
+            Self::Log => Logs::create(dir, start, data, Authority::Engine),
+            Self::Checked => Logs::create(dir, start, data, Authority::Log),
+            Self::Piggyback => Absorbed::create(dir, start, data),
             #[cfg(feature = "rocksdb")]
             Self::Rocksdb => Rocks::create(dir, start, data),
         }
@@ -64,19 +71,28 @@ impl Kind {
     /// Finds everything that was made durable in `dir`, where there is a store of this kind.
     pub fn open(self, dir: &Path, data: &Arc<File>) -> Result<Found, Failure> {
         match self {
-            Self::Log => Logs::open(dir, data),
+            Self::Log => Logs::open(dir, data, Authority::Engine),
+            Self::Checked => Logs::open(dir, data, Authority::Log),
+            Self::Piggyback => Absorbed::open(dir, data),
             #[cfg(feature = "rocksdb")]
             Self::Rocksdb => Rocks::open(dir, data),
         }
     }
 }
 
-/// The face of both.
+/// The face of all.
 pub trait Durable: Sync {
     fn allocator(&self) -> &Allocator;
 
     /// Makes `change` durable together with `delta`, after the data that was written for it.
     fn commit(&self, delta: &Delta, change: &Change) -> Result<(), NotDurable>;
+
+    /// Lets the blocks go that `change` freed: it is durable, and readers see it.
+    fn settle(&self, frozen: Frozen, change: &Change) -> Result<(), Failure> {
+        let _ = change;
+        frozen.committed();
+        Ok(())
+    }
 
     /// Makes the device longer, durably: `blocks` blocks in all.
     fn grow(&self, blocks: u64) -> Result<(), Failure>;
@@ -128,6 +144,14 @@ pub struct Contents {
     pub foreign: Vec<Extent>,
     /// Greater than every id that an object ever had.
     pub next_id: u64,
+}
+
+impl Contents {
+    /// The blocks that somebody owns.
+    pub fn used(&self) -> Vec<Extent> {
+        let of_objects = self.objects.values().flat_map(|object| object.extents.iter().copied());
+        self.foreign.iter().copied().chain(of_objects).collect()
+    }
 }
 
 /// What had to be done to open a store.

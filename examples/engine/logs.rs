@@ -29,6 +29,14 @@
 //! - while the device is made longer or shorter: the space-map log has the one size or the other.
 //!   Nobody had a block behind the end before it was durable, or has one after it became so.
 //! - during creation: there is a store if there is a metadata log, which gets its name last.
+//!
+//! # If the space-map log is the authority
+//!
+//! Then nothing is taken back. What the metadata log has at an opening says which blocks are in use: what
+//! transactions behind n allocated and freed is found by comparing the two, and repaired
+//! ([`Opened::check`]). The old version's blocks still hold its data, since the log keeps what was freed
+//! from everybody until it hears that the record is durable
+//! ([`hold_until_stable`](CreateOptions::hold_until_stable)).
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -47,11 +55,11 @@ use super::object::Change;
 use super::record::{Catalog, MAGIC, Record};
 use super::start::Start;
 
-const SPACE: &str = "space.freemap-engine";
+pub const SPACE: &str = "space.freemap-engine";
 const METADATA_NEW: &str = "metadata.freemap-engine.new";
 
 /// Foreign extents in one transaction: far below what the smallest space-map log takes at once.
-const FOREIGN_AT_ONCE: usize = 50_000;
+pub const FOREIGN_AT_ONCE: usize = 50_000;
 
 pub struct Logs {
     opened: Opened,
@@ -63,16 +71,14 @@ impl Logs {
         dir: &Path,
         start: &Start,
         data: &Arc<File>,
+        authority: Authority,
     ) -> Result<Box<dyn Durable>, Failure> {
         let disk = FileDisk::open(dir.join(SPACE))?;
         let (blocks, block_size) = (start.allocator.blocks(), start.allocator.block_size());
-        let how = CreateOptions::new().authority(Authority::Engine).block_size(block_size);
+        let how = CreateOptions::new().authority(authority).block_size(block_size);
+        let how = how.hold_until_stable();
         let opened = SpaceMapLog::create(disk, blocks, &how.overwrite())?;
-        let mut options = File::options();
-        options.write(true).create(true).truncate(true);
-        let file = options.open(dir.join(METADATA_NEW))?;
-        file.write_all_at(&MAGIC, 0)?;
-        file.sync_all()?;
+        let file = new_metadata(dir)?;
         let metadata = MetadataLog::new(file, MAGIC.len() as u64, Lsn(1), data.clone());
         let logs = Self { opened, metadata };
         for extents in start.foreign().chunks(FOREIGN_AT_ONCE) {
@@ -85,24 +91,27 @@ impl Logs {
             committed.map_err(|failed| failed.error)?;
             frozen.committed();
         }
-        fs::rename(dir.join(METADATA_NEW), dir.join(METADATA))?;
-        File::open(dir)?.sync_all()?;
+        name_metadata(dir)?;
         Ok(Box::new(logs))
     }
 
-    pub fn open(dir: &Path, data: &Arc<File>) -> Result<Found, Failure> {
+    pub fn open(dir: &Path, data: &Arc<File>, authority: Authority) -> Result<Found, Failure> {
         let path = dir.join(METADATA);
         let disk = FileDisk::open(dir.join(SPACE))?;
         let bytes = fs::read(&path)?;
         let catalog =
             Catalog::read(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
-        let opened = SpaceMapLog::open(disk, &OpenOptions::new().recover_until(catalog.last))?;
-        let file = File::options().write(true).open(&path)?;
-        let torn_bytes = (bytes.len() - catalog.whole) as u64;
-        if torn_bytes > 0 {
-            file.set_len(catalog.whole as u64)?;
-            file.sync_all()?;
+        let mut options = OpenOptions::new().hold_until_stable();
+        if authority == Authority::Engine {
+            options = options.recover_until(catalog.last);
         }
+        let opened = SpaceMapLog::open(disk, &options)?;
+        if authority == Authority::Log {
+            // What comes behind the end of the metadata log, by what it names.
+            opened.repair(&opened.check(catalog.contents.used()))?;
+        }
+        let file = File::options().write(true).open(&path)?;
+        let torn_bytes = cut(&file, &bytes, &catalog)?;
         let (replayed, taken_back) = (opened.report.replayed, opened.report.taken_back);
         let account = format!(
             "{replayed} transactions replayed, {taken_back} taken back, {torn_bytes} torn bytes cut"
@@ -112,7 +121,7 @@ impl Logs {
         let next = if last > known { last } else { Lsn(known.0 + 1) };
         let metadata = MetadataLog::new(file, catalog.whole as u64, next, data.clone());
         if last > known {
-            metadata.append(last, &Record::TakenBack)?;
+            metadata.append(last, &[Record::TakenBack])?;
         }
         opened.log.stable(last)?;
         let durable = Box::new(Self { opened, metadata });
@@ -123,7 +132,8 @@ impl Logs {
         let log = &self.opened.log;
         let failed = |error| NotDurable { doubt: log.leaves_doubt(&error), error: error.into() };
         let lsn = log.commit(delta).map_err(failed)?;
-        self.metadata.append(lsn, record).map_err(NotDurable::doubt)?;
+        let records = std::slice::from_ref(record);
+        self.metadata.append(lsn, records).map_err(NotDurable::doubt)?;
         self.opened.log.stable(lsn).map_err(NotDurable::doubt)?;
         Ok(())
     }
@@ -149,30 +159,11 @@ impl Durable for Logs {
     }
 
     fn faults(&self, used: Vec<Extent>) -> Vec<String> {
-        let mut faults = Vec::new();
-        let found = self.opened.check(used);
-        if !found.is_clean() {
-            faults.push(format!("the logs disagree: {found:?}"));
-        }
-        faults.extend(self.opened.log.verify().err().map(|error| error.to_string()));
-        faults
+        faults(&self.opened, used)
     }
 
     fn figures(&self) -> Figures {
-        let (space, metadata) = (self.opened.log.figures(), self.metadata.figures());
-        let in_space = Flushes {
-            place: "in the space-map log",
-            key: "commits_per_sync",
-            asked: space.commits,
-            made: space.syncs,
-        };
-        let in_metadata = Flushes {
-            place: "in the metadata log",
-            key: "metadata_records_per_sync",
-            asked: metadata.records,
-            made: metadata.groups,
-        };
-        Figures { commits: space.commits, flushes: [in_space, in_metadata] }
+        figures(&self.opened, &self.metadata)
     }
 
     /// Leaves nothing to replay.
@@ -180,4 +171,58 @@ impl Durable for Logs {
         self.opened.log.stable(self.opened.log.last())?;
         Ok(self.opened.log.condense()?)
     }
+}
+
+/// A metadata log without a record, and without its name.
+pub fn new_metadata(dir: &Path) -> Result<File, Failure> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    let file = options.open(dir.join(METADATA_NEW))?;
+    file.write_all_at(&MAGIC, 0)?;
+    file.sync_all()?;
+    Ok(file)
+}
+
+/// From here on, there is a store.
+pub fn name_metadata(dir: &Path) -> Result<(), Failure> {
+    fs::rename(dir.join(METADATA_NEW), dir.join(METADATA))?;
+    Ok(File::open(dir)?.sync_all()?)
+}
+
+/// Cuts off what follows the last whole record of a metadata log; how much that was.
+pub fn cut(file: &File, bytes: &[u8], catalog: &Catalog) -> Result<u64, Failure> {
+    let torn = (bytes.len() - catalog.whole) as u64;
+    if torn > 0 {
+        file.set_len(catalog.whole as u64)?;
+        file.sync_all()?;
+    }
+    Ok(torn)
+}
+
+/// What differs between disk, memory and `used`.
+pub fn faults(opened: &Opened, used: Vec<Extent>) -> Vec<String> {
+    let mut faults = Vec::new();
+    let found = opened.check(used);
+    if !found.is_clean() {
+        faults.push(format!("the logs disagree: {found:?}"));
+    }
+    faults.extend(opened.log.verify().err().map(|error| error.to_string()));
+    faults
+}
+
+pub fn figures(opened: &Opened, metadata: &MetadataLog) -> Figures {
+    let (space, metadata) = (opened.log.figures(), metadata.figures());
+    let in_space = Flushes {
+        place: "in the space-map log",
+        key: "commits_per_sync",
+        asked: space.commits,
+        made: space.syncs,
+    };
+    let in_metadata = Flushes {
+        place: "in the metadata log",
+        key: "metadata_records_per_sync",
+        asked: metadata.records,
+        made: metadata.groups,
+    };
+    Figures { commits: space.commits, flushes: [in_space, in_metadata] }
 }

@@ -7,6 +7,7 @@
 //! cargo run --release --example engine -- --threads 4 --fill 97 --free-list tests/data/aged-xfs.free.csv
 //! cargo run --release --example engine -- --dir DIR; kill it; the same again with --reopen
 //! cargo run --release --example engine -- --defrag --discard --resize
+//! cargo run --release --example engine -- --store piggyback
 //! cargo run --release --features rocksdb --example engine -- --store rocksdb
 //! ```
 //!
@@ -17,9 +18,10 @@
 //! - `store`: objects and readers, transactions, checks; `object`: the bytes of an object;
 //! - `durable`: what makes transactions durable and recovers them, as the store sees it;
 //! - `logs`: one way, a space-map log beside `metadata`, the log of objects; `record`: its bytes;
-//! - `rocks`: the other way, a RocksDB database; `flush`: how threads share flushes there;
+//! - `absorbed`: one log, of which the space-map log is a checkpoint; `rocks`: the third way, a RocksDB database; `flush`: how threads share flushes there;
 //! - `events`: what a test that kills the process wants to know.
 
+mod absorbed;
 mod defrag;
 mod discard;
 mod durable;

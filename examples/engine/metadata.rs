@@ -68,11 +68,12 @@ impl MetadataLog {
         self.lock().figures
     }
 
-    /// Returns when the record of `lsn` and all before it are durable. Whoever finds the next
+    /// Returns when the records of `lsn` and all before it are durable. Whoever finds the next
     /// record in line and nobody flushing does so, for all that follow without a gap.
-    pub fn append(&self, lsn: Lsn, record: &Record) -> Result<(), Failure> {
+    pub fn append(&self, lsn: Lsn, records: &[Record]) -> Result<(), Failure> {
+        let bytes = records.iter().flat_map(|record| record.encode(lsn)).collect();
         let mut state = self.lock();
-        state.waiting.insert(lsn.0, record.encode(lsn));
+        state.waiting.insert(lsn.0, bytes);
         loop {
             if state.durable_below > lsn.0 {
                 return Ok(());

@@ -25,6 +25,16 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Of the object that it changes.
+    pub fn id(&self) -> u64 {
+        match self {
+            Self::Put(object) => object.id,
+            Self::Delete { id, .. } => *id,
+        }
+    }
+}
+
 impl Object {
     /// Whether a block of it lies in `extent`.
     pub fn overlaps(&self, extent: &Extent) -> bool {

@@ -5,6 +5,8 @@
 //! record   CRC32C of the rest (4), bytes of the rest behind this field (4), LSN (8), kind (1),
 //!          id (8), version (8), for each extent: start (8), blocks (8)
 //! ```
+//! A delta has its own bytes instead of extents.
+//!
 //! All numbers are little-endian. Records stand in the order of their LSNs, without gaps.
 
 use std::sync::Arc;
@@ -30,11 +32,15 @@ pub enum Record {
     Changed(Change),
     /// All LSNs between the record before and this one were taken back.
     TakenBack,
+    /// What the transaction of the record that follows, which has the same LSN, allocated and freed: where
+    /// the space-map log does not carry it.
+    Delta(Vec<u8>),
 }
 
 impl Record {
     pub fn encode(&self, lsn: Lsn) -> Vec<u8> {
         let none: &[Extent] = &[];
+        let delta: &[u8] = if let Self::Delta(delta) = self { delta } else { &[] };
         let (kind, id, version, extents) = match self {
             Self::Foreign(extents) => (1u8, 0, 0, extents.as_slice()),
             Self::Changed(Change::Put(object)) => {
@@ -42,9 +48,11 @@ impl Record {
             }
             Self::Changed(Change::Delete { id, version }) => (3, *id, *version, none),
             Self::TakenBack => (4, 0, 0, none),
+            Self::Delta(_) => (5, 0, 0, none),
         };
-        let mut rest = Vec::with_capacity(FRAME + FIXED + 16 * extents.len());
-        rest.extend_from_slice(&((FIXED + 16 * extents.len()) as u32).to_le_bytes());
+        let len = FIXED + 16 * extents.len() + delta.len();
+        let mut rest = Vec::with_capacity(FRAME + len);
+        rest.extend_from_slice(&(len as u32).to_le_bytes());
         rest.extend_from_slice(&lsn.0.to_le_bytes());
         rest.push(kind);
         rest.extend_from_slice(&id.to_le_bytes());
@@ -53,6 +61,7 @@ impl Record {
             rest.extend_from_slice(&extent.start.to_le_bytes());
             rest.extend_from_slice(&extent.len.to_le_bytes());
         }
+        rest.extend_from_slice(delta);
         let mut record = crc32c::crc32c(&rest).to_le_bytes().to_vec();
         record.append(&mut rest);
         record
@@ -66,7 +75,14 @@ fn decode(bytes: &[u8]) -> Option<(Lsn, Record, usize)> {
     let end = FRAME.checked_add(word(4)? as usize)?;
     let rest = bytes.get(4..end)?;
     let list = bytes.get(FRAME + FIXED..end)?;
-    if crc32c::crc32c(rest) != word(0)? || !list.len().is_multiple_of(16) {
+    if crc32c::crc32c(rest) != word(0)? {
+        return None;
+    }
+    let kind = bytes[FRAME + 8];
+    if kind == 5 {
+        return Some((Lsn(long(FRAME)?), Record::Delta(list.to_vec()), end));
+    }
+    if !list.len().is_multiple_of(16) {
         return None;
     }
     let extents = || {
@@ -74,7 +90,7 @@ fn decode(bytes: &[u8]) -> Option<(Lsn, Record, usize)> {
         starts.map(|at| Some(Extent::new(long(at)?, long(at + 8)?))).collect::<Option<Vec<_>>>()
     };
     let (id, version) = (long(FRAME + 9)?, long(FRAME + 17)?);
-    let record = match bytes[FRAME + 8] {
+    let record = match kind {
         1 => Record::Foreign(extents()?),
         2 => Record::Changed(Change::Put(Object { id, version, extents: extents()? })),
         3 => Record::Changed(Change::Delete { id, version }),
@@ -90,8 +106,10 @@ pub struct Catalog {
     pub contents: Contents,
     /// The last transaction.
     pub last: Lsn,
-    /// Bytes of whole records, with the magic.
+    /// Bytes of whole transactions, with the magic.
     pub whole: usize,
+    /// The deltas that it carries.
+    pub deltas: Vec<(u64, Vec<u8>)>,
 }
 
 impl Catalog {
@@ -102,15 +120,22 @@ impl Catalog {
             return Err("no metadata log: wrong magic".into());
         }
         let mut catalog = Self { whole: MAGIC.len(), ..Self::default() };
-        while let Some((lsn, record, len)) = decode(&bytes[catalog.whole..]) {
+        let (mut at, mut carried) = (catalog.whole, None);
+        while let Some((lsn, record, len)) = decode(&bytes[at..]) {
+            at += len;
             let expected = catalog.last.0 + 1;
             if lsn.0 != expected && !(record == Record::TakenBack && lsn.0 > expected) {
-                let at = catalog.whole;
+                let at = at - len;
                 return Err(format!("byte {at}: transaction {lsn}, not {expected}").into());
             }
+            if let Record::Delta(delta) = record {
+                carried = Some((lsn.0, delta));
+                continue;
+            }
             catalog.contents.apply(record);
+            catalog.deltas.extend(carried.take());
             catalog.last = lsn;
-            catalog.whole += len;
+            catalog.whole = at;
         }
         Ok(catalog)
     }
@@ -127,7 +152,7 @@ impl Contents {
             Record::Changed(Change::Delete { id, .. }) => {
                 self.objects.remove(&id);
             }
-            Record::TakenBack => {}
+            Record::TakenBack | Record::Delta(_) => {}
         }
     }
 }

@@ -124,8 +124,7 @@ impl Store {
             return Err(failed.error);
         }
         self.enter(change);
-        frozen.committed();
-        Ok(())
+        self.durable.settle(frozen, change)
     }
 
     /// The same for changes that somebody is told of.
