@@ -1,8 +1,8 @@
 //! The engine example is killed at random moments, again and again, and must find every object that
 //! it had acknowledged: with the acknowledged version, or with the one that was being written when
 //! it died; also while objects are moved for free runs, the device becomes longer and shorter, and what is
-//! freed is discarded. Nothing is pass or fail by the clock. With the feature `rocksdb`, its store in RocksDB is
-//! killed too.
+//! freed is discarded. Nothing is pass or fail by the clock. Its changes are made durable in each of the ways that
+//! the space-map log offers; with the feature `rocksdb`, its store in RocksDB is killed too.
 //!
 //! `KILL_ROUNDS` sets how many times (12), `KILL_SEED` the random numbers (1).
 //!
