@@ -194,13 +194,13 @@ fn what_no_guard_holds_is_found_by_every_request() {
 #[test]
 fn a_reader_that_never_goes_is_seen_in_the_figures() {
     let allocator = Allocator::builder(1 << 20).build_allocated().unwrap();
-    let before = allocator.memory().search;
+    let before = allocator.memory().quarantine;
     std::mem::forget(allocator.pin());
     (0..100_000).for_each(|n| free(&allocator, Extent::new(4 * n, 1)));
     let stats = allocator.stats();
     assert_eq!((stats.guards, stats.quarantined_blocks), (1, 100_000));
     assert!(stats.quarantine_age.is_some());
-    assert!(allocator.memory().search > before + 100_000);
+    assert!(allocator.memory().quarantine > before + 100_000);
     // The age is that of the oldest: others come and go beside it.
     let first = stats.quarantine_age;
     let guard = allocator.pin();
