@@ -202,7 +202,7 @@ impl Loader {
     ) -> Result<(), LogError> {
         let last = log.head.lsn;
         if let Some(offset) = log.damaged_at
-            && !until.is_some_and(|until| until.0 <= last)
+            && until.is_none_or(|until| until.0 > last)
         {
             return Err(self.damage(Part::Frame, offset));
         }
