@@ -35,7 +35,7 @@ const EVERY: usize = 8000;
 /// Then before every second, and after so many rounds more before every fourth, and so on. A lock-free
 /// operation comes to its end if others change nothing for as long as it takes, which may be never if they do
 /// between any two of its instructions.
-const ROUNDS: usize = 500;
+const ROUNDS: usize = 200;
 /// Far more instructions than any operation takes by itself.
 const MOST_STEPS: usize = 1 << 20;
 

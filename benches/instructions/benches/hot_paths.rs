@@ -113,7 +113,7 @@ fn mixed() -> Pairs {
 }
 
 #[library_benchmark]
-#[bench::in_sequence(args = (), setup = empty, config = limit(87))]
+#[bench::in_sequence(args = (), setup = empty, config = limit(85))]
 fn allocate(mut handle: Handle) -> Handle {
     for _ in 0..ROUND {
         let _ = black_box(handle.allocate(1));
@@ -122,7 +122,7 @@ fn allocate(mut handle: Handle) -> Handle {
 }
 
 #[library_benchmark]
-#[bench::in_sequence(args = (), setup = full, config = limit(226))]
+#[bench::in_sequence(args = (), setup = full, config = limit(250))]
 fn free(mut handle: Handle) -> Handle {
     for block in 0..ROUND as u64 {
         let _ = black_box(handle.free(Extent::new(block, 1)));
@@ -139,7 +139,7 @@ fn allocate_many(mut handle: Handle) -> Handle {
 }
 
 #[library_benchmark]
-#[bench::in_sequence(args = (), setup = full, config = limit(64))]
+#[bench::in_sequence(args = (), setup = full, config = limit(66))]
 fn free_many(mut handle: Handle) -> Handle {
     let mut extents: [Extent; ROUND] = std::array::from_fn(|block| Extent::new(block as u64, 1));
     let _ = black_box(handle.free_many(&mut extents));
@@ -147,11 +147,11 @@ fn free_many(mut handle: Handle) -> Handle {
 }
 
 #[library_benchmark]
-#[bench::churn_50(args = (500), setup = churn, config = limit(244))]
-#[bench::churn_90(args = (900), setup = churn, config = limit(375))]
-#[bench::churn_99(args = (990), setup = churn, config = limit(404))]
-#[bench::churn_99_9(args = (999), setup = churn, config = limit(414))]
-#[bench::nearly_full(args = (), setup = nearly_full, config = limit(2350))]
+#[bench::churn_50(args = (500), setup = churn, config = limit(259))]
+#[bench::churn_90(args = (900), setup = churn, config = limit(400))]
+#[bench::churn_99(args = (990), setup = churn, config = limit(432))]
+#[bench::churn_99_9(args = (999), setup = churn, config = limit(444))]
+#[bench::nearly_full(args = (), setup = nearly_full, config = limit(2585))]
 #[bench::mixed_orders(args = (), setup = mixed, config = limit(953))]
 fn pair(mut pairs: Pairs) -> Pairs {
     pairs.run();
