@@ -90,11 +90,12 @@ fn handles_count_what_they_have() {
         drop(handles);
         assert_eq!(counted(), 0);
 
-        // Threads that use the allocator itself, and streams.
+        // Threads that use the allocator itself, and streams. A scope alone does not wait for what
+        // a thread does at its very end, a join does.
         std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| allocator.free(allocator.allocate(7).unwrap()).unwrap());
-            }
+            let work = || allocator.free(allocator.allocate(7).unwrap()).unwrap();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
         });
         let stream = allocator.stream(freemap::Class::BULK);
         assert!(counted() > 0);
