@@ -366,6 +366,9 @@ pub struct FrameHeader {
 /// Flag: no transaction is unfinished at the end of the frame.
 pub const BOUNDARY: u32 = 1;
 
+/// Flag: the frame begins inside a transaction. The log may begin with such a frame.
+pub const CONTINUED: u32 = 2;
+
 pub const HEADER: usize = size_of::<FrameHeader>();
 
 const _: () = {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::Loader;
 use crate::log::error::{LogError, Part};
 use crate::log::fault::{Fault, faulty};
-use crate::log::format::{BOUNDARY, FrameHeader, HEADER, Superblock, is_later_u32};
+use crate::log::format::{BOUNDARY, CONTINUED, FrameHeader, HEADER, Superblock, is_later_u32};
 use crate::log::layout::Layout;
 use crate::log::record::{Image, Record, Records};
 use crate::log::writer::{Head, Mark};
@@ -248,6 +248,18 @@ impl Log {
             Some(last) => (last.header.allocated.get(), last.engine),
             None => self.at_tail,
         };
+    }
+
+    /// The oldest transaction that can be gone back to, as far as frames go (images say more): of one whose beginning
+    /// the log does not have, the rest cannot be taken back alone.
+    pub fn oldest(&self) -> u64 {
+        let is_cut = |frame: &Frame| frame.header.flags.get() & CONTINUED != 0;
+        match self.frames.first() {
+            Some(first) if is_cut(first) && !faulty(Fault::CutTransactionTakenBack) => {
+                self.tail_lsn + 1
+            }
+            _ => 0,
+        }
     }
 
     /// A mark for each frame.

@@ -214,8 +214,9 @@ impl Loader {
         if floor > last {
             return Err(self.damage(Part::Frame, layout.ring_offset(log.head.position)));
         }
-        if let Some(until) = until.filter(|until| until.0 < floor) {
-            return Err(LogError::TooOld { file: self.name.clone(), until, oldest: Lsn(floor) });
+        let oldest = floor.max(log.oldest());
+        if let Some(until) = until.filter(|until| until.0 < oldest) {
+            return Err(LogError::TooOld { file: self.name.clone(), until, oldest: Lsn(oldest) });
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::{Frames, Head, Writer, mark};
 use crate::log::fault::{Fault, faulty};
-use crate::log::format::{BOUNDARY, FRAME_MAGIC, FrameHeader, HEADER};
+use crate::log::format::{BOUNDARY, CONTINUED, FRAME_MAGIC, FrameHeader, HEADER};
 use crate::log::record::{Records, push_commit};
 
 /// Cuts records into frames. A frame ends inside a transaction only if the transaction alone is
@@ -12,7 +12,10 @@ pub struct Packer {
     /// Transactions finished in the frame at hand, and blocks allocated after them.
     ended: u64,
     allocated: u64,
+    /// No transaction is unfinished at the end of the frame at hand, or of the last one.
     boundary: bool,
+    /// The frame at hand begins inside a transaction.
+    inside: bool,
     records: Vec<u8>,
     frames: Frames,
     capacity: usize,
@@ -33,6 +36,7 @@ impl Packer {
             allocated: writer.head.allocated,
             engine: writer.head.engine,
             boundary: true,
+            inside: false,
             records: Vec::new(),
             frames: Frames { bytes, ..Frames::default() },
             capacity: writer.layout.max_frame() as usize - HEADER - 4,
@@ -101,7 +105,7 @@ impl Packer {
             previous: self.head.crc.into(),
             incarnation: self.incarnation.into(),
             records: (self.records.len() as u32).into(),
-            flags: (if self.boundary { BOUNDARY } else { 0 }).into(),
+            flags: self.flags().into(),
         };
         let crc = header.seal(&self.records, &mut self.frames.bytes);
         self.frames.marks.push(mark(&self.head));
@@ -112,7 +116,14 @@ impl Packer {
         self.head.engine = self.engine;
         self.head.allocated = self.allocated;
         self.ended = 0;
+        self.inside = !self.boundary;
         self.records.clear();
+    }
+
+    fn flags(&self) -> u32 {
+        let boundary = if self.boundary { BOUNDARY } else { 0 };
+        let continued = if self.inside { CONTINUED } else { 0 };
+        boundary | continued
     }
 
     pub fn finish(mut self) -> Frames {

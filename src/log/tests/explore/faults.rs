@@ -39,6 +39,7 @@ const TABLE: &[(&[Fault], By)] = &[
     (&[UndoneForward], Course(course::a_window_of_dependent_transactions_fails)),
     (&[CutImagesKept, ImageBaseUnchecked], Course(course::a_checkpoint_of_two_frames_is_cut_short)),
     (&[ImageBaseUnchecked], Course(course::a_stale_image_beside_a_damaged_one)),
+    (&[CutTransactionTakenBack], Course(course::a_transaction_loses_its_beginning)),
     (&[NoLookBehind], Course(course::the_last_frame_but_one_is_damaged)),
 ];
 
@@ -76,4 +77,14 @@ fn every_fault_is_caught() {
         }
     }
     assert!(missed.is_empty(), "not caught: {missed:?}");
+}
+
+/// Without faults, the courses end well.
+#[test]
+fn the_courses_are_right() {
+    for (_, by) in TABLE {
+        if let Course(course) = by {
+            alone(|| panics_as_errors(course)).unwrap();
+        }
+    }
 }
