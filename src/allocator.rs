@@ -77,7 +77,7 @@ static ALLOCATORS: Counter = Counter::new(0);
 ///
 /// One bit per block, and one byte of summary per 256 blocks beside it: 32 MiB and 1 MiB for 1 TiB
 /// of 4 KiB blocks; see [`Allocator::memory`]. Three times as much address space is reserved for closed
-/// regions, promises and discards, and one bit per block for what waits in the quarantine; of that, memory
+/// regions, promises and discards, and one bit per block for what transactions free; of that, memory
 /// is taken as it is used.
 ///
 /// ```

@@ -136,8 +136,8 @@ impl Core {
                 if self.aside.is_active() {
                     unowned |= self.unowned_in_word(word) & mask;
                 }
-                if self.quarantine.blocks() > 0
-                    && let Some(block) = self.first_waiting(runs_in_word(word, mask))
+                if self.quarantine.has_marks()
+                    && let Some(block) = self.first_freed(runs_in_word(word, mask))
                 {
                     unowned |= NativeWord::bit((block % WORD_BLOCKS) as u32);
                 }
@@ -146,8 +146,8 @@ impl Core {
             }
             Part::Words(Extent { start, len }) => {
                 let end = start + len;
-                let waiting = self.quarantine.first_waiting(start, end);
-                let unowned = self.first_unowned(start, end).min(waiting);
+                let freed = self.quarantine.first_marked(start, end);
+                let unowned = self.first_unowned(start, end).min(freed);
                 (unowned < start + len).then_some(unowned)
             }
         };

@@ -76,8 +76,9 @@ impl Delta {
     /// A block that the transaction takes to be in another state than it is in when all that was
     /// frozen before is committed: it frees one that another transaction frees too or that no
     /// transaction allocated, or allocates one that was freed without a transaction. Such a delta must
-    /// not be made durable. Known only to allocators made by
-    /// [`Builder::build_with_ledger`](crate::Builder::build_with_ledger); always `None` otherwise.
+    /// not be made durable. Allocators not made by
+    /// [`Builder::build_with_ledger`](crate::Builder::build_with_ledger) know only of blocks that another
+    /// transaction has freed and nobody may reuse yet; of two that are frozen at the same moment, both may be told.
     ///
     /// With one bit per block, a block that was freed, and allocated again by somebody else, between
     /// [`Transaction::free`](crate::Transaction::free) and the freezing looks like the old one. A

@@ -179,7 +179,8 @@ pub enum RangeError {
 pub enum FreeError {
     /// This block of the extent is free already. Nothing was changed.
     ///
-    /// Also a block that a transaction has freed and that waits in the quarantine.
+    /// Also a block that a transaction has freed, from when it is frozen or begins to be committed until its
+    /// free is given up, or the block may be reused.
     ///
     /// One bit per block cannot tell a stale free of a block that somebody else allocated since
     /// from a rightful one; such a free succeeds.

@@ -67,6 +67,10 @@ impl Extents {
         self.iter().map(|extent| extent.len).sum()
     }
 
+    pub(crate) fn push(&mut self, extent: Extent) {
+        self.0.push(extent);
+    }
+
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
         if self.0.spilled() { self.0.capacity() * size_of::<Extent>() } else { 0 }

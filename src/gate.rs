@@ -26,7 +26,7 @@ enum Pass {
     Through(Extents),
     Waits,
     /// They were undone, and stay allocated.
-    Revoked,
+    Revoked(Extents),
 }
 
 #[derive(Debug, Default)]
@@ -39,6 +39,8 @@ struct State {
     bytes: usize,
     /// Later ones that were undone: what they freed is allocated again.
     revoked: BTreeSet<u64>,
+    /// What later ones freed and nobody will let go, since the engine lost track of it.
+    kept: BTreeMap<u64, Vec<Extents>>,
 }
 
 impl Gate {
@@ -51,7 +53,7 @@ impl Gate {
     fn pass(&self, lsn: Lsn, freed: Extents) -> Pass {
         let mut state = self.state();
         if state.revoked.contains(&lsn.0) {
-            return Pass::Revoked;
+            return Pass::Revoked(freed);
         }
         if lsn.0 <= state.open {
             return Pass::Through(freed);
@@ -61,13 +63,25 @@ impl Gate {
         Pass::Waits
     }
 
-    /// Transaction `lsn` was undone: what it had freed and now waits is forgotten. Its blocks.
-    fn revoke(&self, lsn: Lsn) -> u64 {
+    /// Transaction `lsn` was undone: what it had freed and now waits.
+    fn revoke(&self, lsn: Lsn) -> Vec<Extents> {
         let mut state = self.state();
         state.revoked.insert(lsn.0);
-        let held = state.held.remove(&lsn.0).unwrap_or_default();
+        let mut held = state.held.remove(&lsn.0).unwrap_or_default();
+        held.append(&mut state.kept.remove(&lsn.0).unwrap_or_default());
         state.bytes -= held.iter().map(bytes_of).sum::<usize>();
-        held.iter().map(Extents::blocks).sum()
+        held
+    }
+
+    /// Nobody will let go of this, unless `lsn` is undone, or is already: then it is handed back.
+    fn keep(&self, lsn: Lsn, freed: Extents) -> Option<Extents> {
+        let mut state = self.state();
+        if state.revoked.contains(&lsn.0) {
+            return Some(freed);
+        }
+        state.bytes += bytes_of(&freed);
+        state.kept.entry(lsn.0).or_default().push(freed);
+        None
     }
 
     /// Opens it for transactions up to `lsn`: what they freed.
@@ -92,7 +106,7 @@ fn bytes_of(freed: &Extents) -> usize {
 }
 
 impl Core {
-    /// Lets go of what transaction `lsn` freed: to the quarantine, or to wait at the gate.
+    /// Lets go of what transaction `lsn` freed, and owns the free of: to the quarantine, or to wait at the gate.
     pub fn let_go(&self, cursor: &mut Cursor, lsn: Option<Lsn>, freed: Extents) {
         let blocks = freed.blocks();
         let (Some(gate), Some(lsn)) = (&self.gate, lsn) else { return self.retire(cursor, &freed) };
@@ -100,7 +114,7 @@ impl Core {
         self.held_blocks.add(blocks);
         match gate.pass(lsn, freed) {
             Pass::Waits => {}
-            Pass::Revoked => self.held_blocks.add(blocks.wrapping_neg()),
+            Pass::Revoked(freed) => self.forget_held(&freed),
             Pass::Through(freed) => {
                 self.held_blocks.add(blocks.wrapping_neg());
                 self.retire(cursor, &freed);
@@ -112,12 +126,28 @@ impl Core {
     /// of the new one are.
     pub fn revoke(&self, lsn: Lsn, new: Lsn, allocated: Extents) {
         let Some(gate) = &self.gate else { return };
-        self.held_blocks.add(gate.revoke(lsn).wrapping_neg());
+        gate.revoke(lsn).iter().for_each(|freed| self.forget_held(freed));
+        // Also what another transaction, which cannot be committed now, would free.
+        self.mark_freed(allocated.iter().copied());
         let mut allocated = Some(allocated);
         local::with_cursor(self, |cursor| {
             let allocated = allocated.take().unwrap_or_default();
             self.let_go(cursor, Some(new), allocated);
         });
+    }
+
+    /// What transaction `lsn` freed, and is counted as held, stays with nobody, unless that is undone.
+    pub fn keep_held(&self, lsn: Option<Lsn>, freed: Extents) {
+        let (Some(gate), Some(lsn)) = (&self.gate, lsn) else { return };
+        if let Some(freed) = gate.keep(lsn, freed) {
+            self.forget_held(&freed);
+        }
+    }
+
+    /// What had been freed stays allocated.
+    fn forget_held(&self, freed: &Extents) {
+        self.disown_frees(freed.iter().copied());
+        self.held_blocks.add(freed.blocks().wrapping_neg());
     }
 
     /// The engine's records are durable up to transaction `lsn`.
@@ -155,8 +185,8 @@ mod tests {
         // Late, but behind the engine's word.
         assert!(matches!(gate.pass(Lsn(2), freed(20)), Pass::Through(_)));
         assert!(matches!(gate.pass(Lsn(5), freed(5)), Pass::Waits));
-        assert_eq!(gate.revoke(Lsn(4)), 1);
-        assert!(matches!(gate.pass(Lsn(4), freed(40)), Pass::Revoked));
+        assert_eq!(gate.revoke(Lsn(4)), [freed(4)]);
+        assert!(matches!(gate.pass(Lsn(4), freed(40)), Pass::Revoked(_)));
         assert_eq!(through(u64::MAX), [3, 5]);
         assert!(matches!(gate.pass(Lsn(u64::MAX), freed(6)), Pass::Through(_)));
     }

@@ -15,13 +15,14 @@ use crate::store::Lsn;
 /// [`held_blocks`](crate::Stats::held_blocks). If it is dropped instead (an error in between, a panic), the
 /// engine's metadata may still name them, so nobody gets them until the store is opened again. There they
 /// are free: an engine whose metadata names them then takes them back with
-/// [`Opened::repair`](crate::Opened::repair). Leaked, it is the same as dropped.
+/// [`Opened::repair`](crate::Opened::repair). [`SpaceMapLog::revoke`](crate::SpaceMapLog::revoke) undoes it all the same. Leaked, it is the same as dropped.
 #[derive(Debug)]
 #[must_use = "unless it is released, its blocks are nobody's until a restart"]
 pub struct HeldFrees {
     core: Arc<Core>,
     /// The transaction, for the gate of the allocator's own log.
     lsn: Option<Lsn>,
+    /// Their free is owned here.
     freed: Extents,
     /// Counted among the allocator's held blocks.
     counted: bool,
@@ -76,5 +77,19 @@ impl HeldFrees {
                 });
             }
         }
+    }
+}
+
+/// Nobody's, until a restart; or the engine undoes the transaction.
+impl Drop for HeldFrees {
+    fn drop(&mut self) {
+        let freed = std::mem::take(&mut self.freed);
+        if freed.is_empty() {
+            return;
+        }
+        if !self.counted {
+            self.core.held_blocks.add(freed.blocks());
+        }
+        self.core.keep_held(self.lsn, freed);
     }
 }

@@ -62,7 +62,7 @@
 //! construction but for lists of more than four extents, and for each handle 22 KiB with its first
 //! request for several blocks, or free of them, and 2 KiB with its first free (or commit that lets something
 //! out of the quarantine). What waits in the quarantine takes 24 bytes for each extent
-//! (of up to 4096 blocks) and a bit for each block, in memory that is kept. A space-map log takes up to 33 MiB per TiB
+//! (of up to 4096 blocks), what transactions have freed a bit for each block, in memory that is kept. A space-map log takes up to 33 MiB per TiB
 //! more: see there.
 
 mod allocate;

@@ -26,8 +26,8 @@ pub struct Memory {
     /// Counters of free blocks: 8 KiB for 64 lanes, and for each shard a row of them.
     pub counters: usize,
     /// Three more bitmaps with summaries, for closed regions, for promises and reserves, and for what waits to
-    /// be discarded, and one without for what waits in the quarantine: nothing is touched there before
-    /// something is closed, promised or waits.
+    /// be discarded, and one without for what transactions free: nothing is touched there before
+    /// something is closed, promised, waits or is freed so.
     pub aside: usize,
     /// With a store, the committed state: one bit per block. Of a space-map log it is the log's own, which
     /// counts it too ([`LogMemory::committed`](crate::LogMemory::committed)).

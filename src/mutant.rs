@@ -166,8 +166,8 @@ mutants! {
     HeadPassesTail,
     /// A pop reads what was in a node after the node may be used again.
     ContentsAfterPop,
-    /// Blocks are marked as waiting after they are in the queue.
-    MarkAfterPush,
+    /// Who marks a block goes by an earlier look at whether somebody else has.
+    MarkByLook,
     /// Blocks are let out before their marks are taken away.
     LetOutBeforeUnmark,
     /// A committer that has its result does not wake the next leader.

@@ -2,15 +2,14 @@
 //!
 //! What no reader may still see does not wait at all. Other extents go into a [queue](crate::queue), cut
 //! into pieces, in the order in which they were freed; so it is enough to look at the first piece to find
-//! out whether anything may be let out. Beside it, a bitmap says which blocks wait.
+//! out whether anything may be let out. Beside it, a bitmap marks the blocks that a transaction has freed, from
+//! the moment at which it is frozen until they are let out.
 //!
 //! # Invariants
-//! 1. *A marked block has one piece.* A block whose mark is set is in exactly one piece, in the queue or in
-//!    the hands of the thread that puts it in or lets it out. Setting the mark makes a block part of a
-//!    piece, so a block that is freed twice does not get into two.
-//! 2. *The mark goes first.* It is set before the piece is in the queue, or another thread lets the block
-//!    out, and the mark stays for ever. It is taken away before the block is let out, or the mark of its
-//!    next life is.
+//! 1. *A mark has one owner.* Whoever sets the mark of a block owns its free, and nobody else frees it: the
+//!    transaction, then the piece that it becomes, in the queue or in the hands of the thread that lets it out.
+//!    So a block that is freed twice is let out once.
+//! 2. *The mark goes first.* It is taken away before the block is let out, or the mark of its next life is.
 //! 3. *Let out in time.* A piece is let out when no pin of an epoch up to its stamp is left
 //!    (`epoch.rs`, invariants 3 and 4).
 //! 4. *Order.* A stamp taken after a piece was put in is not older than that of the piece. So a piece that
@@ -50,9 +49,11 @@ const MARKS: u64 = u64::BITS as u64;
 pub struct Quarantine {
     clock: Clock,
     queue: Queue,
-    /// A set bit is a block that waits.
+    /// A set bit is a block whose free somebody owns.
     marks: Segmented<Vec<AtomicWord<u64>>>,
-    /// Blocks that wait, and those that are just being put in.
+    /// Marked blocks, and those that are just being marked.
+    marked: CachePadded<Counter>,
+    /// Those of them that wait in the queue, or are just being put in.
     waiting: CachePadded<Counter>,
     /// The place of the first piece, while something waits.
     standing: Unchanged,
@@ -60,12 +61,13 @@ pub struct Quarantine {
 
 impl Quarantine {
     /// An empty quarantine for a device of `blocks` blocks; see [`Clock::new`] for `lanes`. The marks take
-    /// no memory before something waits.
+    /// no memory before something is marked.
     pub fn new(lanes: usize, blocks: u64) -> Result<Self, OutOfMemory> {
         Ok(Self {
             clock: Clock::new(lanes),
             queue: Queue::new()?,
             marks: Segmented::new(AtomicWord::zeros(blocks.div_ceil(MARKS) as usize)?),
+            marked: CachePadded::default(),
             waiting: CachePadded::default(),
             standing: Unchanged::default(),
         })
@@ -109,83 +111,109 @@ impl Quarantine {
         Some(self.standing.ask(self.queue.position()))
     }
 
-    /// The first block of `start..end` that waits, or `end`. O((end - start) / 64), O(1) while nothing waits.
-    pub fn first_waiting(&self, start: u64, end: u64) -> u64 {
-        if self.blocks() == 0 {
+    /// Whether any block is marked.
+    #[inline(always)]
+    pub fn has_marks(&self) -> bool {
+        self.marked.get() != 0
+    }
+
+    /// The first block of `start..end` that is marked, or `end`. O((end - start) / 64), O(1) while none is.
+    pub fn first_marked(&self, start: u64, end: u64) -> u64 {
+        if !self.has_marks() {
             return end;
         }
         let mut words = spans(Extent { start, len: end - start });
-        let waiting = words.find_map(|(index, mask)| {
-            let bits = self.marks[index].load(Site::Waiting) & mask;
+        let marked = words.find_map(|(index, mask)| {
+            let bits = self.marks[index].load(Site::Mark) & mask;
             (bits != 0).then(|| MARKS * index as u64 + u64::from(bits.trailing_zeros()))
         });
-        waiting.unwrap_or(end)
+        marked.unwrap_or(end)
     }
 
-    /// Takes in extents that have become unreachable, and hands to `release` those that no pin holds, in
-    /// pieces or as they are; and a few more pieces than it took in of what became ripe meanwhile. How many
-    /// of the blocks waited already, and so were freed twice: they are not taken in again.
-    ///
-    /// O(pieces, blocks / 64, generations).
-    pub fn retire(&self, extents: &[Extent], mut release: impl FnMut(Extent)) -> u64 {
-        let stamp = self.clock.stamp();
-        let (mut pieces, mut twice) = (0, 0);
-        for &extent in extents {
-            let end = extent.start + extent.len;
-            if !stamp.held && self.first_waiting(extent.start, end) == end {
-                release(extent);
+    /// Marks the blocks of `extent`, and hands those to `own` that nobody had marked: the caller owns their free
+    /// from here on. O(len / 64).
+    pub fn mark(&self, extent: Extent, mut own: impl FnMut(Extent)) {
+        // Counted first, so that there are never more than are counted.
+        self.marked.add(extent.len);
+        let (mut from, mut others) = (extent.start, 0);
+        for (index, mask) in spans(extent) {
+            let before = if mutated(Mutant::MarkByLook) {
+                let before = self.marks[index].load(Site::Mark) & mask;
+                self.marks[index].fetch_or(mask, Site::Mark);
+                before
+            } else {
+                self.marks[index].fetch_or(mask, Site::Mark) & mask
+            };
+            if before == 0 {
                 continue;
             }
-            let mut from = extent.start;
+            others += u64::from(before.count_ones());
+            let first = MARKS * index as u64;
+            let start = extent.start.max(first);
+            if from < start {
+                own(Extent { start: from, len: start - from });
+            }
+            for (place, len) in (mask & !before).runs() {
+                own(Extent { start: first + u64::from(place), len: u64::from(len) });
+            }
+            from = first + MARKS;
+        }
+        let end = extent.start + extent.len;
+        if from < end {
+            own(Extent { start: from, len: end - from });
+        }
+        self.marked.add(others.wrapping_neg());
+    }
+
+    /// Takes away the marks of `extent`, whose free the caller owns. O(len / 64).
+    pub fn unmark(&self, extent: Extent) {
+        let mut marked = 0;
+        for (index, mask) in spans(extent) {
+            let before = self.marks[index].fetch_and(!mask, Site::Mark) & mask;
+            marked += u64::from(before.count_ones());
+        }
+        self.marked.add(marked.wrapping_neg());
+    }
+
+    /// Takes in extents that have become unreachable and whose free the caller owns; hands to `release` those
+    /// that no pin holds, in pieces or as they are, and a few more pieces than it took in of what became ripe
+    /// meanwhile. They are not marked any more then.
+    ///
+    /// O(pieces, blocks / 64, generations).
+    pub fn retire(&self, extents: &[Extent], mut release: impl FnMut(Extent)) {
+        let stamp = self.clock.stamp();
+        let mut pieces = 0;
+        for &extent in extents {
+            if !stamp.held {
+                self.let_go(extent, &mut release);
+                continue;
+            }
+            let (mut from, end) = (extent.start, extent.start + extent.len);
+            self.waiting.add(extent.len);
             while from < end {
                 let to = end.min((from / PIECE + 1) * PIECE);
-                twice += self.put_in(Extent { start: from, len: to - from }, stamp);
-                pieces += 1;
-                from = to;
+                self.push(from, to, stamp);
+                (from, pieces) = (to, pieces + 1);
             }
         }
         if self.blocks() > 0 {
             self.let_out(stamp.floor, u64::MAX, pieces + BESIDE, &mut release);
         }
-        twice
     }
 
-    /// Has the blocks of `piece` wait; how many of them did so already.
-    fn put_in(&self, piece: Extent, stamp: Stamp) -> u64 {
-        // Counted first, so that there are never more than are counted.
-        self.waiting.add(piece.len);
-        if mutated(Mutant::MarkAfterPush) {
-            self.push(piece.start, piece.start + piece.len, stamp);
+    /// Hands `extent` to `release`, whose mark must be gone before the block is anybody's.
+    fn let_go(&self, extent: Extent, release: &mut impl FnMut(Extent)) {
+        if mutated(Mutant::LetOutBeforeUnmark) {
+            release(extent);
+            return self.unmark(extent);
         }
-        let (mut from, mut twice) = (piece.start, 0);
-        for (index, mask) in spans(piece) {
-            let before = self.marks[index].fetch_or(mask, Site::Waiting) & mask;
-            if before == 0 {
-                continue;
-            }
-            // What was marked already is in another piece (invariant 1).
-            twice += u64::from(before.count_ones());
-            let first = MARKS * index as u64;
-            self.push(from, piece.start.max(first), stamp);
-            for (place, len) in (mask & !before).runs() {
-                let start = first + u64::from(place);
-                self.push(start, start + u64::from(len), stamp);
-            }
-            from = first + MARKS;
-        }
-        if !mutated(Mutant::MarkAfterPush) {
-            self.push(from, piece.start + piece.len, stamp);
-        }
-        self.waiting.add(twice.wrapping_neg());
-        twice
+        self.unmark(extent);
+        release(extent);
     }
 
-    /// Puts `start..end` into the queue, unless it is empty. Without memory for it the blocks wait until a
-    /// restart.
+    /// Puts `start..end` into the queue. Without memory for it the blocks wait until a restart.
     fn push(&self, start: u64, end: u64, stamp: Stamp) {
-        if start < end {
-            let _ = self.queue.push(packed(start, end - start), stamp.epoch);
-        }
+        let _ = self.queue.push(packed(start, end - start), stamp.epoch);
     }
 
     /// Hands pieces to `release` that no pin holds any more, until they have `blocks` blocks; how many they
@@ -205,16 +233,8 @@ impl Quarantine {
         let mut blocks = 0;
         for _ in 0..pieces {
             let Some(piece) = self.queue.pop_below(floor).map(unpacked) else { break };
-            if mutated(Mutant::LetOutBeforeUnmark) {
-                release(piece);
-            }
-            for (index, mask) in spans(piece) {
-                self.marks[index].fetch_and(!mask, Site::Waiting);
-            }
             self.waiting.add(piece.len.wrapping_neg());
-            if !mutated(Mutant::LetOutBeforeUnmark) {
-                release(piece);
-            }
+            self.let_go(piece, release);
             blocks += piece.len;
             if blocks >= most {
                 break;

@@ -4,7 +4,7 @@ use crate::bitmap::ReleaseError;
 use crate::core::Core;
 use crate::cursor::Cursor;
 use crate::error::{FreeError, on_device};
-use crate::extent::{Extent, ExtentList};
+use crate::extent::{Extent, ExtentList, Extents};
 use crate::lanes::LaneId;
 
 impl Core {
@@ -32,15 +32,15 @@ impl Core {
     #[inline(always)]
     pub fn release(&self, lane: LaneId, extent: Extent) -> Result<(), FreeError> {
         let (start, len) = on_device(extent, self.bitmap.blocks())?;
-        if self.quarantine.blocks() > 0
-            && let Some(block) = self.first_waiting([extent])
+        if self.quarantine.has_marks()
+            && let Some(block) = self.first_freed([extent])
         {
             return Err(FreeError::DoubleFree { block });
         }
         self.release_owned(lane, start, len)
     }
 
-    /// The same for what is on the device and does not wait in the quarantine.
+    /// The same for what is on the device and was freed by no transaction.
     #[inline(always)]
     fn release_owned(&self, lane: LaneId, start: u64, len: u64) -> Result<(), FreeError> {
         if self.aside.is_active() {
@@ -49,12 +49,12 @@ impl Core {
         self.release_now(lane, start, len).map_err(|error| free_error(error, start))
     }
 
-    /// The first block of `extents` that waits in the quarantine: it was freed before.
+    /// The first block of `extents` that a transaction has freed, and that is not let out yet.
     #[cold]
-    pub fn first_waiting(&self, extents: impl IntoIterator<Item = Extent>) -> Option<u64> {
+    pub fn first_freed(&self, extents: impl IntoIterator<Item = Extent>) -> Option<u64> {
         extents.into_iter().find_map(|Extent { start, len }| {
             let end = start + len;
-            Some(self.quarantine.first_waiting(start, end)).filter(|&block| block < end)
+            Some(self.quarantine.first_marked(start, end)).filter(|&block| block < end)
         })
     }
 
@@ -108,14 +108,36 @@ impl Core {
         released.map_err(|error| free_error(error, start))
     }
 
-    /// Quarantines `extents`, whose free is durable, and lets out a little more than came in. The committing
-    /// handle remembers what comes out, as if it had freed that now.
+    /// Quarantines `extents`, whose free is durable and [ours](Self::own_frees), and lets out a little more than
+    /// came in. The committing handle remembers what comes out, as if it had freed that now.
     pub fn retire(&self, cursor: &mut Cursor, extents: &[Extent]) {
-        let twice = self.quarantine.retire(extents, |extent| {
+        self.quarantine.retire(extents, |extent| {
             self.let_out(cursor.lane, extent);
             self.remember_freed(cursor, extent);
         });
-        self.conflicts.add(twice);
+    }
+
+    /// Marks `extents` as freed by the caller; those that nobody has freed before, in parts where others have. The
+    /// rest is counted as freed twice.
+    pub fn own_frees(&self, extents: Extents) -> Extents {
+        let blocks = extents.blocks();
+        let own = self.mark_freed(extents);
+        self.conflicts.add(blocks - own.blocks());
+        own
+    }
+
+    /// The same without counting.
+    pub fn mark_freed(&self, extents: impl IntoIterator<Item = Extent>) -> Extents {
+        let mut own = Extents::new();
+        for extent in extents {
+            self.quarantine.mark(extent, |part| own.push(part));
+        }
+        own
+    }
+
+    /// Undoes [`Self::mark_freed`]: they stay allocated.
+    pub fn disown_frees(&self, extents: impl IntoIterator<Item = Extent>) {
+        extents.into_iter().for_each(|extent| self.quarantine.unmark(extent));
     }
 
     /// Lets out of the quarantine at least `blocks` blocks, or whatever the guards allow; the number of blocks.

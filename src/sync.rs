@@ -61,7 +61,7 @@ pub enum Site {
     /// Reading or writing the contents of a node of that queue.
     Node,
     /// Reading or changing the marks of blocks that wait.
-    Waiting,
+    Mark,
     /// Reading the committed state, or changing it for a frozen transaction.
     Ledger,
     /// Reading or changing the number of blocks.
@@ -324,7 +324,7 @@ mod access {
                 | Site::BeganLook
                 | Site::BeganChange => true,
                 // Message passing alone: see `queue.rs`. The index orders the marks, as below.
-                Site::Link | Site::Node | Site::Waiting => true,
+                Site::Link | Site::Node | Site::Mark => true,
                 // The index orders what belongs together here: a block's way from owner to owner.
                 Site::Ledger => true,
                 _ => false,

@@ -82,8 +82,20 @@ struct Open {
     fate: Option<Arc<Fate>>,
     /// Its changes are in the allocator's ledger.
     entered: bool,
+    /// Of what it frees, while it is frozen.
+    owned: Owned,
     /// Blocks by which the allocator counts it as being committed.
     pending: u64,
+}
+
+/// The blocks whose free a transaction owns.
+#[derive(Debug, Default)]
+enum Owned {
+    #[default]
+    None,
+    All,
+    /// The others are another transaction's.
+    Part(Extents),
 }
 
 /// A transaction that takes no more changes, while the engine makes its [`Delta`] durable in a log
@@ -232,10 +244,11 @@ impl<'h> Transaction<'h> {
     /// Frees `extent` when the transaction is committed. Its blocks may be committed ones, ones that
     /// this transaction allocated, or both; until then they stay allocated.
     ///
-    /// That two transactions free the same block can be seen only when the second is committed
-    /// ([`CommitError::Conflict`](crate::CommitError::Conflict) of the space-map log), unless the first is
-    /// committed before this call and the block still waits for readers. If no store objects to the second,
-    /// the block is let out once and counted in
+    /// That two transactions free the same block is seen here if the first is frozen or being committed by then,
+    /// or held, or waits for readers; otherwise when the second is frozen ([`Delta::conflict`]), which the
+    /// stores of this crate refuse to commit
+    /// ([`CommitError::Conflict`](crate::CommitError::Conflict) of the space-map log). If a store commits
+    /// it all the same, the block is let out once and counted in
     /// [`Stats::conflicting_frees`](crate::Stats::conflicting_frees).
     ///
     /// O(log n) in the extents of the transaction, and O(len / 64).
@@ -249,7 +262,7 @@ impl<'h> Transaction<'h> {
         let end = start + len;
         let twice = [&*freed, &*returned].into_iter().filter_map(|set| set.overlap(extent));
         let twice = twice.map(|part| part.start).min();
-        let unowned = core.first_unowned(start, end).min(core.quarantine.first_waiting(start, end));
+        let unowned = core.first_unowned(start, end).min(core.quarantine.first_marked(start, end));
         let free = Some(unowned).filter(|&block| block < end);
         if let Some(block) = twice.into_iter().chain(free).min() {
             return Err(FreeError::DoubleFree { block });
@@ -369,8 +382,9 @@ impl Frozen {
     }
 
     /// The delta is durable: the freed extents go to the quarantine, or are held if the store
-    /// [holds](crate::OpenOptions::hold_until_stable) them. A delta with a [conflict](Delta::conflict) must
-    /// not have become durable, and is dropped.
+    /// [holds](crate::OpenOptions::hold_until_stable) them. A delta that the allocator's ledger
+    /// [objects to](Delta::conflict) must not have become durable, and is dropped; what another transaction had
+    /// freed is that one's to let go.
     ///
     /// On an allocator that belongs to a space-map log, that log must have it: by
     /// [`Store::commit`] with this delta, or under
@@ -379,7 +393,7 @@ impl Frozen {
     /// go on to take the old extents for allocated and the new ones for free: the transaction is in doubt
     /// then.
     pub fn committed(self) {
-        if self.delta.conflict().is_none() {
+        if self.open.entered {
             self.open.committed(None);
         }
     }
@@ -439,6 +453,7 @@ impl Open {
             frozen: false,
             fate: None,
             entered: false,
+            owned: Owned::None,
             pending: 0,
         }
     }
@@ -451,11 +466,38 @@ impl Open {
         };
         (self.frozen, self.entered) = (true, conflict.is_none());
         let allocated = self.allocated.iter().collect();
-        let freed: Extents = self.freed.iter().collect();
+        let (freed, freed_twice) = match conflict {
+            Some(_) => (self.freed.iter().collect(), None),
+            None => self.own_frees(),
+        };
+        let conflict = conflict.or(freed_twice);
         self.count_pending(freed.blocks());
         self.fate = followed.then(Arc::default);
         let fate = self.fate.clone();
         Delta { allocated, freed, origin: Some(self.core.id), conflict, fate }
+    }
+
+    /// Makes what it frees its own to free; and the first block that is another transaction's, if there is one.
+    fn own_frees(&mut self) -> (Extents, Option<u64>) {
+        let own = self.core.mark_freed(self.freed.iter());
+        if own.blocks() == self.freed.iter().map(|extent| extent.len).sum::<u64>() {
+            self.owned = Owned::All;
+            return (own, None);
+        }
+        let mut known = ExtentSet::default();
+        own.iter().for_each(|&part| known.insert(part));
+        self.owned = Owned::Part(own);
+        let mut parts = self.freed.iter().flat_map(|extent| known.split(extent));
+        let twice = parts.find(|(_, own)| !own).map(|(part, _)| part.start);
+        (self.freed.iter().collect(), twice)
+    }
+
+    fn disown_frees(&mut self) {
+        match std::mem::take(&mut self.owned) {
+            Owned::None => {}
+            Owned::All => self.core.disown_frees(self.freed.iter()),
+            Owned::Part(own) => self.core.disown_frees(own),
+        }
     }
 
     /// Counts as being committed with so many blocks to be freed.
@@ -472,6 +514,7 @@ impl Open {
         self.in_doubt |= self.is_taken();
         self.fate = None;
         self.frozen = false;
+        self.disown_frees();
         if let (true, Some(ledger)) = (std::mem::take(&mut self.entered), self.core.entered()) {
             ledger.leave(self.changes());
         }
@@ -501,12 +544,21 @@ impl Open {
             return HeldFrees::new(self.core.clone(), lsn, Extents::new());
         }
         self.allocated = ExtentSet::default();
-        let freed = std::mem::take(&mut self.freed).into_extents();
+        let mut freed = std::mem::take(&mut self.freed).into_extents();
+        match std::mem::take(&mut self.owned) {
+            Owned::All => {}
+            // The store did not mind the conflict.
+            Owned::Part(own) => {
+                self.core.conflicts.add(freed.blocks() - own.blocks());
+                freed = own;
+            }
+            Owned::None => freed = self.core.own_frees(freed),
+        }
         // Nothing durable names these, but a reader may have been told of them; and a first try that
         // failed may have named them.
         let returned = std::mem::take(&mut self.returned);
         if !self.in_doubt {
-            let returned = returned.into_extents();
+            let returned = self.core.own_frees(returned.into_extents());
             HeldFrees::new(self.core.clone(), None, returned).release_by(cursor);
         }
         HeldFrees::new(self.core.clone(), lsn, freed)
@@ -517,6 +569,7 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.count_pending(0);
+        self.disown_frees();
         if self.in_doubt {
             return;
         }

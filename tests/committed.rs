@@ -1,8 +1,9 @@
 //! What a store knows to be committed: transactions alone free it, and nobody is offered it again.
 
 use freemap::{
-    AllocError, Allocator, Authority, CommitError, CreateOptions, Delta, Extent, FileDisk,
-    FreeError, FreeManyError, Lsn, OpenOptions, Opened, Request, SpaceMapLog, Store, Transaction,
+    AllocError, Allocator, Authority, CommitError, CommitFailed, CreateOptions, Delta, Extent,
+    FileDisk, FreeError, FreeManyError, Lsn, OpenOptions, Opened, Request, SpaceMapLog, Store,
+    Transaction,
 };
 
 /// A store that says yes, whatever it is given.
@@ -323,19 +324,24 @@ fn a_refusal_leaves_a_frozen_transaction_free_to_be_rolled_back() {
     let other = Device::log(1000, &CreateOptions::new().limit(64 << 10));
     device.allocate(Extent::new(0, 5));
     let (allocator, log) = (device.allocator.clone(), device.log.clone().unwrap());
-    // Another log, and an earlier transaction that frees the same.
+    // Another log, and another transaction that frees the same.
     let mut transaction = allocator.begin();
     transaction.allocate(100).unwrap();
     transaction.free(Extent::new(0, 1)).unwrap();
     let frozen = transaction.freeze();
     let answer = other.log.as_ref().unwrap().commit(frozen.delta());
     assert!(matches!(answer, Err(CommitError::Foreign)), "{answer:?}");
-    device.commit(|transaction| transaction.free(Extent::new(0, 1)).unwrap());
-    let answer = log.commit(frozen.delta());
-    assert!(matches!(answer, Err(CommitError::Conflict { block: 0 })), "{answer:?}");
-    drop(frozen);
+    let mut second = allocator.begin();
+    second.free(Extent::new(1, 1)).unwrap();
+    let mut third = allocator.begin();
+    third.free(Extent::new(1, 2)).unwrap();
+    let second = second.freeze();
+    let answer = third.commit(&log);
+    assert!(matches!(&answer, Err(CommitFailed { error: CommitError::Conflict { block: 1 }, .. })));
+    drop((frozen, second, answer));
+    device.commit(|transaction| transaction.free(Extent::new(0, 3)).unwrap());
     allocator.collect();
-    assert_eq!(allocator.free_blocks(), 996);
+    assert_eq!(allocator.free_blocks(), 998);
 }
 
 /// An engine that encodes a delta for a log of its own writes it, as a rule.
@@ -443,6 +449,10 @@ fn nothing_freed_is_reused_before_the_engine_calls_it_stable() {
             });
             let full = |held| {
                 allocator.collect();
+                if held == 10 {
+                    let refused = allocator.free(Extent::new(2, 1));
+                    assert_eq!(refused, Err(FreeError::DoubleFree { block: 2 }), "{number}");
+                }
                 let refused = allocator.allocate(1);
                 assert!(
                     matches!(refused, Err(AllocError::NoSpace { .. })),

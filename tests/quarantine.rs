@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use freemap::{AllocError, Allocator, Extent, Extents, FreeError, ReadGuard, Request};
+use freemap::{
+    AllocError, Allocator, Delta, Extent, Extents, FreeError, Lsn, ReadGuard, Request, Store,
+};
 use proptest::prelude::{
     Just, ProptestConfig, Strategy, any as arbitrary, prop, prop_assert, prop_assert_eq,
     prop_oneof, proptest,
@@ -250,7 +252,18 @@ fn what_waits_cannot_be_freed_again() {
     assert_eq!((allocator.quarantined_blocks(), allocator.stats().conflicting_frees), (1024, 0));
 }
 
-/// Two transactions free the same blocks, and both are committed, which is a mistake of the engine: the
+/// A store that takes everything.
+struct Yes;
+
+impl Store for Yes {
+    type Error = std::convert::Infallible;
+
+    fn commit(&self, _: &Delta) -> Result<Lsn, Self::Error> {
+        Ok(Lsn(1))
+    }
+}
+
+/// Two transactions free the same blocks, which is a mistake of the engine, and a store commits both: the
 /// blocks come out once, when the first says, and the second free is counted.
 #[test]
 fn blocks_that_two_transactions_free_come_out_once() {
@@ -259,13 +272,15 @@ fn blocks_that_two_transactions_free_come_out_once() {
     {
         let allocator = Allocator::builder(1024).build_allocated().unwrap();
         let (first, second) = (Extent::new(first.0, first.1), Extent::new(second.0, second.1));
-        let frozen = [first, second].map(|extent| {
+        let begun = [first, second].map(|extent| {
             let mut transaction = allocator.begin();
             transaction.free(extent).unwrap();
-            transaction.freeze()
+            transaction
         });
         let guard = allocator.pin();
-        frozen.into_iter().for_each(freemap::Frozen::committed);
+        for transaction in begun {
+            transaction.commit(&Yes).unwrap();
+        }
         let waiting = first.len + second.len - common;
         assert_eq!(allocator.quarantined_blocks(), waiting);
         assert_eq!(allocator.stats().conflicting_frees, common);
@@ -284,13 +299,89 @@ fn a_second_free_finds_what_is_ripe_and_still_waits() {
     (0..10).for_each(|block| free(&allocator, Extent::new(2 * block, 1)));
     let mut transaction = allocator.begin();
     transaction.free(Extent::new(101, 1)).unwrap();
-    let frozen = transaction.freeze();
     free(&allocator, Extent::new(100, 3));
     drop(guard);
-    frozen.committed();
+    transaction.commit(&Yes).unwrap();
     assert_eq!(allocator.stats().conflicting_frees, 1);
     allocator.collect();
     assert_eq!((allocator.free_blocks(), allocator.quarantined_blocks()), (13, 0));
+}
+
+/// Every way to free a block, once another transaction has.
+fn assert_freed_already(allocator: &Allocator, block: u64, when: &str) {
+    let (extent, twice) = (Extent::new(block, 1), FreeError::DoubleFree { block });
+    assert_eq!(allocator.free(extent), Err(twice), "{when}");
+    assert_eq!(allocator.mark_free(extent), Err(twice), "{when}");
+    assert_eq!(allocator.begin().free(extent), Err(twice), "{when}");
+    let failed = allocator.free_many(&mut [extent]).unwrap_err();
+    assert_eq!((failed.freed, failed.error), (0, twice), "{when}");
+    assert_eq!(allocator.is_allocated(extent), Ok(true), "{when}");
+}
+
+/// From when it is frozen until its blocks may be reused, what a transaction frees is freed; and is not when the
+/// transaction was given up.
+#[test]
+fn what_a_transaction_frees_is_its_own_to_free() {
+    let allocator = Allocator::builder(1024).build_allocated().unwrap();
+    let start = |block: u64| {
+        let mut transaction = allocator.begin();
+        transaction.free(Extent::new(block, 60)).unwrap();
+        transaction
+    };
+    // Begun earlier, and late.
+    let late: Vec<_> = (0..3).map(|number| start(200 * number + 30)).collect();
+    let frozen = start(0).freeze();
+    assert_freed_already(&allocator, 59, "frozen");
+    let held = start(200).commit_holding(&Yes).unwrap().1;
+    assert_freed_already(&allocator, 259, "held");
+    let guard = allocator.pin();
+    start(400).commit(&Yes).unwrap();
+    assert_freed_already(&allocator, 459, "waiting for a reader");
+    let refused: Vec<_> = late.into_iter().map(freemap::Transaction::freeze).collect();
+    for (number, refused) in (0..).zip(refused) {
+        assert_eq!(refused.delta().conflict(), Some(200 * number + 30));
+        assert_freed_already(&allocator, 200 * number + 75, "another's in part");
+        drop(refused);
+        // What the others do not free can be freed when it is given up.
+        allocator.free(Extent::new(200 * number + 75, 1)).unwrap();
+    }
+    drop(frozen);
+    let mut freed = 3;
+    for block in [0, 59] {
+        allocator.free(Extent::new(block, 1)).unwrap();
+        freed += 1;
+    }
+    held.release();
+    assert_freed_already(&allocator, 200, "released, and waiting for a reader");
+    drop(guard);
+    freed += allocator.collect();
+    assert_eq!((allocator.free_blocks(), freed), (125, 125));
+    // Held until a restart.
+    drop(start(600).commit_holding(&Yes).unwrap().1);
+    assert_freed_already(&allocator, 600, "kept by nobody");
+    assert_eq!((allocator.stats().conflicting_frees, allocator.quarantined_blocks()), (0, 0));
+    assert!(allocator.verify().is_clean());
+}
+
+/// An engine with a log of its own may have written what has a conflict, and call it committed: then it is.
+#[test]
+fn a_conflict_takes_nothing_from_who_is_committed() {
+    let allocator = Allocator::new(64).unwrap();
+    allocator.mark_allocated(Extent::new(0, 8)).unwrap();
+    let (mut first, mut second) = (allocator.begin(), allocator.begin());
+    first.free(Extent::new(0, 4)).unwrap();
+    second.free(Extent::new(2, 6)).unwrap();
+    let new = second.allocate(10).unwrap();
+    let (first, second) = (first.freeze(), second.freeze());
+    assert_eq!((first.delta().conflict(), second.delta().conflict()), (None, Some(2)));
+    first.committed();
+    // Somebody has the common blocks again.
+    allocator.mark_allocated(Extent::new(0, 4)).unwrap();
+    second.committed();
+    assert_eq!(allocator.is_allocated(new), Ok(true));
+    assert_eq!(allocator.is_allocated(Extent::new(0, 4)), Ok(true));
+    assert_eq!(allocator.is_free(Extent::new(4, 4)), Ok(true));
+    assert_eq!(allocator.stats().conflicting_frees, 2);
 }
 
 #[test]

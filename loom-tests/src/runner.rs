@@ -223,7 +223,7 @@ fn order_for(mutant: Mutant) -> Vec<&'static Scenario> {
         PreparedIsFreed | BeganAfterAdvance => &["c3"],
         UsedIsNotCounted => &["c5"],
         CurrentIsFreed => &["c4"],
-        MarkAfterPush => &["q5"],
+        MarkByLook => &["q10"],
         LetOutBeforeUnmark => &["q9"],
         TagIsKept => &["f5", "f4"],
         PushWithoutRecheck => &["f5"],

@@ -107,6 +107,8 @@ scenarios! {
     q7 (Some(3)) "a collector is late, the owner of a guard retires";
     q8 (Some(2)) "more epochs than generations, beside a collector";
     q9 (Some(3)) "a block is let out and retired again";
+    q10 (Some(4)) "two retire a block at the same time";
+    q11 (None) "one gives up the free of a block while another tries";
     f1 (Some(4)) "queue: two pushes";
     f2 (Some(4)) "queue: a push and pops";
     f3 (Some(4)) "queue: two pops";

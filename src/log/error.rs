@@ -262,7 +262,8 @@ pub enum LogError {
 #[non_exhaustive]
 pub enum CommitError {
     /// The committed state contradicts the transaction: it frees a block that another transaction
-    /// freed before it, or that its allocator never committed. It can only be dropped.
+    /// freed before it (or is about to: [`Delta::conflict`](crate::Delta::conflict)), or that its allocator
+    /// never committed. It can only be dropped, or tried again once the other one was given up.
     #[error("block {block} is not in the state that the transaction takes it to be in")]
     Conflict {
         /// The block.

@@ -211,10 +211,15 @@ impl Inner {
         CommitError::Refused(self.panicked())
     }
 
-    fn encode(&self, delta: &Delta) -> Result<Vec<u8>, CommitError> {
+    fn expect_sound(&self, delta: &Delta) -> Result<(), CommitError> {
         if delta.origin != Some(self.allocator) {
             return Err(CommitError::Foreign);
         }
+        delta.conflict().map_or(Ok(()), |block| Err(CommitError::Conflict { block }))
+    }
+
+    fn encode(&self, delta: &Delta) -> Result<Vec<u8>, CommitError> {
+        self.expect_sound(delta)?;
         if self.authority == Authority::Piggyback {
             return Err(CommitError::Mode);
         }
@@ -433,7 +438,8 @@ impl SpaceMapLog {
     /// The two come to nothing together. The engine writes *one* record into its own log which says that it knows
     /// both, and calls [`SpaceMapLog::recorded`] for both; if a crash comes before, both are taken back,
     /// which comes to the same. What `lsn` freed stays allocated, and may be freed again; what it allocated
-    /// is reused when the mark has passed both. A [`Frozen`] that there still is of it is dropped.
+    /// is reused when the mark has passed both. A [`Frozen`] or [`HeldFrees`](crate::HeldFrees) that there still is of it is
+    /// dropped, and until then nobody else can free what it freed.
     ///
     /// # Errors
     /// [`CommitError::Conflict`] if a later transaction has freed what `lsn` allocated, or allocated what
@@ -504,7 +510,8 @@ impl SpaceMapLog {
     /// # Errors
     /// With the transaction: [`CommitError::Order`] if the part is empty, begins before the mark, or overlaps
     /// one that waits; [`CommitError::Conflict`] if it begins at the mark and does not fit the state (the mark
-    /// stays: skip the part if the engine can do without it); [`CommitError::Mode`];
+    /// stays: skip the part if the engine can do without it), or its delta has a
+    /// [conflict](Delta::conflict); [`CommitError::Mode`];
     /// [`CommitError::Foreign`]. [`CommitError::Contradicted`] if a part that had waited did not fit: the log takes
     /// nothing more, and the transaction is in doubt.
     pub fn absorb(
@@ -521,9 +528,7 @@ impl SpaceMapLog {
     }
 
     fn expect_absorbing(&self, delta: &Delta) -> Result<(), CommitError> {
-        if delta.origin != Some(self.inner.allocator) {
-            return Err(CommitError::Foreign);
-        }
+        self.inner.expect_sound(delta)?;
         if self.inner.authority == Authority::Piggyback { Ok(()) } else { Err(CommitError::Mode) }
     }
 

@@ -99,10 +99,20 @@ impl<B: Block + 'static> Device<B> {
 
     /// Retires a block, and reuses what comes out at once.
     fn retire(&self, block: u64) -> Vec<u64> {
+        assert_eq!(self.mark(block), [block], "a block that was retired once is marked already");
+        self.retire_marked(block)
+    }
+
+    /// Makes the free of a block ours, unless it is somebody's.
+    fn mark(&self, block: u64) -> Vec<u64> {
+        let mut own = Vec::new();
+        self.quarantine.mark(Extent::new(block, 1), |extent| own.push(extent.start));
+        own
+    }
+
+    fn retire_marked(&self, block: u64) -> Vec<u64> {
         let mut out = Vec::new();
-        let twice =
-            self.quarantine.retire(&[Extent::new(block, 1)], |extent| self.reuse(extent, &mut out));
-        assert_eq!(twice, 0, "a block that was retired once is marked already");
+        self.quarantine.retire(&[Extent::new(block, 1)], |extent| self.reuse(extent, &mut out));
         out
     }
 
@@ -298,6 +308,37 @@ pub fn q9() {
         device.unpin(pin);
     }
     join(collector);
+}
+
+/// Two transactions free the same block, one of them also another beside it.
+pub fn q10() {
+    fn free(device: &Device<Cell<u64>>, blocks: &[u64]) -> Vec<u64> {
+        let own = blocks.iter().flat_map(|&block| device.mark(block)).collect::<Vec<_>>();
+        own.into_iter().flat_map(|block| device.retire_marked(block)).collect()
+    }
+    let device = Device::<Cell<u64>>::new(1);
+    let pin = device.pin();
+    let other = spawn(&device, |device| free(device, &[0]));
+    let mut out = free(&device, &[0, 2]);
+    out.extend(join(other));
+    assert_eq!(out, [], "the guard is there");
+    device.unpin(pin);
+    device.settle(out, &[0, 2]);
+}
+
+/// One is given up while another is tried.
+pub fn q11() {
+    let device = Device::<Cell<u64>>::new(1);
+    let other = spawn(&device, |device| {
+        let own = device.mark(0);
+        own.iter().for_each(|&block| device.quarantine.unmark(Extent::new(block, 1)));
+    });
+    let own = device.mark(0);
+    let out = own.into_iter().flat_map(|block| device.retire_marked(block)).collect();
+    join(other);
+    let expected: Vec<u64> = Vec::clone(&out);
+    device.settle(out, &expected);
+    assert!(!device.quarantine.has_marks(), "a mark stayed");
 }
 
 /// The clock alone, with an object that moves from one place to another.

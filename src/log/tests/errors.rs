@@ -8,7 +8,7 @@ use super::{bitmap, commit, create, open, scattered};
 use crate::extent::Extent;
 use crate::log::record::RANGE_BLOCKS;
 use crate::log::{CommitError, LogError};
-use crate::store::Lsn;
+use crate::store::{Lsn, Store};
 
 #[test]
 fn a_full_device_fails_the_commit_which_can_be_repeated() {
@@ -161,15 +161,17 @@ fn nothing_of_a_failed_window_comes_back() {
     assert!((1..96).contains(&voided), "{voided} were made void");
 }
 
-/// Each passes the allocator's check, since the block is allocated until the first is durable.
+/// The second passes the allocator's check: the block is allocated, but by no transaction.
 #[test]
-fn the_second_of_two_transactions_that_free_a_block_is_refused() {
+fn a_transaction_that_contradicts_the_state_is_refused_alone() {
     let disk = Arc::new(SimDisk::default());
     let opened = create(&disk, RANGE_BLOCKS);
     commit(&opened, &[], &[Extent::new(0, 10)]);
     let (mut first, mut second) = (opened.allocator.begin(), opened.allocator.begin());
     first.free(Extent::new(0, 6)).expect("allocated");
-    second.free(Extent::new(5, 5)).expect("allocated");
+    opened.allocator.mark_allocated(Extent::new(15, 1)).expect("free");
+    second.free(Extent::new(6, 4)).expect("allocated");
+    second.free(Extent::new(15, 1)).expect("allocated");
     let kept = second.allocate(3).expect("room");
     let (first, second) = (first.freeze(), second.freeze());
     let mut other = opened.allocator.begin();
@@ -180,12 +182,35 @@ fn the_second_of_two_transactions_that_free_a_block_is_refused() {
     opened.log.flush();
     assert_eq!(first.wait().ok(), Some(Lsn(2)));
     assert_eq!(other.wait().ok(), Some(Lsn(3)), "its neighbours in the group are not affected");
-    let failed = second.wait().expect_err("block 5 is free");
-    assert!(matches!(failed.error, CommitError::Conflict { block: 5 }));
+    let failed = second.wait().expect_err("block 15 is free");
+    assert!(matches!(failed.error, CommitError::Conflict { block: 15 }));
     drop(failed);
     assert_eq!(opened.allocator.is_free(kept), Ok(true));
     assert_eq!(opened.allocator.is_allocated(third), Ok(true));
     opened.allocator.collect();
+    opened.allocator.free(Extent::new(15, 1)).expect("ours again");
+    assert_eq!(bitmap(&open(disk.bytes()).expect("intact")), bitmap(&opened));
+}
+
+/// It is known when the second is frozen, and whichever comes first to the log: one of them owns the free.
+#[test]
+fn the_second_of_two_transactions_that_free_a_block_is_refused() {
+    let disk = Arc::new(SimDisk::default());
+    let opened = create(&disk, RANGE_BLOCKS);
+    commit(&opened, &[], &[Extent::new(0, 10)]);
+    let (mut first, mut second) = (opened.allocator.begin(), opened.allocator.begin());
+    first.free(Extent::new(0, 6)).expect("allocated");
+    second.free(Extent::new(5, 5)).expect("allocated");
+    let (first, second) = (first.freeze(), second.freeze());
+    let failed = opened.log.submit(second).expect_err("block 5 is the first one's to free");
+    assert!(matches!(failed.error, CommitError::Conflict { block: 5 }));
+    assert_eq!(Store::commit(&opened.log, first.delta()).ok(), Some(Lsn(2)));
+    let failed = failed.transaction.commit(&opened.log).expect_err("not settled yet");
+    assert!(matches!(failed.error, CommitError::Conflict { block: 5 }));
+    first.committed();
+    drop(failed);
+    opened.allocator.collect();
+    assert_eq!(opened.allocator.free_blocks(), RANGE_BLOCKS - 4);
     assert_eq!(bitmap(&open(disk.bytes()).expect("intact")), bitmap(&opened));
 }
 

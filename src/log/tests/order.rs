@@ -216,13 +216,15 @@ fn a_part_that_waited_and_contradicts_stops_the_log() {
     let (disk, opened) = engine(Authority::Piggyback);
     opened.log.checkpoint().expect("a healthy disk");
     absorb(&opened, frozen(&opened, &[], &[e(0, 10)]), 0..1).expect("fits");
-    let (once, twice) =
-        (frozen(&opened, &[e(0, 4)], &[]), frozen(&opened, &[e(3, 1)], &[e(60, 1)]));
-    absorb(&opened, twice, 2..3).expect("waits");
+    let once = frozen(&opened, &[e(0, 4)], &[]);
+    // No transaction has allocated it.
+    opened.allocator.mark_allocated(e(20, 1)).expect("free");
+    let wrong = frozen(&opened, &[e(20, 1)], &[e(60, 1)]);
+    absorb(&opened, wrong, 2..3).expect("waits");
     absorb(&opened, frozen(&opened, &[], &[e(70, 1)]), 3..4).expect("waits");
     absorb(&opened, once, 1..2).expect("fits");
     let stopped = |result: Result<(), CommitError>| {
-        let Err(CommitError::Contradicted { from: 2, to: 3, block: 3 }) = result else {
+        let Err(CommitError::Contradicted { from: 2, to: 3, block: 20 }) = result else {
             panic!("{result:?}");
         };
     };
@@ -507,6 +509,51 @@ fn what_was_taken_back_is_decided_when_the_engine_says_so() {
     let next = commit(&opened, &[e(0, 10)], &[]);
     opened.log.recorded(next).expect("there");
     assert_eq!(opened.log.mark(), next);
+}
+
+/// Whether the engine has still its hold on what it freed, or has lost that before or after.
+#[test]
+fn what_a_revoked_transaction_freed_can_be_freed_again() {
+    for when in 0..3 {
+        let (_, opened) = engine(Authority::Engine);
+        commit(&opened, &[], &[e(0, 10)]);
+        let mut transaction = opened.allocator.begin();
+        transaction.free(e(0, 10)).expect("allocated");
+        let (lsn, held) = transaction.commit_holding(&opened.log).expect("a healthy disk");
+        let mut held = Some(held);
+        if when == 0 {
+            drop(held.take());
+        }
+        let undo = opened.log.revoke(lsn).expect("nothing depends on it");
+        match when {
+            1 => drop(held.take()),
+            2 => held.take().expect("kept").release(),
+            _ => {}
+        }
+        assert_eq!(opened.allocator.stats().held_blocks, 0, "{when}");
+        opened.log.stable(undo).expect("there");
+        let again = commit(&opened, &[e(0, 10)], &[]);
+        opened.log.stable(again).expect("there");
+        opened.allocator.collect();
+        assert_eq!(opened.allocator.is_free(e(0, 10)), Ok(true), "{when}");
+    }
+}
+
+/// What a revoked transaction allocated is free in the end, also if another was about to free it.
+#[test]
+fn a_transaction_that_frees_what_is_revoked_takes_nothing_along() {
+    let (_, opened) = engine(Authority::Engine);
+    let put = commit(&opened, &[], &[e(0, 10)]);
+    let waits = frozen(&opened, &[e(0, 10)], &[]);
+    let undo = opened.log.revoke(put).expect("nothing that is committed depends on it");
+    let failed = opened.log.commit(waits.delta());
+    assert!(matches!(failed, Err(CommitError::Conflict { block: 0 })));
+    drop(waits);
+    opened.log.stable(undo).expect("there");
+    opened.allocator.collect();
+    assert_eq!(opened.allocator.is_free(e(0, 10)), Ok(true));
+    assert_eq!(opened.allocator.mark_allocated(e(0, 10)), Ok(()));
+    assert_eq!(opened.allocator.free(e(0, 10)), Ok(()));
 }
 
 #[test]
