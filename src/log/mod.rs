@@ -311,7 +311,8 @@ impl SpaceMapLog {
     /// [`Transaction::commit`](crate::Transaction::commit).
     ///
     /// # Errors
-    /// [`CommitError::Foreign`], [`CommitError::TooLarge`], [`CommitError::Mode`] and
+    /// [`CommitError::Foreign`], [`CommitError::TooLarge`], [`CommitError::Mode`], [`CommitError::Conflict`] for a
+    /// [conflict](Delta::conflict) that was known when it was frozen, and
     /// [`CommitError::QueueFull`] at once, with the transaction.
     pub fn submit(
         &self,
