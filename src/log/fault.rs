@@ -43,8 +43,8 @@ pub enum Fault {
     NoRoomForUndo,
     /// The transactions of a window that failed are undone first to last.
     UndoneForward,
-    /// What the log has of a transaction is taken for all of it.
-    CutTransactionTakenBack,
+    /// What the log has of its first transaction is taken for all of it.
+    CutTransactionReplayed,
     /// The count of allocated blocks is not compared.
     TotalUnchecked,
     /// Image records from before the tail, or of transactions that are not there, count.

@@ -250,16 +250,10 @@ impl Log {
         };
     }
 
-    /// The oldest transaction that can be gone back to, as far as frames go (images say more): of one whose beginning
-    /// the log does not have, the rest cannot be taken back alone.
-    pub fn oldest(&self) -> u64 {
+    /// Whether the log begins inside a transaction, whose first changes it does not have.
+    pub fn is_cut(&self) -> bool {
         let is_cut = |frame: &Frame| frame.header.flags.get() & CONTINUED != 0;
-        match self.frames.first() {
-            Some(first) if is_cut(first) && !faulty(Fault::CutTransactionTakenBack) => {
-                self.tail_lsn + 1
-            }
-            _ => 0,
-        }
+        self.frames.first().is_some_and(is_cut) && !faulty(Fault::CutTransactionReplayed)
     }
 
     /// A mark for each frame.

@@ -214,9 +214,8 @@ impl Loader {
         if floor > last {
             return Err(self.damage(Part::Frame, layout.ring_offset(log.head.position)));
         }
-        let oldest = floor.max(log.oldest());
-        if let Some(until) = until.filter(|until| until.0 < oldest) {
-            return Err(LogError::TooOld { file: self.name.clone(), until, oldest: Lsn(oldest) });
+        if let Some(until) = until.filter(|until| until.0 < floor) {
+            return Err(LogError::TooOld { file: self.name.clone(), until, oldest: Lsn(floor) });
         }
         Ok(())
     }

@@ -175,6 +175,11 @@ impl Replay<'_> {
         let mut slots = Slots::default();
         for (index, candidate) in candidates[..wanted].iter().enumerate().rev() {
             self.loader.steps.add(1);
+            // A later image may be all that knows of the changes that the log lacks.
+            let lacks = self.log.is_cut() && candidate.image.base == self.log.tail_lsn;
+            if lacks && !candidate.in_directory && wanted < candidates.len() {
+                continue;
+            }
             if let Some(state) = slots.load(self, range, words, &candidate.image)? {
                 *restored += u64::from(index + 1 < candidates.len() && wanted == candidates.len());
                 return Ok((self.bases(&candidates[..=index]), state));

@@ -39,7 +39,7 @@ const TABLE: &[(&[Fault], By)] = &[
     (&[UndoneForward], Course(course::a_window_of_dependent_transactions_fails)),
     (&[CutImagesKept, ImageBaseUnchecked], Course(course::a_checkpoint_of_two_frames_is_cut_short)),
     (&[ImageBaseUnchecked], Course(course::a_stale_image_beside_a_damaged_one)),
-    (&[CutTransactionTakenBack], Course(course::a_transaction_loses_its_beginning)),
+    (&[CutTransactionReplayed], Course(course::a_transaction_loses_its_beginning)),
     (&[NoLookBehind], Course(course::the_last_frame_but_one_is_damaged)),
 ];
 

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
+use super::run;
 use super::world::tails;
 use crate::extent::Extent;
-use crate::log::format::{CONTINUED, FrameHeader};
 use crate::log::layout::Layout;
 use crate::log::record::RANGE_BLOCKS;
 use crate::log::tests::sim::{Operation, Refusal, SimDisk};
-use crate::log::tests::{bitmap, commit, newest_superblock, patch_superblocks, small};
-use crate::log::{Authority, LogError, OpenOptions, Opened, SpaceMapLog};
+use crate::log::tests::{bitmap, commit, newest_superblock, small};
+use crate::log::{Authority, OpenOptions, Opened, SpaceMapLog};
 use crate::store::Lsn;
 
 fn create(blocks: u64, authority: Authority) -> Result<(Arc<SimDisk>, Opened), String> {
@@ -224,42 +224,11 @@ const ALL: [(&str, Scenario); 6] = [
     ("a window of dependent transactions fails", a_window_of_dependent_transactions_fails),
 ];
 
-/// The log begins inside a transaction, as it may when the ranges that this changed first have newer images: it
-/// cannot be taken back any more.
+/// Seeds by which long runs found something. The log begins inside a transaction, since the ranges that this changed
+/// first have newer images; the engine asks for a state before such an image.
 pub fn a_transaction_loses_its_beginning() -> Result<(), String> {
-    let blocks = 2 * RANGE_BLOCKS;
-    let (disk, opened) = create(blocks, Authority::Engine)?;
-    for extents in [vec![Extent::new(1, 1)], every_16th(8..3000)] {
-        let mut transaction = opened.allocator.begin();
-        extents.iter().for_each(|&extent| transaction.mark_allocated(extent).expect("free"));
-        transaction.commit(&opened.log).map_err(|error| error.to_string())?;
+    for seed in [11331, 13063] {
+        run(Authority::Engine, seed).map_err(|error| format!("seed {seed}: {error}"))?;
     }
-    let layout = Layout::new(blocks, 512, 64 << 10);
-    let mut bytes = disk.bytes();
-    let (mut position, mut cut) = (0, None);
-    while cut.is_none() {
-        let frame = &bytes[layout.ring_offset(position) as usize..];
-        let header = FrameHeader::parse(frame, 512, layout.max_frame()).ok_or("of one frame")?;
-        position += u64::from(header.len.get());
-        cut = Some(header).filter(|header| header.flags.get() & CONTINUED != 0);
-    }
-    let go_back = |bytes: &[u8]| {
-        let options = OpenOptions::new().recover_until(Lsn(1));
-        SpaceMapLog::open(Arc::new(SimDisk::new(bytes.to_vec())), &options)
-    };
-    let opened = go_back(&bytes).map_err(|error| format!("while it has all: {error}"))?;
-    assert_eq!(opened.allocator.free_blocks(), blocks - 1);
-    patch_superblocks(&mut bytes, |superblock| {
-        let (tail, frame) = (&mut superblock.tail, cut.expect("found"));
-        (tail.position, tail.sequence) = (frame.position, frame.sequence);
-        (tail.lsn, tail.previous, tail.allocated) = (frame.lsn, frame.previous, 1.into());
-    });
-    match go_back(&bytes) {
-        Err(LogError::TooOld { oldest: Lsn(2), .. }) => Ok(()),
-        other => Err(format!("taken back in part: {:?}", other.err())),
-    }
-}
-
-fn every_16th(places: std::ops::Range<u64>) -> Vec<Extent> {
-    places.map(|place| Extent::new(16 * place, 1)).collect()
+    Ok(())
 }
