@@ -79,6 +79,9 @@ impl Gate {
         if state.revoked.contains(&lsn.0) {
             return Some(freed);
         }
+        if lsn.0 <= state.open {
+            return None;
+        }
         state.bytes += bytes_of(&freed);
         state.kept.entry(lsn.0).or_default().push(freed);
         None
@@ -88,9 +91,12 @@ impl Gate {
     fn open(&self, lsn: Lsn) -> impl Iterator<Item = Extents> + use<> {
         let mut state = self.state();
         state.open = state.open.max(lsn.0);
-        let later = state.open.checked_add(1).map(|next| state.held.split_off(&next));
-        let through = std::mem::replace(&mut state.held, later.unwrap_or_default());
-        state.bytes -= through.values().flatten().map(bytes_of).sum::<usize>();
+        let open = state.open;
+        let through = up_to(&mut state.held, open);
+        // These cannot be undone any more.
+        let forgotten = up_to(&mut state.kept, open);
+        let gone = through.values().chain(forgotten.values()).flatten();
+        state.bytes -= gone.map(bytes_of).sum::<usize>();
         through.into_values().flatten()
     }
 
@@ -98,6 +104,12 @@ impl Gate {
     pub fn bytes(&self) -> usize {
         self.state().bytes
     }
+}
+
+/// Takes out what transactions up to `lsn` freed.
+fn up_to(freed: &mut BTreeMap<u64, Vec<Extents>>, lsn: u64) -> BTreeMap<u64, Vec<Extents>> {
+    let later = lsn.checked_add(1).map(|next| freed.split_off(&next));
+    std::mem::replace(freed, later.unwrap_or_default())
 }
 
 /// Bytes of what one transaction freed: its number, its place in a list, and its list.
@@ -187,7 +199,14 @@ mod tests {
         assert!(matches!(gate.pass(Lsn(5), freed(5)), Pass::Waits));
         assert_eq!(gate.revoke(Lsn(4)), [freed(4)]);
         assert!(matches!(gate.pass(Lsn(4), freed(40)), Pass::Revoked(_)));
+        // The engine lost track of these: before one was undone, after it, and where nobody can any more.
+        assert_eq!(gate.keep(Lsn(6), freed(6)), None);
+        assert_eq!(gate.revoke(Lsn(6)), [freed(6)]);
+        assert_eq!(gate.keep(Lsn(6), freed(60)), Some(freed(60)));
+        assert_eq!(gate.keep(Lsn(7), freed(7)), None);
         assert_eq!(through(u64::MAX), [3, 5]);
+        assert_eq!((gate.revoke(Lsn(7)), gate.bytes()), (Vec::new(), 0));
+        assert_eq!((gate.keep(Lsn(8), freed(8)), gate.bytes()), (None, 0));
         assert!(matches!(gate.pass(Lsn(u64::MAX), freed(6)), Pass::Through(_)));
     }
 }

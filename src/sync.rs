@@ -60,7 +60,7 @@ pub enum Site {
     Link,
     /// Reading or writing the contents of a node of that queue.
     Node,
-    /// Reading or changing the marks of blocks that wait.
+    /// Reading or changing the marks of blocks that transactions have freed.
     Mark,
     /// Reading the committed state, or changing it for a frozen transaction.
     Ledger,
