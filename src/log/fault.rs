@@ -11,6 +11,8 @@ pub enum Fault {
     DirectoryBeforeImage,
     /// The tail moves past changes that the directory has no image of yet.
     TailBeforeDirectory,
+    /// The tail moves past transactions that the engine has not called stable, if they changed nothing.
+    TailBeforeStable,
     /// The ring is used again before a superblock has the new tail.
     RingBeforeSuperblock,
     /// Both copies of a directory page in one window.

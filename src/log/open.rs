@@ -236,8 +236,7 @@ impl OpenOptions {
     ///
     /// When something was taken back ([`Report::taken_back`]), the engine has to write into its own log that
     /// everything up to [`SpaceMapLog::last`] is decided, then calls [`SpaceMapLog::stable`] with that, and
-    /// from then on never asks for an earlier one. Until then, a shrink or an image may put an earlier one out of
-    /// reach ([`LogError::TooOld`]) where the transactions behind it changed nothing that the device still has.
+    /// from then on never asks for an earlier one.
     #[must_use]
     pub fn recover_until(mut self, lsn: Lsn) -> Self {
         self.until = Some(lsn);

@@ -18,7 +18,8 @@
 //!    the state before the transactions of its own window. A record of it rides in the log.
 //! 3. A directory page names only images whose record is durable. It is written to the stale copy,
 //!    and in the next window, the same bytes, to the other.
-//! 4. The tail moves to the oldest frame that either copy of the directory still needs.
+//! 4. The tail moves to the oldest frame that either copy of the directory still needs, or in which a transaction
+//!    begins that the engine has not called stable.
 //! 5. A new tail goes to the older superblock slot of both places. The ring behind it is used again only after
 //!    that.
 //! 6. Superblocks are written when both copies of every directory page are the same, and no window has a

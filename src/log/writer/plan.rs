@@ -220,7 +220,9 @@ impl Writer {
         window.superblock = Some(next);
     }
 
-    /// The oldest frame that either copy of the directory needs: everything is durable now.
+    /// The oldest frame that either copy of the directory needs: everything is durable now. And that of the
+    /// first transaction that the engine has not called stable, whatever it changed: a log that is opened again
+    /// knows by its frames alone what may be taken back.
     pub(in crate::log) fn tail(&self) -> Mark {
         let needed = |bases: &Bases| {
             let index = if faulty(Fault::TailBeforeDirectory) { bases.len() - 1 } else { 0 };
@@ -230,7 +232,10 @@ impl Writer {
             true => &self.ranges[..ranges_of(self.layout.blocks) as usize],
             false => &self.ranges[..],
         };
-        let position = ranges.iter().filter_map(needed).min().unwrap_or(self.head.position);
+        let unstable = self.unstable.front().filter(|_| !faulty(Fault::TailBeforeStable));
+        let unstable = unstable.map(|&(_, position, _)| position);
+        let oldest = ranges.iter().filter_map(needed).chain(unstable).min();
+        let position = oldest.unwrap_or(self.head.position);
         let index = self.marks.partition_point(|mark| mark.position.get() < position);
         self.marks.get(index).copied().unwrap_or_else(|| self.mark())
     }

@@ -36,6 +36,7 @@ const TABLE: &[(&[Fault], By)] = &[
     (&[AbandonForgets], Seeds(Authority::Log)),
     (&[OnItsWayForgotten], Course(course::changes_while_the_directory_is_written)),
     (&[NoRoomForUndo], Course(course::everything_is_taken_back)),
+    (&[TailBeforeStable], Course(course::the_beginning_is_never_out_of_reach)),
     (&[UndoneForward], Course(course::a_window_of_dependent_transactions_fails)),
     (&[CutImagesKept, ImageBaseUnchecked], Course(course::a_checkpoint_of_two_frames_is_cut_short)),
     (&[ImageBaseUnchecked], Course(course::a_stale_image_beside_a_damaged_one)),

@@ -14,7 +14,8 @@ use crate::log::layout::Layout;
 use crate::log::record::RANGE_BLOCKS;
 use crate::log::tests::sim::{Operation, Refusal, SimDisk};
 use crate::log::tests::{bitmap, commit, newest_superblock, small};
-use crate::log::{Authority, OpenOptions, Opened, SpaceMapLog};
+use crate::log::{Authority, LogError, OpenOptions, Opened, SpaceMapLog};
+use crate::resize::ShrinkFailed;
 use crate::store::Lsn;
 
 fn create(blocks: u64, authority: Authority) -> Result<(Arc<SimDisk>, Opened), String> {
@@ -183,6 +184,71 @@ pub fn everything_is_taken_back() -> Result<(), String> {
     if bitmap(&opened) == before { Ok(()) } else { Err("not taken back".to_string()) }
 }
 
+/// What may happen before an engine goes back to the beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    /// A transaction without a change.
+    Nothing,
+    /// One at the beginning of the device.
+    Near,
+    /// One at its end.
+    Far,
+    Condense,
+    /// By a range, unless the last has what cannot be called free yet.
+    Shrink,
+    Reopen,
+}
+
+/// Events before the last opening.
+const COURSE: u32 = 4;
+
+/// An engine that never says that anything is durable can go back to the beginning, whatever short course
+/// of events came before, openings among them.
+pub fn the_beginning_is_never_out_of_reach() -> Result<(), String> {
+    use Event::*;
+    let all = [Nothing, Near, Far, Condense, Shrink, Reopen];
+    for course in 0..all.len().pow(COURSE) {
+        let event = |place| all[course / all.len().pow(place) % all.len()];
+        let events: Vec<Event> = (0..COURSE).map(event).collect();
+        went_back(&events).map_err(|error| format!("{events:?}: {error}"))?;
+    }
+    Ok(())
+}
+
+fn went_back(events: &[Event]) -> Result<(), String> {
+    let (disk, mut opened) = create(6 * RANGE_BLOCKS, Authority::Engine)?;
+    for (event, place) in events.iter().copied().chain([Event::Reopen]).zip(0..) {
+        let blocks = opened.log.blocks();
+        match event {
+            Event::Nothing => drop(commit(&opened, &[], &[])),
+            Event::Near => drop(commit(&opened, &[], &[Extent::new(10 * place, 5)])),
+            Event::Far => drop(commit(&opened, &[], &[Extent::new(blocks - 10 * (place + 1), 5)])),
+            Event::Condense => opened.log.condense().map_err(|error| error.to_string())?,
+            Event::Shrink => {
+                let shrink = opened.allocator.shrink(blocks - RANGE_BLOCKS).expect("a tail");
+                if shrink.live_extents().next().is_some() {
+                    continue;
+                }
+                match opened.log.shrink(shrink).map_err(ShrinkFailed::into_error) {
+                    Ok(()) | Err(LogError::Unstable { .. }) => {}
+                    Err(error) => return Err(format!("shrinking: {error}")),
+                }
+            }
+            Event::Reopen => {
+                drop(opened);
+                let options = OpenOptions::new().recover_until(Lsn(0));
+                opened = SpaceMapLog::open(disk.clone(), &options)
+                    .map_err(|error| format!("opening: {error}"))?;
+                opened.allocator.collect();
+                if opened.allocator.free_blocks() != opened.log.blocks() {
+                    return Err("not taken back".to_string());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// A write fails below three transactions of which each frees what the one before allocates; then they
 /// are repeated.
 pub fn a_window_of_dependent_transactions_fails() -> Result<(), String> {
@@ -215,12 +281,13 @@ fn scenarios_end_well() {
 
 type Scenario = fn() -> Result<(), String>;
 
-const ALL: [(&str, Scenario); 6] = [
+const ALL: [(&str, Scenario); 7] = [
     ("changes while the directory is written", changes_while_the_directory_is_written),
     ("a checkpoint of two frames is cut short", a_checkpoint_of_two_frames_is_cut_short),
     ("a stale image beside a damaged one", a_stale_image_beside_a_damaged_one),
     ("the last frame but one is damaged", the_last_frame_but_one_is_damaged),
     ("everything is taken back", everything_is_taken_back),
+    ("the beginning is never out of reach", the_beginning_is_never_out_of_reach),
     ("a window of dependent transactions fails", a_window_of_dependent_transactions_fails),
 ];
 
