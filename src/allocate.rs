@@ -1,11 +1,12 @@
 //! Layer 5: from a request to the blocks that meet it, wherever they come from.
 
 use crate::bitmap::Lost;
-use crate::core::{Core, LEAF_BLOCKS};
+use crate::core::Core;
 use crate::cursor::{Cursor, Nothing};
 use crate::error::{AllocError, MarkError, on_device};
 use crate::events::Event;
 use crate::extent::{Extent, ExtentList};
+use crate::geometry::LEAF_BLOCKS;
 use crate::lanes::LaneId;
 use crate::request::{Effort, Request};
 

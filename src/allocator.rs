@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
+use crate::account::Account;
 use crate::aside::Aside;
 use crate::bitmap::{Bitmap, OutOfMemory, Verification};
 use crate::class::{Class, Placement, Tuning, Zones};
-use crate::committed::{Committed, Keeper};
-use crate::core::{Core, LEAF_BLOCKS, Native};
+use crate::core::Core;
 use crate::discarder::{DiscardLimits, Discarder};
 use crate::error::{
     AllocError, CloseError, ConfigError, FreeError, FreeManyError, MarkError, RangeError,
@@ -16,24 +16,24 @@ use crate::error::{
 };
 use crate::escrow::Escrow;
 use crate::evacuation::{EvacuationPlanner, EvacuationRequest};
-use crate::extent::{Extent, Extents};
+use crate::extent::{Extent, Extents, MAX_BLOCKS};
 use crate::free_extents::FreeExtents;
 use crate::gate::Gate;
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, LEAF_BLOCKS, Native};
 use crate::guard::ReadGuard;
 use crate::handle::Handle;
+use crate::heap::reserved;
 use crate::lanes::Lanes;
-use crate::ledger::Ledger;
+use crate::ledger::{Committed, Keeper, Ledger};
 use crate::local;
-use crate::memory::{Account, Memory};
+use crate::memory::Memory;
 use crate::pending::Pending;
 use crate::quarantine::Quarantine;
 use crate::region::Region;
 use crate::request::{Effort, Request};
 use crate::reservation::Reservation;
-use crate::reserves::Reserves;
+use crate::reserve::Reserves;
 use crate::resize::{self, Shrink};
-use crate::segmented::reserved;
 use crate::shard::Shards;
 use crate::shard_counts::ShardCounts;
 use crate::stats::{ShardStats, Stats};
@@ -44,10 +44,6 @@ use crate::sync::{Claim, Counter};
 use crate::transaction::Transaction;
 use crate::word::Word;
 use crate::words::{expect_count, on_device, zeroed};
-
-/// The most blocks one allocator can hold: 2^36, which is 256 TiB of 4 KiB blocks (less where a
-/// pointer has fewer bits than that takes). Its bitmap takes 8 GiB.
-pub const MAX_BLOCKS: u64 = if usize::BITS >= 64 { 1 << 36 } else { 1 << 31 };
 
 /// Shards per hardware thread that a device is cut into if it is large enough.
 const SHARDS_PER_THREAD: usize = 4;

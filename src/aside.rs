@@ -17,8 +17,9 @@ use std::ops::Range;
 
 use crate::bitmap::{Bitmap, ReleaseError};
 use crate::geometry::Geometry;
+use crate::heap::OutOfMemory;
 use crate::mutant::{Mutant, mutated};
-use crate::segmented::{OutOfMemory, Segmented};
+use crate::segmented::Segmented;
 use crate::sync::{AtomicWord, Site};
 use crate::word::Word;
 

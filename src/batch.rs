@@ -3,10 +3,11 @@
 use smallvec::SmallVec;
 
 use crate::bitmap::order_above;
-use crate::core::{Core, NativeWord, WORD_BLOCKS, runs_in_word};
+use crate::core::Core;
 use crate::cursor::Cursor;
 use crate::error::{AllocError, FreeError, FreeManyError, on_device};
-use crate::extent::Extent;
+use crate::extent::{Extent, runs_in_word};
+use crate::geometry::{NativeWord, WORD_BLOCKS};
 use crate::lanes::LaneId;
 use crate::release::free_error;
 use crate::request::Request;

@@ -1,31 +1,9 @@
 //! Layer 6: what an allocator does by the committed state of its store.
 
-use std::sync::Arc;
-
 use crate::core::Core;
 use crate::error::{FreeError, on_device};
 use crate::extent::Extent;
-use crate::ledger::Ledger;
-
-/// Who changes a ledger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keeper {
-    /// Transactions, when they are frozen or given up.
-    Transactions,
-    /// The store, when it commits.
-    Store,
-}
-
-/// What an allocator knows of its store.
-#[derive(Debug)]
-pub struct Committed {
-    /// The committed state.
-    pub ledger: Arc<Ledger>,
-    /// Who changes it.
-    pub keeper: Keeper,
-    /// Whether committed blocks may be freed without a transaction.
-    pub plain_frees: bool,
-}
+use crate::ledger::{Keeper, Ledger};
 
 impl Core {
     fn kept_by(&self, keeper: Keeper) -> Option<&Ledger> {

@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use crate::bitmap::{Pack, Search, order_above};
 use crate::class::Class;
-use crate::core::{Core, LEAF_BLOCKS, Native, WORD_BLOCKS};
+use crate::core::Core;
 use crate::cursor::{Cursor, Nothing};
 use crate::error::AllocError;
 use crate::events::Event;
 use crate::extent::Extent;
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, LEAF_BLOCKS, Native, WORD_BLOCKS};
 use crate::request::Request;
 
 /// Leaves that each request for a best fit sees to.

@@ -5,42 +5,25 @@ use std::fmt::{Debug, Formatter};
 
 use crossbeam_utils::CachePadded;
 
+use crate::account::Account;
 use crate::aside::{Aside, Moved};
 use crate::bitmap::Bitmap;
 use crate::class::Zones;
-use crate::committed::Committed;
-use crate::cursor::Cursor;
 use crate::error::{RangeError, on_device};
 use crate::escrow::Escrow;
 use crate::events::Event;
 use crate::extent::Extent;
 use crate::gate::Gate;
-use crate::geometry::Geometry;
+use crate::geometry::{LEAF_BLOCKS, Native, NativeWord};
 use crate::lanes::{LaneId, Lanes};
-use crate::memory::Account;
+use crate::ledger::Committed;
 use crate::pending::Pending;
 use crate::quarantine::Quarantine;
-use crate::reserves::Reserves;
+use crate::reserve::Reserves;
 use crate::shard::Shards;
 use crate::shard_counts::ShardCounts;
 use crate::surveyed::SurveyRecords;
 use crate::sync::{Claim, Counter};
-use crate::word::Word;
-
-/// The geometry of this machine.
-#[cfg(target_has_atomic = "64")]
-pub type Native = crate::geometry::Wide;
-/// The geometry of this machine.
-#[cfg(not(target_has_atomic = "64"))]
-pub type Native = crate::geometry::Narrow;
-
-/// Blocks of one word of the bitmap.
-pub const WORD_BLOCKS: u64 = Native::WORD_BLOCKS as u64;
-/// Blocks of one leaf.
-pub const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
-
-/// A word of the bitmap.
-pub type NativeWord = <Native as Geometry>::Word;
 
 pub struct Core {
     pub bitmap: Bitmap<Native>,
@@ -103,18 +86,6 @@ impl Debug for Core {
 }
 
 impl Core {
-    /// A cursor for a new handle, in a shard of its own while there are enough.
-    pub fn cursor(&self, lane: impl FnOnce(u64) -> LaneId) -> Cursor {
-        let n = self.handles.fetch_add(1);
-        match self.zones.of(0) {
-            None => Cursor::new(self.home(n), lane(n), &self.handles_memory),
-            Some(zone) => {
-                let word = self.first_leaf(zone) * Native::LEAF_WORDS;
-                Cursor::new(word, lane(n), &self.handles_memory).with_classes()
-            }
-        }
-    }
-
     /// Number of shards.
     pub fn shard_count(&self) -> usize {
         self.shards_of(self.bitmap.blocks())
@@ -200,10 +171,4 @@ impl Core {
     pub fn unowned_in_word(&self, word: usize) -> NativeWord {
         self.aside.held_in_word(word) | self.escrow.look(word) | self.pending.look(word)
     }
-}
-
-/// The runs of set `bits` of word `word`.
-pub fn runs_in_word(word: usize, bits: NativeWord) -> impl Iterator<Item = Extent> {
-    let first = word as u64 * WORD_BLOCKS;
-    bits.runs().map(move |(place, len)| Extent { start: first + u64::from(place), len: len.into() })
 }

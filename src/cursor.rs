@@ -1,13 +1,12 @@
 //! Where one handle allocates: hints and memories, all of which may be lost at any time.
 
-use crate::allocator::MAX_BLOCKS;
+use crate::account::Account;
 use crate::bitmap::order_above;
 use crate::class;
-use crate::core::Native;
+use crate::extent::MAX_BLOCKS;
 use crate::freed::Freed;
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, Native};
 use crate::lanes::LaneId;
-use crate::memory::Account;
 use crate::passes::Passes;
 use crate::seen::Seen;
 use crate::watch::Ticket;

@@ -4,8 +4,7 @@ use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
 use crate::extent::{Extent, Extents};
-use crate::log::record;
-use crate::store::Lsn;
+use crate::lsn::Lsn;
 use crate::sync::Counter;
 
 /// The net effect of one transaction: which blocks it allocates and which it frees. No block is in
@@ -92,22 +91,6 @@ impl Delta {
         self.allocated.is_empty() && self.freed.is_empty()
     }
 
-    /// Appends the delta as the space-map log encodes it, for engines that keep it in a log of
-    /// their own: 12 bytes for one extent, about 4.5 for each of many that lie close together. The
-    /// bytes carry no length and no checksum; the engine's log has both.
-    ///
-    /// From here on the bytes may be written, so that a [`Frozen`](crate::Frozen) that is dropped is in
-    /// doubt and not rolled back: see there.
-    pub fn encode(&self, bytes: &mut Vec<u8>) {
-        self.fate.iter().for_each(|fate| fate.take());
-        record::encode_delta(self, bytes);
-    }
-
-    /// The same for a store that says itself what becomes of the bytes.
-    pub(crate) fn encode_in_store(&self, bytes: &mut Vec<u8>) {
-        record::encode_delta(self, bytes);
-    }
-
     /// Has a store make it durable. Unless `work` fails without a doubt, also if it panics, the delta may be
     /// durable from here on, whatever the engine makes of the answer.
     pub(crate) fn hand_over<E>(
@@ -124,16 +107,6 @@ impl Delta {
             Err(_) => fate.takers.add(1u64.wrapping_neg()),
         }
         result
-    }
-
-    /// The delta that [`Delta::encode`] wrote, to be looked at or replayed: it belongs to no
-    /// transaction any more, so a log takes it for foreign.
-    ///
-    /// # Errors
-    /// [`DecodeError`] if `bytes` is anything else. Never panics, and takes no more memory than a
-    /// few times the length of `bytes`.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        record::decode_delta(bytes)
     }
 }
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::core::{Core, NativeWord, runs_in_word};
-use crate::extent::{Extent, Extents};
+use crate::core::Core;
+use crate::extent::{Extent, Extents, runs_in_word};
+use crate::geometry::NativeWord;
 use crate::lanes::LaneId;
 use crate::local;
 

@@ -12,8 +12,8 @@
 
 use crate::bitmap::{Bitmap, Search};
 use crate::geometry::Geometry;
+use crate::heap::OutOfMemory;
 use crate::mutant::{Mutant, mutated};
-use crate::segmented::OutOfMemory;
 use crate::sync::{AtomicWord, Counter, Site};
 
 /// What is kept out of the free space of one index.

@@ -9,9 +9,9 @@ use std::mem::take;
 use std::sync::Arc;
 
 use crate::bitmap::Bitmap;
-use crate::core::{Core, LEAF_BLOCKS, Native, WORD_BLOCKS};
+use crate::core::Core;
 use crate::extent::Extent;
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, LEAF_BLOCKS, Native, WORD_BLOCKS};
 use crate::survey::STEP_BLOCKS;
 use crate::word::Word;
 

@@ -5,6 +5,13 @@ use std::ops::Deref;
 
 use smallvec::SmallVec;
 
+use crate::geometry::{NativeWord, WORD_BLOCKS};
+use crate::word::Word;
+
+/// The most blocks one allocator can hold: 2^36, which is 256 TiB of 4 KiB blocks (less where a
+/// pointer has fewer bits than that takes). Its bitmap takes 8 GiB.
+pub const MAX_BLOCKS: u64 = if usize::BITS >= 64 { 1 << 36 } else { 1 << 31 };
+
 /// The blocks `start..start + len` of a device.
 ///
 /// ```
@@ -46,6 +53,12 @@ impl Display for Extent {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}+{}", self.start, self.len)
     }
+}
+
+/// The runs of set `bits` of word `word` of the bitmap.
+pub fn runs_in_word(word: usize, bits: NativeWord) -> impl Iterator<Item = Extent> {
+    let first = word as u64 * WORD_BLOCKS;
+    bits.runs().map(move |(place, len)| Extent { start: first + u64::from(place), len: len.into() })
 }
 
 /// How many extents a result holds before it needs the heap.

@@ -10,21 +10,16 @@
 
 use crate::bitmap::Lost;
 use crate::class::Class;
-use crate::core::{Core, LEAF_BLOCKS, Native};
+use crate::core::Core;
 use crate::cursor::Cursor;
 use crate::events::Event;
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, LEAF_BLOCKS, Native};
 use crate::request::Request;
-use crate::seen::{ENDLESS, Seen};
+use crate::seen::{ENDLESS, LOOK_EVERY, Seen};
 
 /// Runs that one request tries, at most.
 const TRIED: usize = 32;
 
-/// Blocks asked for from one look at a node to the next: a look takes about a microsecond. Twice as many
-/// after each that showed no news as long as the request, up to the second figure: where there is much space,
-/// more runs of each length than anybody asks for, or none as long as that, there is nothing to look for. Requests
-/// of all lengths share this: where long ones find nothing, short ones look less often, too.
-pub const LOOK_EVERY: u64 = 256;
 const LOOK_AT_LEAST_EVERY: u64 = 4 * LOOK_EVERY;
 
 /// Nodes that one look passes by, at most, because all under them is free.

@@ -3,8 +3,8 @@
 use std::iter::FusedIterator;
 
 use crate::bitmap::Bitmap;
-use crate::core::Native;
 use crate::extent::Extent;
+use crate::geometry::Native;
 
 /// Free extents in ascending order, from
 /// [`Allocator::free_extents`](crate::Allocator::free_extents).

@@ -1,6 +1,6 @@
 //! Layer 5: where a handle has freed something last. A hint: others may have been there since.
 
-use crate::memory::Account;
+use crate::account::Account;
 
 /// No word has this index (see `cursor.rs`).
 const NONE: u32 = u32::MAX;

@@ -13,11 +13,11 @@
 use std::ops::Range;
 
 use crate::bitmap::{Refused, Search, Taken, Wanted, order_above};
-use crate::core::{Core, LEAF_BLOCKS, Native};
+use crate::core::Core;
 use crate::cursor::{Cursor, Nothing};
 use crate::error::AllocError;
 use crate::extent::{Extent, ExtentList};
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, LEAF_BLOCKS, Native};
 use crate::request::{Effort, Request};
 use crate::scattered::add;
 

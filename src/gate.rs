@@ -10,11 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::core::Core;
-use crate::cursor::Cursor;
 use crate::extent::Extents;
-use crate::local;
-use crate::store::Lsn;
+use crate::lsn::Lsn;
 
 /// Frees by the numbers of their transactions.
 #[derive(Debug, Default)]
@@ -22,7 +19,7 @@ pub struct Gate(Mutex<State>);
 
 /// What becomes of frees at the gate.
 #[derive(Debug)]
-enum Pass {
+pub enum Pass {
     Through(Extents),
     Waits,
     /// They were undone, and stay allocated.
@@ -50,7 +47,7 @@ impl Gate {
     }
 
     /// What transaction `lsn` freed, if the gate is open for it; otherwise it waits.
-    fn pass(&self, lsn: Lsn, freed: Extents) -> Pass {
+    pub fn pass(&self, lsn: Lsn, freed: Extents) -> Pass {
         let mut state = self.state();
         if state.revoked.contains(&lsn.0) {
             return Pass::Revoked(freed);
@@ -64,7 +61,7 @@ impl Gate {
     }
 
     /// Transaction `lsn` was undone: what it had freed and now waits.
-    fn revoke(&self, lsn: Lsn) -> Vec<Extents> {
+    pub fn revoke(&self, lsn: Lsn) -> Vec<Extents> {
         let mut state = self.state();
         state.revoked.insert(lsn.0);
         let mut held = state.held.remove(&lsn.0).unwrap_or_default();
@@ -74,7 +71,7 @@ impl Gate {
     }
 
     /// Nobody will let go of this, unless `lsn` is undone, or is already: then it is handed back.
-    fn keep(&self, lsn: Lsn, freed: Extents) -> Option<Extents> {
+    pub fn keep(&self, lsn: Lsn, freed: Extents) -> Option<Extents> {
         let mut state = self.state();
         if state.revoked.contains(&lsn.0) {
             return Some(freed);
@@ -88,7 +85,7 @@ impl Gate {
     }
 
     /// Opens it for transactions up to `lsn`: what they freed.
-    fn open(&self, lsn: Lsn) -> impl Iterator<Item = Extents> + use<> {
+    pub fn open(&self, lsn: Lsn) -> impl Iterator<Item = Extents> + use<> {
         let mut state = self.state();
         state.open = state.open.max(lsn.0);
         let open = state.open;
@@ -115,67 +112,6 @@ fn up_to(freed: &mut BTreeMap<u64, Vec<Extents>>, lsn: u64) -> BTreeMap<u64, Vec
 /// Bytes of what one transaction freed: its number, its place in a list, and its list.
 fn bytes_of(freed: &Extents) -> usize {
     size_of::<(u64, Vec<Extents>)>() + 4 * size_of::<Extents>() + freed.heap_bytes()
-}
-
-impl Core {
-    /// Lets go of what transaction `lsn` freed, and owns the free of: to the quarantine, or to wait at the gate.
-    pub fn let_go(&self, cursor: &mut Cursor, lsn: Option<Lsn>, freed: Extents) {
-        let blocks = freed.blocks();
-        let (Some(gate), Some(lsn)) = (&self.gate, lsn) else { return self.retire(cursor, &freed) };
-        // Counted first: nobody is to see fewer than there are.
-        self.held_blocks.add(blocks);
-        match gate.pass(lsn, freed) {
-            Pass::Waits => {}
-            Pass::Revoked(freed) => self.forget_held(&freed),
-            Pass::Through(freed) => {
-                self.held_blocks.add(blocks.wrapping_neg());
-                self.retire(cursor, &freed);
-            }
-        }
-    }
-
-    /// Transaction `lsn` was undone by `new`: what it freed stays allocated, what it allocated is let go as frees
-    /// of the new one are.
-    pub fn revoke(&self, lsn: Lsn, new: Lsn, allocated: Extents) {
-        let Some(gate) = &self.gate else { return };
-        gate.revoke(lsn).iter().for_each(|freed| self.forget_held(freed));
-        // Also what another transaction, which cannot be committed now, would free.
-        self.mark_freed(allocated.iter().copied());
-        let mut allocated = Some(allocated);
-        local::with_cursor(self, |cursor| {
-            let allocated = allocated.take().unwrap_or_default();
-            self.let_go(cursor, Some(new), allocated);
-        });
-    }
-
-    /// What transaction `lsn` freed, and is counted as held, stays with nobody, unless that is undone.
-    pub fn keep_held(&self, lsn: Option<Lsn>, freed: Extents) {
-        let (Some(gate), Some(lsn)) = (&self.gate, lsn) else { return };
-        if let Some(freed) = gate.keep(lsn, freed) {
-            self.forget_held(&freed);
-        }
-    }
-
-    /// What had been freed stays allocated.
-    fn forget_held(&self, freed: &Extents) {
-        self.disown_frees(freed.iter().copied());
-        self.held_blocks.add(freed.blocks().wrapping_neg());
-    }
-
-    /// The engine's records are durable up to transaction `lsn`.
-    pub fn open_gate(&self, lsn: Lsn) {
-        let Some(gate) = &self.gate else { return };
-        let mut through = gate.open(lsn).peekable();
-        if through.peek().is_none() {
-            return;
-        }
-        local::with_cursor(self, |cursor| {
-            for freed in &mut through {
-                self.held_blocks.add(freed.blocks().wrapping_neg());
-                self.retire(cursor, &freed);
-            }
-        });
-    }
 }
 
 #[cfg(all(test, not(loom)))]

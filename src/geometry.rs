@@ -2,14 +2,14 @@
 
 use std::fmt::Debug;
 
-use crate::sync::AtomicWord;
+use crate::sync::{Atom, AtomicWord};
 use crate::word::{OrderSet, Word};
 
 /// Room for one element per order, and one more, in all geometries.
 pub const MOST_ORDERS: usize = 16;
 
 /// A fixed array of atomic words.
-pub trait WordArray<W: Word>: Send + Sync + Debug + 'static {
+pub trait WordArray<W: Atom>: Send + Sync + Debug + 'static {
     /// Number of words.
     const LEN: usize;
     /// The first words of `words`, if there are as many.
@@ -18,7 +18,7 @@ pub trait WordArray<W: Word>: Send + Sync + Debug + 'static {
     fn words(&self) -> &[AtomicWord<W>];
 }
 
-impl<W: Word, const N: usize> WordArray<W> for [AtomicWord<W>; N] {
+impl<W: Atom, const N: usize> WordArray<W> for [AtomicWord<W>; N] {
     const LEN: usize = N;
 
     #[inline(always)]
@@ -35,7 +35,7 @@ impl<W: Word, const N: usize> WordArray<W> for [AtomicWord<W>; N] {
 /// Word width, words per leaf and fan-out of an index. All sizes are powers of two.
 pub trait Geometry: Send + Sync + Debug + 'static {
     /// The integer that a bitmap or summary word is.
-    type Word: Word;
+    type Word: Atom;
     /// The words of one leaf: a cache line.
     type LeafWords: WordArray<Self::Word>;
     /// The words of one summary node: the guard, one per order, and what fills two cache lines, which are
@@ -111,3 +111,18 @@ impl Geometry for Narrow {
     const LOW_ORDERS: u32 = 2;
     const FULL: u32 = u32::MAX;
 }
+
+/// The geometry of this machine.
+#[cfg(target_has_atomic = "64")]
+pub type Native = Wide;
+/// The geometry of this machine.
+#[cfg(not(target_has_atomic = "64"))]
+pub type Native = Narrow;
+
+/// Blocks of one word of the bitmap.
+pub const WORD_BLOCKS: u64 = Native::WORD_BLOCKS as u64;
+/// Blocks of one leaf.
+pub const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
+
+/// A word of the bitmap.
+pub type NativeWord = <Native as Geometry>::Word;

@@ -6,7 +6,7 @@ use crate::core::Core;
 use crate::cursor::Cursor;
 use crate::extent::{Extent, Extents};
 use crate::local;
-use crate::store::Lsn;
+use crate::lsn::Lsn;
 
 /// What a durable transaction has freed, kept from reuse until the engine says that its own record of that
 /// is durable, too: from [`Transaction::commit_holding`](crate::Transaction::commit_holding).

@@ -11,9 +11,12 @@
 //! free the same block one is refused, before anything of it is written. A bit of each block changes in
 //! one locked instruction per word; nobody waits.
 
+use std::sync::Arc;
+
 use crate::extent::Extent;
+use crate::heap::OutOfMemory;
 use crate::mutant::{Mutant, mutated};
-use crate::segmented::{OutOfMemory, Segmented};
+use crate::segmented::Segmented;
 use crate::sync::{AtomicWord, Site};
 use crate::words::spans;
 
@@ -184,6 +187,26 @@ impl Ledger {
             Change::Free => mask & !word.fetch_and(!mask, Site::Ledger),
         }
     }
+}
+
+/// Who changes a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// Transactions, when they are frozen or given up.
+    Transactions,
+    /// The store, when it commits.
+    Store,
+}
+
+/// What an allocator knows of its store.
+#[derive(Debug)]
+pub struct Committed {
+    /// The committed state.
+    pub ledger: Arc<Ledger>,
+    /// Who changes it.
+    pub keeper: Keeper,
+    /// Whether committed blocks may be freed without a transaction.
+    pub plain_frees: bool,
 }
 
 #[cfg(all(test, not(loom)))]

@@ -65,6 +65,7 @@
 //! (of up to 4096 blocks), what transactions have freed a bit for each block, in memory that is kept. A space-map log takes up to 33 MiB per TiB
 //! more: see there.
 
+mod account;
 mod allocate;
 mod allocator;
 mod batch;
@@ -90,12 +91,15 @@ mod guard;
 mod handle;
 mod held;
 mod lanes;
+mod let_go;
 mod local;
 mod log;
+mod lsn;
 mod memory;
 #[doc = include_str!("../docs/metadata.md")]
 pub mod metadata {}
 mod passes;
+mod place;
 mod plan;
 mod region;
 mod release;
@@ -134,11 +138,11 @@ macro_rules! index_modules {
     )*};
 }
 index_modules!(
-    aside, bitmap, epoch, escrow, events, geometry, leaf, ledger, lines, moments, mutant, pending,
-    quarantine, queue, reserve, segmented, summary, sync, watch, word
+    aside, bitmap, epoch, escrow, events, geometry, heap, leaf, ledger, lines, moments, mutant,
+    pending, quarantine, queue, reserve, segmented, summary, sync, watch, word
 );
 
-pub use allocator::{Allocator, Builder, MAX_BLOCKS};
+pub use allocator::{Allocator, Builder};
 pub use bitmap::{Difference, Verification};
 pub use check::Discrepancies;
 pub use class::{Class, Direction, Placement, Spill};
@@ -149,7 +153,7 @@ pub use error::{
     RequestError, ResizeError,
 };
 pub use evacuation::{Evacuation, EvacuationPlan, EvacuationPlanner, EvacuationRequest};
-pub use extent::{Extent, Extents};
+pub use extent::{Extent, Extents, MAX_BLOCKS};
 pub use free_extents::FreeExtents;
 pub use guard::ReadGuard;
 pub use handle::Handle;
@@ -161,6 +165,7 @@ pub use log::{
     Authority, CommitError, Committing, CreateOptions, Disk, Figures, FileDisk, Flusher, Found,
     IoFailure, LogError, LogMemory, OpenOptions, Opened, Part, Pending, Report, SpaceMapLog,
 };
+pub use lsn::Lsn;
 pub use memory::Memory;
 pub use region::Region;
 pub use request::{Effort, Request};
@@ -171,7 +176,7 @@ pub use rocks::RocksFreelist;
 pub use runs::{Runs, RunsOfOrder};
 pub use sink::Sink;
 pub use stats::{Counters, ShardStats, Stats};
-pub use store::{Lsn, Store};
+pub use store::Store;
 pub use stream::Stream;
 pub use survey::Survey;
 pub use surveyed::Surveyed;

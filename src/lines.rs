@@ -7,13 +7,13 @@
 use std::marker::PhantomData;
 
 use crate::geometry::WordArray;
-use crate::segmented::{Elements, OutOfMemory, Segmented};
-use crate::sync::AtomicWord;
-use crate::word::Word;
+use crate::heap::OutOfMemory;
+use crate::segmented::{Elements, Segmented};
+use crate::sync::{Atom, AtomicWord};
 
 /// Elements of a few atomic words each, aligned to their size, which is a power of two.
 #[derive(Debug)]
-pub struct Lines<W: Word, A> {
+pub struct Lines<W: Atom, A> {
     /// Nothing is behind the last element.
     words: Vec<AtomicWord<W>>,
     /// Words before the first element.
@@ -21,7 +21,7 @@ pub struct Lines<W: Word, A> {
     elements: PhantomData<fn() -> A>,
 }
 
-impl<W: Word, A: WordArray<W>> Lines<W, A> {
+impl<W: Atom, A: WordArray<W>> Lines<W, A> {
     /// `count` elements of zeros.
     pub fn zeroed(count: usize) -> Result<Self, OutOfMemory> {
         let spare = if cfg!(loom) { 0 } else { A::LEN - 1 };
@@ -41,7 +41,7 @@ impl<W: Word, A: WordArray<W>> Lines<W, A> {
     }
 }
 
-impl<W: Word, A: WordArray<W>> Elements for Lines<W, A> {
+impl<W: Atom, A: WordArray<W>> Elements for Lines<W, A> {
     /// Its words, and those of all behind it: to cut them off would cost a comparison more with each look.
     type Element = [AtomicWord<W>];
 
@@ -60,7 +60,7 @@ impl<W: Word, A: WordArray<W>> Elements for Lines<W, A> {
     }
 }
 
-impl<W: Word, A: WordArray<W>> Segmented<Lines<W, A>> {
+impl<W: Atom, A: WordArray<W>> Segmented<Lines<W, A>> {
     /// Word `index` of all elements.
     #[inline(always)]
     pub fn word(&self, index: usize) -> &AtomicWord<W> {

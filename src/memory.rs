@@ -1,10 +1,7 @@
 //! Layer 5: what an allocator and its handles occupy.
 
-use std::sync::Arc;
-
 use crate::core::Core;
 use crate::gate::Gate;
-use crate::sync::Counter;
 
 /// Bytes that an allocator has asked the process's memory for, from
 /// [`Allocator::memory`](crate::Allocator::memory).
@@ -65,26 +62,5 @@ impl Memory {
             quarantine: quarantine.bytes() + gate.as_ref().map_or(0, Gate::bytes),
             surveys: surveyed.bytes(),
         }
-    }
-}
-
-/// Bytes that the handles of one allocator have. They add and take away what is theirs.
-#[derive(Clone, Debug, Default)]
-pub struct Account(Arc<Counter>);
-
-impl Account {
-    /// Adds `bytes`.
-    pub fn add(&self, bytes: usize) {
-        self.0.add(bytes as u64);
-    }
-
-    /// Takes `bytes` away.
-    pub fn take(&self, bytes: usize) {
-        self.0.add((bytes as u64).wrapping_neg());
-    }
-
-    /// What there is. Exact while nothing else runs.
-    pub fn bytes(&self) -> usize {
-        self.0.get() as usize
     }
 }

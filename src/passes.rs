@@ -4,8 +4,7 @@
 //! A pass over all leaves that may have a longer run is worth its time where others have freed one; where the
 //! last one was in vain, the next will mostly be, too, and meets the leaves that pieces were taken of since.
 
-use crate::core::Native;
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, Native};
 
 /// Requests that make no pass for an order, for each leaf that the last one looked into in vain, and at most: so
 /// passes in vain for one order look into a quarter of a leaf for each request, as long as each meets no more

@@ -10,8 +10,8 @@
 
 use crate::bitmap::{Bitmap, ReleaseError};
 use crate::geometry::Geometry;
+use crate::heap::OutOfMemory;
 use crate::mutant::{Mutant, mutated};
-use crate::segmented::OutOfMemory;
 use crate::sync::{AtomicWord, Counter, Site};
 use crate::word::Word;
 

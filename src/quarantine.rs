@@ -24,10 +24,11 @@ use crossbeam_utils::CachePadded;
 
 use crate::epoch::{Clock, Pin, Stamp};
 use crate::extent::Extent;
+use crate::heap::OutOfMemory;
 use crate::moments::Unchanged;
 use crate::mutant::{Mutant, mutated};
 use crate::queue::Queue;
-use crate::segmented::{OutOfMemory, Segmented};
+use crate::segmented::Segmented;
 use crate::sync::{AtomicWord, Counter, Site};
 use crate::word::Word;
 use crate::words::spans;

@@ -24,8 +24,9 @@
 
 use crossbeam_utils::CachePadded;
 
+use crate::heap::OutOfMemory;
 use crate::mutant::{Mutant, mutated};
-use crate::segmented::{OutOfMemory, Segmented};
+use crate::segmented::Segmented;
 use crate::sync::{AtomicWord, Site};
 
 /// Nodes of a new queue: 1.5 KiB.
@@ -97,7 +98,7 @@ impl Node {
     /// `count` nodes in memory that is not touched.
     fn zeros(count: usize) -> Result<Vec<Self>, OutOfMemory> {
         #[cfg(not(loom))]
-        return crate::segmented::zeroed(count);
+        return crate::heap::zeroed(count);
         #[cfg(loom)]
         Ok((0..count)
             .map(|_| Self {

@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::aside::Overlap;
-use crate::core::{Core, LEAF_BLOCKS};
+use crate::core::Core;
 use crate::error::{CloseError, on_device};
 use crate::extent::Extent;
+use crate::geometry::LEAF_BLOCKS;
 use crate::local;
 
 /// A closed region, from [`Allocator::close`](crate::Allocator::close): no block of it is allocated, and

@@ -1,10 +1,11 @@
-//! Layer 4: what is kept for one class.
+//! Layer 4: what is kept for each class.
 //!
 //! A reserve has tokens of the escrow. What was used of it is owed, and what is freed next goes into escrow
 //! in its stead. While anything is owed, frees look closer: that is said before it is owed, and taken back
 //! after it was paid by whoever paid the last of it.
 
 use crate::aside::Aside;
+use crate::class::CLASSES;
 use crate::escrow::Escrow;
 use crate::geometry::Geometry;
 use crate::mutant::{Mutant, mutated};
@@ -90,5 +91,16 @@ impl Reserve {
     fn take_owed(&self, most: u64) -> (u64, bool) {
         let left = |owed: u64| (owed > 0 && most > 0).then(|| owed.saturating_sub(most));
         self.owed.update(Site::Spare, left).map_or((0, false), |owed| (owed.min(most), owed <= most))
+    }
+}
+
+/// The reserves of all classes.
+#[derive(Debug)]
+pub struct Reserves(pub [Reserve; CLASSES]);
+
+impl Reserves {
+    /// Reserves of nothing.
+    pub fn new() -> Self {
+        Self(std::array::from_fn(|_| Reserve::default()))
     }
 }

@@ -2,24 +2,11 @@
 //!
 //! A reserve (`reserve.rs`) is a promise that is made to a class when the allocator is made.
 
-use crate::class::CLASSES;
 use crate::core::Core;
 use crate::cursor::Cursor;
 use crate::error::AllocError;
 use crate::extent::{Extent, ExtentList, Extents};
 use crate::request::{Effort, Request};
-use crate::reserve::Reserve;
-
-/// The reserves of all classes.
-#[derive(Debug)]
-pub struct Reserves([Reserve; CLASSES]);
-
-impl Reserves {
-    /// Reserves of nothing.
-    pub fn new() -> Self {
-        Self(std::array::from_fn(|_| Reserve::default()))
-    }
-}
 
 impl Core {
     /// Gives class `class` a reserve of `blocks` blocks; what is not free is owed.

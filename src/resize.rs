@@ -4,13 +4,12 @@ use std::fmt::{Display, Formatter};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::allocator::MAX_BLOCKS;
 use crate::core::Core;
 use crate::error::{CloseError, ResizeError};
-use crate::extent::Extent;
+use crate::extent::{Extent, MAX_BLOCKS};
+use crate::heap::OutOfMemory;
 use crate::local;
 use crate::region::Region;
-use crate::segmented::OutOfMemory;
 
 /// See [`Allocator::grow`](crate::Allocator::grow). `durable` has a store write the new length, at the
 /// moment when nothing but that can fail any more.

@@ -107,7 +107,8 @@ impl FromIterator<Extent> for Runs {
     fn from_iter<I: IntoIterator<Item = Extent>>(extents: I) -> Self {
         let mut runs = Self::default();
         for Extent { start, len } in extents {
-            if len > 0 && start.checked_add(len).is_some_and(|end| end <= crate::MAX_BLOCKS) {
+            if len > 0 && start.checked_add(len).is_some_and(|end| end <= crate::extent::MAX_BLOCKS)
+            {
                 runs.count_run(start, len);
             }
         }
@@ -136,11 +137,11 @@ mod tests {
 
     #[test]
     fn extents_that_no_device_has_are_left_out() {
-        let wrong = [(0, 0), (u64::MAX, 2), (1, u64::MAX), (crate::MAX_BLOCKS, 1)];
+        let wrong = [(0, 0), (u64::MAX, 2), (1, u64::MAX), (crate::extent::MAX_BLOCKS, 1)];
         let runs: Runs = wrong.into_iter().map(|(start, len)| Extent::new(start, len)).collect();
         assert_eq!(runs, Runs::default());
-        let whole: Runs = [Extent::new(0, crate::MAX_BLOCKS)].into_iter().collect();
-        assert_eq!(whole.blocks(), crate::MAX_BLOCKS);
+        let whole: Runs = [Extent::new(0, crate::extent::MAX_BLOCKS)].into_iter().collect();
+        assert_eq!(whole.blocks(), crate::extent::MAX_BLOCKS);
         assert_eq!(whole.of_order(99), RunsOfOrder::default());
     }
 }

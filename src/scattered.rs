@@ -1,11 +1,11 @@
 //! Layer 5: requests in extents of bounded length.
 
 use crate::bitmap::{Pack, Search, order_above};
-use crate::core::{Core, Native};
+use crate::core::Core;
 use crate::cursor::{Cursor, Nothing};
 use crate::error::AllocError;
 use crate::extent::{Extent, ExtentList};
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, Native};
 use crate::lanes::LaneId;
 use crate::plan::plan;
 use crate::request::{Effort, Request};

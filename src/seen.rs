@@ -3,10 +3,8 @@
 
 use std::ops::Range;
 
-use crate::core::{LEAF_BLOCKS, Native, WORD_BLOCKS};
-use crate::fit::LOOK_EVERY;
-use crate::geometry::Geometry;
-use crate::memory::Account;
+use crate::account::Account;
+use crate::geometry::{Geometry, LEAF_BLOCKS, Native, WORD_BLOCKS};
 
 /// Runs of up to a leaf are told apart block by block, longer ones by whole leaves, and those that are
 /// as long as all leaves under one node of the summary not any more.
@@ -28,6 +26,12 @@ const fn room_of(class: usize) -> Range<usize> {
 
 /// Room for all of them.
 const ROOM: usize = room_of(LENGTHS - 1).end;
+
+/// Blocks asked for from one look at a node to the next: a look takes about a microsecond. Twice as many
+/// after each that showed no news as long as the request, up to the second figure: where there is much space,
+/// more runs of each length than anybody asks for, or none as long as that, there is nothing to look for. Requests
+/// of all lengths share this: where long ones find nothing, short ones look less often, too.
+pub const LOOK_EVERY: u64 = 256;
 
 /// No word has this index (see `cursor.rs`).
 const NONE: u32 = u32::MAX;

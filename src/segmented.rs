@@ -3,6 +3,7 @@
 
 use std::ops::{Index, Range};
 
+use crate::heap::OutOfMemory;
 use crate::sync::Slot;
 
 /// Parts that can be added. Each but the first is as long as all before it, so as many as an index has
@@ -46,13 +47,6 @@ pub struct Segmented<P> {
     pub(crate) first: P,
     /// Part 0 fills `first` up to a power of two, `base`; part n holds the next `base << (n - 1)`.
     added: Box<[Slot<P>]>,
-}
-
-/// The process could not have this much memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OutOfMemory {
-    /// Bytes asked for.
-    pub bytes: usize,
 }
 
 impl<P: Elements> Segmented<P> {
@@ -139,24 +133,10 @@ impl<P: Elements> Index<usize> for Segmented<P> {
     }
 }
 
-/// An empty vector with room for `len` elements.
-pub fn reserved<T>(len: usize) -> Result<Vec<T>, OutOfMemory> {
-    let mut vec = Vec::new();
-    vec.try_reserve_exact(len)
-        .map_err(|_| OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) })?;
-    Ok(vec)
-}
-
-/// `len` elements of zero bytes, in memory that is not touched, so that what stays so costs nothing; but it is
-/// if they are aligned to more than the system aligns by itself, for which there are [`Lines`](crate::lines::Lines).
-#[cfg(not(loom))]
-pub fn zeroed<T: crate::sync::Zeroable>(len: usize) -> Result<Vec<T>, OutOfMemory> {
-    T::new_vec_zeroed(len).map_err(|_| OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) })
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::heap::zeroed;
 
     #[test]
     fn elements_keep_their_index_however_the_array_grew() {

@@ -2,8 +2,9 @@
 //! blocks (`lanes.rs`), nobody shares a counter: each lane has a row of them, one per shard.
 
 use crate::extent::Extent;
+use crate::heap::OutOfMemory;
 use crate::lanes::{LANES, LaneId};
-use crate::segmented::{OutOfMemory, Segmented};
+use crate::segmented::Segmented;
 use crate::sync::Counter;
 
 /// The counters of all shards. Each is blocks freed minus blocks allocated, wrapping.

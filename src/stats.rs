@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::core::{Core, Native};
+use crate::core::Core;
 use crate::events::Event;
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, Native};
 use crate::surveyed::Surveyed;
 
 /// What [`Allocator::stats`](crate::Allocator::stats) answers: figures of this moment, how often some

@@ -1,20 +1,7 @@
 //! Layer 7: what makes transactions durable.
 
-use std::fmt::{Display, Formatter};
-
 use crate::delta::Delta;
-
-/// A log sequence number: the place of a transaction in the order of all transactions of a store. A
-/// space-map log counts from 1, without gaps; of RocksDB's own numbers several may belong to one
-/// transaction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Lsn(pub u64);
-
-impl Display for Lsn {
-    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
+use crate::lsn::Lsn;
 
 /// Where the free space of an allocator is kept durably.
 ///

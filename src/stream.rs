@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crate::bitmap::order_above;
 use crate::class::Class;
-use crate::core::{Core, LEAF_BLOCKS, Native, WORD_BLOCKS};
+use crate::core::Core;
 use crate::cursor::Cursor;
 use crate::error::AllocError;
 use crate::extent::{Extent, ExtentList, Extents};
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, LEAF_BLOCKS, Native, WORD_BLOCKS};
 use crate::request::Request;
 use crate::scattered::add;
 

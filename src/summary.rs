@@ -3,12 +3,13 @@
 //! "somebody is in the middle of clearing a bit of child i".
 
 use crate::geometry::Geometry;
-use crate::mutant::{Mutant, mutated};
+use crate::heap::{OutOfMemory, reserved};
 use crate::lines::Lines;
-use crate::segmented::{Elements, OutOfMemory, Segmented, reserved};
+use crate::mutant::{Mutant, mutated};
+use crate::segmented::{Elements, Segmented};
 use crate::sync::{AtomicWord, Site};
 use crate::tops::Tops;
-use crate::word::{OrderSet, Word, each};
+use crate::word::{each, OrderSet, Word};
 
 /// Nodes that show nothing, in memory that is not touched before one does.
 pub type Nodes<G> = Lines<<G as Geometry>::Word, <G as Geometry>::NodeWords>;

@@ -4,8 +4,9 @@ use std::mem::{replace, take};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::core::{Core, LEAF_BLOCKS, WORD_BLOCKS};
+use crate::core::Core;
 use crate::events::Event;
+use crate::geometry::{LEAF_BLOCKS, WORD_BLOCKS};
 use crate::runs::Runs;
 use crate::surveyed::Found;
 use crate::word::Word;

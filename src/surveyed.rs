@@ -5,9 +5,10 @@ use std::ops::Range;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::heap::{OutOfMemory, reserved};
 use crate::moments::{Moments, NEVER};
 use crate::runs::{RUN_ORDERS, Runs, RunsOfOrder};
-use crate::segmented::{OutOfMemory, Segmented, reserved};
+use crate::segmented::Segmented;
 use crate::sync::Counter;
 
 /// Free space as surveys found it, not as it is: see [`Stats`](crate::Stats).

@@ -6,7 +6,7 @@
 //! fence; the fence is what a [`Site`] lets a mutant take away. Of the accesses to epochs and pins
 //! only the three have a fence that need one.
 
-use crate::segmented::OutOfMemory;
+use crate::heap::OutOfMemory;
 use crate::word::Word;
 
 /// Where in the protocol an access stands. `docs/ordering.md` lists what each one pairs with.
@@ -77,7 +77,7 @@ pub enum Site {
 /// An atomic word of the index.
 #[derive(Debug)]
 #[cfg_attr(not(loom), derive(zerocopy::FromBytes, zerocopy::IntoBytes), repr(transparent))]
-pub struct AtomicWord<W: Word> {
+pub struct AtomicWord<W: Atom> {
     raw: W::Raw,
     #[cfg(loom)]
     turn: Turn,
@@ -105,7 +105,7 @@ impl Turn {
     }
 }
 
-impl<W: Word> AtomicWord<W> {
+impl<W: Atom> AtomicWord<W> {
     /// A new atomic that holds `value`.
     pub fn new(value: W) -> Self {
         Self {
@@ -118,7 +118,7 @@ impl<W: Word> AtomicWord<W> {
     /// `count` words of zeros, in memory that is not touched.
     pub fn zeros(count: usize) -> Result<Vec<Self>, OutOfMemory> {
         #[cfg(not(loom))]
-        return crate::segmented::zeroed(count);
+        return crate::heap::zeroed(count);
         #[cfg(loom)]
         Ok((0..count).map(|_| Self::new(W::ZERO)).collect())
     }
@@ -220,6 +220,12 @@ impl AtomicWord<u64> {
 pub use zerocopy::FromZeros as Zeroable;
 #[cfg(loom)]
 pub use std::any::Any as Zeroable;
+
+/// A word that an [`AtomicWord`] can hold.
+pub trait Atom: Word {
+    /// The atomic type behind it.
+    type Raw: RawAtomic<Self>;
+}
 
 /// What [`AtomicWord`] needs of the atomic type behind it.
 pub trait RawAtomic<W>: Zeroable + Send + Sync + std::fmt::Debug {
@@ -337,6 +343,10 @@ mod access {
 
 macro_rules! raw_atomic {
     ($word:ty, $raw:ty) => {
+        impl Atom for $word {
+            type Raw = $raw;
+        }
+
         impl RawAtomic<$word> for $raw {
             fn new(value: $word) -> Self {
                 <$raw>::new(value)
@@ -411,7 +421,7 @@ impl Counter {
     /// `count` counters that start at 0, in memory that is not touched.
     pub fn zeros(count: usize) -> Result<Vec<Self>, OutOfMemory> {
         #[cfg(not(loom))]
-        return crate::segmented::zeroed(count);
+        return crate::heap::zeroed(count);
         #[cfg(loom)]
         Ok((0..count).map(|_| Self::default()).collect())
     }

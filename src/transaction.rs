@@ -12,9 +12,10 @@ use crate::extent_set::ExtentSet;
 use crate::held::HeldFrees;
 use crate::ledger::Change;
 use crate::local;
+use crate::lsn::Lsn;
 use crate::request::Request;
 use crate::reservation::Reservation;
-use crate::store::{Lsn, Store};
+use crate::store::Store;
 use crate::stream::Stream;
 
 /// Allocations and frees that become durable together or not at all.

@@ -6,8 +6,6 @@
 use std::fmt::{Binary, Debug};
 use std::ops::{BitAnd, BitAndAssign, BitOr, BitOrAssign, Not, Range, Shl, Shr};
 
-use crate::sync::{RawAtomic, RawU32, RawU64};
-
 /// A set of orders: bit k is order k.
 pub type OrderSet = u32;
 
@@ -39,8 +37,6 @@ pub trait Word:
     + Shr<u32, Output = Self>
     + 'static
 {
-    /// The atomic type behind [`AtomicWord`](crate::sync::AtomicWord).
-    type Raw: RawAtomic<Self>;
     /// Width in bits.
     const BITS: u32;
     /// No bit set.
@@ -210,9 +206,8 @@ const STARTS_32: [u32; 6] = {
 };
 
 macro_rules! word {
-    ($word:ty, $raw:ty, $starts:expr) => {
+    ($word:ty, $starts:expr) => {
         impl Word for $word {
-            type Raw = $raw;
             const BITS: u32 = <$word>::BITS;
             const ZERO: Self = 0;
             const ONE: Self = 1;
@@ -248,8 +243,8 @@ macro_rules! word {
     };
 }
 
-word!(u32, RawU32, STARTS_32);
-word!(u64, RawU64, STARTS_64);
+word!(u32, STARTS_32);
+word!(u64, STARTS_64);
 
 #[cfg(all(test, not(loom)))]
 mod tests {

@@ -6,10 +6,10 @@
 
 use crate::bitmap::{Pack, Refused, Search, Taken, Wanted, order_above};
 use crate::class::Zone;
-use crate::core::{Core, LEAF_BLOCKS, Native};
+use crate::core::Core;
 use crate::cursor::Cursor;
 use crate::extent::Extent;
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, LEAF_BLOCKS, Native};
 use crate::request::{Effort, Request};
 
 impl Core {

@@ -6,12 +6,13 @@ use rayon::prelude::*;
 use super::Bitmap;
 use crate::events::Events;
 use crate::geometry::{Geometry, MOST_ORDERS};
+use crate::heap::{OutOfMemory, reserved};
 use crate::leaf::Leaves;
-use crate::segmented::{OutOfMemory, Segmented, reserved};
+use crate::segmented::Segmented;
 use crate::summary::{Node, Nodes, Summary};
 use crate::sync::AtomicWord;
 use crate::watch::Watch;
-use crate::word::{OrderSet, Word, each};
+use crate::word::{each, OrderSet, Word};
 
 impl<G: Geometry> Bitmap<G> {
     /// See [`Bitmap::counted_from_words`].

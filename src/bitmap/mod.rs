@@ -30,7 +30,7 @@ mod tests;
 mod verify;
 
 pub use pieces::{Refused, Taken, Wanted};
-pub use crate::segmented::OutOfMemory;
+pub use crate::heap::OutOfMemory;
 pub use search::{Lost, Pack, Search, order_above};
 pub use verify::{Difference, Verification};
 

@@ -2,7 +2,7 @@
 
 use crate::log::disk::Disk;
 use crate::log::error::LogError;
-use crate::log::found::identify;
+use crate::log::identify::identify;
 use crate::log::recover::Loader;
 
 /// Bytes read at a time.

@@ -4,9 +4,10 @@ use crate::check::{Discrepancies, check, repair};
 use crate::extent::Extent;
 use crate::log::error::{CommitError, LogError, Part};
 use crate::log::mirror::{Mirror, survey};
-use crate::log::recover::{Loader, Report};
+use crate::log::recover::Loader;
+use crate::log::report::Report;
 use crate::log::{Opened, SpaceMapLog};
-use crate::store::Lsn;
+use crate::lsn::Lsn;
 
 impl SpaceMapLog {
     /// Reads everything back from the disk and compares it with the state in memory: superblocks,

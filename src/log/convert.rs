@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::log::authority::Authority;
 use crate::log::disk::Disk;
 use crate::log::error::LogError;
-use crate::log::format::OLDEST_MAJOR;
-use crate::log::open::{Authority, CreateOptions, Origin};
+use crate::log::open::{CreateOptions, Origin};
 use crate::log::recover::Loader;
 use crate::log::{Opened, SpaceMapLog};
 
@@ -43,12 +43,4 @@ impl SpaceMapLog {
         let (blocks, words) = (state.mirror.blocks(), state.mirror.words().collect::<Vec<u64>>());
         Self::create_with(Arc::new(new), blocks, Some(&words), &options, origin)
     }
-}
-
-/// A typed error for a log that can be read but not be written to any more.
-pub fn expect_current(loader: &Loader, major: u16) -> Result<(), LogError> {
-    if major > OLDEST_MAJOR {
-        return Ok(());
-    }
-    Err(LogError::OldVersion { file: loader.name().to_string(), major })
 }

@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::error::{ConfigError, FreeError, MarkError, ResizeError};
 use crate::log::found::Found;
 use crate::log::mirror::Misfit;
-use crate::store::Lsn;
+use crate::lsn::Lsn;
 use crate::transaction::CommitFailed;
 
 /// An I/O error with its place.

@@ -7,7 +7,7 @@ use crate::extent::Extent;
 use crate::extent_set::ExtentSet;
 use crate::log::mirror::{Mirror, apply_item};
 use crate::log::record::{Item, Op, RANGE_BLOCKS, Record, Records, items};
-use crate::store::Lsn;
+use crate::lsn::Lsn;
 
 /// Which transactions the engine's own log has: everything up to `until`, and of the later ones these.
 #[derive(Clone, Debug, Default)]

@@ -31,7 +31,7 @@ pub struct Layout {
 }
 
 /// The ranges of the largest device.
-const MOST_RANGES: u32 = (crate::MAX_BLOCKS / RANGE_BLOCKS) as u32;
+const MOST_RANGES: u32 = (crate::extent::MAX_BLOCKS / RANGE_BLOCKS) as u32;
 
 /// Bytes of the ring kept for the image record of a range, with what frames leave empty.
 const RESERVE_PER_RANGE: u64 = 40;
@@ -135,7 +135,7 @@ impl Layout {
     /// The most blocks that the log can be one for: a reserve for each range must fit into a third of
     /// the ring, whose length is chosen once.
     pub fn max_blocks(&self) -> u64 {
-        (u64::from(self.most_ranges()) * RANGE_BLOCKS).min(crate::MAX_BLOCKS)
+        (u64::from(self.most_ranges()) * RANGE_BLOCKS).min(crate::extent::MAX_BLOCKS)
     }
 
     fn most_ranges(&self) -> u32 {
@@ -247,7 +247,7 @@ impl Layout {
         };
         let count = superblock.region_count.get() as usize;
         let blocks = Some(superblock.blocks.get())
-            .filter(|blocks| (1..=crate::MAX_BLOCKS).contains(blocks))?;
+            .filter(|blocks| (1..=crate::extent::MAX_BLOCKS).contains(blocks))?;
         let regions = superblock.regions.get(..count)?;
         let first = regions.first()?.ranges.get();
         let possible = |ranges: &u32| (1..=MOST_RANGES).contains(ranges);
@@ -337,10 +337,11 @@ mod tests {
     #[test]
     fn regions_suffice_for_the_largest_device() {
         let mut layout = Layout::new(1, 4096, 256 << 20);
-        assert_eq!(layout.max_blocks(), crate::MAX_BLOCKS);
-        while layout.blocks < crate::MAX_BLOCKS {
+        assert_eq!(layout.max_blocks(), crate::extent::MAX_BLOCKS);
+        while layout.blocks < crate::extent::MAX_BLOCKS {
             let room = u64::from(layout.ranges()) * RANGE_BLOCKS;
-            layout = layout.resized((room + 1).min(crate::MAX_BLOCKS)).expect("enough regions");
+            layout =
+                layout.resized((room + 1).min(crate::extent::MAX_BLOCKS)).expect("enough regions");
         }
         assert!(layout.regions.len() < MAX_REGIONS, "{} regions", layout.regions.len());
     }

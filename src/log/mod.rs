@@ -12,16 +12,19 @@
 //!   `lock`: who has which part of it; `blank`, `found`: what is there already;
 //! - `fault`: ordering faults for the crash tests; `work`: what opening costs, for those that bound it.
 
+mod authority;
 mod blank;
 mod check;
 mod condense;
 mod convert;
+mod delta;
 mod disk;
 mod error;
 mod fault;
 mod format;
 mod found;
 pub mod group;
+mod identify;
 mod known;
 mod layout;
 mod lock;
@@ -31,8 +34,10 @@ mod open;
 mod order;
 pub mod record;
 mod recover;
+mod report;
 mod resize;
 mod shared;
+mod state;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod work;
@@ -46,17 +51,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+pub use authority::Authority;
 pub use disk::{Disk, FileDisk};
 pub use error::{CommitError, IoFailure, LogError, Part};
 pub use found::Found;
 pub use memory::LogMemory;
-pub use open::{Authority, CreateOptions, OpenOptions, Opened};
-pub use recover::Report;
-pub use writer::Figures;
+pub use open::{CreateOptions, OpenOptions, Opened};
+pub use report::{Figures, Report};
 
 use crate::core::Core;
 use crate::delta::Delta;
-use crate::store::{Lsn, Store};
+use crate::lsn::Lsn;
+use crate::store::Store;
 use crate::transaction::{CommitFailed, Frozen, Transaction};
 use group::{Full, Group, Ticket};
 use order::Recorded;

@@ -8,61 +8,25 @@ use crate::allocator::{Allocator, Builder};
 use crate::class::{Class, Placement, Tuning};
 use crate::delta::Delta;
 use crate::gate::Gate;
+use crate::log::authority::Authority;
 use crate::log::blank::refuse_used;
-use crate::log::convert::expect_current;
 use crate::log::disk::Disk;
 use crate::log::error::{CommitError, LogError, Part};
 use crate::log::fault::{Fault, faulty};
-use crate::log::format::{PAGE, Superblock, Tail, directory_crc};
+use crate::log::format::{OLDEST_MAJOR, PAGE, Superblock, Tail, directory_crc};
 use crate::log::group::{Group, Room};
 use crate::log::known::{Dependent, Known};
 use crate::log::layout::{Layout, SECOND_PLACE, is_limit};
 use crate::log::mirror::{Mirror, RANGE_WORDS, blocks_of};
 use crate::log::order::Recorded;
 use crate::log::record::RANGE_BLOCKS;
-use crate::log::recover::{Loaded, Loader, Recovered, Report};
-use crate::log::writer::{Work, Writer, empty_page, image};
+use crate::log::recover::{Loaded, Loader};
+use crate::log::report::Report;
+use crate::log::state::{Recovered, empty_page};
+use crate::log::writer::{Work, Writer, image};
 use crate::log::{Inner, SpaceMapLog};
-use crate::store::Lsn;
+use crate::lsn::Lsn;
 use crate::words::expect_count;
-
-/// Whose log is right after a crash.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Authority {
-    /// This one's: what was committed here happened. The engine's metadata is in the same state, or
-    /// can be brought there.
-    #[default]
-    Log,
-    /// The engine's: it commits here first, keeps the LSN in its own log, and after a crash opens
-    /// with [`OpenOptions::recover_until`] the last LSN that its own log knows of (and
-    /// [`OpenOptions::recover_also`], if that has gaps). Until it calls [`SpaceMapLog::stable`] or
-    /// [`SpaceMapLog::recorded`], a transaction can be taken back, and what it freed is held: nothing is
-    /// reused before the engine's own record is durable, whichever call committed it. So a device can
-    /// have no space although much was freed ([`Stats::held_blocks`](crate::Stats::held_blocks)): an engine
-    /// that is told so makes its records durable, says `stable`, and tries again. Opening without
-    /// `recover_until` calls everything stable that is found.
-    Engine,
-    /// The engine's, and this log is only its checkpoint: the engine keeps the encoded deltas in its
-    /// own log, hands each to [`SpaceMapLog::absorb`] when it is durable there, in any order (what it freed is
-    /// let go when everything before it has come), calls [`SpaceMapLog::checkpoint`] now and then, and after
-    /// a crash feeds what came later to [`Opened::replay`].
-    Piggyback,
-}
-
-impl Authority {
-    pub(super) fn encode(self) -> u8 {
-        match self {
-            Self::Log => 0,
-            Self::Engine => 1,
-            Self::Piggyback => 2,
-        }
-    }
-
-    pub(super) fn decode(byte: u8) -> Option<Self> {
-        [Self::Log, Self::Engine, Self::Piggyback].into_iter().find(|mode| mode.encode() == byte)
-    }
-}
 
 /// How to create a log.
 #[derive(Clone, Debug, Default)]
@@ -703,4 +667,12 @@ fn take_back(
 
 fn builder(mirror: &Mirror, block_shift: u8, options: &OpenOptions) -> Builder {
     Allocator::builder(mirror.blocks()).block_size(1 << block_shift).tuned(options.tuning)
+}
+
+/// A typed error for a log that can be read but not be written to any more.
+fn expect_current(loader: &Loader, major: u16) -> Result<(), LogError> {
+    if major > OLDEST_MAJOR {
+        return Ok(());
+    }
+    Err(LogError::OldVersion { file: loader.name().to_string(), major })
 }

@@ -10,7 +10,7 @@ use crate::log::error::CommitError;
 use crate::log::memory::LogMemory;
 use crate::log::mirror::{Mirror, Misfit};
 use crate::log::order::Order;
-use crate::log::writer::Figures;
+use crate::log::report::Figures;
 use crate::transaction::Frozen;
 
 /// The part of a log that needs no writer.

@@ -21,7 +21,7 @@ use crate::extent::Extent;
 use crate::log::format::{PAGE, Superblock, is_later};
 use crate::log::layout::SECOND_PLACE;
 use crate::log::{Authority, CreateOptions, LogError, OpenOptions, Opened, SpaceMapLog};
-use crate::store::Lsn;
+use crate::lsn::Lsn;
 use sim::SimDisk;
 
 /// Where superblocks lie.

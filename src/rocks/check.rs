@@ -2,11 +2,11 @@
 
 use crate::check::{Discrepancies, check, push_bits, repair};
 use crate::extent::Extent;
+use crate::lsn::Lsn;
 use crate::rocks::error::RocksError;
 use crate::rocks::family::Mode;
 use crate::rocks::scan::scan;
 use crate::rocks::{Opened, StageError};
-use crate::store::Lsn;
 
 /// What [`Opened::check`] found: nothing, if all lists are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::MAX_BLOCKS;
+use crate::extent::MAX_BLOCKS;
 use crate::rocks::chunk::ChunkOrder;
 use crate::rocks::error::{Place, RocksError};
 

@@ -115,7 +115,8 @@ use rocksdb::{
 
 use crate::delta::Delta;
 use crate::error::on_device;
-use crate::store::{Lsn, Store};
+use crate::lsn::Lsn;
+use crate::store::Store;
 use crate::sync::Counter;
 use crate::transaction::Frozen;
 

@@ -5,16 +5,15 @@ use std::time::{Duration, Instant};
 
 use rocksdb::{DBWithThreadMode, IteratorMode, SingleThreaded, WriteBatch, WriteOptions};
 
-use crate::Extent;
 use crate::allocator::Allocator;
 use crate::class::{Class, Placement, Tuning};
+use crate::extent::Extent;
 use crate::rocks::chunk::{self, ChunkOrder};
 use crate::rocks::error::RocksError;
 use crate::rocks::family::{self, Lease, Mode};
 use crate::rocks::meta::{self, Meta};
-use crate::rocks::operand;
 use crate::rocks::scan::{PROBE, Scanned, read_failed, scan};
-use crate::rocks::{Inner, RocksFreelist};
+use crate::rocks::{Inner, RocksFreelist, operand};
 use crate::sync::Counter;
 use crate::words::{expect_count, on_device};
 

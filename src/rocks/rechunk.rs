@@ -16,13 +16,12 @@ use std::ops::{ControlFlow, Range};
 
 use rocksdb::{DBWithThreadMode, WriteBatch};
 
-use crate::rocks::RocksFreelist;
-use crate::rocks::chunk;
 use crate::rocks::error::RocksError;
 use crate::rocks::family::{self, Lease, Mode};
 use crate::rocks::meta::{self, Meta, Rechunking};
 use crate::rocks::open::{chunk_order, write, write_meta};
 use crate::rocks::scan::{read, read_meta, scan};
+use crate::rocks::{RocksFreelist, chunk};
 
 /// Bytes of bitmap that one step moves, if a unit is not more.
 pub const STEP_BYTES: usize = 1 << 20;

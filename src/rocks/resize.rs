@@ -11,13 +11,12 @@ use rocksdb::WriteBatch;
 
 use crate::allocator::Allocator;
 use crate::resize::{self, Shrink, ShrinkFailed};
-use crate::rocks::chunk;
 use crate::rocks::error::{RocksError, StageError};
 use crate::rocks::family::{self, Mode};
 use crate::rocks::meta::{self, Meta};
 use crate::rocks::rechunk::STEP_BYTES;
 use crate::rocks::scan::{read, read_meta};
-use crate::rocks::{Inner, RocksFreelist, open};
+use crate::rocks::{Inner, RocksFreelist, chunk, open};
 use crate::words::{first_set, zeroed};
 
 impl<M: Mode> RocksFreelist<M> {

@@ -2,22 +2,13 @@
 
 use smallvec::SmallVec;
 
-use super::{Loader, Report};
+use super::loader::Loader;
 use crate::log::error::{LogError, Part};
 use crate::log::format::{DirectoryPage, PAGE, Superblock, Version, directory_crc};
-use crate::log::layout::{DirectoryPlace, Layout};
+use crate::log::layout::Layout;
 use crate::log::record::Image;
-
-/// What was found of one directory page.
-#[derive(Clone, Copy, Debug)]
-pub struct PageFound {
-    pub place: DirectoryPlace,
-    pub version: Version,
-    /// The copy that has it.
-    pub newest: usize,
-    /// The other copy has it as well.
-    pub whole: bool,
-}
+use crate::log::report::Report;
+use crate::log::state::PageFound;
 
 /// All pages, and the images that they name.
 #[derive(Debug, Default)]

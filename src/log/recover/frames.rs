@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::Loader;
+use super::loader::Loader;
 use crate::log::error::{LogError, Part};
 use crate::log::fault::{Fault, faulty};
 use crate::log::format::{BOUNDARY, CONTINUED, FrameHeader, HEADER, Superblock, is_later_u32};
 use crate::log::layout::Layout;
 use crate::log::record::{Image, Record, Records};
-use crate::log::writer::{Head, Mark};
+use crate::log::state::{Head, Mark};
 
 /// Bytes read at a time.
 const CHUNK: u64 = 1 << 20;

@@ -2,10 +2,11 @@
 //! so both copies of each must be the same by then; and what the engine has given up must not look like damage
 //! the next time.
 
-use super::{Loader, Recovered};
+use super::loader::Loader;
 use crate::log::error::{LogError, Part};
 use crate::log::format::{DirectoryPage, PAGE, Superblock, directory_crc};
 use crate::log::layout::{Layout, slot_offsets};
+use crate::log::state::Recovered;
 
 impl Loader {
     /// Makes both copies of each directory page the newest version, which is durable, but where a range had to be restored from an
@@ -22,7 +23,7 @@ impl Loader {
                 .filter(|found| found.version(&bytes) == page.version)
                 .ok_or_else(|| self.damage(Part::DirectoryPage, place.copies[page.newest]))?;
             let ranges = &mut recovered.ranges[place.first_range as usize..][..place.count];
-            let named = |(bases, entry): (&crate::log::writer::Bases, _)| {
+            let named = |(bases, entry): (&crate::log::state::Bases, _)| {
                 bases.iter().position(|base| base.image == entry)
             };
             let places: Option<Vec<usize>> = ranges.iter().zip(newest.entries).map(named).collect();

@@ -11,28 +11,24 @@
 
 mod directory;
 mod frames;
+mod loader;
 mod mend;
 mod replay;
 mod rollback;
 mod superblock;
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-pub use directory::PageFound;
-pub use superblock::COUNTER_END;
+pub use loader::Loader;
 
-use crate::log::disk::Disk;
-use crate::log::error::{IoFailure, LogError, Part};
+use crate::log::authority::Authority;
+use crate::log::error::{LogError, Part};
 use crate::log::format::Superblock;
 use crate::log::known::Tail;
 use crate::log::layout::Layout;
-use crate::log::mirror::Mirror;
-use crate::log::open::Authority;
-use crate::log::work::Steps;
-use crate::log::writer::{Bases, Head, Mark};
-use crate::store::Lsn;
+use crate::log::report::Report;
+use crate::log::state::Recovered;
+use crate::lsn::Lsn;
 use directory::Directory;
 use frames::Log;
 use replay::Replay;
@@ -44,18 +40,6 @@ const SNAPSHOT_TRIES: usize = 16;
 /// How often a damaged one is read again before it is called so.
 const SNAPSHOT_REFUSALS: usize = 3;
 
-/// What the bytes say, with which a writer goes on.
-pub struct Recovered {
-    pub disk: Arc<dyn Disk>,
-    pub layout: Layout,
-    pub superblock: Superblock,
-    pub mirror: Mirror,
-    pub head: Head,
-    pub ranges: Vec<Bases>,
-    pub pages: Vec<PageFound>,
-    pub marks: VecDeque<Mark>,
-}
-
 /// Everything known after looking, before anything is written.
 pub struct Loaded {
     pub recovered: Recovered,
@@ -64,72 +48,7 @@ pub struct Loaded {
     pub rollback: Option<Tail>,
 }
 
-/// What opening a log found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Report {
-    /// The last transaction found.
-    pub last: Lsn,
-    /// Transactions of the log that were replayed.
-    pub replayed: u64,
-    /// Bytes of live log that were read.
-    pub log_bytes: u64,
-    /// Frames behind the last whole transaction that were cut off: what a crash left of commits
-    /// that were never acknowledged. Frames torn beyond recognition are not counted.
-    pub cut_frames: u64,
-    /// Transactions taken back because the engine asked for an earlier one.
-    pub taken_back: u64,
-    /// Ranges whose newest image was damaged and which were restored from an older one.
-    pub restored_ranges: u64,
-    /// Directory pages and superblocks of which one copy was damaged.
-    pub damaged_copies: u64,
-    /// Time to read and check the log and the images, and to replay.
-    pub load_time: std::time::Duration,
-    /// Time to build the allocator's index from it.
-    pub build_time: std::time::Duration,
-    /// Bytes read.
-    pub read_bytes: u64,
-    /// Offset of a damaged frame behind the transaction that was asked for: what came after it is lost.
-    pub damaged_at: Option<u64>,
-}
-
-pub struct Loader {
-    disk: Arc<dyn Disk>,
-    name: String,
-    read_bytes: AtomicU64,
-    steps: Steps,
-}
-
 impl Loader {
-    pub fn new(disk: Arc<dyn Disk>) -> Self {
-        let name = disk.name();
-        Self { disk, name, read_bytes: AtomicU64::new(0), steps: Steps::default() }
-    }
-
-    /// What loading has cost so far.
-    #[cfg(test)]
-    pub fn steps(&self) -> u64 {
-        self.steps.get()
-    }
-
-    pub fn io(&self, action: &'static str, offset: u64, error: std::io::Error) -> LogError {
-        let (file, error) = (self.name.clone(), Arc::new(error));
-        LogError::Io(IoFailure { file, action, offset, error })
-    }
-
-    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), LogError> {
-        self.read_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        self.disk.read(offset, bytes).map_err(|error| self.io("read", offset, error))
-    }
-
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub fn damage(&self, part: Part, offset: u64) -> LogError {
-        LogError::Damaged { file: self.name.clone(), part, offset }
-    }
-
     /// As [`Loader::load`], of a log that somebody may be writing to: a state that it had at some moment
     /// meanwhile. Frames that the superblock needs are not written over while it is the newest, and what else
     /// is read has checksums: an image, for one, may be written over once its successor is durable, and

@@ -11,15 +11,16 @@ use zerocopy::IntoBytes;
 
 use super::directory::Directory;
 use super::frames::Log;
-use super::{Loader, Report};
+use super::loader::Loader;
 use crate::error::ConfigError;
 use crate::log::error::{LogError, Part};
 use crate::log::fault::{Fault, faulty};
 use crate::log::layout::Layout;
 use crate::log::mirror::{Mirror, RANGE_WORDS, apply_item};
 use crate::log::record::{Image, Item, MAX_FILL, Op, RANGE_BLOCKS, Record, Records, State, items};
-use crate::log::writer::{Base, Bases};
-use crate::store::Lsn;
+use crate::log::report::Report;
+use crate::log::state::{Base, Bases};
+use crate::lsn::Lsn;
 use crate::words::first_set;
 
 /// Whole ranges that the fills of a log of version 1 may change in all, which has no limit for one of them: 32 PiB

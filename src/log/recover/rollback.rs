@@ -3,7 +3,7 @@
 use super::frames::Log;
 use crate::log::known::Tail;
 use crate::log::record::{Record, Records};
-use crate::store::Lsn;
+use crate::lsn::Lsn;
 
 impl Log {
     /// What comes after `until`, to be taken back as far as the engine does not know it; `before` are the ranges

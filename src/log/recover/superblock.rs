@@ -1,14 +1,11 @@
 //! The newest intact superblock.
 
-use super::Loader;
+use super::loader::Loader;
 use crate::log::error::{LogError, Part};
 use crate::log::format::{BadSuperblock, PAGE, Superblock, is_later};
 use crate::log::layout::{Layout, SECOND_PLACE, slot_offsets};
 use crate::log::record::RANGE_BLOCKS;
-
-/// Counters of a log stay below this, so that nothing computed from them overflows: no device lives for as
-/// many bytes or transactions. The writer stops before it, so that what it wrote can be opened.
-pub const COUNTER_END: u64 = 1 << 62;
+use crate::log::state::COUNTER_END;
 
 impl Loader {
     /// The newest intact superblock, and how many slots are damaged.

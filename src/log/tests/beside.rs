@@ -15,7 +15,8 @@ use crate::extent::Extent;
 use crate::log::disk::Disk;
 use crate::log::record::RANGE_BLOCKS;
 use crate::log::{Authority, CommitError, Committing, CreateOptions, Opened, Pending, SpaceMapLog};
-use crate::store::{Lsn, Store};
+use crate::lsn::Lsn;
+use crate::store::Store;
 use crate::transaction::Frozen;
 
 /// A disk whose writes and flushes stop until they are let through.

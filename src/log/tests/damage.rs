@@ -16,7 +16,7 @@ use crate::log::format::{MAJOR, PAGE, Superblock};
 use crate::log::layout::Layout;
 use crate::log::record::RANGE_BLOCKS;
 use crate::log::{LogError, OpenOptions, Opened, Part, SpaceMapLog};
-use crate::store::Lsn;
+use crate::lsn::Lsn;
 
 /// A log with images, directory pages on their way, and a live tail, at rest.
 fn aged() -> (Vec<u8>, (u64, u32)) {

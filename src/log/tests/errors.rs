@@ -8,7 +8,8 @@ use super::{bitmap, commit, create, open, scattered};
 use crate::extent::Extent;
 use crate::log::record::RANGE_BLOCKS;
 use crate::log::{CommitError, LogError};
-use crate::store::{Lsn, Store};
+use crate::lsn::Lsn;
+use crate::store::Store;
 
 #[test]
 fn a_full_device_fails_the_commit_which_can_be_repeated() {

@@ -11,7 +11,7 @@ use crate::extent::Extent;
 use crate::log::disk::Disk;
 use crate::log::record::RANGE_BLOCKS;
 use crate::log::{CommitError, LogError, Opened, SpaceMapLog};
-use crate::store::Lsn;
+use crate::lsn::Lsn;
 
 /// A file on a file system with so many free pages: one of the file takes one when it is first written.
 #[derive(Default)]

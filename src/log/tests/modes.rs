@@ -8,7 +8,7 @@ use crate::delta::Delta;
 use crate::extent::Extent;
 use crate::log::record::RANGE_BLOCKS;
 use crate::log::{Authority, CommitError, LogError, OpenOptions, Opened, SpaceMapLog};
-use crate::store::Lsn;
+use crate::lsn::Lsn;
 
 fn until(disk: &Arc<SimDisk>, lsn: u64) -> Result<Opened, LogError> {
     let options = OpenOptions::new().recover_until(Lsn(lsn));

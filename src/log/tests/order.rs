@@ -17,7 +17,8 @@ use crate::log::record::RANGE_BLOCKS;
 use crate::log::{
     Authority, CommitError, CreateOptions, LogError, OpenOptions, Opened, SpaceMapLog,
 };
-use crate::store::{Lsn, Store};
+use crate::lsn::Lsn;
+use crate::store::Store;
 use crate::transaction::Frozen;
 
 const BLOCKS: u64 = 2 * RANGE_BLOCKS;

@@ -16,7 +16,7 @@ use crate::log::disk::Disk;
 use crate::log::format::PAGE;
 use crate::log::record::RANGE_BLOCKS;
 use crate::log::{Authority, CommitError, OpenOptions, Opened, SpaceMapLog};
-use crate::store::Lsn;
+use crate::lsn::Lsn;
 
 /// A disk with a trick.
 #[derive(Default)]

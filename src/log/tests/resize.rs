@@ -16,8 +16,8 @@ use crate::extent::Extent;
 use crate::log::fault::{Fault, select};
 use crate::log::record::RANGE_BLOCKS;
 use crate::log::{Authority, CommitError, LogError, OpenOptions, Opened, Part, SpaceMapLog};
+use crate::lsn::Lsn;
 use crate::resize::{Shrink, ShrinkFailed};
-use crate::store::Lsn;
 
 /// What has to be moved: without what only waits in the quarantine.
 fn live(opened: &Opened, shrink: &Shrink) -> Vec<Extent> {

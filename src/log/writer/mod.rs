@@ -43,49 +43,22 @@ pub use resize::NewArea;
 
 use pack::Packer;
 
+use crate::log::authority::Authority;
 use crate::log::condense::Payments;
 use crate::log::disk::Disk;
 use crate::log::error::{CommitError, IoFailure};
 use crate::log::fault::{Fault, faulty};
-use crate::log::format::{DirectoryPage, HEADER, PAGE, Superblock, Tail, Version};
+use crate::log::format::{HEADER, PAGE, Superblock, Tail, Version};
 use crate::log::layout::{DirectoryPlace, Layout};
 use crate::log::memory::LogMemory;
-use crate::log::open::Authority;
-use crate::log::record::{Image, RANGE_BLOCKS, State};
-use crate::log::recover::{COUNTER_END, PageFound, Recovered};
+use crate::log::record::State;
+use crate::log::report::Figures;
 use crate::log::shared::{Seen, Shared};
-use crate::store::Lsn;
+use crate::log::state::{Base, Bases, COUNTER_END, Head, Mark, PageFound, Recovered};
+use crate::lsn::Lsn;
 
 /// Images that one window writes at most: 4 MiB.
 const MAX_IMAGES: usize = 1024;
-
-/// An image, and the ring position of the first window with a change after it.
-#[derive(Clone, Copy, Debug)]
-pub struct Base {
-    pub image: Image,
-    pub after: Option<u64>,
-}
-
-/// The images of a range that matter: first the one that both copies of the directory name, last
-/// the newest.
-pub type Bases = SmallVec<[Base; 2]>;
-
-/// Where the next frame goes.
-#[derive(Clone, Copy, Debug)]
-pub struct Head {
-    pub position: u64,
-    pub sequence: u64,
-    /// The last transaction.
-    pub lsn: u64,
-    pub crc: u32,
-    /// The engine's position, in piggyback mode.
-    pub engine: u64,
-    /// Blocks allocated after the last transaction. (More may be absorbed.)
-    pub allocated: u64,
-}
-
-/// What a tail at this frame would say.
-pub type Mark = Tail;
 
 /// A transaction to be committed, and what became of it.
 pub struct Work<'a> {
@@ -184,31 +157,6 @@ pub struct Writer {
     /// The buffer of the last window's frames, to be used again.
     buffer: Vec<u8>,
     pub figures: Figures,
-}
-
-/// Bytes written, for those who want to see the bounds hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Figures {
-    /// Transactions committed.
-    pub commits: u64,
-    /// Flushes.
-    pub syncs: u64,
-    /// Bytes of frames.
-    pub log_bytes: u64,
-    /// Bytes of records in them.
-    pub record_bytes: u64,
-    /// Bytes of images.
-    pub image_bytes: u64,
-    /// Bytes of directory pages and superblocks.
-    pub directory_bytes: u64,
-    /// The most log that was ever live: from the oldest change that no image holds to the end.
-    pub max_live: u64,
-    /// The most bytes of images written with one flush.
-    pub max_image_burst: u64,
-    /// Parts of the engine's log that wait for one before them, at this moment: see
-    /// [`SpaceMapLog::absorb`](crate::SpaceMapLog::absorb).
-    pub waiting: u64,
 }
 
 impl Writer {
@@ -670,22 +618,6 @@ impl Writer {
         self.changed.insert(index, (position, range));
         self.payments.changed(self.head.position);
     }
-}
-
-/// The image of a range that was never changed.
-pub const NOTHING: Image = Image {
-    base: 0,
-    crc: 0,
-    free: RANGE_BLOCKS as u32,
-    largest: RANGE_BLOCKS as u32,
-    slot: 1,
-    state: State::AllFree,
-};
-
-/// A directory page of ranges that were never changed, which no superblock before that of `stamp` counts.
-pub fn empty_page(index: usize, place: &DirectoryPlace, stamp: u32) -> DirectoryPage {
-    let entries = vec![NOTHING; place.count];
-    DirectoryPage { page: index as u32, sequence: 1, previous: 0, stamp, entries }
 }
 
 /// Bytes of directory pages per byte of log: every page, both copies, each time the log grows by an

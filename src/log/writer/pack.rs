@@ -1,9 +1,10 @@
 //! Records into frames.
 
-use super::{Frames, Head, Writer, mark};
+use super::{Frames, Writer, mark};
 use crate::log::fault::{Fault, faulty};
 use crate::log::format::{BOUNDARY, CONTINUED, FRAME_MAGIC, FrameHeader, HEADER};
 use crate::log::record::{Records, push_commit};
+use crate::log::state::Head;
 
 /// Cuts records into frames. A frame ends inside a transaction only if the transaction alone is
 /// longer than a frame.

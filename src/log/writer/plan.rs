@@ -1,12 +1,12 @@
 //! What a window is to do beside the transactions: images, directory pages, superblocks.
 
-use super::{Base, MAX_IMAGES, Mark, NOTHING, Pace, Window, Writer, mark};
+use super::{MAX_IMAGES, Pace, Window, Writer, mark};
 use crate::log::fault::{Fault, faulty};
 use crate::log::format::{DirectoryPage, PAGE, Superblock, directory_crc};
 use crate::log::layout::{ranges_of, slot_offsets};
 use crate::log::mirror::{survey, undo_in_range};
 use crate::log::record::{Image, RANGE_BLOCKS, State, push_image};
-use crate::log::writer::Bases;
+use crate::log::state::{Base, Bases, Mark, NOTHING};
 
 impl Writer {
     pub(super) fn plan(&mut self, window: &mut Window, pace: Pace) {

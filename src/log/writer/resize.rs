@@ -15,14 +15,14 @@
 
 use smallvec::SmallVec;
 
-use super::{Base, Directory, NOTHING, Window, Writer, empty_page};
+use super::{Directory, Window, Writer};
 use crate::error::ConfigError;
 use crate::log::error::{CommitError, LogError};
 use crate::log::fault::{Fault, faulty};
 use crate::log::layout::{Layout, slot_offsets};
 use crate::log::mirror::names_from;
-use crate::log::recover::PageFound;
-use crate::store::Lsn;
+use crate::log::state::{Base, NOTHING, PageFound, empty_page};
+use crate::lsn::Lsn;
 
 /// Bytes of a new area that are written and flushed at once, while commits wait: 8 MiB.
 const STEP: u64 = 8 << 20;

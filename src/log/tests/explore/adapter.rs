@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::engine::Ask;
 use crate::delta::Delta;
 use crate::log::{CommitError, OpenOptions, Opened};
-use crate::store::Lsn;
+use crate::lsn::Lsn;
 use crate::transaction::{CommitFailed, Frozen};
 
 /// Hands over the delta that `span` of the engine's log carries.

@@ -11,7 +11,7 @@ use super::world::World;
 use super::{ALL, alone, is_wanted, name, number, panics_as_errors};
 use crate::log::tests::sim::Mischief;
 use crate::log::{Authority, LogError, SpaceMapLog};
-use crate::store::Lsn;
+use crate::lsn::Lsn;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -18,7 +18,7 @@ use crate::log::tests::small;
 use crate::log::{
     Authority, CommitError, CreateOptions, LogError, OpenOptions, Opened, Part, SpaceMapLog,
 };
-use crate::store::Lsn;
+use crate::lsn::Lsn;
 
 impl World {
     /// Creates the log, perhaps with a power failure on the way.

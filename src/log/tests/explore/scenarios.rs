@@ -15,8 +15,8 @@ use crate::log::record::RANGE_BLOCKS;
 use crate::log::tests::sim::{Operation, Refusal, SimDisk};
 use crate::log::tests::{bitmap, commit, newest_superblock, small};
 use crate::log::{Authority, LogError, OpenOptions, Opened, SpaceMapLog};
+use crate::lsn::Lsn;
 use crate::resize::ShrinkFailed;
-use crate::store::Lsn;
 
 fn create(blocks: u64, authority: Authority) -> Result<(Arc<SimDisk>, Opened), String> {
     let disk = Arc::new(SimDisk::default());

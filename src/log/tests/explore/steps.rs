@@ -10,8 +10,8 @@ use super::world::{Excuse, World, at_operation};
 use crate::extent::Extent;
 use crate::log::tests::sim::{Operation, Refusal};
 use crate::log::{Authority, CommitError};
+use crate::lsn::Lsn;
 use crate::request::Request;
-use crate::store::Lsn;
 use crate::transaction::{CommitFailed, Frozen, Transaction};
 
 type Committed = Result<Lsn, CommitFailed<'static, CommitError>>;

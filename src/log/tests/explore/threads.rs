@@ -14,7 +14,8 @@ use crate::log::record::RANGE_BLOCKS;
 use crate::log::tests::sim::SimDisk;
 use crate::log::tests::small;
 use crate::log::{Authority, OpenOptions, Opened, SpaceMapLog};
-use crate::store::{Lsn, Store};
+use crate::lsn::Lsn;
+use crate::store::Store;
 
 /// What all threads know together.
 #[derive(Default)]
