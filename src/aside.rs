@@ -320,7 +320,8 @@ impl<G: Geometry> Aside<G> {
     fn parts(&self, start: u64, len: u64) -> impl Iterator<Item = Part> {
         let leaf_blocks = G::LEAF_BLOCKS as u64;
         let end = start + len;
-        let mut leaves = leaves_of::<G>(start, len).map(|leaf| (leaf, self.is_closed(leaf))).peekable();
+        let mut leaves =
+            leaves_of::<G>(start, len).map(|leaf| (leaf, self.is_closed(leaf))).peekable();
         std::iter::from_fn(move || {
             let (first, closed) = leaves.next()?;
             let mut last = first;
@@ -342,7 +343,8 @@ impl<G: Geometry> Aside<G> {
         // Leaves that somebody else closed meanwhile or before are his.
         for leaf in leaves.filter(|&leaf| mutated(Mutant::OpenAfterLook) || !self.is_closed(leaf)) {
             let first = leaf * G::LEAF_WORDS;
-            (first..first + G::LEAF_WORDS).for_each(|word| self.let_out_word(index, word, G::FULL, moved));
+            (first..first + G::LEAF_WORDS)
+                .for_each(|word| self.let_out_word(index, word, G::FULL, moved));
         }
     }
 

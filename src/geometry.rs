@@ -97,7 +97,7 @@ impl Geometry for Wide {
 /// one instruction, and a second width that keeps the code honest.
 #[derive(Debug)]
 #[cfg_attr(
-    all(target_has_atomic = "64", not(test), not(loom)),
+    all(target_has_atomic = "64", not(test)),
     expect(dead_code, reason = "used where it is the native one, and tested everywhere")
 )]
 pub struct Narrow;

@@ -132,11 +132,7 @@ impl Ledger {
 
     /// Takes back what was entered, then has `let_out` give the allocated blocks away: in the other
     /// order, the next owner finds his blocks taken here. [mutant: LetOutBeforeLeave]
-    pub fn give_up(
-        &self,
-        changes: impl Iterator<Item = (Extent, Change)>,
-        let_out: impl FnOnce(),
-    ) {
+    pub fn give_up(&self, changes: impl Iterator<Item = (Extent, Change)>, let_out: impl FnOnce()) {
         if mutated(Mutant::LetOutBeforeLeave) {
             let_out();
             return self.leave(changes);
@@ -257,7 +253,8 @@ mod tests {
             });
             assert_eq!(next, start + len);
             let blocks = start..start + len;
-            let first = blocks.into_iter().find(|&b| ledger.word((b / 64) as usize) >> (b % 64) & 1 == 1);
+            let first =
+                blocks.into_iter().find(|&b| ledger.word((b / 64) as usize) >> (b % 64) & 1 == 1);
             assert_eq!(ledger.first_allocated(extent), first);
         }
     }

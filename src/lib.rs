@@ -68,7 +68,9 @@
 mod account;
 mod allocate;
 mod allocator;
+mod aside;
 mod batch;
+mod bitmap;
 mod check;
 mod class;
 mod committed;
@@ -77,8 +79,11 @@ mod core;
 mod cursor;
 mod delta;
 mod discarder;
+mod epoch;
 mod error;
+mod escrow;
 mod evacuation;
+mod events;
 mod extent;
 mod extent_set;
 mod fit;
@@ -87,15 +92,34 @@ mod free_extents;
 mod freed;
 mod gang;
 mod gate;
+mod geometry;
 mod guard;
 mod handle;
+mod heap;
 mod held;
 mod lanes;
+mod leaf;
+mod ledger;
 mod let_go;
+mod lines;
 mod local;
 mod log;
 mod lsn;
 mod memory;
+#[cfg(loom)]
+#[doc(hidden)]
+pub mod model;
+mod moments;
+mod mutant;
+mod pending;
+mod quarantine;
+mod queue;
+mod reserve;
+mod segmented;
+mod summary;
+mod sync;
+mod watch;
+mod word;
 #[doc = include_str!("../docs/metadata.md")]
 pub mod metadata {}
 mod passes;
@@ -126,22 +150,6 @@ mod transaction;
 mod words;
 mod zones;
 
-// The index is public for the model checker alone.
-macro_rules! index_modules {
-    ($($(#[$meta:meta])* $name:ident),* $(,)?) => {$(
-        #[cfg(not(loom))]
-        $(#[$meta])*
-        mod $name;
-        #[cfg(loom)]
-        #[doc(hidden)]
-        pub mod $name;
-    )*};
-}
-index_modules!(
-    aside, bitmap, epoch, escrow, events, geometry, heap, leaf, ledger, lines, moments, mutant,
-    pending, quarantine, queue, reserve, segmented, summary, sync, watch, word
-);
-
 pub use allocator::{Allocator, Builder};
 pub use bitmap::{Difference, Verification};
 pub use check::Discrepancies;
@@ -158,9 +166,6 @@ pub use free_extents::FreeExtents;
 pub use guard::ReadGuard;
 pub use handle::Handle;
 pub use held::HeldFrees;
-#[cfg(loom)]
-#[doc(hidden)]
-pub use log::group;
 pub use log::{
     Authority, CommitError, Committing, CreateOptions, Disk, Figures, FileDisk, Flusher, Found,
     IoFailure, LogError, LogMemory, OpenOptions, Opened, Part, Pending, Report, SpaceMapLog,

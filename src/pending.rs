@@ -112,7 +112,8 @@ impl<G: Geometry> Pending<G> {
         let (mut from, mut blocks) = (from, 0);
         while let Some(start) = self.blocks.next_free(from).filter(|&start| start < to) {
             let word = start / width;
-            let mask = G::Word::span((start % width) as u32, (to.min((word + 1) * width) - start) as u32);
+            let mask =
+                G::Word::span((start % width) as u32, (to.min((word + 1) * width) - start) as u32);
             let taken = self.blocks.take_in_word(word as usize, mask);
             if taken != G::Word::ZERO {
                 self.waiting.add(u64::from(taken.count_ones()).wrapping_neg());

@@ -90,7 +90,9 @@ impl Reserve {
     /// Takes up to `most` of what is owed: how much, and whether that was all.
     fn take_owed(&self, most: u64) -> (u64, bool) {
         let left = |owed: u64| (owed > 0 && most > 0).then(|| owed.saturating_sub(most));
-        self.owed.update(Site::Spare, left).map_or((0, false), |owed| (owed.min(most), owed <= most))
+        self.owed
+            .update(Site::Spare, left)
+            .map_or((0, false), |owed| (owed.min(most), owed <= most))
     }
 }
 

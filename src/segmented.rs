@@ -158,9 +158,12 @@ mod tests {
     fn nothing_moves() {
         let array = Segmented::new(vec![1, 2, 3]);
         array.grow(5, |range| zeroed(range.len())).unwrap();
-        let before: Vec<*const i32> = (0..array.room()).map(|i| std::ptr::from_ref(&array[i])).collect();
+        let before: Vec<*const i32> =
+            (0..array.room()).map(|i| std::ptr::from_ref(&array[i])).collect();
         array.grow(1000, |range| zeroed(range.len())).unwrap();
-        assert!(before.iter().enumerate().all(|(i, &place)| place == std::ptr::from_ref(&array[i])));
+        assert!(
+            before.iter().enumerate().all(|(i, &place)| place == std::ptr::from_ref(&array[i]))
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::mutant::{Mutant, mutated};
 use crate::segmented::{Elements, Segmented};
 use crate::sync::{AtomicWord, Site};
 use crate::tops::Tops;
-use crate::word::{each, OrderSet, Word};
+use crate::word::{OrderSet, Word, each};
 
 /// Nodes that show nothing, in memory that is not touched before one does.
 pub type Nodes<G> = Lines<<G as Geometry>::Word, <G as Geometry>::NodeWords>;
@@ -131,11 +131,14 @@ impl<G: Geometry> Summary<G> {
             let below = &levels[levels.len() - 1];
             let mut level = Nodes::<G>::zeroed(live.len().div_ceil(G::FANOUT))?;
             let nodes = level.words_mut().chunks_mut(G::NODE_WORDS).enumerate();
-            for (index, node) in nodes.filter(|&(index, _)| live[children_of::<G>(index, &live)].contains(&true)) {
+            for (index, node) in
+                nodes.filter(|&(index, _)| live[children_of::<G>(index, &live)].contains(&true))
+            {
                 Node::<G>::show(node, |order| {
                     let shows = |&child: &usize| {
                         let has = |child| Node::<G>(child).has(order).load(Site::HasLook);
-                        live[child] && below.element(child).is_some_and(|child| has(child) != G::Word::ZERO)
+                        live[child]
+                            && below.element(child).is_some_and(|child| has(child) != G::Word::ZERO)
                     };
                     let children = children_of::<G>(index, &live).filter(shows);
                     children.fold(G::Word::ZERO, |word, child| {
@@ -229,7 +232,14 @@ impl<G: Geometry> Summary<G> {
 
     /// The same for who has found the node already: to find it again costs each such free a tenth.
     #[inline]
-    fn set_in(&self, level: usize, index: usize, node: Node<'_, G>, bit: G::Word, orders: OrderSet) {
+    fn set_in(
+        &self,
+        level: usize,
+        index: usize,
+        node: Node<'_, G>,
+        bit: G::Word,
+        orders: OrderSet,
+    ) {
         for order in each(orders) {
             let before = node.has(order).fetch_or(bit, Site::HasSet);
             let first = before == G::Word::ZERO || mutated(Mutant::CountTopWithEveryChild);

@@ -96,8 +96,16 @@ impl Turn {
     fn take(&self, site: Site) {
         use Site::*;
         let with_turn = [
-            EpochLook, EpochStamp, FloorLook, EpochAdvance, PinCount, PinLook, Unpin, BeganLook,
-            BeganChange, Link,
+            EpochLook,
+            EpochStamp,
+            FloorLook,
+            EpochAdvance,
+            PinCount,
+            PinLook,
+            Unpin,
+            BeganLook,
+            BeganChange,
+            Link,
         ];
         if with_turn.contains(&site) {
             self.0.fetch_add(1, loom::sync::atomic::Ordering::Relaxed);
@@ -215,11 +223,11 @@ impl AtomicWord<u64> {
     }
 }
 
+#[cfg(loom)]
+pub use std::any::Any as Zeroable;
 /// Types of which zero bytes are a value; loom's atomics are none.
 #[cfg(not(loom))]
 pub use zerocopy::FromZeros as Zeroable;
-#[cfg(loom)]
-pub use std::any::Any as Zeroable;
 
 /// A word that an [`AtomicWord`] can hold.
 pub trait Atom: Word {
@@ -249,10 +257,10 @@ pub trait RawAtomic<W>: Zeroable + Send + Sync + std::fmt::Debug {
     fn fetch_add(&self, value: W, site: Site) -> W;
 }
 
-#[cfg(not(loom))]
-pub use std::sync::atomic::{AtomicU32 as RawU32, AtomicU64 as RawU64};
 #[cfg(loom)]
 pub use loom::sync::atomic::{AtomicU32 as RawU32, AtomicU64 as RawU64};
+#[cfg(not(loom))]
+pub use std::sync::atomic::{AtomicU32 as RawU32, AtomicU64 as RawU64};
 
 #[cfg(not(loom))]
 mod access {
@@ -296,8 +304,8 @@ mod access {
         if mutated(Mutant::RelaxedAll) { Ordering::Relaxed } else { Ordering::Release }
     }
     pub fn change(site: Site) -> Ordering {
-        let relaxed = mutated(Mutant::RelaxedAll)
-            || (site == Site::Unpin && mutated(Mutant::RelaxedUnpin));
+        let relaxed =
+            mutated(Mutant::RelaxedAll) || (site == Site::Unpin && mutated(Mutant::RelaxedUnpin));
         if relaxed { Ordering::Relaxed } else { Ordering::AcqRel }
     }
     pub fn after(site: Site) {

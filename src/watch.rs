@@ -35,7 +35,6 @@ impl Default for Watch {
 }
 
 impl Watch {
-
     /// Announces a search for runs of `len` blocks. Retried only after another thread's
     /// registration or lift.
     pub fn register(&self, len: u64) -> Ticket {

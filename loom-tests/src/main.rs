@@ -6,11 +6,7 @@
 //! mutant that survives and a control that does not are failures of the whole.
 
 #[cfg(loom)]
-mod geometries;
-#[cfg(loom)]
 mod runner;
-#[cfg(loom)]
-mod scenarios;
 
 #[cfg(loom)]
 fn main() -> std::process::ExitCode {

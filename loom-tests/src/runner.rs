@@ -5,9 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use freemap::mutant::{Mutant, select};
-
-use crate::scenarios::{ALL, Scenario};
+use freemap::model::{self, ALL, Scenario};
 
 /// A scenario that takes longer was cut and counts as failed.
 const SCENARIO_LIMIT: Duration = Duration::from_secs(600);
@@ -49,7 +47,7 @@ fn run_all() -> ExitCode {
 fn summary(scenarios: usize, mutants: usize) -> ExitCode {
     let failed = scenarios + mutants;
     let word = if failed == 0 { "ok" } else { "FAILED" };
-    let all = ALL.len() + Mutant::ALL.len();
+    let all = ALL.len() + model::mutants().len();
     println!("test result: {word}. {} passed; {failed} failed", all - failed);
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -61,9 +59,7 @@ fn run_one(id: &str, mutant: &str, seconds: &str) -> ExitCode {
         eprintln!("no scenario {id}");
         return ExitCode::from(2);
     };
-    if let Some((mutant, _)) = Mutant::ALL.iter().find(|(_, name)| *name == mutant) {
-        select(*mutant);
-    }
+    model::select(mutant);
     let limit = Duration::from_secs(seconds.parse().unwrap_or(30));
     let mut model = loom::model::Builder::new();
     model.preemption_bound = scenario.bound;
@@ -152,15 +148,12 @@ fn run_scenarios() -> usize {
     outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Passed { .. })).count()
 }
 
-/// Mutants that change nothing but speed: they must survive every scenario.
-const CONTROLS: &[Mutant] = &[Mutant::NoPrecheckRollbackAll];
-
 fn run_mutants() -> usize {
     println!("{:<28} killed by", "mutant");
-    let failures = in_parallel(Mutant::ALL, |(mutant, name)| {
-        let control = CONTROLS.contains(mutant);
+    let failures = in_parallel(&model::mutants(), |name| {
+        let control = model::is_control(name);
         let mut cut = 0;
-        let killer = order_for(*mutant).into_iter().enumerate().find_map(|(nth, scenario)| {
+        let killer = model::order_for(name).into_iter().enumerate().find_map(|(nth, scenario)| {
             let limit = if nth == 0 { FIRST_LIMIT } else { MUTANT_LIMIT };
             match child(scenario, name, limit) {
                 Outcome::Failed { message } => Some((scenario.id, message)),
@@ -181,82 +174,4 @@ fn run_mutants() -> usize {
         killer.is_some() == control
     });
     failures.into_iter().filter(|&failed| failed).count()
-}
-
-/// All scenarios, those first that are likely to notice `mutant` soon.
-fn order_for(mutant: Mutant) -> Vec<&'static Scenario> {
-    use Mutant::*;
-    let first: &[&str] = match mutant {
-        RestoreNoEnsureUp => &["s8c", "s8b", "s15b"],
-        GuardNotExclusive => &["s9b", "s8b"],
-        RestoreFirstOnly => &["b1w"],
-        ReleaseOthersGuards => &["b2"],
-        UpIgnoresGuard => &["s8d", "s8b", "s8c"],
-        ReadGuardThenHas => &["s7e", "s8b"],
-        RestoreNoEvent | GuardReleasedBeforeEnsureUp => &["s9b", "s8b", "s7"],
-        RestoreWrongOrder => &["s9c"],
-        SetBeforeLeaf | CountTopWithEveryChild | NeverUncountTop => &["s1"],
-        SearchIgnoresGuard | NoGuard | ReleaseGuardBeforeRestore => &["s7", "s9b"],
-        DropUpRecheck | NoPropagateUp => &["s1u", "s1x", "s8c"],
-        StopAtFirstSetBit | EnsureOnlyOnTransition => &["s6", "s15b"],
-        WeakSetterBetweenLevels => &["s15b"],
-        EnsureOnlyOwnOrder | NoSiblingLook | WeakSibling => &["s2", "s2w", "s12"],
-        RollbackNoEvent => &["s11"],
-        NoRollback | RollbackNoEnsure | OkAfterFailedClaim => &["s3", "s13", "s11"],
-        RunRollbackNoEnsure => &["s11"],
-        RunRollbackPartial => &["s13", "s13c"],
-        FreeFetchOr | FreeNoVerifyPass => &["s4q", "s4p"],
-        FreeNoCheckInCas => &["s4"],
-        NoEventValidation | NoEventOnFree | EventBeforeEnsure => &["s5", "w1", "s5b"],
-        EventWrongOrder => &["m2", "s5b"],
-        ShortByOwnBlocks => &["m4"],
-        WatchAfterSearch | WatchReadBeforeLeaf | WeakWatch | LiftKeepsVersion => {
-            &["w1", "s5", "w2"]
-        }
-        StampByLoad => &["c1"],
-        PinWithoutRecheck => &["q1l"],
-        WeakPin | WeakStamp | RelaxedUnpin => &["q1c", "q3"],
-        WeakFloor => &["c2"],
-        StampTooOld | PinnedIsFreed => &["q1", "q1c"],
-        OlderPinsForgotten => &["q4"],
-        FloorWithoutEpoch | CollectUnripe => &["q7"],
-        PreparedIsFreed | BeganAfterAdvance => &["c3"],
-        UsedIsNotCounted => &["c5"],
-        CurrentIsFreed => &["c4"],
-        MarkByLook => &["q10"],
-        LetOutBeforeUnmark => &["q9"],
-        TagIsKept => &["f5", "f4"],
-        PushWithoutRecheck => &["f5"],
-        TailIsAwaited => &["f1", "f2"],
-        PopWithoutRecheck => &["f7"],
-        ContentsAfterPop => &["f4"],
-        HeadPassesTail => &["f8"],
-        UnripeWithoutRecheck => &["f9"],
-        CallIsKept => &["g2"],
-        LeadIsKept | LeadIsDropped | LeaderNotMarked | ResultIsNotTold => &["g1", "g2"],
-        FlushIsForgotten => &["g4"],
-        FlusherLeavesWork => &["g7"],
-        StopIsKept => &["g8"],
-        RoomIsNotPassedOn => &["g9"],
-        RoomIsNotTold => &["g10"],
-        WithdrawnIsNotTold => &["g11"],
-        WakesAsFlusher => &["g12"],
-        EnterByLook => &["l1"],
-        LetOutBeforeLeave => &["l2"],
-        ClaimWithoutLook => &["a1"],
-        AsideWithoutLook | OpenAfterLook | WeakClosed => &["a2"],
-        SweepWithoutLook => &["a3"],
-        TakeWithoutAll => &["a5"],
-        TakeWithoutPutBack => &["a10"],
-        LengthBeforeLeaves => &["a7"],
-        PendingWithoutLook | LimitAfterLook => &["d1"],
-        TokenBeforeBlock => &["e1"],
-        SpareByStore => &["e5"],
-        OweBeforeLook => &["e6"],
-        _ => &[],
-    };
-    let named = |id: &&str| ALL.iter().find(|scenario| scenario.id == *id);
-    let mut order: Vec<&Scenario> = first.iter().filter_map(named).collect();
-    order.extend(ALL.iter().filter(|scenario| !first.contains(&scenario.id)));
-    order
 }

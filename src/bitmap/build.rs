@@ -12,7 +12,7 @@ use crate::segmented::Segmented;
 use crate::summary::{Node, Nodes, Summary};
 use crate::sync::AtomicWord;
 use crate::watch::Watch;
-use crate::word::{each, OrderSet, Word};
+use crate::word::{OrderSet, Word, each};
 
 impl<G: Geometry> Bitmap<G> {
     /// See [`Bitmap::counted_from_words`].

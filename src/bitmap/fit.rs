@@ -160,7 +160,8 @@ impl<G: Geometry> Bitmap<G> {
         let place = start % width;
         if place + len <= width {
             // Mostly it ends in its word on both sides.
-            let free = self.look((start / width) as usize) | G::Word::span(place as u32, len as u32);
+            let free =
+                self.look((start / width) as usize) | G::Word::span(place as u32, len as u32);
             let Range { start: from, end } = free.run_around(place as u32);
             if from > 0 && end < G::WORD_BLOCKS {
                 return (start - place + u64::from(from), u64::from(end - from));

@@ -29,8 +29,8 @@ mod search;
 mod tests;
 mod verify;
 
-pub use pieces::{Refused, Taken, Wanted};
 pub use crate::heap::OutOfMemory;
+pub use pieces::{Refused, Taken, Wanted};
 pub use search::{Lost, Pack, Search, order_above};
 pub use verify::{Difference, Verification};
 
@@ -327,7 +327,8 @@ impl<G: Geometry> Bitmap<G> {
         if held == 0 || mutated(Mutant::NoRollback) {
             return Err(conflict);
         }
-        let several_leaves = start / G::LEAF_BLOCKS as u64 != (start + len - 1) / G::LEAF_BLOCKS as u64;
+        let several_leaves =
+            start / G::LEAF_BLOCKS as u64 != (start + len - 1) / G::LEAF_BLOCKS as u64;
         let forget = usize::from(several_leaves && mutated(Mutant::RunRollbackPartial));
         for piece in Self::pieces(start, held).skip(forget) {
             self.word(piece.word).fetch_or(piece.mask, Site::LeafReleaseFull);
@@ -416,7 +417,11 @@ impl<G: Geometry> Bitmap<G> {
         let word = self.word(piece.word);
         if mutated(Mutant::FreeFetchOr) {
             let free = word.fetch_or(piece.mask, Site::LeafRelease);
-            return if free & piece.mask == G::Word::ZERO { Ok(free | piece.mask) } else { Err(free) };
+            return if free & piece.mask == G::Word::ZERO {
+                Ok(free | piece.mask)
+            } else {
+                Err(free)
+            };
         }
         let mut free = word.load(Site::LeafLook);
         loop {

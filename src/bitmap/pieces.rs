@@ -117,7 +117,8 @@ impl<G: Geometry> Bitmap<G> {
             }
             let left = wanted.left;
             let search = Search { least: 1, most: left, align: 1, take: |run: u64| run.min(left) };
-            if let Some(Ok((start, len))) = self.claim_run_around(first + u64::from(place), &search) {
+            if let Some(Ok((start, len))) = self.claim_run_around(first + u64::from(place), &search)
+            {
                 wanted.take(start, len)?;
             }
         }

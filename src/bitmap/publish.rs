@@ -315,8 +315,7 @@ impl<G: Geometry> Bitmap<G> {
             () if mutated(Mutant::RestoreWrongOrder) => order_above(len),
             () => order_within(len).min(G::MAX_ORDER),
         });
-        if awaited.is_some_and(|order| order <= orders.ilog2())
-            && !mutated(Mutant::RestoreNoEvent)
+        if awaited.is_some_and(|order| order <= orders.ilog2()) && !mutated(Mutant::RestoreNoEvent)
         {
             self.watch.lift();
         }

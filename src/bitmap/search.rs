@@ -386,11 +386,8 @@ impl<G: Geometry> Bitmap<G> {
             let leaf_start = leaf as u64 * leaf_blocks;
             let leaf_end = (leaf_start + leaf_blocks).min(self.blocks());
             let lowest = floor.max(leaf_start.saturating_sub(reach));
-            let mut at = if lowest < leaf_start {
-                self.run_start(leaf_start, lowest)
-            } else {
-                lowest
-            };
+            let mut at =
+                if lowest < leaf_start { self.run_start(leaf_start, lowest) } else { lowest };
             while at < leaf_end {
                 let start = self.run_start_in(at, leaf_end, search.least);
                 if start == leaf_end {

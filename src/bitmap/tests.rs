@@ -29,15 +29,16 @@ fn agrees_with_a_vector<G: Geometry>(blocks: u64, height: usize, seed: u64) {
             }
             1 | 2 => {
                 let freed = free[range.clone()].iter().position(|&free| free);
-                let expected = freed
-                    .map_or(Ok(()), |at| Err(ReleaseError::Free { block: start + at as u64 }));
+                let expected =
+                    freed.map_or(Ok(()), |at| Err(ReleaseError::Free { block: start + at as u64 }));
                 assert_eq!(index.release(start, len), expected);
                 if freed.is_none() {
                     free[range].fill(true);
                 }
             }
             _ => {
-                let fits = free.chunk_by(|a, b| a == b).any(|run| run[0] && run.len() as u64 >= len);
+                let fits =
+                    free.chunk_by(|a, b| a == b).any(|run| run[0] && run.len() as u64 >= len);
                 let order = order_above(len);
                 let leaves = 0..index.leaf_count();
                 let quick = (order <= G::MAX_ORDER)
@@ -146,14 +147,16 @@ fn lifts_for_long_enough_runs<G: Geometry>(seed: u64) {
     for _ in 0..4000 {
         let used = rng.random_range(1..40);
         let words: Vec<u64> = (0..BLOCKS.div_ceil(32))
-            .map(|_| (0..32).fold(0, |word, _| word << 1 | u64::from(rng.random_range(0..used) > 0)))
+            .map(|_| {
+                (0..32).fold(0, |word, _| word << 1 | u64::from(rng.random_range(0..used) > 0))
+            })
             .collect();
         let index = Bitmap::<G>::from_words(BLOCKS, 1, |word| {
             let part = |nth: usize| words.get(nth).copied().unwrap_or(0);
             let per_word = G::WORD_BLOCKS as usize / 32;
-            G::Word::from_u64((0..per_word).fold(0, |all, nth| {
-                all | part(word * per_word + nth) << (32 * nth)
-            }))
+            G::Word::from_u64(
+                (0..per_word).fold(0, |all, nth| all | part(word * per_word + nth) << (32 * nth)),
+            )
         });
         let index = index.unwrap();
         let len = rng.random_range(1..=3 * u64::from(G::WORD_BLOCKS)).min(BLOCKS);

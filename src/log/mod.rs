@@ -23,7 +23,7 @@ mod error;
 mod fault;
 mod format;
 mod found;
-pub mod group;
+pub(crate) mod group;
 mod identify;
 mod known;
 mod layout;

@@ -1,10 +1,10 @@
 //! What happens between a commit and the reuse of what it freed: pins and stamps (c), the quarantine (q),
 //! and its queue (f).
 
-use freemap::Extent;
-use freemap::epoch::{Clock, Pin, Stamp};
-use freemap::quarantine::Quarantine;
-use freemap::queue::Queue;
+use crate::epoch::{Clock, Pin, Stamp};
+use crate::extent::Extent;
+use crate::quarantine::Quarantine;
+use crate::queue::Queue;
 use loom::cell::Cell;
 use loom::sync::Arc;
 use loom::sync::atomic::Ordering::{Acquire, Relaxed, Release};

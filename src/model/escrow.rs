@@ -1,8 +1,8 @@
 //! Promises of space (e).
 
-use freemap::aside::Aside;
-use freemap::escrow::Escrow;
-use freemap::reserve::Reserve;
+use crate::aside::Aside;
+use crate::escrow::Escrow;
+use crate::reserve::Reserve;
 
 use super::*;
 

@@ -3,20 +3,31 @@
 //! without faults, and whatever the scenario itself promises. Those of `lifecycle` have a small device
 //! or a shop in place of the index.
 
-use freemap::bitmap::{Bitmap, Pack, ReleaseError, Search, order_above};
-use freemap::geometry::Geometry;
-use freemap::word::Word;
+mod aside;
+mod escrow;
+mod geometries;
+mod killers;
+mod ledger;
+mod lifecycle;
+mod quarantine;
+mod runs;
+
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
+pub use killers::{is_control, mutants, order_for, select};
+
 use self::aside::*;
 use self::escrow::*;
+use self::geometries::{Bit, Four, Pair, Split, Whole};
 use self::ledger::*;
 use self::lifecycle::*;
 use self::quarantine::*;
 use self::runs::*;
-use crate::geometries::{Bit, Four, Pair, Split, Whole};
+use crate::bitmap::{Bitmap, Pack, ReleaseError, Search, order_above};
+use crate::geometry::Geometry;
+use crate::word::Word;
 
 /// A scenario as the runner sees it.
 pub struct Scenario {
@@ -222,7 +233,7 @@ fn repair<G: Geometry>(index: &Bitmap<G>, level: usize, child: usize, order: u32
     }
 }
 
-fn exact<G: Geometry>(index: &Bitmap<G>, len: u64) -> Result<u64, freemap::watch::Ticket> {
+fn exact<G: Geometry>(index: &Bitmap<G>, len: u64) -> Result<u64, crate::watch::Ticket> {
     let search = Search { least: len, most: len, align: 1, take: |_| len };
     let claimed = index.claim_exact(0, &search).map(|(start, _)| start);
     if let Ok(start) = claimed {
@@ -277,10 +288,3 @@ fn some(claimed: Option<u64>) -> u64 {
 fn held(claimed: Option<u64>, len: u64) -> Vec<(u64, u64)> {
     claimed.map(|start| (start, len)).into_iter().collect()
 }
-
-mod aside;
-mod escrow;
-mod ledger;
-mod lifecycle;
-mod quarantine;
-mod runs;

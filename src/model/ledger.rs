@@ -1,12 +1,12 @@
 //! The ledger of what frozen transactions will have done (l).
 
-use freemap::Extent;
-use freemap::ledger::{Change, Ledger};
+use crate::extent::Extent;
+use crate::ledger::{Change, Ledger};
 use loom::sync::Arc;
 use loom::thread;
 
+use super::geometries::Bit;
 use super::{allocate, free, index, join, spawn};
-use crate::geometries::Bit;
 
 /// Blocks 1 to 5 are committed. Two transactions free some of them, 3 among those.
 pub fn l1() {

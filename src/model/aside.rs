@@ -1,8 +1,8 @@
 //! Closed regions, a device that changes its length (a), and discards (d). Blocks that a thread owns are marked, so
 //! that a second owner is noticed at once.
 
-use freemap::aside::{Aside, Moved};
-use freemap::pending::Pending;
+use crate::aside::{Aside, Moved};
+use crate::pending::Pending;
 use loom::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
