@@ -4,46 +4,46 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use crate::account::Account;
-use crate::aside::Aside;
-use crate::bitmap::{Bitmap, OutOfMemory, Verification};
-use crate::class::{Class, Placement, Tuning, Zones};
+use crate::base::account::Account;
+use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
+use crate::base::heap::reserved;
+use crate::base::sync::{Claim, Counter};
+use crate::base::word::Word;
 use crate::core::Core;
-use crate::discarder::{DiscardLimits, Discarder};
-use crate::error::{
+use crate::handle::Handle;
+use crate::held::discarder::{DiscardLimits, Discarder};
+use crate::held::read_guard::ReadGuard;
+use crate::held::region::Region;
+use crate::held::reservation::Reservation;
+use crate::held::shrink::{self, Shrink};
+use crate::held::stream::Stream;
+use crate::index::{Bitmap, OutOfMemory, Verification};
+use crate::insight::evacuation::{EvacuationPlanner, EvacuationRequest};
+use crate::insight::free_extents::FreeExtents;
+use crate::insight::memory::Memory;
+use crate::insight::stats::{ShardStats, Stats};
+use crate::insight::survey::Survey;
+use crate::quarantine::Quarantine;
+use crate::request::thread_cursor;
+use crate::space::class_reserve::Reserves;
+use crate::space::closed::Aside;
+use crate::space::discards::Pending;
+use crate::space::escrow::Escrow;
+use crate::space::gate::Gate;
+use crate::space::lanes::Lanes;
+use crate::space::ledger::{Committed, Keeper, Ledger};
+use crate::space::shard_counts::ShardCounts;
+use crate::space::shards::Shards;
+use crate::space::survey_records::SurveyRecords;
+use crate::transaction::Transaction;
+use crate::values::class::{Class, Placement, Tuning, Zones};
+use crate::values::error::{
     AllocError, CloseError, ConfigError, FreeError, FreeManyError, MarkError, RangeError,
     ResizeError,
 };
-use crate::escrow::Escrow;
-use crate::evacuation::{EvacuationPlanner, EvacuationRequest};
-use crate::extent::{Extent, Extents, MAX_BLOCKS};
-use crate::free_extents::FreeExtents;
-use crate::gate::Gate;
-use crate::geometry::{Geometry, LEAF_BLOCKS, Native};
-use crate::guard::ReadGuard;
-use crate::handle::Handle;
-use crate::heap::reserved;
-use crate::lanes::Lanes;
-use crate::ledger::{Committed, Keeper, Ledger};
-use crate::local;
-use crate::memory::Memory;
-use crate::pending::Pending;
-use crate::quarantine::Quarantine;
-use crate::region::Region;
-use crate::request::{Effort, Request};
-use crate::reservation::Reservation;
-use crate::reserve::Reserves;
-use crate::resize::{self, Shrink};
-use crate::shard::Shards;
-use crate::shard_counts::ShardCounts;
-use crate::stats::{ShardStats, Stats};
-use crate::stream::Stream;
-use crate::survey::Survey;
-use crate::surveyed::SurveyRecords;
-use crate::sync::{Claim, Counter};
-use crate::transaction::Transaction;
-use crate::word::Word;
-use crate::words::{expect_count, on_device, zeroed};
+use crate::values::extent::{Extent, Extents, MAX_BLOCKS};
+use crate::values::plain_bitmap::{expect_count, on_device, zeroed};
+use crate::values::request::{Effort, Request};
 
 /// Shards per hardware thread that a device is cut into if it is large enough.
 const SHARDS_PER_THREAD: usize = 4;
@@ -398,7 +398,7 @@ impl Allocator {
     /// Commits do this bit by bit, and allocations as far as they need it before they answer that nothing
     /// fits; an engine that stops committing may call it to see its free space whole. O(blocks let out).
     pub fn collect(&self) -> u64 {
-        local::with_lane(&self.core, |lane| self.core.collect(lane, u64::MAX))
+        thread_cursor::with_lane(&self.core, |lane| self.core.collect(lane, u64::MAX))
     }
 
     /// Allocates `len` adjacent blocks. See [`Allocator::allocate_with`].
@@ -407,7 +407,7 @@ impl Allocator {
     /// See [`AllocError`]; nothing is allocated then.
     #[inline]
     pub fn allocate(&self, len: u64) -> Result<Extent, AllocError> {
-        local::with_cursor(&self.core, |cursor| self.core.allocate(cursor, len))
+        thread_cursor::with_cursor(&self.core, |cursor| self.core.allocate(cursor, len))
     }
 
     /// Allocates what `request` asks for, exactly as many blocks as it says (unless it is
@@ -433,7 +433,9 @@ impl Allocator {
         request: &Request,
         extents: &mut Vec<Extent>,
     ) -> Result<(), AllocError> {
-        local::with_cursor(&self.core, |cursor| self.core.allocate_into(cursor, request, extents))?;
+        thread_cursor::with_cursor(&self.core, |cursor| {
+            self.core.allocate_into(cursor, request, extents)
+        })?;
         Ok(())
     }
 
@@ -444,7 +446,7 @@ impl Allocator {
     /// See [`AllocError`]; nothing is allocated then.
     pub fn allocate_reported(&self, request: &Request) -> Result<(Extents, Effort), AllocError> {
         let mut extents = Extents::new();
-        let effort = local::with_cursor(&self.core, |cursor| {
+        let effort = thread_cursor::with_cursor(&self.core, |cursor| {
             self.core.allocate_into(cursor, request, &mut extents)
         })?;
         Ok((extents, effort))
@@ -456,7 +458,9 @@ impl Allocator {
     /// # Errors
     /// See [`AllocError`]; nothing is allocated then.
     pub fn allocate_many(&self, len: u64, extents: &mut [Extent]) -> Result<(), AllocError> {
-        local::with_cursor(&self.core, |cursor| self.core.allocate_many(cursor, len, extents))
+        thread_cursor::with_cursor(&self.core, |cursor| {
+            self.core.allocate_many(cursor, len, extents)
+        })
     }
 
     /// Frees all of `extents`, sorting them: see [`Handle::free_many`](crate::Handle::free_many).
@@ -465,7 +469,7 @@ impl Allocator {
     /// See [`FreeManyError`]; nothing is changed then, unless another thread frees some of the same
     /// blocks at the same moment.
     pub fn free_many(&self, extents: &mut [Extent]) -> Result<(), FreeManyError> {
-        local::with_cursor(&self.core, |cursor| self.core.free_many(cursor, extents))
+        thread_cursor::with_cursor(&self.core, |cursor| self.core.free_many(cursor, extents))
     }
 
     /// Frees `extent`: part of an allocation, or several neighbouring ones at once.
@@ -480,7 +484,7 @@ impl Allocator {
     /// See [`FreeError`]: nothing is changed then, but for the race that [`FreeError::Torn`] names.
     #[inline]
     pub fn free(&self, extent: Extent) -> Result<(), FreeError> {
-        local::with_cursor(&self.core, |cursor| self.core.free(cursor, extent))
+        thread_cursor::with_cursor(&self.core, |cursor| self.core.free(cursor, extent))
     }
 
     /// Takes exactly `extent` out of the free space: for loading a state, or for ranges that the
@@ -489,7 +493,7 @@ impl Allocator {
     /// # Errors
     /// See [`MarkError`]; nothing is changed then.
     pub fn mark_allocated(&self, extent: Extent) -> Result<(), MarkError> {
-        local::with_lane(&self.core, |lane| self.core.mark_allocated(lane, extent))
+        thread_cursor::with_lane(&self.core, |lane| self.core.mark_allocated(lane, extent))
     }
 
     /// Puts `extent` into the free space. The same as [`Allocator::free`], under the name that goes
@@ -624,7 +628,7 @@ impl Allocator {
     /// # Errors
     /// See [`ResizeError`]; nothing is changed then.
     pub fn grow(&self, blocks: u64) -> Result<(), ResizeError> {
-        resize::grow(&self.core, blocks, || Ok(()))
+        shrink::grow(&self.core, blocks, || Ok(()))
     }
 
     /// Begins to make the device shorter: closes everything from block `blocks` on. See [`Shrink`].

@@ -1,29 +1,29 @@
-//! Layer 5: what an allocator and its handles have in common. What each of them keeps for itself is a
+//! What an allocator and its handles have in common. What each of them keeps for itself is a
 //! `Cursor`; how requests become claims, and what is freed becomes free, is in files of its own.
 
 use std::fmt::{Debug, Formatter};
 
 use crossbeam_utils::CachePadded;
 
-use crate::account::Account;
-use crate::aside::{Aside, Moved};
-use crate::bitmap::Bitmap;
-use crate::class::Zones;
-use crate::error::{RangeError, on_device};
-use crate::escrow::Escrow;
-use crate::events::Event;
-use crate::extent::Extent;
-use crate::gate::Gate;
-use crate::geometry::{LEAF_BLOCKS, Native, NativeWord};
-use crate::lanes::{LaneId, Lanes};
-use crate::ledger::Committed;
-use crate::pending::Pending;
+use crate::base::account::Account;
+use crate::base::geometry::{LEAF_BLOCKS, Native, NativeWord};
+use crate::base::sync::{Claim, Counter};
+use crate::index::Bitmap;
+use crate::index::events::Event;
 use crate::quarantine::Quarantine;
-use crate::reserve::Reserves;
-use crate::shard::Shards;
-use crate::shard_counts::ShardCounts;
-use crate::surveyed::SurveyRecords;
-use crate::sync::{Claim, Counter};
+use crate::space::class_reserve::Reserves;
+use crate::space::closed::{Aside, Moved};
+use crate::space::discards::Pending;
+use crate::space::escrow::Escrow;
+use crate::space::gate::Gate;
+use crate::space::lanes::{LaneId, Lanes};
+use crate::space::ledger::Committed;
+use crate::space::shard_counts::ShardCounts;
+use crate::space::shards::Shards;
+use crate::space::survey_records::SurveyRecords;
+use crate::values::class::Zones;
+use crate::values::error::{RangeError, on_device};
+use crate::values::extent::Extent;
 
 pub struct Core {
     pub bitmap: Bitmap<Native>,
@@ -138,7 +138,7 @@ impl Core {
         self.shard_counts.freed(lane, extent);
     }
 
-    /// Counts what happened off the usual path; see [`Events::count`](crate::events::Events::count).
+    /// Counts what happened off the usual path; see [`Events::count`](crate::index::events::Events::count).
     pub fn count(&self, event: Event, place: usize) {
         self.bitmap.events().count(event, place);
     }

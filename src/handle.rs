@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 
 use crate::core::Core;
-use crate::cursor::Cursor;
-use crate::error::{AllocError, FreeError, FreeManyError};
-use crate::extent::{Extent, Extents};
-use crate::request::{Effort, Request};
+use crate::placement::cursor::Cursor;
 use crate::transaction::Transaction;
+use crate::values::error::{AllocError, FreeError, FreeManyError};
+use crate::values::extent::{Extent, Extents};
+use crate::values::request::{Effort, Request};
 
 /// A way to an [`Allocator`](crate::Allocator) for one thread or reactor core: a place to allocate
 /// at, a counter of its own, and the memory of what was not to be had.

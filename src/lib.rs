@@ -65,124 +65,59 @@
 //! (of up to 4096 blocks), what transactions have freed a bit for each block, in memory that is kept. A space-map log takes up to 33 MiB per TiB
 //! more: see there.
 
-mod account;
-mod allocate;
 mod allocator;
-mod aside;
-mod batch;
-mod bitmap;
-mod check;
-mod class;
-mod committed;
-mod contiguous;
+mod base;
 mod core;
-mod cursor;
-mod delta;
-mod discarder;
-mod epoch;
-mod error;
-mod escrow;
-mod evacuation;
-mod events;
-mod extent;
-mod extent_set;
-mod fit;
-mod fragmentation;
-mod free_extents;
-mod freed;
-mod gang;
-mod gate;
-mod geometry;
-mod guard;
 mod handle;
-mod heap;
 mod held;
-mod lanes;
-mod leaf;
-mod ledger;
-mod let_go;
-mod lines;
-mod local;
-mod log;
-mod lsn;
-mod memory;
+mod index;
+mod insight;
+#[doc = include_str!("../docs/metadata.md")]
+pub mod metadata {}
 #[cfg(loom)]
 #[doc(hidden)]
 pub mod model;
-mod moments;
-mod mutant;
-mod pending;
+mod placement;
 mod quarantine;
-mod queue;
-mod reserve;
-mod segmented;
-mod summary;
-mod sync;
-mod watch;
-mod word;
-#[doc = include_str!("../docs/metadata.md")]
-pub mod metadata {}
-mod passes;
-mod place;
-mod plan;
-mod region;
-mod release;
 mod request;
-mod reservation;
-mod reserves;
-mod resize;
-#[cfg(feature = "rocksdb")]
-pub mod rocks;
-mod runs;
-mod scattered;
-mod seen;
-mod shard;
-mod shard_counts;
-mod sink;
-mod spill;
-mod stats;
-mod store;
-mod stream;
-mod survey;
-mod surveyed;
-mod tops;
+mod space;
+mod stores;
 mod transaction;
-mod words;
-mod zones;
+mod values;
 
 pub use allocator::{Allocator, Builder};
-pub use bitmap::{Difference, Verification};
-pub use check::Discrepancies;
-pub use class::{Class, Direction, Placement, Spill};
-pub use delta::{DecodeError, Delta};
-pub use discarder::{Batch, DiscardLimits, Discarder, Discarding};
-pub use error::{
-    AllocError, CloseError, ConfigError, FreeError, FreeManyError, MarkError, RangeError,
-    RequestError, ResizeError,
-};
-pub use evacuation::{Evacuation, EvacuationPlan, EvacuationPlanner, EvacuationRequest};
-pub use extent::{Extent, Extents, MAX_BLOCKS};
-pub use free_extents::FreeExtents;
-pub use guard::ReadGuard;
 pub use handle::Handle;
-pub use held::HeldFrees;
-pub use log::{
+pub use held::discarder::{Batch, DiscardLimits, Discarder, Discarding};
+pub use held::read_guard::ReadGuard;
+pub use held::region::Region;
+pub use held::reservation::Reservation;
+pub use held::shrink::{Shrink, ShrinkFailed};
+pub use held::stream::Stream;
+pub use index::{Difference, Verification};
+pub use insight::evacuation::{Evacuation, EvacuationPlan, EvacuationPlanner, EvacuationRequest};
+pub use insight::free_extents::FreeExtents;
+pub use insight::memory::Memory;
+pub use insight::sink::Sink;
+pub use insight::stats::{Counters, ShardStats, Stats};
+pub use insight::survey::Survey;
+pub use space::survey_records::Surveyed;
+pub use stores::check::Discrepancies;
+pub use stores::log::{
     Authority, CommitError, Committing, CreateOptions, Disk, Figures, FileDisk, Flusher, Found,
     IoFailure, LogError, LogMemory, OpenOptions, Opened, Part, Pending, Report, SpaceMapLog,
 };
-pub use lsn::Lsn;
-pub use memory::Memory;
-pub use region::Region;
-pub use request::{Effort, Request};
-pub use reservation::Reservation;
-pub use resize::{Shrink, ShrinkFailed};
 #[cfg(feature = "rocksdb")]
-pub use rocks::RocksFreelist;
-pub use runs::{Runs, RunsOfOrder};
-pub use sink::Sink;
-pub use stats::{Counters, ShardStats, Stats};
-pub use store::Store;
-pub use stream::Stream;
-pub use survey::Survey;
-pub use surveyed::Surveyed;
+pub use stores::rocks::{self, RocksFreelist};
+pub use transaction::held_frees::HeldFrees;
+pub use transaction::store::Store;
 pub use transaction::{CommitFailed, Frozen, Transaction};
+pub use values::class::{Class, Direction, Placement, Spill};
+pub use values::delta::{DecodeError, Delta};
+pub use values::error::{
+    AllocError, CloseError, ConfigError, FreeError, FreeManyError, MarkError, RangeError,
+    RequestError, ResizeError,
+};
+pub use values::extent::{Extent, Extents, MAX_BLOCKS};
+pub use values::lsn::Lsn;
+pub use values::request::{Effort, Request};
+pub use values::runs::{Runs, RunsOfOrder};

@@ -1,8 +1,8 @@
 //! Promises of space (e).
 
-use crate::aside::Aside;
-use crate::escrow::Escrow;
-use crate::reserve::Reserve;
+use crate::space::class_reserve::Reserve;
+use crate::space::closed::Aside;
+use crate::space::escrow::Escrow;
 
 use super::*;
 

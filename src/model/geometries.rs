@@ -1,7 +1,7 @@
 //! Tiny geometries: the same code on words of one to four blocks.
 
-use crate::geometry::Geometry;
-use crate::sync::AtomicWord;
+use crate::base::geometry::Geometry;
+use crate::base::sync::AtomicWord;
 
 macro_rules! tiny {
     ($($(#[$doc:meta])* $name:ident: $blocks:literal blocks/word, $words:literal words/leaf,

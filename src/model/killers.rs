@@ -1,7 +1,7 @@
 //! Which scenario is known to notice which mutant.
 
 use super::{ALL, Scenario};
-use crate::mutant::{self, Mutant};
+use crate::base::mutant::{self, Mutant};
 
 /// Mutants that change nothing but speed: they must survive every scenario.
 const CONTROLS: &[Mutant] = &[Mutant::NoPrecheckRollbackAll];

@@ -1,7 +1,7 @@
 //! The ledger of what frozen transactions will have done (l).
 
-use crate::extent::Extent;
-use crate::ledger::{Change, Ledger};
+use crate::space::ledger::{Change, Ledger};
+use crate::values::extent::Extent;
 use loom::sync::Arc;
 use loom::thread;
 

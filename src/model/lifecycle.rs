@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use crate::log::group::{Group, Room, Ticket};
+use crate::stores::log::group::{Group, Room, Ticket};
 use loom::cell::Cell;
 use loom::sync::Arc;
 use loom::sync::atomic::Ordering::Relaxed;

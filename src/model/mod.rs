@@ -3,7 +3,7 @@
 //! without faults, and whatever the scenario itself promises. Those of `lifecycle` have a small device
 //! or a shop in place of the index.
 
-mod aside;
+mod closed;
 mod escrow;
 mod geometries;
 mod killers;
@@ -18,16 +18,16 @@ use loom::thread;
 
 pub use killers::{is_control, mutants, order_for, select};
 
-use self::aside::*;
+use self::closed::*;
 use self::escrow::*;
 use self::geometries::{Bit, Four, Pair, Split, Whole};
 use self::ledger::*;
 use self::lifecycle::*;
 use self::quarantine::*;
 use self::runs::*;
-use crate::bitmap::{Bitmap, Pack, ReleaseError, Search, order_above};
-use crate::geometry::Geometry;
-use crate::word::Word;
+use crate::base::geometry::Geometry;
+use crate::base::word::{Word, order_above};
+use crate::index::{Bitmap, Pack, ReleaseError, Search};
 
 /// A scenario as the runner sees it.
 pub struct Scenario {
@@ -233,7 +233,7 @@ fn repair<G: Geometry>(index: &Bitmap<G>, level: usize, child: usize, order: u32
     }
 }
 
-fn exact<G: Geometry>(index: &Bitmap<G>, len: u64) -> Result<u64, crate::watch::Ticket> {
+fn exact<G: Geometry>(index: &Bitmap<G>, len: u64) -> Result<u64, crate::index::watch::Ticket> {
     let search = Search { least: len, most: len, align: 1, take: |_| len };
     let claimed = index.claim_exact(0, &search).map(|(start, _)| start);
     if let Ok(start) = claimed {

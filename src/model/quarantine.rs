@@ -1,10 +1,10 @@
 //! What happens between a commit and the reuse of what it freed: pins and stamps (c), the quarantine (q),
 //! and its queue (f).
 
-use crate::epoch::{Clock, Pin, Stamp};
-use crate::extent::Extent;
 use crate::quarantine::Quarantine;
-use crate::queue::Queue;
+use crate::quarantine::epoch::{Clock, Pin, Stamp};
+use crate::quarantine::queue::Queue;
+use crate::values::extent::Extent;
 use loom::cell::Cell;
 use loom::sync::Arc;
 use loom::sync::atomic::Ordering::{Acquire, Relaxed, Release};

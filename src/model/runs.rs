@@ -424,7 +424,7 @@ pub fn m4() {
 
 /// Whatever the two find, nobody gets a block that the other has.
 pub fn m3() {
-    use crate::extent::Extent;
+    use crate::values::extent::Extent;
     fn many(index: &Bitmap<Whole>) -> Vec<(u64, u64)> {
         let mut extents = [Extent { start: 9, len: 9 }; 3];
         let taken = index.claim_many_in_word(0, 0, 1, &mut extents);

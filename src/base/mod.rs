@@ -1,0 +1,15 @@
+//! The ground: words of bits, atomics, sizes, and memory that may not be there.
+//!
+//! Promises: nothing here knows of blocks that are free or taken. Every access to an atomic of the protocol
+//! goes through `sync`, which names the ordering and where in the protocol it stands.
+//! Uses: nothing else of the crate.
+
+pub(crate) mod account;
+pub(crate) mod geometry;
+pub(crate) mod heap;
+pub(crate) mod lines;
+pub(crate) mod moments;
+pub(crate) mod mutant;
+pub(crate) mod segmented;
+pub(crate) mod sync;
+pub(crate) mod word;

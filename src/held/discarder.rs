@@ -1,0 +1,278 @@
+//! Telling the device which blocks hold nothing any more.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::base::geometry::NativeWord;
+use crate::core::Core;
+use crate::request::thread_cursor;
+use crate::space::lanes::LaneId;
+use crate::values::extent::{Extent, Extents, runs_in_word};
+
+const NANOS: u128 = 1_000_000_000;
+
+/// Extents too short to be discarded that one call passes by, at most.
+const SHORT_ONES: usize = 4096;
+
+/// How much may wait for a [`Discarder`], and how fast it goes.
+///
+/// ```
+/// let limits = freemap::DiscardLimits::new()
+///     .waiting(1 << 20) // 4 GiB of 4 KiB blocks
+///     .batch(1 << 14, 64)
+///     .blocks_per_second(1 << 18);
+/// # let _ = limits;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiscardLimits {
+    waiting: u64,
+    batch_blocks: u64,
+    batch_extents: usize,
+    shortest: u64,
+    per_second: u64,
+}
+
+impl Default for DiscardLimits {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl DiscardLimits {
+    /// At most 2^18 blocks wait (1 GiB of 4 KiB blocks), batches of up to 2^14 blocks in 64 extents, no extent
+    /// too short, any speed.
+    pub const fn new() -> Self {
+        Self {
+            waiting: 1 << 18,
+            batch_blocks: 1 << 14,
+            batch_extents: 64,
+            shortest: 1,
+            per_second: u64::MAX,
+        }
+    }
+
+    /// At most `blocks` blocks wait; what is freed beyond is free at once and never discarded. At least 1.
+    #[must_use]
+    pub const fn waiting(mut self, blocks: u64) -> Self {
+        self.waiting = if blocks == 0 { 1 } else { blocks };
+        self
+    }
+
+    /// A batch has at most so many blocks and extents, each at least 1. As many blocks can be neither
+    /// allocated nor taken back while the device is busy with them.
+    #[must_use]
+    pub const fn batch(mut self, blocks: u64, extents: usize) -> Self {
+        self.batch_blocks = if blocks == 0 { 1 } else { blocks };
+        self.batch_extents = if extents == 0 { 1 } else { extents };
+        self
+    }
+
+    /// Extents shorter than `blocks` are not discarded but free at once: many devices ignore what is
+    /// smaller than their own unit. What is left of a longer one when a batch is full counts as an extent.
+    #[must_use]
+    pub const fn shortest(mut self, blocks: u64) -> Self {
+        self.shortest = blocks;
+        self
+    }
+
+    /// On average no more than `blocks` blocks a second, at least 1, in bursts of up to a batch.
+    #[must_use]
+    pub const fn blocks_per_second(mut self, blocks: u64) -> Self {
+        self.per_second = if blocks == 0 { 1 } else { blocks };
+        self
+    }
+}
+
+/// Discards what is freed before it can be reused, from
+/// [`Allocator::discarder`](crate::Allocator::discarder). One at a time.
+///
+/// While it exists, freed extents (those of transactions when they leave the quarantine) wait for it, joined
+/// with their neighbours. A thread of the engine calls [`next`](Self::next) again and again and tells
+/// the device about each [`Batch`]; when that is dropped, its blocks are free.
+///
+/// - *Never a lack of space.* An allocation that finds nothing takes what waits, undiscarded. Only the batch
+///   that the device is busy with cannot be had, and that is at most a quarter of what was free when it
+///   was begun.
+/// - *Never a pile.* Beyond [`DiscardLimits::waiting`] frees do not wait.
+/// - What waits is neither free nor allocated: see [`Region`](crate::Region) for what that means.
+/// - Dropping it sends what waits to the free space. So does a crash: nothing is remembered of what was not
+///   discarded yet.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use freemap::{Allocator, Discarding, DiscardLimits};
+///
+/// let allocator = Allocator::new(1 << 20)?;
+/// let mut discarder = allocator.discarder(DiscardLimits::new()).expect("it is the first");
+/// let object = allocator.allocate(300)?;
+/// allocator.free(object)?;
+/// assert_eq!(discarder.waiting_blocks(), 300);
+///
+/// # fn discard(_: freemap::Extent) -> std::io::Result<()> { Ok(()) }
+/// match discarder.next(std::time::Instant::now()) {
+///     Discarding::Batch(batch) => {
+///         for &extent in batch.extents() {
+///             discard(extent)?; // fallocate(PUNCH_HOLE), BLKDISCARD, NVMe deallocate, ...
+///         }
+///     } // free from here on
+///     Discarding::Later(pause) => std::thread::sleep(pause),
+///     Discarding::Nothing => {} // wait for frees
+/// }
+/// assert_eq!(allocator.free_blocks(), 1 << 20);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping it ends the discarding"]
+pub struct Discarder {
+    core: Arc<Core>,
+    limits: DiscardLimits,
+    /// Where the last extent ended: it goes round.
+    position: u64,
+    /// Blocks that may be discarded at `refilled`.
+    allowance: u64,
+    refilled: Option<Instant>,
+}
+
+/// What a [`Discarder`] should do next.
+#[derive(Debug)]
+pub enum Discarding<'a> {
+    /// Tell the device about these, then drop it.
+    Batch(Batch<'a>),
+    /// Come back after so long: the limit of speed is reached.
+    Later(Duration),
+    /// Nothing waits, or space is so short that nothing should.
+    Nothing,
+}
+
+/// Extents that the device is to be told of. Until it is dropped, nobody gets them.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    core: &'a Core,
+    extents: Extents,
+}
+
+impl Batch<'_> {
+    /// The extents, ascending but for at most one step back to the beginning of the device.
+    pub fn extents(&self) -> &[Extent] {
+        &self.extents
+    }
+}
+
+/// Frees the extents, whether they were discarded or not.
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        let core = self.core;
+        core.discarding_blocks.add(self.extents.blocks().wrapping_neg());
+        thread_cursor::with_lane(core, |lane| {
+            self.extents.iter().for_each(|&extent| core.let_out_undiscarded(lane, extent));
+        });
+    }
+}
+
+impl Discarder {
+    pub(crate) fn new(core: Arc<Core>, limits: DiscardLimits) -> Option<Self> {
+        core.discarder.acquire().then(|| {
+            core.aside.activate();
+            core.pending.set_limit(limits.waiting, &mut |_, _| {});
+            Self { core, limits, position: 0, allowance: limits.batch_blocks, refilled: None }
+        })
+    }
+
+    /// Blocks that wait to be discarded. Exact while nothing else runs.
+    pub fn waiting_blocks(&self) -> u64 {
+        self.core.pending.waiting()
+    }
+
+    /// What to do at `now`. O(extents of a batch), each O(levels of the summary).
+    pub fn next(&mut self, now: Instant) -> Discarding<'_> {
+        let limits = self.limits;
+        if self.waiting_blocks() == 0 {
+            return Discarding::Nothing;
+        }
+        let core = &*self.core;
+        let affordable = core.free_blocks() / 4;
+        if affordable == 0 {
+            thread_cursor::with_lane(core, |lane| core.skip_discards(lane));
+            return Discarding::Nothing;
+        }
+        let since =
+            self.refilled.map_or(Duration::ZERO, |then| now.saturating_duration_since(then));
+        let earned = u128::from(limits.per_second).saturating_mul(since.as_nanos());
+        self.allowance = u64::try_from(earned / NANOS)
+            .unwrap_or(u64::MAX)
+            .saturating_add(self.allowance)
+            .min(limits.batch_blocks);
+        // A part of a block that was earned stays so.
+        let part = earned % NANOS / u128::from(limits.per_second);
+        let part = Duration::from_nanos(part as u64);
+        self.refilled = now.checked_sub(part).or(Some(now));
+        if self.allowance == 0 {
+            let pause =
+                Duration::from_secs(1) / u32::try_from(limits.per_second).unwrap_or(u32::MAX);
+            return Discarding::Later(pause.max(Duration::from_millis(1)));
+        }
+        let extents = self.take_batch(affordable.min(self.allowance));
+        self.allowance -= extents.blocks();
+        self.core.discarding_blocks.add(extents.blocks());
+        self.core.discarded_blocks.add(extents.blocks());
+        if extents.is_empty() {
+            return Discarding::Nothing;
+        }
+        Discarding::Batch(Batch { core: &self.core, extents })
+    }
+
+    /// Up to `most` blocks.
+    fn take_batch(&mut self, most: u64) -> Extents {
+        let core = &*self.core;
+        let mut list: Vec<Extent> = Vec::with_capacity(self.limits.batch_extents.min(1024));
+        let (mut left, mut wrapped, mut short) = (most, false, 0);
+        while left > 0 && list.len() < self.limits.batch_extents && short < SHORT_ONES {
+            let Some((start, len)) = core.pending.take(self.position, left) else {
+                if wrapped {
+                    break;
+                }
+                (wrapped, self.position) = (true, 0);
+                continue;
+            };
+            self.position = start + len;
+            let extent = Extent { start, len };
+            if len < self.limits.shortest.min(left) {
+                short += 1;
+                core.skipped_discards.add(len);
+                thread_cursor::with_lane(core, |lane| core.let_out_undiscarded(lane, extent));
+            } else {
+                list.push(extent);
+                left -= len;
+            }
+        }
+        list.into_iter().collect()
+    }
+}
+
+impl Drop for Discarder {
+    fn drop(&mut self) {
+        let core = &*self.core;
+        thread_cursor::with_lane(core, |lane| {
+            core.pending.set_limit(0, &mut |word, bits| core.free_word(lane, word, bits));
+        });
+        core.aside.deactivate();
+        core.discarder.release();
+    }
+}
+
+impl Core {
+    /// Has all that waits to be discarded become free as it is; the number of blocks.
+    pub fn skip_discards(&self, lane: LaneId) -> u64 {
+        let blocks = self.bitmap.blocks();
+        let skipped =
+            self.pending.let_out(0, blocks, &mut |word, bits| self.free_word(lane, word, bits));
+        self.skipped_discards.add(skipped);
+        skipped
+    }
+
+    /// Frees blocks of one word, that the caller owns, past the discarder.
+    pub fn free_word(&self, lane: LaneId, word: usize, bits: NativeWord) {
+        runs_in_word(word, bits).for_each(|extent| self.let_out_undiscarded(lane, extent));
+    }
+}

@@ -1,0 +1,165 @@
+//! A part of the device that nobody gets blocks of.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::base::geometry::LEAF_BLOCKS;
+use crate::core::Core;
+use crate::request::thread_cursor;
+use crate::space::closed::Overlap;
+use crate::values::error::{CloseError, on_device};
+use crate::values::extent::Extent;
+
+/// A closed region, from [`Allocator::close`](crate::Allocator::close): no block of it is allocated, and
+/// what is freed there is set aside, so that it becomes empty as its extents are moved away.
+///
+/// Dropping it opens it again: what is set aside becomes free. A region does not outlive the process;
+/// after a restart everything is open.
+///
+/// *Never* is a long time: blocks of a transaction in doubt, of a [`Reservation`](crate::Reservation) that
+/// nothing else is free for, or behind a guard that is never dropped stay in use. A promise that was made
+/// before can be met with blocks of the region, if nothing else is free.
+///
+/// Blocks that are set aside count as neither free nor allocated:
+/// [`is_free`](crate::Allocator::is_free) and [`is_allocated`](crate::Allocator::is_allocated) are both
+/// false, [`free_blocks`](crate::Allocator::free_blocks) leaves them out, and
+/// [`to_bitmap`](crate::Allocator::to_bitmap), which is about who owns what, shows them free. To free one of
+/// them again is a double free as ever.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use freemap::{Allocator, Extent};
+///
+/// let allocator = Allocator::new(4096)?;
+/// let object = allocator.allocate(700)?;
+///
+/// let region = allocator.close(object)?; // two leaves
+/// assert_eq!(region.extent(), Extent::new(0, 1024));
+/// assert_eq!(region.live_extents().collect::<Vec<_>>(), [object]);
+///
+/// let elsewhere = allocator.allocate(700)?; // move it
+/// assert!(elsewhere.start >= 1024);
+/// allocator.free(object)?;
+/// assert!(region.is_empty());
+///
+/// let run = region.take().expect("it is empty"); // or drop it, and all of it is free
+/// assert_eq!(allocator.free_blocks(), 4096 - 1024 - 700);
+/// allocator.free(run)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping it opens the region again"]
+pub struct Region {
+    core: Arc<Core>,
+    blocks: Range<u64>,
+    leaves: Range<usize>,
+}
+
+impl Region {
+    pub(crate) fn close(core: Arc<Core>, extent: Extent) -> Result<Self, CloseError> {
+        let closed = core.administration.with(|| Self::close_alone(&core, extent));
+        let (blocks, leaves) = closed.unwrap_or(Err(CloseError::Busy))?;
+        Ok(Self { core, blocks, leaves })
+    }
+
+    /// For the holder of `administration`. Blocks and leaves of the region.
+    pub(crate) fn close_alone(
+        core: &Core,
+        extent: Extent,
+    ) -> Result<(Range<u64>, Range<usize>), CloseError> {
+        let blocks = core.bitmap.blocks();
+        let (start, len) = on_device(extent, blocks)?;
+        let leaves = start / LEAF_BLOCKS..(start + len).div_ceil(LEAF_BLOCKS);
+        let region = leaves.start * LEAF_BLOCKS..blocks.min(leaves.end * LEAF_BLOCKS);
+        let leaves = leaves.start as usize..leaves.end as usize;
+        thread_cursor::with_lane(core, |lane| {
+            core.aside.close(&core.bitmap, leaves.clone(), &mut core.moved(lane))
+        })
+        .map_err(|Overlap { leaf }| CloseError::Closed { block: leaf as u64 * LEAF_BLOCKS })?;
+        Ok((region, leaves))
+    }
+
+    /// From what [`Region::close_alone`] has closed.
+    pub(crate) fn of(core: Arc<Core>, blocks: Range<u64>, leaves: Range<usize>) -> Self {
+        Self { core, blocks, leaves }
+    }
+
+    /// The blocks that are closed.
+    pub fn extent(&self) -> Extent {
+        Extent { start: self.blocks.start, len: self.blocks.end - self.blocks.start }
+    }
+
+    /// Blocks that somebody owns: in use, reserved by a transaction, or waiting in the quarantine. While
+    /// others free blocks of the region, a mixture of moments, never less than at its end.
+    /// O(blocks of the region / 64).
+    pub fn live_blocks(&self) -> u64 {
+        self.core.aside.live_blocks(&self.core.bitmap, self.blocks.clone())
+    }
+
+    /// The extents that are in use, ascending: what has to be moved before the region is empty.
+    /// Neighbouring allocations show as one. Reads the bitmap as it goes. Blocks that wait to be discarded
+    /// or are kept for reservations show, too, until [`is_empty`](Self::is_empty) is asked.
+    pub fn live_extents(&self) -> impl Iterator<Item = Extent> + '_ {
+        self.live_in(self.blocks.clone())
+    }
+
+    pub(crate) fn live_in(&self, blocks: Range<u64>) -> impl Iterator<Item = Extent> + '_ {
+        let mut from = blocks.start;
+        std::iter::from_fn(move || {
+            let (start, end) = self.core.aside.next_live(&self.core.bitmap, from, blocks.end)?;
+            from = end;
+            Some(Extent { start, len: end - start })
+        })
+    }
+
+    /// Whether nobody owns a block of the region; then nobody will but who [takes](Self::take) it, until it is
+    /// opened. What a commit has
+    /// freed counts once it has left the quarantine, which this call asks to let out what it can; blocks kept
+    /// for a [`Reservation`](crate::Reservation) are exchanged for others, as far as others are free.
+    /// O(blocks of the region / 64).
+    pub fn is_empty(&self) -> bool {
+        self.is_empty_in(self.blocks.clone())
+    }
+
+    pub(crate) fn is_empty_in(&self, blocks: Range<u64>) -> bool {
+        let core = &*self.core;
+        thread_cursor::with_cursor(core, |cursor| {
+            core.collect(cursor.lane, u64::MAX);
+            core.move_escrow(cursor, self.blocks.start, self.blocks.end);
+            let lane = cursor.lane;
+            let mut free = |word, bits| core.free_word(lane, word, bits);
+            core.pending.let_out(self.blocks.start, self.blocks.end, &mut free);
+            let moved = &mut core.moved(lane);
+            core.aside.sweep(&core.bitmap, self.leaves.clone(), moved);
+        });
+        core.aside.is_empty(blocks)
+    }
+
+    /// The whole region as one extent that the caller owns, if it is [empty](Self::is_empty): to use it,
+    /// or to free it.
+    ///
+    /// # Errors
+    /// The region, if it is not empty.
+    pub fn take(self) -> Result<Extent, Self> {
+        if self.take_in(self.blocks.clone()) { Ok(self.extent()) } else { Err(self) }
+    }
+
+    pub(crate) fn take_in(&self, blocks: Range<u64>) -> bool {
+        self.is_empty_in(blocks.clone()) && self.core.aside.take(blocks)
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+}
+
+/// Opens it. What was taken is not there any more.
+impl Drop for Region {
+    fn drop(&mut self) {
+        let core = &*self.core;
+        thread_cursor::with_lane(core, |lane| {
+            core.aside.open(&core.bitmap, self.leaves.clone(), &mut core.moved(lane));
+        });
+    }
+}

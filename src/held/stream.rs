@@ -1,0 +1,170 @@
+//! Requests that are laid out one after the other.
+
+use std::sync::Arc;
+
+use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native, WORD_BLOCKS};
+use crate::base::word::order_above;
+use crate::core::Core;
+use crate::placement::cursor::Cursor;
+use crate::request::bounded::add;
+use crate::values::class::Class;
+use crate::values::error::AllocError;
+use crate::values::extent::{Extent, ExtentList, Extents};
+use crate::values::request::Request;
+
+/// A sequence of allocations that belong together (a file that grows, a log, a backup), from
+/// [`Allocator::stream`](crate::Allocator::stream): each begins where the one before ended, as long as
+/// nothing is in the way; else at the next place behind that fits.
+///
+/// A stream begins at the next entirely free leaf (512 blocks) of its class's region, or of the device, from
+/// where a new handle would begin. It owns no blocks: others may get those behind its end, though handles
+/// prefer shorter runs. Extents are freed as any others.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use freemap::{Allocator, Class, Request};
+///
+/// let allocator = Allocator::new(1 << 20)?;
+/// let (mut one, mut two) = (allocator.stream(Class::BULK), allocator.stream(Class::BULK));
+/// let first = one.allocate(100)?;
+/// two.allocate(100)?;
+/// let second = one.allocate_with(&Request::new(500).scattered())?;
+/// assert_eq!(second[0].start, first.start + 100);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Stream {
+    core: Arc<Core>,
+    cursor: Cursor,
+    class: Class,
+    /// Where the last extent ended.
+    next: Option<u64>,
+}
+
+impl Stream {
+    pub(crate) fn new(core: Arc<Core>, class: Class) -> Self {
+        let cursor = core.cursor(|n| core.lanes.shared(n as usize)).in_sequence();
+        Self { core, cursor, class, next: None }
+    }
+
+    /// The block behind the last extent, where the next one is tried first; `None` before the first.
+    pub fn position(&self) -> Option<u64> {
+        self.next
+    }
+
+    /// Allocates `len` adjacent blocks.
+    ///
+    /// # Errors
+    /// See [`AllocError`]; nothing is allocated then.
+    pub fn allocate(&mut self, len: u64) -> Result<Extent, AllocError> {
+        let extents = self.allocate_with(&Request::new(len))?;
+        Ok(extents[0])
+    }
+
+    /// Allocates what `request` asks for: see [`Allocator::allocate_with`](crate::Allocator::allocate_with).
+    /// Its class is the stream's, whatever it says; with [`near`](Request::near), the stream goes on there.
+    ///
+    /// # Errors
+    /// See [`AllocError`]; nothing is allocated then.
+    pub fn allocate_with(&mut self, request: &Request) -> Result<Extents, AllocError> {
+        let core = self.core.clone();
+        request.validate(core.bitmap.blocks())?;
+        let near = request.near;
+        let request = Request { class: self.class, near: None, ..*request };
+        let next = near.or(self.next);
+        let next = next.unwrap_or_else(|| core.start_of_stream(&mut self.cursor, self.class));
+        let mut extents = Extents::new();
+        let first = core.claim_at(&mut self.cursor, &request, next);
+        if let Some(first) = first {
+            extents.append(first); // the first has room
+        }
+        let behind = first.map_or(next, |first| first.start + first.len);
+        let left = request.len - extents.blocks();
+        if left > 0 {
+            core.go_on_behind(&mut self.cursor, &request, left, behind);
+            let rest = Request { len: left, ..request };
+            let mut others = Extents::new();
+            let enough = core.allocate_into(&mut self.cursor, &rest, &mut others);
+            let partial = request.partial && first.is_some();
+            if let (Err(error), false) = (enough, partial) {
+                core.take_back(self.cursor.lane, &extents);
+                return Err(error);
+            }
+            for (nth, &extent) in others.iter().enumerate() {
+                if !add(&mut extents, 0, extent, request.max_extent) {
+                    core.take_back(self.cursor.lane, &extents);
+                    core.take_back(self.cursor.lane, &others[nth..]);
+                    return Err(AllocError::OutOfMemory);
+                }
+            }
+        }
+        self.next = extents.last().map(|last| last.start + last.len);
+        Ok(extents)
+    }
+
+    pub(crate) fn is_of(&self, core: &Core) -> bool {
+        self.core.id == core.id
+    }
+}
+
+impl Core {
+    /// Where a stream of `class` begins.
+    fn start_of_stream(&self, cursor: &mut Cursor, class: Class) -> u64 {
+        let count = self.bitmap.leaf_count();
+        let whole = |leaves: std::ops::Range<usize>| {
+            let found = self.bitmap.next_leaf(Native::MAX_ORDER, leaves.start);
+            found.filter(|leaf| leaves.contains(leaf))
+        };
+        let len = LEAF_BLOCKS;
+        let leaf = match self.zones.of(class.index()) {
+            Some(zone) => {
+                let request = Request::new(len).class(class);
+                let home = self.leaf_in_zones(cursor, &request, zone);
+                zone.search_order(home, count, Native::FANOUT).find_map(whole).unwrap_or(home)
+            }
+            None => {
+                let home = cursor.place(len).word / Native::LEAF_WORDS;
+                let order = self.shards.search_order(home.min(count - 1), count);
+                order.into_iter().find_map(whole).unwrap_or(home)
+            }
+        };
+        leaf as u64 * LEAF_BLOCKS
+    }
+
+    /// Claims from block `next` on what `request` wants: all of it, or, if it takes any pieces, what is free
+    /// there.
+    fn claim_at(&self, cursor: &mut Cursor, request: &Request, next: u64) -> Option<Extent> {
+        let start = next.checked_next_multiple_of(request.align)?;
+        let end = start.checked_add(request.len)?.min(self.bitmap.blocks());
+        if start >= end || request.len > request.max_extent {
+            return None;
+        }
+        let pieces = request.scattered && request.takes_any_pieces();
+        let free = self.bitmap.run_end(start, end) - start;
+        let len = if pieces { free } else { request.len };
+        if len == 0 || free < len || self.bitmap.claim(start, len).is_err() {
+            return None;
+        }
+        let extent = Extent { start, len };
+        if !self.keeps(cursor.lane, extent) {
+            return None;
+        }
+        self.count_allocated(cursor.lane, extent);
+        Some(extent)
+    }
+
+    /// Has the next search for `left` blocks begin at block `behind`.
+    fn go_on_behind(&self, cursor: &mut Cursor, request: &Request, left: u64, behind: u64) {
+        let block = if behind < self.bitmap.blocks() { behind } else { 0 };
+        for len in
+            [left, left.min(request.max_extent), 1 << order_above(left).min(Native::MAX_ORDER)]
+        {
+            cursor.place(len).word = (block / WORD_BLOCKS) as usize;
+        }
+        if self.zones.are_set() {
+            let rest = Request { len: left, ..*request };
+            self.set_leaf_in_zones(cursor, &rest, block);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Construction, in parallel and by plain writes: one pass over the leaves, node by node. What stays
+//! allocated is not written: it is memory that nobody has touched yet.
+
+use rayon::prelude::*;
+
+use super::Bitmap;
+use crate::base::geometry::{Geometry, MOST_ORDERS};
+use crate::base::heap::{OutOfMemory, reserved};
+use crate::base::segmented::Segmented;
+use crate::base::sync::AtomicWord;
+use crate::base::word::{OrderSet, Word, each};
+use crate::index::events::Events;
+use crate::index::leaf::Leaves;
+use crate::index::summary::{Node, Nodes, Summary};
+use crate::index::watch::Watch;
+
+impl<G: Geometry> Bitmap<G> {
+    /// See [`Bitmap::counted_from_words`].
+    #[cfg(any(test, loom))]
+    pub fn from_words(
+        blocks: u64,
+        height: usize,
+        free: impl Fn(usize) -> G::Word + Sync,
+    ) -> Result<Self, OutOfMemory> {
+        Self::counted_from_words(blocks, height, G::FANOUT, free).map(|(index, _)| index)
+    }
+
+    /// An index of `blocks` blocks whose word `i` is `free(i)`, 1 = free; bits beyond the device
+    /// are ignored. `height` is the number of summary levels, at least 1.
+    /// And how many blocks are free in each `shard_leaves` leaves, which are those of whole nodes.
+    ///
+    /// Writes the bitmap once, where there is a free block; memory beside it is 1/32 of it.
+    pub fn counted_from_words(
+        blocks: u64,
+        height: usize,
+        shard_leaves: usize,
+        free: impl Fn(usize) -> G::Word + Sync,
+    ) -> Result<(Self, Vec<u64>), OutOfMemory> {
+        let () = G::CONSISTENT;
+        debug_assert!(shard_leaves > 0 && shard_leaves.is_multiple_of(G::FANOUT));
+        let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
+        let node_count = leaf_count.div_ceil(G::FANOUT);
+        let mut leaves = Leaves::<G>::zeroed(leaf_count)?;
+        let mut nodes = Nodes::<G>::zeroed(node_count)?;
+        let mut free_under = reserved::<u32>(node_count)?;
+        let node_leaf_words = G::FANOUT * G::LEAF_WORDS;
+        let whole = (blocks / u64::from(G::WORD_BLOCKS)) as usize;
+        let build = |(index, (leaves, node)): (usize, (&mut [_], &mut [_]))| {
+            let first = index * node_leaf_words;
+            if first + node_leaf_words <= whole {
+                return build_node::<G>(leaves, node, |word| free(first + word));
+            }
+            build_node::<G>(leaves, node, |word| {
+                free(first + word) & on_device::<G>(blocks, first + word)
+            })
+        };
+        let (leaf_words, node_words) = (leaves.words_mut(), nodes.words_mut());
+        if leaf_count <= SMALL {
+            let leaves = leaf_words.chunks_mut(node_leaf_words);
+            let all = leaves.zip(node_words.chunks_mut(G::NODE_WORDS)).enumerate();
+            free_under.extend(all.map(build));
+        } else {
+            let leaves = leaf_words.par_chunks_mut(node_leaf_words);
+            let all = leaves.zip(node_words.par_chunks_mut(G::NODE_WORDS)).enumerate();
+            all.with_min_len(8).map(build).collect_into_vec(&mut free_under);
+        }
+        debug_assert_eq!(free_under.len(), node_count);
+        let sum = |nodes: &[u32]| nodes.iter().map(|&free| u64::from(free)).sum::<u64>();
+        let mut counts = reserved::<u64>(leaf_count.div_ceil(shard_leaves))?;
+        counts.extend(free_under.chunks(shard_leaves / G::FANOUT).map(sum));
+        let summary = Summary::new(nodes, &free_under, height)?;
+        Ok((Self::of(blocks, leaves, summary, counts.iter().sum()), counts))
+    }
+
+    /// An index of `blocks` blocks, none of them free, under `height` levels of summary. It takes no
+    /// memory before something is released there. O(1).
+    pub fn none_free(blocks: u64, height: usize) -> Result<Self, OutOfMemory> {
+        let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
+        let summary = Summary::without_runs(leaf_count, height)?;
+        Ok(Self::of(blocks, Leaves::<G>::zeroed(leaf_count)?, summary, 0))
+    }
+
+    fn of(blocks: u64, leaves: Leaves<G>, summary: Summary<G>, free_at_start: u64) -> Self {
+        Self {
+            leaves: Segmented::new(leaves),
+            summary,
+            watch: Watch::default(),
+            events: Events::default(),
+            blocks: AtomicWord::new(blocks),
+            free_at_start,
+        }
+    }
+}
+
+/// Leaves of a device that is not worth a second thread. Models stay below it too.
+const SMALL: usize = 4096;
+
+/// The blocks of word `index` that are on a device of `blocks` blocks.
+fn on_device<G: Geometry>(blocks: u64, index: usize) -> G::Word {
+    let width = u64::from(G::WORD_BLOCKS);
+    let on_device = blocks.saturating_sub(index as u64 * width).min(width);
+    G::Word::span(0, on_device as u32)
+}
+
+/// Writes the leaves under one node, whose word `i` is `word(i)`, and the node; how many blocks are free.
+/// A leaf without free blocks is not touched, nor is a node over such leaves.
+fn build_node<G: Geometry>(
+    leaves: &mut [AtomicWord<G::Word>],
+    node: &mut [AtomicWord<G::Word>],
+    word: impl Fn(usize) -> G::Word,
+) -> u32 {
+    let (mut has, mut free) = ([G::Word::ZERO; MOST_ORDERS], 0);
+    for (child, leaf) in leaves.chunks_exact_mut(G::LEAF_WORDS).enumerate() {
+        let (orders, of_leaf) = build_leaf::<G>(leaf, |index| word(child * G::LEAF_WORDS + index));
+        free += of_leaf;
+        for order in each(orders) {
+            has[order as usize] |= G::Word::bit(child as u32);
+        }
+    }
+    if free > 0 {
+        Node::<G>::show(node, |order| has[order as usize]);
+    }
+    free
+}
+
+/// Writes a leaf whose word `i` is `word(i)`; the orders that it has, and how many blocks are free.
+#[inline(always)]
+fn build_leaf<G: Geometry>(
+    leaf: &mut [AtomicWord<G::Word>],
+    word: impl Fn(usize) -> G::Word,
+) -> (OrderSet, u32) {
+    // As many words as a leaf can have. Loops of one thing each, that run in vector registers.
+    let mut words = [G::Word::ZERO; 32];
+    let words = &mut words[..G::LEAF_WORDS];
+    for (index, place) in words.iter_mut().enumerate() {
+        *place = word(index);
+    }
+    let any = |words: &[G::Word], starts| {
+        words.iter().fold(G::Word::ZERO, |any, &word| any | word & starts) != G::Word::ZERO
+    };
+    if !any(words, G::Word::MAX) {
+        return (0, 0);
+    }
+    for (place, &word) in leaf.iter_mut().zip(&*words) {
+        *place = AtomicWord::new(word);
+    }
+    let free: u32 = words.iter().map(|word| word.count_ones()).sum();
+    let full = words
+        .iter()
+        .enumerate()
+        .fold(0u32, |full, (index, &word)| full | u32::from(word == G::FULL) << index);
+    let mut orders = full.orders() << G::WORD_ORDER | 1;
+    for order in 1..=G::WORD_ORDER {
+        for word in words.iter_mut() {
+            *word &= *word >> (1 << (order - 1));
+        }
+        if !any(words, G::Word::STARTS[order as usize]) {
+            break;
+        }
+        orders |= 1 << order;
+    }
+    (orders, free)
+}

@@ -1,0 +1,148 @@
+//! Claiming many pieces in one pass.
+
+use std::ops::Range;
+
+use super::search::Visit;
+use super::{Bitmap, Pack, Search};
+use crate::base::geometry::Geometry;
+use crate::base::sync::Site;
+use crate::base::word::Word;
+use crate::index::summary::Look;
+use crate::values::extent::Extent;
+
+/// What is still wanted of a request in pieces.
+#[derive(Debug)]
+pub struct Wanted<F> {
+    /// Blocks, more than 0 to begin with.
+    pub left: u64,
+    /// Leaves that may still be looked into.
+    pub looks: u64,
+    /// Is told of every piece that was claimed, and deals with it.
+    pub took: F,
+}
+
+/// What became of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is part of the answer.
+    Kept,
+    /// It could not be kept; others are still wanted.
+    Passed,
+    /// It was given back, and no other is wanted.
+    Refused,
+}
+
+/// The receiver of the pieces wants no more.
+#[derive(Debug)]
+pub struct Refused;
+
+impl<F: FnMut(Extent) -> Taken> Wanted<F> {
+    pub fn take(&mut self, start: u64, len: u64) -> Result<(), Refused> {
+        match (self.took)(Extent { start, len }) {
+            Taken::Kept => self.left -= len,
+            Taken::Passed => {}
+            Taken::Refused => return Err(Refused),
+        }
+        Ok(())
+    }
+}
+
+impl<G: Geometry> Bitmap<G> {
+    /// Claims the runs in `leaves` that hold an aligned run of `order`, as far as they are wanted: one
+    /// pass over the leaves that may have such runs, with one compare-exchange for all that lie inside
+    /// one word.
+    pub fn claim_pieces<F: FnMut(Extent) -> Taken>(
+        &self,
+        order: u32,
+        leaves: Range<usize>,
+        wanted: &mut Wanted<F>,
+    ) -> Result<(), Refused> {
+        let done = self.visit_leaves(order, leaves, Look::Quick, Pack::First, |leaf| {
+            if wanted.looks == 0 {
+                return Visit::Done(Ok(()));
+            }
+            wanted.looks -= 1;
+            let mut words = self.leaf(leaf).words_with(order, Site::LeafLook);
+            if words == 0 {
+                return Visit::Stale;
+            }
+            while words != 0 {
+                let word = leaf * G::LEAF_WORDS + words.trailing_zeros() as usize;
+                words &= words - 1;
+                match self.claim_pieces_of_word(order, word, wanted) {
+                    Ok(()) if wanted.left > 0 => {}
+                    done => return Visit::Done(done),
+                }
+            }
+            Visit::From(leaf + 1)
+        });
+        done.unwrap_or(Ok(()))
+    }
+
+    fn claim_pieces_of_word<F: FnMut(Extent) -> Taken>(
+        &self,
+        order: u32,
+        word: usize,
+        wanted: &mut Wanted<F>,
+    ) -> Result<(), Refused> {
+        let first = word as u64 * u64::from(G::WORD_BLOCKS);
+        let mut free = self.word(word).load(Site::LeafLook);
+        let (inside, edges) = loop {
+            let (inside, edges) = Self::fitting_runs(free, order.min(G::WORD_ORDER), wanted.left);
+            if inside == G::Word::ZERO {
+                break (inside, edges);
+            }
+            match self.take(self.word(word), free, free & !inside) {
+                Ok(_) => break (inside, edges),
+                Err(now) => free = now,
+            }
+        };
+        let mut rest = inside;
+        while rest != G::Word::ZERO {
+            let place = rest.trailing_zeros();
+            let len = (!(rest >> place)).trailing_zeros();
+            rest &= !G::Word::span(place, len);
+            if let Err(refused) = wanted.take(first + u64::from(place), u64::from(len)) {
+                if rest != G::Word::ZERO {
+                    let released = self.release_in_word(word, rest);
+                    debug_assert_eq!(released, Ok(()), "blocks we own cannot be free");
+                }
+                return Err(refused);
+            }
+        }
+        // Those that may go on in a neighbouring word, one by one.
+        for place in edges.places() {
+            if wanted.left == 0 {
+                break;
+            }
+            let left = wanted.left;
+            let search = Search { least: 1, most: left, align: 1, take: |run: u64| run.min(left) };
+            if let Some(Ok((start, len))) = self.claim_run_around(first + u64::from(place), &search)
+            {
+                wanted.take(start, len)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Of the runs in `free` that hold an aligned run of `order`: those that touch neither end of the
+    /// word, up to `most` blocks; and a block of each that does.
+    fn fitting_runs(free: G::Word, order: u32, most: u64) -> (G::Word, G::Word) {
+        let groups = free.aligned_runs(order);
+        let (mut inside, mut edges, mut left) = (G::Word::ZERO, G::Word::ZERO, most);
+        for place in (free & !(free << 1)).places() {
+            let len = (!(free >> place)).trailing_zeros();
+            if groups & G::Word::span(place, len) == G::Word::ZERO {
+                continue;
+            }
+            if place == 0 || place + len >= G::WORD_BLOCKS {
+                edges |= G::Word::bit(place);
+            } else {
+                let taken = u64::from(len).min(left);
+                inside |= G::Word::span(place, taken as u32);
+                left -= taken;
+            }
+        }
+        (inside, edges)
+    }
+}

@@ -1,0 +1,186 @@
+//! Measuring free runs, for those who choose among them.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use super::Bitmap;
+use crate::base::geometry::Geometry;
+use crate::base::sync::Site;
+use crate::base::word::Word;
+
+/// Groups of entirely free leaves under one node that a look at it sees to.
+const GROUPS: usize = 8;
+
+/// Runs after which a look at a node stops, at the end of a leaf.
+const RUNS: usize = 64;
+
+impl<G: Geometry> Bitmap<G> {
+    /// Calls `see` with start and length of free runs that begin under level-1 node `node`: of those
+    /// that begin in its leaves from the `from`-th on, which are not entirely free, all that have two
+    /// blocks or more (and single ones at the end of a word), until it has seen plenty; if `from` is 0,
+    /// also some of those that begin in leaves which are. The latter are measured by whole leaves, up to
+    /// the end of the next node, and the others up to `most`. Repairs what the summary turns out to say
+    /// wrongly of the entirely free leaves looked at.
+    /// Returns where to go on, if the node has more. O(leaves under the node).
+    pub fn runs_under(
+        &self,
+        node: usize,
+        from: u32,
+        most: u64,
+        mut see: impl FnMut(u64, u64),
+    ) -> Option<u32> {
+        let first = node * G::FANOUT;
+        let summary = self.summary.node(1, node);
+        let mut whole = summary.has(G::MAX_ORDER).load(Site::HasLook);
+        let mut partial = summary.has(0).load(Site::HasLook) & !whole;
+        let mut stale = G::Word::ZERO;
+        for _ in 0..GROUPS {
+            if whole == G::Word::ZERO || from > 0 {
+                break;
+            }
+            let place = whole.trailing_zeros();
+            if !self.leaf(first + place as usize).has_order(G::MAX_ORDER, Site::LeafLook) {
+                whole = whole.without_lowest();
+                stale |= G::Word::bit(place);
+                continue;
+            }
+            let count = leading_ones(whole >> place).min(G::FANOUT as u32 - place);
+            whole &= !G::Word::span(place, count);
+            self.see_whole(first + place as usize, count as usize, &mut see);
+        }
+        if stale != G::Word::ZERO {
+            self.repair(node, stale, 1 << G::MAX_ORDER);
+        }
+        partial = (partial | stale) & (G::Word::MAX << from);
+        let runs = Cell::new(0);
+        let mut see = |start, len| {
+            runs.set(runs.get() + 1);
+            see(start, len);
+        };
+        while partial != G::Word::ZERO {
+            let place = partial.trailing_zeros();
+            partial = partial.without_lowest();
+            self.see_in_leaf(first + place as usize, most, &mut see);
+            if runs.get() >= RUNS && partial != G::Word::ZERO {
+                return Some(partial.trailing_zeros());
+            }
+        }
+        None
+    }
+
+    /// Shows the run of `count` leaves from `leaf` on, unless it goes back for more than a leaf: then
+    /// it was shown where it begins.
+    fn see_whole(&self, leaf: usize, count: usize, see: &mut impl FnMut(u64, u64)) {
+        let leaf_blocks = G::LEAF_BLOCKS as u64;
+        let first_block = leaf as u64 * leaf_blocks;
+        let lowest = first_block.saturating_sub(leaf_blocks);
+        let start = self.run_start(first_block, lowest);
+        if start == lowest && start > 0 {
+            return;
+        }
+        let mut count = count as u64;
+        let behind = (leaf + count as usize) / G::FANOUT;
+        let at_the_end = (leaf + count as usize).is_multiple_of(G::FANOUT);
+        if at_the_end && behind < self.leaf_count().div_ceil(G::FANOUT) {
+            let whole = self.summary.node(1, behind).has(G::MAX_ORDER).load(Site::HasLook);
+            count += u64::from(leading_ones(whole));
+        }
+        see(start, self.blocks().min(first_block + count * leaf_blocks).saturating_sub(start));
+    }
+
+    fn see_in_leaf(&self, leaf: usize, most: u64, see: &mut impl FnMut(u64, u64)) {
+        let first = leaf * G::LEAF_WORDS;
+        let last_place = G::Word::bit(G::WORD_BLOCKS - 1);
+        let mut before = self.look_before(first);
+        for word in first..first + G::LEAF_WORDS {
+            let free = self.word(word).load(Site::LeafLook);
+            let starts = begins::<G>(before, free) & (free >> 1 | last_place);
+            before = free;
+            for place in starts.places() {
+                let (start, len) = self.measure(word, free, place, most);
+                see(start, len);
+            }
+        }
+    }
+
+    /// Of the free runs that begin in word `word` and have at least `least` blocks, the shortest: its start
+    /// and length. Measures up to `most`.
+    #[inline]
+    pub fn run_in_word(&self, word: usize, least: u64, most: u64) -> Option<(u64, u64)> {
+        if word >= self.leaf_count() * G::LEAF_WORDS {
+            return None; // the device was made shorter
+        }
+        let free = self.word(word).load(Site::LeafLook);
+        let starts = begins::<G>(self.look_before(word), free);
+        let runs = starts.places().map(|place| self.measure(word, free, place, most));
+        runs.filter(|&(_, len)| len >= least).min_by_key(|&(_, len)| len)
+    }
+
+    /// The free blocks of the word below word `word`; none below the first.
+    #[inline]
+    pub(super) fn look_before(&self, word: usize) -> G::Word {
+        word.checked_sub(1).map_or(G::Word::ZERO, |word| self.look(word))
+    }
+
+    /// Whether all leaves under level-1 node `node` are shown as entirely free.
+    #[inline]
+    pub fn is_whole(&self, node: usize) -> bool {
+        let whole = self.summary.node(1, node).has(G::MAX_ORDER).load(Site::HasLook);
+        leading_ones(whole) as usize >= G::FANOUT
+    }
+
+    /// Where the run begins that goes on behind word `word`, as every run does that begins there and is
+    /// longer than a word; or where the word does, if it begins before.
+    #[inline]
+    pub fn run_beyond_word(&self, word: usize) -> Option<u64> {
+        if word >= self.leaf_count() * G::LEAF_WORDS {
+            return None; // the device was made shorter
+        }
+        let free = self.look(word) << (G::Word::BITS - G::WORD_BLOCKS);
+        let inside = (!free).leading_zeros().min(G::WORD_BLOCKS);
+        (inside > 0).then(|| (word as u64 + 1) * u64::from(G::WORD_BLOCKS) - u64::from(inside))
+    }
+
+    /// Start and length of the run from `place` of `word` on, which held `free`.
+    #[inline]
+    fn measure(&self, word: usize, free: G::Word, place: u32, most: u64) -> (u64, u64) {
+        let start = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
+        let inside = leading_ones(free >> place);
+        if place + inside < G::WORD_BLOCKS {
+            return (start, u64::from(inside));
+        }
+        (start, self.run_end(start, self.blocks().min(start + most)).saturating_sub(start))
+    }
+
+    /// The run of free blocks around `start..start + len`, measured no further than `reach` to either
+    /// side: its start and length.
+    #[inline]
+    pub fn run_around(&self, start: u64, len: u64, reach: u64) -> (u64, u64) {
+        let width = u64::from(G::WORD_BLOCKS);
+        let place = start % width;
+        if place + len <= width {
+            // Mostly it ends in its word on both sides.
+            let free =
+                self.look((start / width) as usize) | G::Word::span(place as u32, len as u32);
+            let Range { start: from, end } = free.run_around(place as u32);
+            if from > 0 && end < G::WORD_BLOCKS {
+                return (start - place + u64::from(from), u64::from(end - from));
+            }
+        }
+        let from = self.run_start(start, start.saturating_sub(reach));
+        let end = self.run_end(start + len, self.blocks().min(start + len + reach));
+        (from, end.saturating_sub(from))
+    }
+}
+
+/// Where in `free` runs begin, `before` being the word below.
+#[inline(always)]
+fn begins<G: Geometry>(before: G::Word, free: G::Word) -> G::Word {
+    free & !(free << 1 | before >> (G::WORD_BLOCKS - 1))
+}
+
+/// Set bits from bit 0 up.
+#[inline(always)]
+fn leading_ones<W: Word>(word: W) -> u32 {
+    (!word).trailing_zeros()
+}

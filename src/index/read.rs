@@ -1,0 +1,169 @@
+//! Reading runs of free blocks: word by word near by, by the summary over distances.
+//!
+//! Nothing here stops anybody, so an answer that spans words may be a mixture of moments. What was
+//! free (or allocated) throughout the call is always reported as such.
+
+use super::Bitmap;
+use crate::base::geometry::Geometry;
+use crate::base::sync::Site;
+use crate::base::word::Word;
+use crate::index::summary::{Found, Look};
+
+impl<G: Geometry> Bitmap<G> {
+    /// As [`Bitmap::largest_order_under`], for those who want at least `order`, and upwards from there only as
+    /// long as each next one is shown: on a device with little to offer, one read.
+    #[inline]
+    pub fn largest_order_from(&self, level: usize, index: usize, order: u32) -> Option<u32> {
+        let node = self.summary.node(level, index);
+        let shown = |order: &u32| node.has(*order).load(Site::HasLook) != G::Word::ZERO;
+        (order..=G::MAX_ORDER).take_while(shown).last()
+    }
+
+    /// The largest order of which there may be an aligned run under node `index` of `level`.
+    pub fn largest_order_under(&self, level: usize, index: usize) -> Option<u32> {
+        let node = self.summary.node(level, index);
+        (0..=G::MAX_ORDER).rev().find(|&order| node.may_have(order) != G::Word::ZERO)
+    }
+
+    /// Whether all of `start..start + len` is free.
+    pub fn is_free(&self, start: u64, len: u64) -> bool {
+        self.run_end(start, start + len) == start + len
+    }
+
+    /// The first allocated block of `from..to`, or `to` (or `from`, if that lies behind it).
+    #[inline]
+    pub fn run_end(&self, from: u64, to: u64) -> u64 {
+        if from >= to {
+            return from;
+        }
+        let width = u64::from(G::WORD_BLOCKS);
+        let mut word = from / width;
+        // What lies before `from` counts as free.
+        let mut free = self.look(word as usize) | !(G::Word::MAX << (from % width) as u32);
+        while free & G::FULL == G::FULL {
+            word += 1;
+            if word * width >= to {
+                return to;
+            }
+            free = self.look(word as usize);
+        }
+        to.min(word * width + u64::from((!free).trailing_zeros()))
+    }
+
+    /// The start of the run of free blocks that ends before `to`, looking no lower than `floor`;
+    /// `to` itself if the block before it is allocated.
+    #[inline]
+    pub fn run_start(&self, to: u64, floor: u64) -> u64 {
+        if to <= floor {
+            return floor;
+        }
+        let width = u64::from(G::WORD_BLOCKS);
+        let mut word = (to - 1) / width;
+        let below = G::Word::span(0, ((to - 1) % width) as u32 + 1);
+        let mut taken = !self.look(word as usize) & below;
+        while taken == G::Word::ZERO {
+            if word * width <= floor {
+                return floor;
+            }
+            word -= 1;
+            taken = !self.look(word as usize) & G::FULL;
+        }
+        floor.max(word * width + u64::from(G::Word::BITS - taken.leading_zeros()))
+    }
+
+    /// The free blocks of word `word`.
+    #[inline]
+    pub fn look(&self, word: usize) -> G::Word {
+        self.word(word).load(Site::LeafLook)
+    }
+
+    /// Number of free blocks in `from..to`. O(blocks / 64); a mixture of moments.
+    pub fn free_blocks_in(&self, from: u64, to: u64) -> u64 {
+        let words = Self::words_of(from, to.saturating_sub(from));
+        words.map(|(word, mask)| u64::from((self.look(word) & mask).count_ones())).sum()
+    }
+
+    /// The first free block of `from..to` by the words alone, or `to`.
+    #[inline]
+    pub fn free_in(&self, from: u64, to: u64) -> u64 {
+        for piece in Self::pieces(from, to.saturating_sub(from)) {
+            let free = self.word(piece.word).load(Site::LeafLook) & piece.mask;
+            if free != G::Word::ZERO {
+                return Self::first_block(piece, free);
+            }
+        }
+        to
+    }
+
+    /// The first block of `from..to` at which a run of `len` may begin, as far as its word alone can
+    /// tell, or `to`.
+    #[inline]
+    pub(super) fn run_start_in(&self, from: u64, to: u64, len: u64) -> u64 {
+        for piece in Self::pieces(from, to.saturating_sub(from)) {
+            let free = self.word(piece.word).load(Site::LeafLook);
+            let starts = free.run_starts(len, G::WORD_BLOCKS) & piece.mask;
+            if starts != G::Word::ZERO {
+                return Self::first_block(piece, starts);
+            }
+        }
+        to
+    }
+
+    /// The first free block at or after `from`. Skips allocated stretches by the summary:
+    /// O(levels) for each leaf looked into.
+    pub fn next_free(&self, from: u64) -> Option<u64> {
+        if from >= self.blocks() {
+            return None;
+        }
+        let leaf_blocks = G::LEAF_BLOCKS as u64;
+        let mut from = from;
+        loop {
+            let leaf = from / leaf_blocks;
+            let end = ((leaf + 1) * leaf_blocks).min(self.blocks());
+            let free = self.free_in(from, end);
+            if free < end {
+                return Some(free);
+            }
+            let next = self.next_leaf(0, leaf as usize + 1)?;
+            from = next as u64 * leaf_blocks;
+        }
+    }
+
+    /// The first leaf at or after `from` that may have a run of `order`.
+    pub fn next_leaf(&self, order: u32, from: usize) -> Option<usize> {
+        let mut from = from;
+        let leaves = self.leaf_count();
+        let nodes = leaves.div_ceil(G::FANOUT);
+        while from < leaves {
+            match self.summary.find(order, from / G::FANOUT, nodes, Look::Thorough) {
+                Found::Nothing => return None,
+                Found::Stale { level, child } => {
+                    from = self.summary.after_subtree(level, child) * G::FANOUT;
+                }
+                Found::Node(node) => {
+                    from = from.max(node * G::FANOUT);
+                    let word = self.summary.node(1, node).may_have(order);
+                    let right = word & (G::Word::MAX << (from % G::FANOUT) as u32);
+                    if right != G::Word::ZERO {
+                        return Some(node * G::FANOUT + right.trailing_zeros() as usize);
+                    }
+                    from = (node + 1) * G::FANOUT;
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether `leaf` may have a free block. One that was free all the time is not missed.
+    #[inline]
+    pub fn may_have_free(&self, leaf: usize) -> bool {
+        let (node, bit) = self.summary.parent(1, leaf);
+        node.may_have(0) & bit != G::Word::ZERO
+    }
+
+    /// The words of `leaf` in ascending order, 1 = free, each read when it is asked for.
+    #[inline]
+    pub fn leaf_words(&self, leaf: usize) -> impl Iterator<Item = G::Word> + '_ {
+        self.leaf(leaf).words().iter().map(|word| word.load(Site::LeafLook))
+    }
+}

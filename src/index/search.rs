@@ -1,0 +1,511 @@
+//! Finding free space and claiming it.
+//!
+//! Two searches stand beside each other. The *aligned* one descends the summary to a leaf that has
+//! an aligned run of the rounded-up order; it is quick, and it may fail although an unaligned run
+//! would fit. The *exact* one visits every leaf that can hold part of a fitting run, widens what it
+//! finds to both sides, and is the only one that may answer "no".
+
+use std::ops::Range;
+
+use super::Bitmap;
+use crate::base::geometry::Geometry;
+use crate::base::sync::Site;
+use crate::base::word::{Word, order_within};
+use crate::index::events::Event;
+use crate::index::summary::{Found, Look};
+use crate::index::watch::Ticket;
+use crate::values::extent::Extent;
+
+/// Which leaves of a level-1 node a search prefers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pack {
+    /// The first.
+    First,
+    /// The first that has no run of the next order, if the node at hand has such a one.
+    Tight,
+    /// Only those that have no run of the next order.
+    OnlyTight,
+}
+
+/// What the exact search looks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Search<F> {
+    /// The shortest run worth looking at, in blocks; at least 1.
+    pub least: u64,
+    /// The most blocks that `take` will ever use.
+    pub most: u64,
+    /// What the start must be a multiple of; at least 1.
+    pub align: u64,
+    /// How much to take of an aligned run of this length; 0 to pass it by.
+    pub take: F,
+}
+
+/// Another thread changed the word just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost;
+
+/// What to do after a leaf was looked into.
+pub(super) enum Visit<T> {
+    Done(T),
+    /// The leaf has no run of the order at all.
+    Stale,
+    /// Go on with the first leaf at or after this one, which lies behind the one looked into.
+    From(usize),
+}
+
+/// What a visit to the leaves under one node came to.
+struct Visited<T, W> {
+    taken: Option<T>,
+    /// The children that had no run of the order at all.
+    stale: W,
+    /// The leaf to go on with.
+    next: usize,
+}
+
+impl<G: Geometry> Bitmap<G> {
+    /// Claims the lowest free block of word `word`, if it has one: the shortest way there is. One
+    /// attempt; whoever asked counts that it was lost.
+    #[inline(always)]
+    pub fn claim_one_in(&self, word: usize) -> Result<Option<u64>, Lost> {
+        let atomic = self.word(word);
+        let free = atomic.load(Site::LeafLook);
+        if free == G::Word::ZERO {
+            return Ok(None);
+        }
+        let place = free.trailing_zeros();
+        match self.take(atomic, free, free & !G::Word::bit(place)) {
+            Ok(_) => Ok(Some(word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place))),
+            Err(_) => Err(Lost),
+        }
+    }
+
+    /// Claims the lowest block of word `word` that is free between two in use, and says whether there are
+    /// others. One attempt, as above.
+    #[inline]
+    pub fn claim_hole_in(&self, word: usize) -> Result<Option<(u64, bool)>, Lost> {
+        let words = self.leaf_count() * G::LEAF_WORDS;
+        if word >= words {
+            return Ok(None); // the device was made shorter
+        }
+        let atomic = self.word(word);
+        let free = atomic.load(Site::LeafLook);
+        let below = self.look_before(word) >> (G::WORD_BLOCKS - 1);
+        let above = if word + 1 < words { self.look(word + 1) } else { G::Word::ZERO };
+        let holes = free & !(free << 1 | below) & !(free >> 1 | above << (G::WORD_BLOCKS - 1));
+        if holes == G::Word::ZERO {
+            return Ok(None);
+        }
+        let place = holes.trailing_zeros();
+        let block = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
+        let others = holes.without_lowest() != G::Word::ZERO;
+        match self.take(atomic, free, free & !G::Word::bit(place)) {
+            Ok(_) => Ok(Some((block, others))),
+            Err(_) => Err(Lost),
+        }
+    }
+
+    /// Claims the lowest aligned runs of `order` (no wider than a word) in word `word`, `len` blocks of
+    /// each, as many as there are or `extents` has room for, all in one step; how many. Nothing if
+    /// another thread changed the word just now.
+    #[inline]
+    pub fn claim_many_in_word(
+        &self,
+        word: usize,
+        order: u32,
+        len: u32,
+        extents: &mut [Extent],
+    ) -> usize {
+        let atomic = self.word(word);
+        let free = atomic.load(Site::LeafLook);
+        let first = word as u64 * u64::from(G::WORD_BLOCKS);
+        let run = G::Word::span(0, len);
+        let (mut runs, mut mask, mut taken) = (free.aligned_runs(order), G::Word::ZERO, 0);
+        for extent in extents {
+            if runs == G::Word::ZERO {
+                break;
+            }
+            let place = runs.trailing_zeros();
+            runs = runs.without_lowest();
+            mask |= run << place;
+            *extent = Extent { start: first + u64::from(place), len: u64::from(len) };
+            taken += 1;
+        }
+        if taken == 0 {
+            return 0;
+        }
+        if self.take(atomic, free, free & !mask).is_err() {
+            self.events.count(Event::LostClaim, word);
+            return 0;
+        }
+        taken
+    }
+
+    /// In how many of its words the leaf of word `word` has an aligned run of `order`.
+    #[inline]
+    pub fn words_with(&self, word: usize, order: u32) -> u32 {
+        self.leaf(word / G::LEAF_WORDS).words_with(order, Site::LeafLook).count_ones()
+    }
+
+    /// Claims the first `len` blocks of an aligned run of `order` (no wider than a word) in word
+    /// `word`, at or after place `from`.
+    #[inline]
+    fn claim_in_word(&self, word: usize, order: u32, len: u32, from: u32) -> Option<u64> {
+        let atomic = self.word(word);
+        let mut free = atomic.load(Site::LeafLook);
+        loop {
+            let place = (free & (G::Word::MAX << from)).first_aligned(order)?;
+            let mask = G::Word::span(place, len);
+            match self.take(atomic, free, free & !mask) {
+                Ok(_) => {
+                    return Some(word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place));
+                }
+                Err(now) => {
+                    self.events.count(Event::LostClaim, word);
+                    free = now;
+                }
+            }
+        }
+    }
+
+    /// Claims `len` blocks at the start of an aligned run of `order`, in the leaf of block `from` and
+    /// not before it. One attempt at each run.
+    #[inline]
+    pub fn claim_in_leaf(&self, order: u32, len: u64, from: u64) -> Option<u64> {
+        match self.visit_leaf(order, len, from) {
+            Visit::Done(start) => Some(start),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn visit_leaf(&self, order: u32, len: u64, from: u64) -> Visit<u64> {
+        let width = u64::from(G::WORD_BLOCKS);
+        let word = (from / width) as usize;
+        let leaf = word / G::LEAF_WORDS;
+        let mut words = self.leaf(leaf).words_with(order, Site::LeafLook);
+        if words == 0 {
+            return Visit::Stale;
+        }
+        words &= u32::MAX << (word % G::LEAF_WORDS);
+        while words != 0 {
+            let index = leaf * G::LEAF_WORDS + words.trailing_zeros() as usize;
+            words &= words - 1;
+            let place = if index > word { 0 } else { (from % width) as u32 };
+            let claimed = if order <= G::WORD_ORDER {
+                self.claim_in_word(index, order, len as u32, place)
+            } else {
+                let start = index as u64 * width;
+                (place == 0 && self.claim(start, len).is_ok()).then_some(start)
+            };
+            if let Some(start) = claimed {
+                return Visit::Done(start);
+            }
+        }
+        Visit::From(leaf + 1)
+    }
+
+    /// Claims `len` blocks at the start of an aligned run of `order` in one of `leaves`, at or
+    /// after block `from`. One pass over the candidates: O(levels) for each.
+    pub fn claim_aligned(
+        &self,
+        order: u32,
+        len: u64,
+        from: u64,
+        leaves: Range<usize>,
+        pack: Pack,
+    ) -> Option<u64> {
+        self.visit_leaves(order, leaves, Look::Quick, pack, |leaf| {
+            self.visit_leaf(order, len, from.max((leaf * G::LEAF_BLOCKS) as u64))
+        })
+    }
+
+    /// The same in the leaves that follow `leaf` under its node. What is stale there is left for the
+    /// search that comes when the node is done: one repair for all of it.
+    #[inline]
+    pub fn claim_behind(&self, order: u32, len: u64, leaf: usize, pack: Pack) -> Option<u64> {
+        let node = leaf / G::FANOUT;
+        let todo = self.candidates(order, node, leaf + 1, &(0..self.leaf_count()), Look::Quick);
+        let visit = |leaf| self.visit_leaf(order, len, (leaf * G::LEAF_BLOCKS) as u64);
+        self.visit_children(order, node, todo, pack, visit).taken
+    }
+
+    /// Claims part of a run around an aligned run of `order`, as `search` wants it. One attempt in
+    /// each candidate leaf.
+    pub fn claim_around<F: Fn(u64) -> u64>(
+        &self,
+        order: u32,
+        leaves: Range<usize>,
+        pack: Pack,
+        search: &Search<F>,
+    ) -> Option<(u64, u64)> {
+        self.visit_leaves(order, leaves, Look::Quick, pack, |leaf| {
+            let Some(inside) = self.first_group(leaf, order) else { return Visit::Stale };
+            match self.claim_run_around(inside, search) {
+                Some(Ok(extent)) => Visit::Done(extent),
+                _ => Visit::From(leaf + 1),
+            }
+        })
+    }
+
+    /// Claims what `search` wants of the run around block `inside`: see `claim_of_run`.
+    pub(super) fn claim_run_around<F: Fn(u64) -> u64>(
+        &self,
+        inside: u64,
+        search: &Search<F>,
+    ) -> Option<Result<(u64, u64), u64>> {
+        let end = self.run_end(inside, self.blocks().min(inside.saturating_add(search.most)));
+        let start = self.run_start(inside, end.saturating_sub(search.most));
+        self.claim_of_run(start, end, search)
+    }
+
+    fn first_group(&self, leaf: usize, order: u32) -> Option<u64> {
+        let first_block = (leaf * G::LEAF_BLOCKS) as u64;
+        if order > G::WORD_ORDER {
+            return (0..G::LEAF_BLOCKS as u64 >> order)
+                .map(|group| first_block + (group << order))
+                .find(|&start| self.is_free(start, 1 << order));
+        }
+        self.leaf(leaf).words().iter().enumerate().find_map(|(i, word)| {
+            let place = word.load(Site::LeafLook).first_aligned(order)?;
+            Some(first_block + (i as u64) * u64::from(G::WORD_BLOCKS) + u64::from(place))
+        })
+    }
+
+    /// Claims what `search` wants of the run `start..end`; `None` if it does not want any, the
+    /// block that was in the way if somebody else was quicker.
+    fn claim_of_run<F: Fn(u64) -> u64>(
+        &self,
+        start: u64,
+        end: u64,
+        search: &Search<F>,
+    ) -> Option<Result<(u64, u64), u64>> {
+        let start = start.checked_next_multiple_of(search.align)?;
+        let run = end.checked_sub(start)?;
+        let len = if run < search.least { 0 } else { (search.take)(run) };
+        (len > 0).then(|| match self.claim(start, len) {
+            Ok(()) => Ok((start, len)),
+            Err(conflict) => Err(conflict.block),
+        })
+    }
+
+    /// The exact search: claims a part of a run as `search` wants it, beginning at block `from` and
+    /// wrapping round. "No" is truthful (invariant 4), and stays true until the watch is lifted:
+    /// see [`Bitmap::still_none`].
+    ///
+    /// Repeats only if a run that could matter was completed meanwhile (invariant 5). O(leaves that
+    /// carry the order which every fitting run contains).
+    pub fn claim_exact<F: Fn(u64) -> u64>(
+        &self,
+        from: u64,
+        search: &Search<F>,
+    ) -> Result<(u64, u64), Ticket> {
+        loop {
+            self.events.count(Event::ExactSearch, (from / G::LEAF_BLOCKS as u64) as usize);
+            let ticket = self.watch.register(search.least);
+            if let Some(extent) = self.claim_quick(from, search) {
+                return Ok(extent);
+            }
+            if self.watch.undisturbed(ticket) {
+                return Err(ticket);
+            }
+        }
+    }
+
+    /// One pass of the exact search that does not register, for those who expect to find something.
+    pub fn claim_quick<F: Fn(u64) -> u64>(
+        &self,
+        from: u64,
+        search: &Search<F>,
+    ) -> Option<(u64, u64)> {
+        let leaf_blocks = G::LEAF_BLOCKS as u64;
+        let first = (from / leaf_blocks) as usize;
+        let found = self.claim_in_runs(first..self.leaf_count(), from, search);
+        if found.is_some() || from == 0 {
+            return found;
+        }
+        // A run that starts below `from` was cut there, and the group by which the summary knows
+        // it may lie behind `from`, in any leaf that the shortest run from `from - 1` on reaches.
+        let last = ((from - 1 + search.least - 1) / leaf_blocks) as usize;
+        self.claim_in_runs(0..self.leaf_count().min(last + 1), 0, search)
+    }
+
+    /// One pass over the runs that touch `leaves` and start no lower than block `floor`.
+    pub fn claim_in_leaves<F: Fn(u64) -> u64>(
+        &self,
+        leaves: Range<usize>,
+        floor: u64,
+        search: &Search<F>,
+    ) -> Option<(u64, u64)> {
+        self.claim_in_runs(leaves, floor, search)
+    }
+
+    /// Whether any leaf shows a run of `order`; nothing to answer "no" by (see `tops.rs`). O(1).
+    #[inline(always)]
+    pub fn shows(&self, order: u32) -> bool {
+        self.summary.tops().any(order)
+    }
+
+    /// Registers for runs of `len` blocks: [`Bitmap::still_none`] says whether one was completed
+    /// since.
+    pub fn expect_runs_of(&self, len: u64) -> Ticket {
+        self.watch.register(len)
+    }
+
+    /// Whether the "no" that came with `ticket` still holds. O(1).
+    pub fn still_none(&self, ticket: Ticket) -> bool {
+        self.watch.undisturbed(ticket)
+    }
+
+    /// One pass over the runs that touch `leaves` and start no lower than `floor`.
+    fn claim_in_runs<F: Fn(u64) -> u64>(
+        &self,
+        leaves: Range<usize>,
+        floor: u64,
+        search: &Search<F>,
+    ) -> Option<(u64, u64)> {
+        let order = order_within(search.least).min(G::MAX_ORDER);
+        let leaf_blocks = G::LEAF_BLOCKS as u64;
+        // A fitting run that has a group of `order` in a leaf begins at most this far before it.
+        let reach = search.least - 1;
+        self.visit_leaves(order, leaves, Look::Thorough, Pack::First, |leaf| {
+            if !self.leaf(leaf).has_order(order, Site::LeafLook) {
+                return Visit::Stale;
+            }
+            let leaf_start = leaf as u64 * leaf_blocks;
+            let leaf_end = (leaf_start + leaf_blocks).min(self.blocks());
+            let lowest = floor.max(leaf_start.saturating_sub(reach));
+            let mut at =
+                if lowest < leaf_start { self.run_start(leaf_start, lowest) } else { lowest };
+            while at < leaf_end {
+                let start = self.run_start_in(at, leaf_end, search.least);
+                if start == leaf_end {
+                    break;
+                }
+                let most = search.most.saturating_add(search.align - 1);
+                let mut end = self.run_end(start, self.blocks().min(start.saturating_add(most)));
+                // If a block is in the way, what lies before it may still be enough, and was
+                // perhaps free all the time. The end falls each time, so this ends.
+                while let Some(claimed) = self.claim_of_run(start, end, search) {
+                    match claimed {
+                        Ok(extent) => return Visit::Done(extent),
+                        Err(block) => end = block,
+                    }
+                }
+                // The block at `start` may have been taken since it was found.
+                at = end.max(start + 1);
+            }
+            // A run that began before this leaf and is gone by now leaves `at` behind.
+            Visit::From((leaf + 1).max((at / leaf_blocks) as usize))
+        })
+    }
+
+    /// Visits the leaves of the range that may have a run of `order`, ascending from node to node,
+    /// until `visit` is done. Repairs the stale positives it meets (invariant 3).
+    pub(super) fn visit_leaves<T>(
+        &self,
+        order: u32,
+        leaves: Range<usize>,
+        look: Look,
+        pack: Pack,
+        mut visit: impl FnMut(usize) -> Visit<T>,
+    ) -> Option<T> {
+        let fanout = G::FANOUT;
+        let mut next = leaves.start;
+        let last_node = leaves.end.div_ceil(fanout);
+        while next < leaves.end {
+            match self.summary.find(order, next / fanout, last_node, look) {
+                Found::Nothing => return None,
+                Found::Stale { level, child } => {
+                    self.repair_up(level, child, 1 << order);
+                    next = self.summary.after_subtree(level, child) * fanout;
+                }
+                Found::Node(node) => {
+                    let first = node * fanout;
+                    let todo = self.candidates(order, node, next.max(first), &leaves, look);
+                    let found = self.visit_children(order, node, todo, pack, |leaf| {
+                        let visited = visit(leaf);
+                        // A search that may have to answer "no" repairs at once: in the time that
+                        // the other leaves take, a release could make the repair undo itself, lift
+                        // the watch, and have us search again.
+                        if look == Look::Thorough && matches!(visited, Visit::Stale) {
+                            let place = G::Word::bit((leaf - first) as u32);
+                            self.repair_leaves(node, place, order);
+                        }
+                        visited
+                    });
+                    // All at once, and with all orders that those leaves have not either.
+                    if look == Look::Quick && found.stale != G::Word::ZERO {
+                        self.repair_leaves(node, found.stale, order);
+                    }
+                    if found.taken.is_some() {
+                        return found.taken;
+                    }
+                    next = found.next;
+                }
+            }
+        }
+        None
+    }
+
+    /// Visits those leaves under `node` that `todo` names, until `visit` is done.
+    #[inline(always)]
+    fn visit_children<T>(
+        &self,
+        order: u32,
+        node: usize,
+        todo: G::Word,
+        pack: Pack,
+        mut visit: impl FnMut(usize) -> Visit<T>,
+    ) -> Visited<T, G::Word> {
+        let first = node * G::FANOUT;
+        let mut next = first + G::FANOUT;
+        let tight = self.tight(order, node, todo, pack);
+        let mut todo = if pack == Pack::OnlyTight { tight } else { todo };
+        let mut stale = G::Word::ZERO;
+        while todo != G::Word::ZERO {
+            let preferred = todo & tight;
+            let pick = if preferred != G::Word::ZERO { preferred } else { todo };
+            let child = pick.trailing_zeros();
+            todo &= !G::Word::bit(child);
+            match visit(first + child as usize) {
+                Visit::Done(taken) => return Visited { taken: Some(taken), stale, next },
+                Visit::Stale => stale |= G::Word::bit(child),
+                Visit::From(resume) => {
+                    // Those before `child` are still to come if it was preferred.
+                    let skipped = resume.min(first + G::FANOUT) - first - child as usize;
+                    todo &= !G::Word::span(child, skipped as u32);
+                    next = next.max(resume);
+                }
+            }
+        }
+        Visited { taken: None, stale, next }
+    }
+
+    /// The children of `node` at or after leaf `from` and below the end of `leaves`.
+    #[inline(always)]
+    fn candidates(
+        &self,
+        order: u32,
+        node: usize,
+        from: usize,
+        leaves: &Range<usize>,
+        look: Look,
+    ) -> G::Word {
+        let first = node * G::FANOUT;
+        let until = leaves.end.saturating_sub(first).min(G::FANOUT);
+        let from = from - first;
+        if from >= until {
+            return G::Word::ZERO;
+        }
+        let wanted = G::Word::span(from as u32, (until - from) as u32);
+        look.read(self.summary.node(1, node), order) & wanted
+    }
+
+    #[inline(always)]
+    fn tight(&self, order: u32, node: usize, candidates: G::Word, pack: Pack) -> G::Word {
+        if pack == Pack::First || order == G::MAX_ORDER {
+            return candidates;
+        }
+        candidates & !self.summary.node(1, node).has(order + 1).load(Site::HasLook)
+    }
+}

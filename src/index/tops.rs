@@ -1,0 +1,67 @@
+//! How many top nodes of the summary show a run of each order.
+//!
+//! Who changes a word of a top node from or to zero counts that, afterwards. Changes from and to zero take
+//! turns, so the counts are exact as soon as nobody is between the two; before that, a run that was free long
+//! ago may not be counted. So a search goes by them that may fail for the time being, and never one that
+//! answers "no".
+
+use crossbeam_utils::CachePadded;
+
+use crate::base::geometry::MOST_ORDERS;
+use crate::base::mutant::{Mutant, mutated};
+use crate::base::sync::Counter;
+
+/// In so many cache lines, that those who work in different parts of a device do not meet often.
+const STRIPES: usize = 8;
+
+/// Neighbouring top nodes that are counted in the same line.
+const NEIGHBOURS: usize = 16;
+
+/// The counts, by stripe and order.
+#[derive(Debug)]
+pub struct Tops(Box<[CachePadded<[Counter; MOST_ORDERS]>; STRIPES]>);
+
+/// No top node shows anything.
+impl Default for Tops {
+    #[inline(never)]
+    fn default() -> Self {
+        Self(Box::new(std::array::from_fn(|_| CachePadded::default())))
+    }
+}
+
+impl Tops {
+    /// Top node `top` has come to show a run of `order`.
+    #[inline]
+    pub fn add(&self, top: usize, order: u32) {
+        self.counter(top, order).add(1);
+    }
+
+    /// Top node `top` does not show a run of `order` any more.
+    #[inline]
+    pub fn remove(&self, top: usize, order: u32) {
+        if !mutated(Mutant::NeverUncountTop) {
+            self.counter(top, order).add(u64::MAX);
+        }
+    }
+
+    #[inline(always)]
+    fn counter(&self, top: usize, order: u32) -> &Counter {
+        &self.0[top / NEIGHBOURS % STRIPES][order as usize]
+    }
+
+    /// Whether any shows a run of `order`. O(1).
+    #[inline(always)]
+    pub fn any(&self, order: u32) -> bool {
+        self.0.iter().any(|stripe| stripe[order as usize].get() > 0)
+    }
+
+    /// How many do.
+    pub fn count(&self, order: u32) -> u64 {
+        self.0.iter().fold(0, |sum, stripe| sum.wrapping_add(stripe[order as usize].get()))
+    }
+
+    /// Bytes that the counts take.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.0)
+    }
+}

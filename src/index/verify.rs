@@ -1,0 +1,136 @@
+//! Comparing every level with the one below.
+
+use super::Bitmap;
+use crate::base::geometry::Geometry;
+use crate::base::sync::Site;
+use crate::base::word::Word;
+
+/// One bit of the summary that differs from what lies below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Difference {
+    /// The child has a run of this order that the node does not show: free space would be missed.
+    Hidden {
+        /// Level of the node, from 1.
+        level: usize,
+        /// Index of the child among all nodes (for level 1: leaves) of the level below.
+        child: usize,
+        /// The order.
+        order: u32,
+    },
+    /// The node shows a run of this order that the child does not have. Legal: the next search
+    /// that comes by repairs it.
+    Stale {
+        /// Level of the node, from 1.
+        level: usize,
+        /// Index of the child among all nodes (for level 1: leaves) of the level below.
+        child: usize,
+        /// The order.
+        order: u32,
+    },
+    /// Somebody holds the guard of this child: an operation is in flight.
+    Guarded {
+        /// Level of the node, from 1.
+        level: usize,
+        /// Index of the child among all nodes (for level 1: leaves) of the level below.
+        child: usize,
+    },
+    /// The number of top nodes that show a run of this order is not what was counted: quick searches
+    /// would look in vain, or not at all.
+    Miscounted {
+        /// The order.
+        order: u32,
+        /// What was counted.
+        counted: u64,
+        /// How many there are.
+        showing: u64,
+    },
+    /// A block beyond the end of the device is marked free.
+    BeyondEnd {
+        /// The block.
+        block: u64,
+    },
+}
+
+impl Difference {
+    /// Whether this must not be while nothing runs; a stale positive may.
+    pub fn is_fault(&self) -> bool {
+        !matches!(self, Difference::Stale { .. })
+    }
+}
+
+/// What [`Allocator::verify`](crate::Allocator::verify) found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verification {
+    /// Free blocks counted in the leaves.
+    pub free_blocks: u64,
+    /// Differences, lowest level first.
+    pub differences: Vec<Difference>,
+}
+
+impl Verification {
+    /// Whether no difference is a fault. Meaningful while nothing else runs.
+    pub fn is_clean(&self) -> bool {
+        !self.differences.iter().any(Difference::is_fault)
+    }
+}
+
+impl<G: Geometry> Bitmap<G> {
+    /// Compares every level with the one below. O(bitmap).
+    pub fn verify(&self) -> Verification {
+        let mut found =
+            Verification { free_blocks: self.count_free(), differences: self.beyond_end() };
+        let mut children = self.leaf_count();
+        for level in 1..=self.summary.height() {
+            for child in 0..children {
+                self.verify_child(level, child, &mut found.differences);
+            }
+            children = children.div_ceil(G::FANOUT);
+        }
+        found.differences.extend(self.miscounted());
+        found
+    }
+
+    fn verify_child(&self, level: usize, child: usize, differences: &mut Vec<Difference>) {
+        let (node, bit) = self.summary.parent(level, child);
+        let orders = if level == 1 { self.leaf(child).orders(Site::LeafLook) } else { 0 };
+        for order in 0..=G::MAX_ORDER {
+            let below = match level {
+                1 => orders >> order & 1 == 1,
+                _ => {
+                    let child = self.summary.node(level - 1, child);
+                    child.has(order).load(Site::HasLook) != G::Word::ZERO
+                }
+            };
+            let shown = node.has(order).load(Site::HasLook) & bit != G::Word::ZERO;
+            match (below, shown) {
+                (true, false) => differences.push(Difference::Hidden { level, child, order }),
+                (false, true) => differences.push(Difference::Stale { level, child, order }),
+                _ => {}
+            }
+        }
+        if node.guard().load(Site::GuardLook) & bit != G::Word::ZERO {
+            differences.push(Difference::Guarded { level, child });
+        }
+    }
+
+    fn miscounted(&self) -> impl Iterator<Item = Difference> {
+        (0..=G::MAX_ORDER).filter_map(|order| {
+            let counted = self.summary.tops().count(order);
+            let showing = self.summary.tops_with(order).count() as u64;
+            (counted != showing).then_some(Difference::Miscounted { order, counted, showing })
+        })
+    }
+
+    /// In all of the memory, which may be longer than the device.
+    fn beyond_end(&self) -> Vec<Difference> {
+        let (blocks, width) = (self.blocks(), u64::from(G::WORD_BLOCKS));
+        let words = (blocks / width) as usize..self.leaves.room() * G::LEAF_WORDS;
+        let free = words.flat_map(|word| {
+            let first = word as u64 * width;
+            self.look(word).places().map(move |place| first + u64::from(place))
+        });
+        free.filter(|&block| block >= blocks).map(|block| Difference::BeyondEnd { block }).collect()
+    }
+}

@@ -1,0 +1,142 @@
+//! What makes "no" truthful and lets it be remembered.
+//!
+//! A searcher that is about to answer "no run of `len` blocks" first *registers* that length, then
+//! searches everything, then looks whether the watch was disturbed. A release that completes a run
+//! of at least the registered length *lifts* the watch. Both live in one word, so that there is no
+//! moment between forgetting a registration and telling its owner.
+//!
+//! While nobody searches in vain, a release pays one read of a line that nobody writes.
+
+use std::fmt::{Debug, Formatter};
+
+use crossbeam_utils::CachePadded;
+
+use crate::base::mutant::{Mutant, mutated};
+use crate::base::sync::{AtomicWord, Site};
+
+/// `[version: 52 | threshold: 12]`; the version counts lifts. At ten million failed searches a
+/// second it would wrap in 14 years.
+pub struct Watch(CachePadded<AtomicWord<u64>>);
+
+/// The version of the watch that a search saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+const THRESHOLD_BITS: u32 = 12;
+const THRESHOLD_MASK: u64 = (1 << THRESHOLD_BITS) - 1;
+/// Nobody waits for anything.
+const NOTHING: u64 = THRESHOLD_MASK;
+
+impl Default for Watch {
+    /// A watch on nothing.
+    fn default() -> Self {
+        Self(CachePadded::new(AtomicWord::new(NOTHING)))
+    }
+}
+
+impl Watch {
+    /// Announces a search for runs of `len` blocks. Retried only after another thread's
+    /// registration or lift.
+    pub fn register(&self, len: u64) -> Ticket {
+        let mut seen = self.0.load(Site::WatchLook);
+        if mutated(Mutant::WatchAfterSearch) {
+            return Ticket(seen >> THRESHOLD_BITS);
+        }
+        loop {
+            let wanted = threshold(len).min(seen & THRESHOLD_MASK);
+            let new = seen & !THRESHOLD_MASK | wanted;
+            if new == seen {
+                return Ticket(seen >> THRESHOLD_BITS);
+            }
+            match self.0.compare_exchange(seen, new, Site::WatchChange) {
+                Ok(_) => return Ticket(seen >> THRESHOLD_BITS),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Whether no run that the holder of `ticket` registered for was completed since.
+    #[inline]
+    pub fn undisturbed(&self, ticket: Ticket) -> bool {
+        mutated(Mutant::NoEventValidation)
+            || self.0.load(Site::WatchLook) >> THRESHOLD_BITS == ticket.0
+    }
+
+    /// The shortest run that somebody waits for (rounded down), or `None` if nobody does.
+    #[inline(always)]
+    pub fn awaited(&self) -> Option<u64> {
+        let seen = self.0.load(Site::WatchLook) & THRESHOLD_MASK;
+        (seen != NOTHING).then(|| shortest(seen))
+    }
+
+    /// Tells everybody who registered that their search must begin again. One compare-exchange is
+    /// enough: if it fails, the word was changed by a registration, which may have been made after
+    /// our blocks were to be seen but need not have been, so it is tried again; or by another lift,
+    /// which did the work.
+    pub fn lift(&self) {
+        let mut seen = self.0.load(Site::WatchLook);
+        let version = seen >> THRESHOLD_BITS;
+        while seen >> THRESHOLD_BITS == version && seen & THRESHOLD_MASK != NOTHING {
+            let next = if mutated(Mutant::LiftKeepsVersion) { version } else { version + 1 };
+            let new = next << THRESHOLD_BITS | NOTHING;
+            match self.0.compare_exchange(seen, new, Site::WatchChange) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+}
+
+impl Debug for Watch {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Watch").field(&self.awaited()).finish()
+    }
+}
+
+/// `len` as a floating-point number of six bits each of exponent and fraction, rounded down: exact
+/// below 128, within 1.6 % above. Rounding down lifts a little too often, never too seldom.
+fn threshold(len: u64) -> u64 {
+    debug_assert!(len > 0);
+    let exponent = len.ilog2();
+    let fraction = if exponent >= 6 { len >> (exponent - 6) } else { len << (6 - exponent) };
+    u64::from(exponent) << 6 | (fraction & 63)
+}
+
+/// The shortest length that has this threshold.
+fn shortest(threshold: u64) -> u64 {
+    let exponent = threshold >> 6;
+    let fraction = 64 | (threshold & 63);
+    if exponent >= 6 { fraction << (exponent - 6) } else { fraction >> (6 - exponent) }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_round_down_by_less_than_two_percent() {
+        let lens = (1..10_000).chain((0..38).flat_map(|e| [(1 << e) - 1, 1 << e, (1 << e) + 1]));
+        for len in lens.filter(|&len| len > 0) {
+            let low = shortest(threshold(len));
+            assert!(low <= len && len - low <= len / 64, "{len} {low}");
+            assert!(len >= 128 || low == len);
+            assert!(threshold(len) < NOTHING);
+            assert!(threshold(len) <= threshold(len + 1));
+        }
+    }
+
+    #[test]
+    fn only_a_lift_disturbs() {
+        let watch = Watch::default();
+        assert_eq!(watch.awaited(), None);
+        let first = watch.register(100);
+        let second = watch.register(7);
+        assert_eq!(watch.awaited(), Some(7));
+        assert!(watch.undisturbed(first) && watch.undisturbed(second));
+        watch.lift();
+        assert_eq!(watch.awaited(), None);
+        assert!(!watch.undisturbed(first) && !watch.undisturbed(second));
+        let third = watch.register(9);
+        assert!(watch.undisturbed(third) && !watch.undisturbed(first));
+    }
+}

@@ -1,0 +1,184 @@
+//! What an allocator knows about itself without looking at its bitmap.
+
+use std::time::Duration;
+
+use crate::base::geometry::{Geometry, Native};
+use crate::core::Core;
+use crate::index::events::Event;
+use crate::space::survey_records::Surveyed;
+
+/// What [`Allocator::stats`](crate::Allocator::stats) answers: figures of this moment, how often some
+/// things have happened, and what surveys have found.
+///
+/// The figures are read one after another while others allocate and free, so they fit each other
+/// exactly only while nothing else runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Blocks of the device.
+    pub blocks: u64,
+    /// Bytes per block.
+    pub block_size: u32,
+    /// Shards of the device.
+    pub shards: usize,
+    /// Free blocks, as [`Allocator::free_blocks`](crate::Allocator::free_blocks) has them.
+    pub free_blocks: u64,
+    /// Blocks that will be freed by transactions whose commit has begun, not free yet: what waits for
+    /// the store. What a transaction frees before it is committed or frozen is known to that
+    /// transaction alone.
+    pub pending_blocks: u64,
+    /// Blocks whose free is durable and which are held until the engine's own record is, too: not free
+    /// yet. They leave by [`SpaceMapLog::stable`](crate::SpaceMapLog::stable) and
+    /// [`HeldFrees::release`](crate::HeldFrees::release); those of a
+    /// [`HeldFrees`](crate::HeldFrees) that was dropped stay until a restart. On a device whose free space
+    /// is all held, allocations fail for want of space: the engine makes its records durable and says so.
+    pub held_blocks: u64,
+    /// Blocks whose free is durable and which wait for older guards: not free yet.
+    pub quarantined_blocks: u64,
+    /// For how long the one that came first has waited, to the millisecond, as far as calls of `stats` saw: 0
+    /// the first time. `None` if nothing waits. They leave with later commits, by
+    /// [`Allocator::collect`](crate::Allocator::collect), or when space is short: an age that grows
+    /// from call to call means that nobody asks, or that a guard is never dropped.
+    pub quarantine_age: Option<Duration>,
+    /// Blocks that are kept for reservations: not among the free ones.
+    pub reserved_blocks: u64,
+    /// Freed blocks that wait to be [discarded](crate::Discarder): not among the free ones.
+    pub discard_waiting_blocks: u64,
+    /// Blocks that the device is being told of at this moment: not among the free ones.
+    pub discarding_blocks: u64,
+    /// Guards alive.
+    pub guards: u64,
+    /// Blocks that were freed against the rules: by a transaction and by another transaction or a plain free
+    /// too, while they were in the quarantine; or without a transaction although their store knows them to be
+    /// committed, and then allocated by a transaction that was given up (because of the conflict, as a rule). The
+    /// latter stay allocated, so that nobody is offered them again.
+    pub conflicting_frees: u64,
+    /// The largest order, up to 9, of which some shard's summary shows an aligned run right now: a
+    /// request for 2^k blocks will probably find them. `None` if no free block is shown. The summary
+    /// may promise too much for a moment, never too little.
+    pub largest_order: Option<u32>,
+    /// How often some things have happened.
+    pub counters: Counters,
+    /// What surveys have found, and how long ago.
+    pub surveyed: Surveyed,
+}
+
+/// How often some things have happened since the allocator was made. They are counted where they
+/// happen, off the usual path of allocations and frees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Compare-exchanges by which blocks were to be taken, and which met another thread's change of the
+    /// same 64 blocks: tried again there or elsewhere.
+    pub lost_claims: u64,
+    /// Claims of more than one word that found a block taken meanwhile, and gave back the words
+    /// before it.
+    pub rolled_back_claims: u64,
+    /// Nodes of the summary that promised what was not there any more, put right by who came by. Of
+    /// several at the same moment one may be missed.
+    pub summary_repairs: u64,
+    /// Passes over all runs that might fit a request, because the summary alone had found none: the
+    /// expensive searches, the one before each first "no" among them.
+    pub exact_searches: u64,
+    /// Allocations for which a handle left the shard that it was in.
+    pub spills: u64,
+    /// Requests refused with [`AllocError::NoSpace`](crate::AllocError::NoSpace).
+    pub refused_no_space: u64,
+    /// Requests refused with [`AllocError::NoContiguous`](crate::AllocError::NoContiguous).
+    pub refused_no_contiguous: u64,
+    /// Blocks that the device was told to discard.
+    pub discarded_blocks: u64,
+    /// Blocks that waited to be discarded, and were needed before, or lay in extents too short.
+    pub skipped_discard_blocks: u64,
+    /// Shards surveyed, each as often as it was.
+    pub shard_surveys: u64,
+}
+
+/// What [`Allocator::shard_stats`](crate::Allocator::shard_stats) answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShardStats {
+    /// The first block of the shard.
+    pub start: u64,
+    /// Blocks of the shard.
+    pub blocks: u64,
+    /// The largest order, up to 9, of which the shard's summary shows an aligned run right now.
+    pub largest_order: Option<u32>,
+    /// What the last survey of the shard has found; `None` if there was none.
+    pub surveyed: Option<Surveyed>,
+}
+
+impl Stats {
+    pub(crate) fn of(core: &Core) -> Self {
+        let Core { bitmap, quarantine, .. } = core;
+        let (blocks, shards) = (bitmap.blocks(), core.shard_count());
+        let mut surveyed = core.surveyed.all(shards);
+        // Of a device that was made shorter the last shard's figure is too large.
+        surveyed.free_blocks = surveyed.free_blocks.min(blocks);
+        let orders = (0..shards).map(|shard| core.shard_largest_order(shard));
+        Self {
+            blocks,
+            block_size: core.block_size,
+            shards,
+            free_blocks: core.free_blocks(),
+            pending_blocks: core.committing.get(),
+            held_blocks: core.held_blocks.get(),
+            quarantined_blocks: quarantine.blocks(),
+            quarantine_age: quarantine.age(),
+            reserved_blocks: core.escrow.promised(),
+            discard_waiting_blocks: core.pending.waiting(),
+            discarding_blocks: core.discarding_blocks.get(),
+            guards: quarantine.pinned(),
+            conflicting_frees: core.conflicts.get(),
+            largest_order: largest(orders),
+            counters: Counters::of(core),
+            surveyed,
+        }
+    }
+}
+
+/// The largest of `orders`, with no look at those behind one that cannot be surpassed.
+fn largest(orders: impl Iterator<Item = Option<u32>>) -> Option<u32> {
+    let mut largest = None;
+    for order in orders {
+        largest = order.max(largest);
+        if largest == Some(Native::MAX_ORDER) {
+            break;
+        }
+    }
+    largest
+}
+
+impl Counters {
+    fn of(core: &Core) -> Self {
+        let total = |event| core.bitmap.events().total(event);
+        Self {
+            lost_claims: total(Event::LostClaim),
+            rolled_back_claims: total(Event::RolledBackClaim),
+            summary_repairs: total(Event::Repair),
+            exact_searches: total(Event::ExactSearch),
+            spills: core.lanes.spills(),
+            refused_no_space: total(Event::NoSpace),
+            refused_no_contiguous: total(Event::NoContiguous),
+            discarded_blocks: core.discarded_blocks.get(),
+            skipped_discard_blocks: core.skipped_discards.get(),
+            shard_surveys: total(Event::ShardSurvey),
+        }
+    }
+}
+
+impl ShardStats {
+    pub(crate) fn of(core: &Core, index: usize) -> Option<Self> {
+        if index >= core.shard_count() {
+            return None;
+        }
+        let shard_blocks = (core.shards.shard_leaves() * Native::LEAF_BLOCKS) as u64;
+        let start = index as u64 * shard_blocks;
+        Some(Self {
+            start,
+            blocks: shard_blocks.min(core.bitmap.blocks().saturating_sub(start)),
+            largest_order: core.shard_largest_order(index),
+            surveyed: core.surveyed.shard(index),
+        })
+    }
+}

@@ -1,0 +1,257 @@
+//! Where one handle allocates: hints and memories, all of which may be lost at any time.
+
+use crate::base::account::Account;
+use crate::base::geometry::{Geometry, Native};
+use crate::base::word::order_above;
+use crate::index::watch::Ticket;
+use crate::placement::known_runs::Seen;
+use crate::placement::pace::Passes;
+use crate::placement::recent_frees::Freed;
+use crate::space::lanes::LaneId;
+use crate::values::class;
+use crate::values::extent::MAX_BLOCKS;
+
+/// Runs are kept apart by class: the order that holds them, and one class for all that are longer
+/// than a leaf.
+const CLASSES: usize = Native::MAX_ORDER as usize + 2;
+
+/// Places that a handle remembers having freed, for each class. Single blocks are often freed many at a time,
+/// by a transaction or a batch, before as many are allocated.
+const fn freed_room(class: usize) -> usize {
+    if class == 0 { 512 } else { 8 }
+}
+
+/// After so many single blocks in a row a handle does not ask for anything longer.
+const ALL_SINGLE: u32 = 16;
+
+/// After so many allocations in places just freed a handle looks at the leaf where it is.
+const REUSES: u32 = 2048;
+
+/// Where a handle was last, for each class of requests and of runs.
+type Classes = [[usize; CLASSES]; class::CLASSES];
+
+/// What one handle keeps for itself.
+#[derive(Debug)]
+pub struct Cursor {
+    /// Where its memory is counted.
+    account: Account,
+    places: [Place; CLASSES],
+    /// Where the handle counts.
+    pub lane: LaneId,
+    nothing: Option<Nothing>,
+    /// Where it was last for each class of requests and of runs, if placements are set; `usize::MAX` before.
+    classes: Option<Box<Classes>>,
+    /// Whether it goes on behind the last allocation, and not where a run fits best.
+    pub sequential: bool,
+    /// Times that it was asked for a single block since it was last asked for several that may lie anywhere, up to
+    /// [`ALL_SINGLE`].
+    singles: u32,
+    /// When it goes over the summary for pieces.
+    pub passes: Passes,
+    /// Runs to choose from.
+    pub seen: Seen,
+}
+
+/// Where a handle allocates runs of one class.
+///
+/// Going on from where the last one was lays out in sequence what is allocated in sequence, and
+/// costs little while the neighbourhood has plenty. Where it has not, what this handle has just freed
+/// is closer than anything a search would find: its cache lines are here, and no other handle heads
+/// for it.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The word that the last run was taken from.
+    pub word: usize,
+    /// Whether the leaf of that word had little to offer when it was found.
+    pub poor: bool,
+    /// Whether another thread changed that word while this handle was at it.
+    pub crowded: bool,
+    reuses: u32,
+    freed: Freed,
+}
+
+/// A word of the bitmap is remembered as a `u32`, of which the last value stands for none.
+const _: () = assert!(MAX_BLOCKS.div_ceil(Native::WORD_BLOCKS as u64) < u32::MAX as u64);
+
+/// An exact search that found nothing: no run of `least` blocks at a multiple of `align` until the
+/// watch is lifted.
+#[derive(Clone, Copy, Debug)]
+pub struct Nothing {
+    pub ticket: Ticket,
+    pub least: u64,
+    pub align: u64,
+}
+
+impl Cursor {
+    /// A cursor that begins at `word`, and counts its memory in `account`.
+    pub fn new(word: usize, lane: LaneId, account: &Account) -> Self {
+        let places = std::array::from_fn(|class| Place {
+            word,
+            poor: false,
+            crowded: false,
+            reuses: 0,
+            freed: Freed::new(freed_room(class)),
+        });
+        let node = word / Native::LEAF_WORDS / Native::FANOUT;
+        account.add(size_of::<Self>());
+        Self {
+            account: account.clone(),
+            places,
+            lane,
+            nothing: None,
+            classes: None,
+            sequential: false,
+            singles: ALL_SINGLE,
+            passes: Passes::default(),
+            seen: Seen::new(node, account.clone()),
+        }
+    }
+
+    /// The place for runs of `len` blocks, at least 1.
+    #[inline(always)]
+    pub fn place(&mut self, len: u64) -> &mut Place {
+        &mut self.places[(order_above(len) as usize).min(CLASSES - 1)]
+    }
+
+    /// Whether it was asked for several blocks lately: then it pays to spare the runs, with single blocks, too.
+    #[inline(always)]
+    pub fn is_mixed(&self) -> bool {
+        self.singles < ALL_SINGLE
+    }
+
+    /// Counts a single block that was asked for while it [is mixed](Self::is_mixed).
+    #[inline(always)]
+    pub fn asked_for_one(&mut self) {
+        self.singles += 1;
+    }
+
+    /// Several blocks were asked for, up to a leaf, wherever they are.
+    #[inline(always)]
+    pub fn asked_for_several(&mut self) {
+        self.singles = 0;
+    }
+
+    /// Has it go on behind the last allocation.
+    pub fn in_sequence(mut self) -> Self {
+        self.sequential = true;
+        self
+    }
+
+    /// Makes places for all classes of requests.
+    pub fn with_classes(mut self) -> Self {
+        self.make_classes();
+        self
+    }
+
+    /// The leaf where it was last for runs of `len` blocks of class `class`.
+    pub fn class_place(&mut self, class: usize, len: u64) -> &mut usize {
+        let order = (order_above(len) as usize).min(CLASSES - 1);
+        &mut self.make_classes()[class % class::CLASSES][order]
+    }
+
+    fn make_classes(&mut self) -> &mut Classes {
+        let account = &self.account;
+        self.classes.get_or_insert_with(|| {
+            account.add(size_of::<Classes>());
+            Box::new([[usize::MAX; CLASSES]; class::CLASSES])
+        })
+    }
+
+    /// Remembers that `len` blocks from `start` on were freed.
+    #[inline(always)]
+    pub fn freed(&mut self, start: u64, len: u64) {
+        let word = (start / u64::from(Native::WORD_BLOCKS)) as u32;
+        let class = (order_above(len) as usize).min(CLASSES - 1);
+        self.places[class].freed.push(word, &self.account);
+    }
+
+    /// Whether runs of `least` blocks at multiples of `align` are known not to be there, as long as
+    /// `still_none` holds.
+    #[inline]
+    pub fn known_to_fail(
+        &self,
+        least: u64,
+        align: u64,
+        still_none: impl FnOnce(Ticket) -> bool,
+    ) -> bool {
+        self.nothing.is_some_and(|nothing| {
+            least >= nothing.least
+                && align.is_multiple_of(nothing.align)
+                && still_none(nothing.ticket)
+        })
+    }
+
+    /// Keeps the stronger of two memories: the one about shorter runs.
+    pub fn remember(&mut self, new: Nothing, still_none: impl FnOnce(Ticket) -> bool) {
+        let weaker = self
+            .nothing
+            .is_some_and(|old| old.least <= new.least && old.align == 1 && still_none(old.ticket));
+        if !weaker {
+            self.nothing = Some(new);
+        }
+    }
+}
+
+impl Place {
+    /// The word in which a run of this class was freed last, of those not asked for yet; nothing when
+    /// it is [time to look](Self::look_now) at the neighbourhood again.
+    #[inline]
+    pub fn reuse(&mut self) -> Option<usize> {
+        if self.reuses == REUSES {
+            return None;
+        }
+        let word = self.freed.pop()?;
+        self.reuses += 1;
+        Some(word)
+    }
+
+    /// Whether enough was reused for a look at what has become of the neighbourhood; asked for once.
+    #[inline]
+    pub fn look_now(&mut self) -> bool {
+        let now = self.reuses == REUSES;
+        if now {
+            self.reuses = 0;
+        }
+        now
+    }
+}
+
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        let freed: usize = self.places.iter().map(|place| place.freed.bytes()).sum();
+        let classes = self.classes.as_ref().map_or(0, |_| size_of::<Classes>());
+        self.account.take(size_of::<Self>() + freed + classes);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::space::lanes::Lanes;
+
+    #[test]
+    fn what_was_freed_is_remembered_by_class() {
+        let mut cursor = Cursor::new(7, Lanes::new().shared(0), &Account::default());
+        for word in 0..12 {
+            cursor.freed(word * u64::from(Native::WORD_BLOCKS) + 1, 2);
+        }
+        let reused: Vec<usize> = std::iter::from_fn(|| cursor.place(2).reuse()).collect();
+        assert_eq!(reused, [11, 10, 9, 8, 7, 6, 5, 4]);
+        cursor.freed(0, 4);
+        assert_eq!(cursor.place(3).reuse(), Some(0), "the class of three blocks is that of four");
+        assert_eq!(cursor.place(2).reuse(), None);
+    }
+
+    #[test]
+    fn reuse_stops_for_a_look_now_and_then() {
+        let mut cursor = Cursor::new(0, Lanes::new().shared(0), &Account::default());
+        for _ in 0..3 {
+            for _ in 0..REUSES {
+                cursor.freed(0, 1);
+                assert!(!cursor.place(1).look_now() && cursor.place(1).reuse().is_some());
+            }
+            cursor.freed(0, 1);
+            assert!(cursor.place(1).reuse().is_none() && cursor.place(1).look_now());
+        }
+    }
+}

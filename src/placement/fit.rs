@@ -1,0 +1,201 @@
+//! Where a request goes that leaves little of what it finds: to the shortest run that the
+//! handle knows of and that is long enough.
+//!
+//! A tree of all free runs would find the best fit, and be one lock for everybody. Instead each handle
+//! remembers runs by length (`known_runs.rs`): those that its own frees complete, what its own claims leave,
+//! and those under the nodes of the summary, at which it looks one after another, now and then when a
+//! request finds no run of exactly its length. What it remembers may be gone, longer or shorter
+//! since; it is measured before it is used, or, if it is longer than a leaf, refused by the claim. The
+//! idea of keeping free space by exact length is that of quick lists (Weinstock 1976; Wilson et al. 1995).
+
+use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
+use crate::core::Core;
+use crate::index::Lost;
+use crate::index::events::Event;
+use crate::placement::cursor::Cursor;
+use crate::placement::known_runs::{ENDLESS, LOOK_EVERY, Seen};
+use crate::values::class::Class;
+use crate::values::request::Request;
+
+/// Runs that one request tries, at most.
+const TRIED: usize = 32;
+
+const LOOK_AT_LEAST_EVERY: u64 = 4 * LOOK_EVERY;
+
+/// Nodes that one look passes by, at most, because all under them is free.
+const PASSED: usize = 16;
+
+/// How far a run is measured that is not longer than a leaf, or was not; to either side of what is freed,
+/// a leaf.
+const REACH: u64 = 2 * LEAF_BLOCKS;
+
+impl Core {
+    /// Claims a run that fits `request`, if it is one that goes by what was seen.
+    #[inline]
+    pub fn fitting(&self, cursor: &mut Cursor, request: &Request) -> Option<(u64, u64)> {
+        let len = request.len;
+        let goes = self.goes_by_seen(request) && (2..=LEAF_BLOCKS).contains(&len);
+        let start = goes.then(|| self.claim_fitting(cursor, len)).flatten()?;
+        Some((start, len))
+    }
+
+    /// Whether `request` may have any run there is.
+    #[inline]
+    pub fn goes_by_seen(&self, request: &Request) -> bool {
+        let &Request { align, near, best_fit, class, .. } = request;
+        let anywhere = align == 1 && near.is_none() && !best_fit;
+        anywhere && (class == Class::BULK || !self.zones.are_set())
+    }
+
+    /// Claims `len` blocks at the start of a free run that is not much longer, if this handle finds one
+    /// soon: at most 32 runs tried and one node looked at.
+    pub fn claim_fitting(&self, cursor: &mut Cursor, len: u64) -> Option<u64> {
+        if cursor.sequential {
+            return None;
+        }
+        cursor.asked_for_several();
+        let seen = &mut cursor.seen;
+        let mut may_look = true;
+        for _ in 0..TRIED {
+            let Some(hint) = seen.take(len) else {
+                if !std::mem::take(&mut may_look) || !self.look_now_and_then(seen, len) {
+                    return None;
+                }
+                continue;
+            };
+            let long = hint.len >= LEAF_BLOCKS;
+            let found = if long {
+                let start = self.bitmap.run_beyond_word(hint.word);
+                let start = start.filter(|start| start + len <= self.bitmap.blocks());
+                start.map(|start| (start, hint.len))
+            } else {
+                self.bitmap.run_in_word(hint.word, len, REACH)
+            };
+            let Some((start, run)) = found else { continue };
+            if run > hint.len {
+                seen.put(start, run);
+                continue;
+            }
+            if run > len && std::mem::take(&mut may_look) && self.look_now_and_then(seen, len) {
+                seen.put(start, run);
+                continue;
+            }
+            if !self.claim_of_run(seen, start, run, len) {
+                continue;
+            }
+            if long {
+                self.tell_of_broken_leaf(start, len);
+            }
+            return Some(start);
+        }
+        None
+    }
+
+    /// Claims a run of at most `most` blocks that this handle has seen: the shortest that has as many, or
+    /// else the longest of those that have at least `least`. At most 32 runs tried.
+    pub fn claim_piece(&self, cursor: &mut Cursor, least: u64, most: u64) -> Option<(u64, u64)> {
+        if cursor.sequential {
+            return None;
+        }
+        let seen = &mut cursor.seen;
+        for _ in 0..TRIED {
+            let hint = seen.take_piece(least, most)?;
+            let found = self.bitmap.run_in_word(hint.word, hint.len, REACH);
+            let Some((start, run)) = found else { continue };
+            let len = run.min(most);
+            if run > hint.len && run > len {
+                seen.put(start, run);
+            } else if self.claim_of_run(seen, start, run, len) {
+                return Some((start, len));
+            }
+        }
+        None
+    }
+
+    /// Claims the first `len` blocks of the run of `run` blocks at `start`, unless somebody was quicker, and
+    /// remembers what is left of it.
+    #[inline]
+    fn claim_of_run(&self, seen: &mut Seen, start: u64, run: u64, len: u64) -> bool {
+        let claimed = self.bitmap.claim(start, len).is_ok();
+        if claimed && run > len && self.is_for_bulk(start + len) {
+            seen.put(start + len, if run == ENDLESS { run } else { run - len });
+        }
+        claimed
+    }
+
+    /// Claims a single free block, between blocks in use, that this handle has seen. Tries no more than it
+    /// remembers.
+    #[inline(never)]
+    pub fn claim_single(&self, cursor: &mut Cursor) -> Option<u64> {
+        while cursor.seen.has_single() {
+            let hint = cursor.seen.take(1)?;
+            match self.bitmap.claim_hole_in(hint.word) {
+                Ok(Some((block, others))) => {
+                    // A handle of single blocks alone goes on where it frees, which is quicker.
+                    if others && cursor.is_mixed() {
+                        cursor.seen.put(block, 1);
+                    }
+                    return Some(block);
+                }
+                Ok(None) => {}
+                Err(Lost) => self.count(Event::LostClaim, hint.word),
+            }
+        }
+        None
+    }
+
+    /// Remembers the run that a free of `len` blocks from `start` on has completed.
+    #[inline]
+    pub fn saw_freed(&self, cursor: &mut Cursor, start: u64, len: u64) {
+        let (start, run) = self.bitmap.run_around(start, len, LEAF_BLOCKS);
+        if self.is_for_bulk(start) {
+            cursor.seen.put(start, run);
+        }
+    }
+
+    /// Whether requests without a class are to be placed there: only they go by what was seen.
+    #[inline]
+    pub fn is_for_bulk(&self, start: u64) -> bool {
+        self.zones.of(0).is_none_or(|zone| zone.is_home((start / LEAF_BLOCKS) as usize))
+    }
+
+    /// Looks at the next node of the summary for somebody who wants `len` blocks, if enough was asked for
+    /// since the last look; whether it did.
+    fn look_now_and_then(&self, seen: &mut Seen, len: u64) -> bool {
+        seen.asked += len;
+        if seen.asked < seen.look_after {
+            return false;
+        }
+        seen.asked = 0;
+        let nodes = self.bitmap.leaf_count().div_ceil(Native::FANOUT);
+        if seen.place.is_none() || seen.node >= nodes {
+            // What is free from before a node until behind it was seen where it begins.
+            let is_whole = |node: usize| node < nodes && self.bitmap.is_whole(node);
+            let mut goes_on = is_whole(seen.node);
+            for _ in 0..PASSED {
+                seen.node = if seen.node + 1 < nodes { seen.node + 1 } else { 0 };
+                goes_on = goes_on && seen.node > 0 && is_whole(seen.node);
+                if !goes_on {
+                    break;
+                }
+            }
+        }
+        let (node, from) = (seen.node, seen.place.unwrap_or(0));
+        let mut taught = false;
+        seen.place = self.bitmap.runs_under(node, from, REACH, |start, run| {
+            taught |= self.is_for_bulk(start) && seen.put(start, run) && run >= len;
+        });
+        let longer = (2 * seen.look_after).min(LOOK_AT_LEAST_EVERY);
+        seen.look_after = if taught { LOOK_EVERY } else { longer };
+        true
+    }
+
+    /// Claims leave it to searches to repair the summary. But whoever chooses runs goes by which leaves
+    /// are entirely free: the first claim in such a one says that it is not any more.
+    fn tell_of_broken_leaf(&self, start: u64, len: u64) {
+        let (first, last) = (start / LEAF_BLOCKS, (start + len - 1) / LEAF_BLOCKS);
+        if start.is_multiple_of(LEAF_BLOCKS) || first != last {
+            self.bitmap.refresh(last as usize);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Free runs that a handle has seen, by length, so that a request finds one of its own length
+//! without a search: hints, all of which may be wrong by the time they are used.
+
+use std::ops::Range;
+
+use crate::base::account::Account;
+use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native, WORD_BLOCKS};
+
+/// Runs of up to a leaf are told apart block by block, longer ones by whole leaves, and those that are
+/// as long as all leaves under one node of the summary not any more.
+const LENGTHS: usize = Native::LEAF_BLOCKS + Native::FANOUT;
+const SETS: usize = LENGTHS.div_ceil(64);
+
+/// Where the runs of a class are remembered, and how many. More of those that are asked for more often, as small
+/// objects mostly are: together 22 KiB, which find about what a tree of all runs would (`cargo bench --bench
+/// space`).
+#[inline(always)]
+const fn room_of(class: usize) -> Range<usize> {
+    let (start, len) = match class {
+        ..32 => (32 * class, 32),
+        32..64 => (1024 + 16 * (class - 32), 16),
+        _ => (1536 + 8 * (class - 64), 8),
+    };
+    start..start + len
+}
+
+/// Room for all of them.
+const ROOM: usize = room_of(LENGTHS - 1).end;
+
+/// Blocks asked for from one look at a node to the next: a look takes about a microsecond. Twice as many
+/// after each that showed no news as long as the request, up to the second figure: where there is much space,
+/// more runs of each length than anybody asks for, or none as long as that, there is nothing to look for. Requests
+/// of all lengths share this: where long ones find nothing, short ones look less often, too.
+pub const LOOK_EVERY: u64 = 256;
+
+/// No word has this index (see `cursor.rs`).
+const NONE: u32 = u32::MAX;
+
+/// The runs, as the words of the bitmap that they begin in.
+#[derive(Debug)]
+pub struct Seen {
+    /// Where its memory is counted.
+    account: Account,
+    /// For each class of lengths its runs, the lowest first: where several will do the lowest is
+    /// taken, so that what lies high on the device is left to grow together. Empty until the first
+    /// run is seen.
+    runs: Vec<u32>,
+    /// Classes that have any.
+    some: [u64; SETS],
+    /// The summary node looked at last.
+    pub node: usize,
+    /// Where to go on under it, if it has more leaves to look at.
+    pub place: Option<u32>,
+    /// Blocks asked for since.
+    pub asked: u64,
+    /// Blocks to be asked for before the next look.
+    pub look_after: u64,
+}
+
+/// A run that was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hint {
+    /// The word in which it began.
+    pub word: usize,
+    /// How long it was: exact up to a leaf, rounded down to whole leaves above.
+    pub len: u64,
+}
+
+/// Runs of at least so many blocks are all of one class.
+pub const ENDLESS: u64 = LEAF_BLOCKS * Native::FANOUT as u64;
+
+fn class_of(len: u64) -> usize {
+    if len <= LEAF_BLOCKS {
+        len as usize - 1
+    } else {
+        Native::LEAF_BLOCKS + (len.min(ENDLESS) / LEAF_BLOCKS) as usize - 1
+    }
+}
+
+fn len_of(class: usize) -> u64 {
+    if class < Native::LEAF_BLOCKS {
+        class as u64 + 1
+    } else {
+        (class - Native::LEAF_BLOCKS + 1) as u64 * LEAF_BLOCKS
+    }
+}
+
+impl Seen {
+    /// Nothing seen; the look at the summary begins behind `node`.
+    pub fn new(node: usize, account: Account) -> Self {
+        Self {
+            account,
+            runs: Vec::new(),
+            some: [0; SETS],
+            node,
+            place: None,
+            asked: 0,
+            look_after: LOOK_EVERY,
+        }
+    }
+
+    /// Remembers a run of `len` blocks; whether that is news. Of more than there is room for the highest is
+    /// forgotten.
+    #[inline]
+    pub fn put(&mut self, start: u64, len: u64) -> bool {
+        if self.runs.is_empty() && !self.make_room() {
+            return false;
+        }
+        if len == 0 {
+            return false;
+        }
+        let class = class_of(len);
+        let word = (start / WORD_BLOCKS) as u32;
+        let runs = &mut self.runs[room_of(class)];
+        let place = runs.partition_point(|&kept| kept < word);
+        if runs.get(place).is_none_or(|&kept| kept == word) {
+            return false;
+        }
+        runs.copy_within(place..runs.len() - 1, place + 1);
+        runs[place] = word;
+        self.some[class / 64] |= 1 << (class % 64);
+        true
+    }
+
+    #[cold]
+    fn make_room(&mut self) -> bool {
+        let made = self.runs.try_reserve_exact(ROOM).is_ok();
+        if made {
+            self.runs.resize(ROOM, NONE);
+            self.account.add(self.bytes());
+        }
+        made
+    }
+
+    fn bytes(&self) -> usize {
+        self.runs.capacity() * size_of::<u32>()
+    }
+
+    /// Whether a single free block was seen, between blocks in use.
+    #[inline(always)]
+    pub fn has_single(&self) -> bool {
+        self.some[0] & 1 == 1
+    }
+
+    /// The shortest run seen of at least `least` blocks, and forgets it. Of runs longer than a leaf,
+    /// which are known by whole leaves, one that is too short may be among them.
+    #[inline]
+    pub fn take(&mut self, least: u64) -> Option<Hint> {
+        let class = self.shortest(class_of(least))?;
+        Some(self.take_of(class))
+    }
+
+    /// The run to take a piece from that should have `most` blocks, and `least` if need be: the shortest
+    /// that has as many as that, or else the longest; and forgets it. None that is as long as a leaf.
+    #[inline]
+    pub fn take_piece(&mut self, least: u64, most: u64) -> Option<Hint> {
+        let (least, leaf) = (class_of(least), class_of(LEAF_BLOCKS));
+        let enough = class_of(most).min(leaf);
+        let class = self.shortest(enough).filter(|&class| class < leaf);
+        let class = class.or_else(|| self.longest(enough).filter(|&class| class >= least))?;
+        Some(self.take_of(class))
+    }
+
+    /// The lowest run of a class that has any.
+    #[inline]
+    fn take_of(&mut self, class: usize) -> Hint {
+        let runs = &mut self.runs[room_of(class)];
+        let word = runs[0] as usize;
+        runs.copy_within(1.., 0);
+        runs[runs.len() - 1] = NONE;
+        if runs[0] == NONE {
+            self.some[class / 64] &= !(1 << (class % 64));
+        }
+        Hint { word, len: len_of(class) }
+    }
+
+    /// The first class from `first` on that has any.
+    #[inline]
+    fn shortest(&self, first: usize) -> Option<usize> {
+        let mut mask = u64::MAX << (first % 64);
+        (first / 64..SETS).find_map(|set| {
+            let some = self.some[set] & std::mem::replace(&mut mask, u64::MAX);
+            (some != 0).then(|| 64 * set + some.trailing_zeros() as usize)
+        })
+    }
+
+    /// The last class before `end` that has any.
+    #[inline]
+    fn longest(&self, end: usize) -> Option<usize> {
+        let mut mask = (1 << (end % 64)) - 1;
+        (0..=end / 64).rev().find_map(|set| {
+            let some = self.some[set] & std::mem::replace(&mut mask, u64::MAX);
+            some.checked_ilog2().map(|place| 64 * set + place as usize)
+        })
+    }
+}
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        self.account.take(self.bytes());
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_follow_lengths() {
+        let mut last = 0;
+        for len in 1..2 * ENDLESS {
+            let class = class_of(len);
+            assert!(class == last || class == last + 1, "{len}");
+            assert!(class < LENGTHS && len_of(class) <= len);
+            assert!(len > LEAF_BLOCKS || len_of(class) == len);
+            last = class;
+        }
+        assert_eq!(last, LENGTHS - 1);
+    }
+
+    #[test]
+    fn every_class_has_room_of_its_own() {
+        let ends = (1..LENGTHS).map(|class| (room_of(class - 1).end, room_of(class).start));
+        assert!(ends.into_iter().all(|(end, start)| end == start) && room_of(0).start == 0);
+        assert!(ROOM * size_of::<u32>() <= 22 << 10);
+    }
+
+    #[test]
+    fn the_shortest_that_will_do_comes_first_and_of_those_the_lowest() {
+        let mut seen = Seen::new(0, Account::default());
+        assert_eq!(seen.take(1), None);
+        seen.put(5 * WORD_BLOCKS, 1);
+        assert!(seen.has_single());
+        assert_eq!(seen.take(1), Some(Hint { word: 5, len: 1 }));
+        assert!(!seen.has_single());
+        let kept = room_of(class_of(30)).len();
+        for word in (0..kept as u64 + 2).rev() {
+            seen.put(word * WORD_BLOCKS + 3, 30);
+        }
+        seen.put(7 * WORD_BLOCKS, 31);
+        seen.put(7 * WORD_BLOCKS + 40, 31);
+        seen.put(0, 10 * ENDLESS);
+        for word in 0..kept {
+            assert_eq!(seen.take(20), Some(Hint { word, len: 30 }));
+        }
+        assert_eq!(seen.take(20), Some(Hint { word: 7, len: 31 }));
+        assert_eq!(seen.take(20), Some(Hint { word: 0, len: ENDLESS }));
+        assert_eq!(seen.take(1), None);
+    }
+
+    #[test]
+    fn a_piece_comes_of_the_shortest_run_that_is_enough_or_else_of_the_longest() {
+        let mut seen = Seen::new(0, Account::default());
+        for (word, len) in [(1, 5), (2, 64), (3, 70), (4, 200), (5, LEAF_BLOCKS), (6, ENDLESS)] {
+            seen.put(word * WORD_BLOCKS, len);
+        }
+        let mut piece =
+            |least, most| seen.take_piece(least, most).map(|hint| (hint.word, hint.len));
+        assert_eq!(piece(1, 66), Some((3, 70)));
+        assert_eq!(piece(201, 1000), None);
+        assert_eq!(piece(65, 1000), Some((4, 200)), "not one as long as a leaf");
+        assert_eq!(piece(65, 100), None);
+        assert_eq!(piece(5, 64), Some((2, 64)));
+        assert_eq!(piece(6, 7), None);
+        assert_eq!(piece(1, 7), Some((1, 5)));
+        assert_eq!(piece(1, u64::MAX), None);
+        assert_eq!(seen.take(1), Some(Hint { word: 5, len: LEAF_BLOCKS }));
+    }
+}

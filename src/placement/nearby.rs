@@ -1,0 +1,233 @@
+//! Where a request for one extent looks.
+
+use std::ops::Range;
+
+use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native, WORD_BLOCKS};
+use crate::base::word::order_above;
+use crate::core::Core;
+use crate::index::events::Event;
+use crate::index::{Pack, Search};
+use crate::placement::cursor::{Cursor, Nothing};
+use crate::values::class::Class;
+use crate::values::error::AllocError;
+use crate::values::extent::Extent;
+use crate::values::request::Request;
+
+/// Leaves that each request for a best fit sees to.
+const REFRESHED: u64 = 4096;
+
+/// Places just freed that one request tries, at most: others may have been there since.
+const REUSED: usize = 8;
+
+/// A leaf in which at least so many words have a run of the wanted order is worth going through in
+/// sequence: for single blocks, about what a device has that is 98 % full at random.
+const RICH: u32 = 6;
+
+impl Core {
+    /// One extent for `request`.
+    #[inline]
+    pub fn contiguous(&self, cursor: &mut Cursor, request: &Request) -> Result<Extent, AllocError> {
+        if self.known_to_fail(cursor, request.len, request.align) {
+            return Err(self.failure(request.len, request.align));
+        }
+        let fitting = self.fitting(cursor, request);
+        match fitting.and_then(|claimed| self.settle(cursor, request, claimed)) {
+            Some(extent) => Ok(extent),
+            None => self.search(cursor, request),
+        }
+    }
+
+    /// The same where no run that was seen will do.
+    pub fn search(&self, cursor: &mut Cursor, request: &Request) -> Result<Extent, AllocError> {
+        let &Request { len, align, near, .. } = request;
+        loop {
+            let from = near.unwrap_or_else(|| self.place_of(cursor, len));
+            let found = self.claim_contiguous(cursor, request, from);
+            let claimed = found.ok_or_else(|| self.failure(len, align))?;
+            if let Some(extent) = self.settle(cursor, request, claimed) {
+                return Ok(extent);
+            }
+        }
+    }
+
+    /// Makes what was claimed the answer, unless it may not be kept.
+    #[inline]
+    pub fn settle(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+        (start, len): (u64, u64),
+    ) -> Option<Extent> {
+        if request.near.is_none() {
+            self.go_on(cursor, request, len, start + len - 1);
+        }
+        let extent = Extent { start, len };
+        self.keeps(cursor.lane, extent).then(|| {
+            self.count_allocated(cursor.lane, extent);
+            extent
+        })
+    }
+
+    fn claim_contiguous(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+        from: u64,
+    ) -> Option<(u64, u64)> {
+        let &Request { len, align, near, best_fit, class, .. } = request;
+        let placed = near.is_none() && !best_fit;
+        let zone = self.zones.of(class.index()).filter(|_| placed);
+        let quick = match zone {
+            Some(zone) => self.claim_in_zones(cursor, request, zone),
+            None => self.aligned(cursor, request, from),
+        };
+        if quick.is_some() {
+            return quick;
+        }
+        let search = Search { least: len, most: len, align, take: |_| len };
+        if len > LEAF_BLOCKS
+            && let Some(taken) = self.bitmap.claim_quick(from, &search)
+        {
+            return Some(taken);
+        }
+        let found = self.bitmap.claim_exact(from, &search);
+        found.map_err(|ticket| self.remember(cursor, Nothing { ticket, least: len, align })).ok()
+    }
+
+    /// The block where `cursor` looks for runs of `len` blocks first.
+    pub fn place_of(&self, cursor: &mut Cursor, len: u64) -> u64 {
+        let block = cursor.place(len).word as u64 * WORD_BLOCKS;
+        // It lies behind the end if the device was made shorter.
+        if block < self.bitmap.blocks() { block } else { 0 }
+    }
+
+    /// The handle's next run of the class of `len` blocks is looked for from block `last` on. If placements
+    /// are set, only requests without a class go by that, and only where they are at home.
+    #[inline(always)]
+    pub fn go_on(&self, cursor: &mut Cursor, request: &Request, len: u64, last: u64) {
+        if self.zones.are_set() && !(request.class == Class::BULK && self.is_for_bulk(last)) {
+            return;
+        }
+        let word = (last / WORD_BLOCKS) as usize;
+        let before = std::mem::replace(&mut cursor.place(len).word, word);
+        if !self.shards.same(before / Native::LEAF_WORDS, word / Native::LEAF_WORDS) {
+            self.lanes.spilled(cursor.lane);
+        }
+    }
+
+    /// The quick way: the beginning of an aligned run of the rounded-up order.
+    #[inline]
+    pub fn aligned(&self, cursor: &mut Cursor, request: &Request, from: u64) -> Option<(u64, u64)> {
+        let &Request { len, align, near, best_fit, .. } = request;
+        if len > LEAF_BLOCKS || align > LEAF_BLOCKS || !align.is_power_of_two() {
+            return None;
+        }
+        let order = order_above(len.max(align));
+        let claimed = |start| (start, len);
+        if best_fit {
+            self.refresh_some();
+            return (order..=Native::MAX_ORDER).find_map(|class| {
+                let search = Search { least: len, most: len, align, take: |_| len };
+                self.search_order(request, from).into_iter().find_map(|leaves| {
+                    self.bitmap.claim_around(class, leaves, Pack::OnlyTight, &search)
+                })
+            });
+        }
+        if !self.bitmap.shows(order) {
+            return None;
+        }
+        let Some(near) = near else {
+            return self.around_cursor(cursor, order, len).map(claimed);
+        };
+        // Only the first part holds blocks below `near`, which come last in the order.
+        let floors = [near, 0, 0, 0];
+        self.search_order(request, from)
+            .into_iter()
+            .zip(floors)
+            .find_map(|(leaves, floor)| {
+                self.bitmap.claim_aligned(order, len, floor, leaves, Pack::Tight)
+            })
+            .map(claimed)
+    }
+
+    /// Repairs what the summary says of the next leaves in turn. A best fit goes by what leaves do
+    /// *not* have, and that is where the summary lags behind.
+    fn refresh_some(&self) {
+        let leaves = self.bitmap.leaf_count() as u64;
+        let some = leaves.min(REFRESHED);
+        let first = self.refreshed.fetch_add(some) % leaves;
+        (first..first + some).for_each(|leaf| self.bitmap.refresh((leaf % leaves) as usize));
+    }
+
+    /// The beginning of an aligned run of `order`: in the leaf at hand, or where this handle has just
+    /// freed one, or as near as the summary can say.
+    fn around_cursor(&self, cursor: &mut Cursor, order: u32, len: u64) -> Option<u64> {
+        let place = cursor.place(len);
+        if place.look_now() {
+            place.poor = self.is_poor(place.word, order);
+        }
+        if place.word >= self.bitmap.leaf_count() * Native::LEAF_WORDS {
+            place.word = 0;
+        }
+        let crowded = std::mem::take(&mut place.crowded);
+        if crowded {
+            // Not where it happened: counting there costs those that lose nothing.
+            self.count(Event::LostClaim, place.word);
+        }
+        if crowded && self.shard_count() > 1 {
+            // Somebody else works here. Two handles that go through the same leaves in step fail
+            // each other's claims and pull each other's cache lines: one of them has to leave.
+            place.word = self.home(self.handles.fetch_add(1));
+        } else if place.poor {
+            for word in std::iter::from_fn(|| place.reuse()).take(REUSED) {
+                let claimed = self.bitmap.claim_in_leaf(order, len, word as u64 * WORD_BLOCKS);
+                if claimed.is_some() {
+                    return claimed;
+                }
+            }
+        } else {
+            let claimed = self.bitmap.claim_in_leaf(order, len, place.word as u64 * WORD_BLOCKS);
+            if claimed.is_some() {
+                return claimed;
+            }
+        }
+        let leaf = place.word / Native::LEAF_WORDS;
+        let found = self.bitmap.claim_behind(order, len, leaf, Pack::Tight).or_else(|| {
+            let node = leaf / Native::FANOUT * Native::FANOUT;
+            let leaf_count = self.bitmap.leaf_count();
+            let [behind, before, rest @ ..] = self.shards.search_order(node, leaf_count);
+            let claim = |leaves| self.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight);
+            let likely = || {
+                let shard = self.likely_shard(self.shards.of(leaf), order)?;
+                claim(self.shards.leaves(shard, leaf_count))
+            };
+            let own = claim(behind).or_else(|| claim(before));
+            own.or_else(likely).or_else(|| rest.into_iter().find_map(claim))
+        })?;
+        place.poor = self.is_poor((found / WORD_BLOCKS) as usize, order);
+        Some(found)
+    }
+
+    /// Whether the leaf of `word` has little to offer for runs of `order`.
+    fn is_poor(&self, word: usize, order: u32) -> bool {
+        // Runs longer than a word can begin in few words.
+        let most = Native::LEAF_WORDS as u32 >> order.saturating_sub(Native::WORD_ORDER);
+        self.bitmap.words_with(word, order) < RICH.min(most)
+    }
+
+    /// The word where the `n`-th handle begins.
+    pub fn home(&self, n: u64) -> usize {
+        self.shards.home(n, self.bitmap.leaf_count()) * Native::LEAF_WORDS
+    }
+
+    /// The leaves in the order in which `request` should look at them, beginning at block `from`.
+    #[inline]
+    pub fn search_order(&self, request: &Request, from: u64) -> [Range<usize>; 4] {
+        let leaf = (from / LEAF_BLOCKS) as usize;
+        if request.near.is_some() {
+            let end = self.bitmap.leaf_count();
+            return [leaf..end, 0..(leaf + 1).min(end), 0..0, 0..0];
+        }
+        self.shards.search_order(leaf, self.bitmap.leaf_count())
+    }
+}

@@ -1,0 +1,74 @@
+//! Where a handle has freed something last. A hint: others may have been there since.
+
+use crate::base::account::Account;
+
+/// No word has this index (see `cursor.rs`).
+const NONE: u32 = u32::MAX;
+
+/// Words of the bitmap, the last one on top: a stack that forgets its bottom.
+#[derive(Clone, Debug)]
+pub struct Freed {
+    /// Empty until the first is put in.
+    words: Vec<u32>,
+    room: usize,
+    /// Where the next one goes.
+    top: usize,
+}
+
+impl Freed {
+    /// Nothing freed; of more than `room` words the oldest is forgotten.
+    pub const fn new(room: usize) -> Self {
+        Self { words: Vec::new(), room, top: 0 }
+    }
+
+    /// Puts `word` on top. Memory is counted in `account`, from which the owner takes it in the end.
+    #[inline(always)]
+    pub fn push(&mut self, word: u32, account: &Account) {
+        if self.words.is_empty() && !self.make_room(account) {
+            return;
+        }
+        self.words[self.top] = word;
+        self.top = if self.top + 1 < self.words.len() { self.top + 1 } else { 0 };
+    }
+
+    #[cold]
+    fn make_room(&mut self, account: &Account) -> bool {
+        let made = self.words.try_reserve_exact(self.room).is_ok();
+        if made {
+            self.words.resize(self.room, NONE);
+            account.add(self.bytes());
+        }
+        made
+    }
+
+    /// Bytes on the heap.
+    pub fn bytes(&self) -> usize {
+        self.words.capacity() * size_of::<u32>()
+    }
+
+    /// Takes the word on top.
+    #[inline]
+    pub fn pop(&mut self) -> Option<usize> {
+        let last = self.top.checked_sub(1).unwrap_or(self.words.len().wrapping_sub(1));
+        let word = self.words.get_mut(last).filter(|word| **word != NONE)?;
+        self.top = last;
+        Some(std::mem::replace(word, NONE) as usize)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_freed_last_comes_first_and_the_oldest_is_forgotten() {
+        let (mut freed, account) = (Freed::new(8), Account::default());
+        assert_eq!(freed.pop(), None);
+        (0..11).for_each(|word| freed.push(word, &account));
+        let popped: Vec<usize> = std::iter::from_fn(|| freed.pop()).collect();
+        assert_eq!(popped, [10, 9, 8, 7, 6, 5, 4, 3]);
+        freed.push(20, &account);
+        assert_eq!((freed.pop(), freed.pop()), (Some(20), None));
+        assert_eq!((account.bytes(), freed.bytes()), (32, 32));
+    }
+}

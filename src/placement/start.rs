@@ -1,0 +1,20 @@
+//! Where a new handle begins.
+
+use crate::base::geometry::{Geometry, Native};
+use crate::core::Core;
+use crate::placement::cursor::Cursor;
+use crate::space::lanes::LaneId;
+
+impl Core {
+    /// A cursor for a new handle, in a shard of its own while there are enough.
+    pub fn cursor(&self, lane: impl FnOnce(u64) -> LaneId) -> Cursor {
+        let n = self.handles.fetch_add(1);
+        match self.zones.of(0) {
+            None => Cursor::new(self.home(n), lane(n), &self.handles_memory),
+            Some(zone) => {
+                let word = self.first_leaf(zone) * Native::LEAF_WORDS;
+                Cursor::new(word, lane(n), &self.handles_memory).with_classes()
+            }
+        }
+    }
+}

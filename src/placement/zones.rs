@@ -1,0 +1,109 @@
+//! Where requests of a class are placed.
+//!
+//! A request goes through the leaves in the order of its class, first by aligned runs and then by all that
+//! fit; only if nothing was found anywhere is it searched for without regard to classes, which is the search
+//! that may say "no".
+
+use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
+use crate::base::word::order_above;
+use crate::core::Core;
+use crate::index::{Pack, Refused, Search, Taken, Wanted};
+use crate::placement::cursor::Cursor;
+use crate::values::class::Zone;
+use crate::values::extent::Extent;
+use crate::values::request::{Effort, Request};
+
+impl Core {
+    /// Claims a run for `request` in the first zone of its class that has one.
+    pub fn claim_in_zones(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+        zone: &Zone,
+    ) -> Option<(u64, u64)> {
+        let &Request { len, align, .. } = request;
+        let leaf = self.leaf_in_zones(cursor, request, zone);
+        let ranges = || zone.search_order(leaf, self.bitmap.leaf_count(), Native::FANOUT);
+        let search = Search { least: len, most: len, align, take: |_| len };
+        let quick = len <= LEAF_BLOCKS && align <= LEAF_BLOCKS && align.is_power_of_two();
+        let order = order_above(len.max(align)).min(Native::MAX_ORDER);
+        // Zone by zone, so that a run that is not aligned comes before the next zone.
+        let found = zone.leaves.iter().find_map(|zone| {
+            let within = |leaves: &std::ops::Range<usize>| zone.contains(&leaves.start);
+            let aligned = || {
+                let mut ranges = ranges().filter(within).filter(|_| quick);
+                ranges.find_map(|leaves| {
+                    let start = self.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight)?;
+                    Some((start, len))
+                })
+            };
+            let any = || {
+                let floor = zone.start as u64 * LEAF_BLOCKS;
+                let mut ranges = ranges().filter(within);
+                ranges.find_map(|leaves| self.bitmap.claim_in_leaves(leaves, floor, &search))
+            };
+            aligned().or_else(any)
+        })?;
+        self.set_leaf_in_zones(cursor, request, found.0 + found.1 - 1);
+        Some(found)
+    }
+
+    /// Claims pieces for `request`, the longest first in each zone of its class.
+    pub fn gang_in_zones<F: FnMut(Extent) -> Taken>(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+        zone: &Zone,
+        wanted: &mut Wanted<F>,
+        effort: &mut Effort,
+    ) -> Result<(), Refused> {
+        let leaf = self.leaf_in_zones(cursor, request, zone);
+        let leaf_count = self.bitmap.leaf_count();
+        for part in &zone.leaves {
+            let mut order = order_above(wanted.left).min(Native::MAX_ORDER);
+            while wanted.left > 0 && wanted.looks > 0 {
+                let ranges = zone.search_order(leaf, leaf_count, Native::FANOUT);
+                let ranges = ranges.filter(|leaves| part.contains(&leaves.start));
+                self.claim_pieces_in(order, ranges, wanted, effort)?;
+                if order == 0 {
+                    break;
+                }
+                order -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The leaf where this handle was last for requests like this one, or where it begins.
+    pub fn leaf_in_zones(&self, cursor: &mut Cursor, request: &Request, zone: &Zone) -> usize {
+        let place = cursor.class_place(request.class.index(), request.len);
+        if *place == usize::MAX {
+            *place = self.first_leaf(zone);
+        }
+        *place
+    }
+
+    /// Remembers that block `last` was the last of an allocation.
+    pub fn set_leaf_in_zones(&self, cursor: &mut Cursor, request: &Request, last: u64) {
+        *cursor.class_place(request.class.index(), request.len) = (last / LEAF_BLOCKS) as usize;
+    }
+
+    /// Where a handle begins in `zone`.
+    pub fn first_leaf(&self, zone: &Zone) -> usize {
+        use crate::values::class::Direction::{Down, Spread, Up};
+        let leaf_count = self.bitmap.leaf_count();
+        let Some(first) = zone.leaves.iter().find(|range| range.start < leaf_count) else {
+            return 0;
+        };
+        let end = first.end.min(leaf_count);
+        match zone.direction {
+            Up => first.start,
+            Down => end.saturating_sub(1),
+            Spread => {
+                let n = self.handles.fetch_add(1).reverse_bits();
+                let count = end.saturating_sub(first.start) as u128;
+                first.start + ((u128::from(n) * count) >> 64) as usize
+            }
+        }
+    }
+}

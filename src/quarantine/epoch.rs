@@ -1,0 +1,261 @@
+//! Which readers may still see a freed extent.
+//!
+//! Epoch-based reclamation (Fraser, 2004) with counters in place of per-thread records. A pin counts
+//! itself in the *generation* of the current epoch, in the lane of its thread. A pin is a number: any
+//! thread may undo it, any number may overlap, and there are no records that could run out.
+//!
+//! Fraser's epoch stands still while a pin of the one before is left, so that later pins join those that
+//! hold it up. Here the epoch moves on whatever is pinned: each epoch has a generation of its own, a set of
+//! counters that goes to another epoch only when it is empty. What is retired gets a *stamp*, the newest
+//! epoch of which a pin may still see it, and may be reused when no pin of an epoch up to its stamp is left.
+//! So a long reader holds what was retired while it was there, and not what came later or earlier.
+//!
+//! The epoch moves only from an epoch that has pins, and a generation without pins is given to a new epoch.
+//! So the number of generations in use follows the number of epochs with live readers, however many commits
+//! there are. With more than `GENERATIONS - 1` of those, the epoch stands still until a generation is empty;
+//! readers that come meanwhile count as one.
+//!
+//! # Invariants
+//! 1. *A valid pin is counted.* A pin counts itself and then looks whether the epoch is the one it counted
+//!    itself in; only then is it valid. So a pin of epoch e was counted before the epoch became e + 1, and
+//!    no pin becomes valid in an epoch that is over: a look at its counters after the epoch has moved on
+//!    misses none. Counts of pins that are not valid delay and do nothing else.
+//! 2. *A generation belongs to one epoch.* From before the word says epoch e and generation g until the pins
+//!    of e have gone, `began[g]` is e. It is cleared only by a thread that read a later epoch in the word, or
+//!    epoch e with another generation, and then saw that the generation has no pins. The word says an epoch
+//!    once, with one generation; so a late compare-exchange from e, or a late preparation for e, meets no
+//!    generation that is in use.
+//! 3. *A floor stays true.* `oldest` answers f if the word said an epoch of at least f, and no generation of
+//!    an epoch before f had pins after that. By 1, no pin of an epoch before f will ever be valid again.
+//! 4. *A stamp covers all who may see the extent.* The stamp reads the word in epoch e by a
+//!    read-modify-write, after the extent became unreachable. A pin of a later epoch reads the word after
+//!    that and so sees that the extent is unreachable. So does a pin of e whose count the stamp does not
+//!    see: all these accesses have one order, in which the pin counts itself after the stamp looked, and
+//!    reads the word after that. So without a pin in e, only pins of epochs up to e - 1 may see the extent.
+//!
+//! *Lock-freedom.* `pin` repeats only after the epoch moved; nothing else here repeats, but to raise `used`,
+//! at most as often as there are generations. A thread that stops
+//! anywhere in `stamp` or `floor` leaves at most a generation that is marked and unused, which the next scan
+//! in a later epoch takes back. One that stops in `pin` is a reader like any other.
+
+use crossbeam_utils::CachePadded;
+
+use crate::base::mutant::{Mutant, mutated};
+use crate::base::sync::{AtomicWord, Counter, Site};
+
+/// Epochs whose pins are told apart at a time. 64 counters of a lane fill eight cache lines, of which a pin
+/// touches one; a power of two, since it shares a word with the epoch.
+const GENERATIONS: usize = if cfg!(loom) { 3 } else { 64 };
+
+/// Bits of the word for the generation.
+const GENERATION_BITS: u32 = 6;
+
+/// The first epoch. 0 marks a generation of no epoch, and stamps may be one less.
+const FIRST: u64 = 1;
+
+/// `[epoch: 58 | generation: 6]`. At a billion epochs a second it would wrap in nine years.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Now(u64);
+
+impl Now {
+    const fn new(epoch: u64, generation: usize) -> Self {
+        Self(epoch << GENERATION_BITS | generation as u64)
+    }
+    const fn epoch(self) -> u64 {
+        self.0 >> GENERATION_BITS
+    }
+    const fn generation(self) -> usize {
+        (self.0 & ((1 << GENERATION_BITS) - 1)) as usize
+    }
+}
+
+/// Pins of one group of threads, by generation.
+#[derive(Debug)]
+struct Lane([AtomicWord<u64>; GENERATIONS]);
+
+/// The epoch, and who is pinned.
+#[derive(Debug)]
+pub struct Clock {
+    /// A [`Now`].
+    now: CachePadded<AtomicWord<u64>>,
+    /// The epoch that each generation counts the pins of, or 0.
+    began: CachePadded<[AtomicWord<u64>; GENERATIONS]>,
+    /// Generations from this one on were never given to an epoch.
+    used: AtomicWord<u64>,
+    lanes: Vec<CachePadded<Lane>>,
+    /// The latest epoch that stood still although something was stamped with it. A statistic: if it comes
+    /// late, the epoch moves on later.
+    overdue: Counter,
+}
+
+/// A pin, to be undone by [`Clock::unpin`] exactly once, on any thread.
+#[derive(Debug)]
+pub struct Pin {
+    lane: usize,
+    generation: usize,
+}
+
+/// Which pins may see what was retired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Those of this epoch and of earlier ones.
+    pub epoch: u64,
+    /// Whether there are any.
+    pub held: bool,
+    /// No pin of an epoch before this one is left: see [`Clock::floor`].
+    pub floor: u64,
+}
+
+impl Clock {
+    /// A clock without pins. Threads that pin through different lanes do not meet; `lanes` is rounded up to
+    /// a power of two.
+    pub fn new(lanes: usize) -> Self {
+        let lane = || Lane(std::array::from_fn(|_| AtomicWord::new(0)));
+        let began = |generation| AtomicWord::new(if generation == 0 { FIRST } else { 0 });
+        Self {
+            now: CachePadded::new(AtomicWord::new(Now::new(FIRST, 0).0)),
+            began: CachePadded::new(std::array::from_fn(began)),
+            used: AtomicWord::new(1),
+            lanes: (0..lanes.next_power_of_two()).map(|_| CachePadded::new(lane())).collect(),
+            overdue: Counter::new(0),
+        }
+    }
+
+    fn count(&self, lane: usize, generation: usize) -> &AtomicWord<u64> {
+        &self.lanes[lane & (self.lanes.len() - 1)].0[generation]
+    }
+
+    /// Until the pin is undone, nothing may be reused that is retired from now on. Repeats only when the
+    /// epoch moved in between.
+    #[inline]
+    pub fn pin(&self, lane: usize) -> Pin {
+        loop {
+            let now = self.now.load(Site::EpochLook);
+            let generation = Now(now).generation();
+            let count = self.count(lane, generation);
+            count.fetch_add(1, Site::PinCount);
+            // Pairs with `stamp` and `oldest`, which read the counter after the epoch: either they see the
+            // count, or this sees their epoch (invariants 1, 4) [mutants: PinWithoutRecheck, WeakPin].
+            if self.now.load(Site::EpochLook) == now || mutated(Mutant::PinWithoutRecheck) {
+                return Pin { lane, generation };
+            }
+            count.fetch_add(u64::MAX, Site::Unpin);
+        }
+    }
+
+    /// Undoes a pin. What was read under it was read before its end lets anything be reused.
+    #[inline]
+    pub fn unpin(&self, pin: Pin) {
+        self.count(pin.lane, pin.generation).fetch_add(u64::MAX, Site::Unpin);
+    }
+
+    /// The stamp of something that became unreachable before. Moves the epoch on if it has pins, so that
+    /// later pins do not hold the thing. O(generations + lanes x generations in use).
+    ///
+    /// A read-modify-write, so that a pin of a later epoch, which reads the word after that, sees what came
+    /// before it; a load could overtake the caller's stores [mutant: StampByLoad].
+    pub fn stamp(&self) -> Stamp {
+        let now = Now(if mutated(Mutant::StampByLoad) {
+            self.now.load(Site::EpochLook)
+        } else {
+            self.now.fetch_add(0, Site::EpochStamp)
+        });
+        // Pairs with `pin`, as described there [mutants: WeakStamp, StampTooOld].
+        let current = self.has_pins(now.generation()) && !mutated(Mutant::StampTooOld);
+        let oldest = self.oldest(now);
+        if current {
+            if !self.advance(now) {
+                self.overdue.raise(now.epoch());
+            }
+            return Stamp { epoch: now.epoch(), held: true, floor: oldest };
+        }
+        let held = oldest < now.epoch() && !mutated(Mutant::OlderPinsForgotten);
+        Stamp { epoch: now.epoch() - 1, held, floor: oldest }
+    }
+
+    /// An epoch before which no pin is left, now and for ever: what has an earlier stamp may be reused. Moves
+    /// the epoch on first if it stood still when something was stamped. O(generations + lanes x generations
+    /// in use).
+    pub fn floor(&self) -> u64 {
+        // Pairs with `pin`, as described there [mutant: WeakFloor].
+        let mut now = Now(self.now.load(Site::FloorLook));
+        if self.overdue.get() >= now.epoch() && self.advance(now) {
+            now = Now(self.now.load(Site::FloorLook));
+        }
+        self.oldest(now)
+    }
+
+    /// The oldest epoch before `now` that has pins, or that of `now`, which the word said before this looks
+    /// (invariant 3). Generations without pins are free again.
+    fn oldest(&self, now: Now) -> u64 {
+        let mut oldest = now.epoch();
+        if mutated(Mutant::FloorWithoutEpoch) {
+            oldest = u64::MAX;
+        }
+        let used = self.used.load(Site::BeganLook) as usize;
+        for (generation, word) in self.began.iter().enumerate().take(used) {
+            let began = word.load(Site::BeganLook);
+            // Nor one that is prepared for an epoch to come (invariant 2) [mutants: CurrentIsFreed,
+            // PreparedIsFreed].
+            let current = generation == now.generation() && !mutated(Mutant::CurrentIsFreed);
+            let prepared = began > now.epoch() && !mutated(Mutant::PreparedIsFreed);
+            if began == 0 || current || prepared {
+                continue;
+            }
+            if self.has_pins(generation) && !mutated(Mutant::PinnedIsFreed) {
+                oldest = oldest.min(began);
+            } else {
+                let _ = word.compare_exchange(began, 0, Site::BeganChange);
+            }
+        }
+        oldest
+    }
+
+    fn has_pins(&self, generation: usize) -> bool {
+        self.lanes.iter().any(|lane| lane.0[generation].load(Site::PinLook) != 0)
+    }
+
+    /// Has the epoch after `now` begin, in a free generation; `false` if there is none, or another thread did
+    /// it.
+    fn advance(&self, now: Now) -> bool {
+        let next = now.epoch() + 1;
+        let Some(generation) = self.prepare(next) else { return false };
+        let new = Now::new(next, generation);
+        let advanced = self.now.compare_exchange(now.0, new.0, Site::EpochAdvance).is_ok();
+        if advanced && mutated(Mutant::BeganAfterAdvance) {
+            self.began[generation].store(next, Site::BeganChange);
+        }
+        advanced
+    }
+
+    /// A generation that counts the pins of epoch `next`, which has not begun: the first that is free, so that
+    /// as few are ever used as are in use at a time.
+    fn prepare(&self, next: u64) -> Option<usize> {
+        let generation = self.began.iter().position(|word| match word.load(Site::BeganLook) {
+            0 if mutated(Mutant::BeganAfterAdvance) => true,
+            0 => match word.compare_exchange(0, next, Site::BeganChange) {
+                Ok(_) => true,
+                Err(other) => other == next,
+            },
+            began => began == next,
+        })?;
+        // Before the epoch begins, so that all who read that it has look here (invariant 3) [mutant:
+        // UsedIsNotCounted].
+        if !mutated(Mutant::UsedIsNotCounted) {
+            let more = generation as u64 + 1;
+            let _ = self.used.update(Site::BeganChange, |used| (used < more).then_some(more));
+        }
+        Some(generation)
+    }
+
+    /// Pins that are not undone yet, read one after another.
+    pub fn pinned(&self) -> u64 {
+        let counts = self.lanes.iter().flat_map(|lane| lane.0.iter());
+        counts.fold(0, |sum, count| sum.wrapping_add(count.load(Site::PinLook)))
+    }
+
+    /// Bytes of the lanes.
+    pub fn bytes(&self) -> usize {
+        self.lanes.len() * size_of::<CachePadded<Lane>>()
+    }
+}

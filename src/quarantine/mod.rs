@@ -1,0 +1,271 @@
+//! Where freed extents wait for the readers that might still read the old data.
+//!
+//! What no reader may still see does not wait at all. Other extents go into a [queue](crate::quarantine::queue), cut
+//! into pieces, in the order in which they were freed; so it is enough to look at the first piece to find
+//! out whether anything may be let out. Beside it, a bitmap marks the blocks that a transaction has freed, from
+//! the moment at which it is frozen until they are let out.
+//!
+//! # Invariants
+//! 1. *A mark has one owner.* Whoever sets the mark of a block owns its free, and nobody else frees it: the
+//!    transaction, then the piece that it becomes, in the queue or in the hands of the thread that lets it out.
+//!    So a block that is freed twice is let out once.
+//! 2. *The mark goes first.* It is taken away before the block is let out, or the mark of its next life is.
+//! 3. *Let out in time.* A piece is let out when no pin of an epoch up to its stamp is left
+//!    (`epoch.rs`, invariants 3 and 4).
+//! 4. *Order.* A stamp taken after a piece was put in is not older than that of the piece. So a piece that
+//!    waits behind another with a later stamp was put in at the same moment by another thread.
+//!
+//! *Bounded.* A piece has at most [`PIECE`] blocks, and each call lets out a number of them. *Lock-free:* a
+//! thread that stops holds at most the piece that it was putting in or letting out.
+//!
+//! Uses `base` and `values`.
+
+pub(crate) mod epoch;
+pub(crate) mod queue;
+
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+
+use crate::base::heap::OutOfMemory;
+use crate::base::moments::Unchanged;
+use crate::base::mutant::{Mutant, mutated};
+use crate::base::segmented::Segmented;
+use crate::base::sync::{AtomicWord, Counter, Site};
+use crate::base::word::Word;
+use crate::quarantine::epoch::{Clock, Pin, Stamp};
+use crate::quarantine::queue::Queue;
+use crate::values::extent::Extent;
+use crate::values::plain_bitmap::spans;
+
+/// Blocks of a piece, at most: 64 words of the bitmap to change when it is let out. A power of two, and a
+/// piece starts and ends at multiples of it where its extent does not.
+pub const PIECE: u64 = 1 << PIECE_BITS;
+const PIECE_BITS: u32 = 12;
+
+/// Pieces that a retirement lets out beside as many as it puts in. More than none, so that what became ripe
+/// together does not wait for as many retirements.
+const BESIDE: usize = 4;
+
+/// Blocks per word of marks.
+const MARKS: u64 = u64::BITS as u64;
+
+/// Extents whose free is durable, until every pin is gone that may see them.
+#[derive(Debug)]
+pub struct Quarantine {
+    clock: Clock,
+    queue: Queue,
+    /// A set bit is a block whose free somebody owns.
+    marks: Segmented<Vec<AtomicWord<u64>>>,
+    /// Marked blocks, and those that are just being marked.
+    marked: CachePadded<Counter>,
+    /// Those of them that wait in the queue, or are just being put in.
+    waiting: CachePadded<Counter>,
+    /// The place of the first piece, while something waits.
+    standing: Unchanged,
+}
+
+impl Quarantine {
+    /// An empty quarantine for a device of `blocks` blocks; see [`Clock::new`] for `lanes`. The marks take
+    /// no memory before something is marked.
+    pub fn new(lanes: usize, blocks: u64) -> Result<Self, OutOfMemory> {
+        Ok(Self {
+            clock: Clock::new(lanes),
+            queue: Queue::new()?,
+            marks: Segmented::new(AtomicWord::zeros(blocks.div_ceil(MARKS) as usize)?),
+            marked: CachePadded::default(),
+            waiting: CachePadded::default(),
+            standing: Unchanged::default(),
+        })
+    }
+
+    /// Makes it as long as a device of `blocks` blocks needs. For one caller at a time.
+    pub fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
+        self.marks.grow(blocks.div_ceil(MARKS) as usize, |range| AtomicWord::zeros(range.len()))
+    }
+
+    /// See [`Clock::pin`].
+    #[inline]
+    pub fn pin(&self, lane: usize) -> Pin {
+        self.clock.pin(lane)
+    }
+
+    /// See [`Clock::unpin`].
+    #[inline]
+    pub fn unpin(&self, pin: Pin) {
+        self.clock.unpin(pin);
+    }
+
+    /// Pins not undone yet.
+    pub fn pinned(&self) -> u64 {
+        self.clock.pinned()
+    }
+
+    /// Blocks that wait. Exact while nothing else runs.
+    #[inline(always)]
+    pub fn blocks(&self) -> u64 {
+        self.waiting.get()
+    }
+
+    /// For how long the first of what waits has been the first, as far as calls of this saw; `None` if
+    /// nothing waits. It is what a pin costs that is never undone, and no commit has to look at a clock. O(1).
+    pub fn age(&self) -> Option<Duration> {
+        if self.blocks() == 0 {
+            self.standing.forget();
+            return None;
+        }
+        Some(self.standing.ask(self.queue.position()))
+    }
+
+    /// Whether any block is marked.
+    #[inline(always)]
+    pub fn has_marks(&self) -> bool {
+        self.marked.get() != 0
+    }
+
+    /// The first block of `start..end` that is marked, or `end`. O((end - start) / 64), O(1) while none is.
+    pub fn first_marked(&self, start: u64, end: u64) -> u64 {
+        if !self.has_marks() {
+            return end;
+        }
+        let mut words = spans(Extent { start, len: end - start });
+        let marked = words.find_map(|(index, mask)| {
+            let bits = self.marks[index].load(Site::Mark) & mask;
+            (bits != 0).then(|| MARKS * index as u64 + u64::from(bits.trailing_zeros()))
+        });
+        marked.unwrap_or(end)
+    }
+
+    /// Marks the blocks of `extent`, and hands those to `own` that nobody had marked: the caller owns their free
+    /// from here on. O(len / 64).
+    pub fn mark(&self, extent: Extent, mut own: impl FnMut(Extent)) {
+        // Counted first, so that there are never more than are counted.
+        self.marked.add(extent.len);
+        let (mut from, mut others) = (extent.start, 0);
+        for (index, mask) in spans(extent) {
+            let before = if mutated(Mutant::MarkByLook) {
+                let before = self.marks[index].load(Site::Mark) & mask;
+                self.marks[index].fetch_or(mask, Site::Mark);
+                before
+            } else {
+                self.marks[index].fetch_or(mask, Site::Mark) & mask
+            };
+            if before == 0 {
+                continue;
+            }
+            others += u64::from(before.count_ones());
+            let first = MARKS * index as u64;
+            let start = extent.start.max(first);
+            if from < start {
+                own(Extent { start: from, len: start - from });
+            }
+            for (place, len) in (mask & !before).runs() {
+                own(Extent { start: first + u64::from(place), len: u64::from(len) });
+            }
+            from = first + MARKS;
+        }
+        let end = extent.start + extent.len;
+        if from < end {
+            own(Extent { start: from, len: end - from });
+        }
+        self.marked.add(others.wrapping_neg());
+    }
+
+    /// Takes away the marks of `extent`, whose free the caller owns. O(len / 64).
+    pub fn unmark(&self, extent: Extent) {
+        let mut marked = 0;
+        for (index, mask) in spans(extent) {
+            let before = self.marks[index].fetch_and(!mask, Site::Mark) & mask;
+            marked += u64::from(before.count_ones());
+        }
+        self.marked.add(marked.wrapping_neg());
+    }
+
+    /// Takes in extents that have become unreachable and whose free the caller owns; hands to `release` those
+    /// that no pin holds, in pieces or as they are, and a few more pieces than it took in of what became ripe
+    /// meanwhile. They are not marked any more then.
+    ///
+    /// O(pieces, blocks / 64, generations).
+    pub fn retire(&self, extents: &[Extent], mut release: impl FnMut(Extent)) {
+        let stamp = self.clock.stamp();
+        let mut pieces = 0;
+        for &extent in extents {
+            if !stamp.held {
+                self.let_go(extent, &mut release);
+                continue;
+            }
+            let (mut from, end) = (extent.start, extent.start + extent.len);
+            self.waiting.add(extent.len);
+            while from < end {
+                let to = end.min((from / PIECE + 1) * PIECE);
+                self.push(from, to, stamp);
+                (from, pieces) = (to, pieces + 1);
+            }
+        }
+        if self.blocks() > 0 {
+            self.let_out(stamp.floor, u64::MAX, pieces + BESIDE, &mut release);
+        }
+    }
+
+    /// Hands `extent` to `release`, whose mark must be gone before the block is anybody's.
+    fn let_go(&self, extent: Extent, release: &mut impl FnMut(Extent)) {
+        if mutated(Mutant::LetOutBeforeUnmark) {
+            release(extent);
+            return self.unmark(extent);
+        }
+        self.unmark(extent);
+        release(extent);
+    }
+
+    /// Puts `start..end` into the queue. Without memory for it the blocks wait until a restart.
+    fn push(&self, start: u64, end: u64, stamp: Stamp) {
+        let _ = self.queue.push(packed(start, end - start), stamp.epoch);
+    }
+
+    /// Hands pieces to `release` that no pin holds any more, until they have `blocks` blocks; how many they
+    /// have. 0 only if no pin lets anything out, or others are letting it out. O(blocks, generations).
+    pub fn collect(&self, blocks: u64, mut release: impl FnMut(Extent)) -> u64 {
+        let floor = self.clock.floor();
+        self.let_out(floor, blocks, usize::MAX, &mut release)
+    }
+
+    fn let_out(
+        &self,
+        floor: u64,
+        most: u64,
+        pieces: usize,
+        release: &mut impl FnMut(Extent),
+    ) -> u64 {
+        let mut blocks = 0;
+        for _ in 0..pieces {
+            let Some(piece) = self.queue.pop_below(floor).map(unpacked) else { break };
+            self.waiting.add(piece.len.wrapping_neg());
+            self.let_go(piece, release);
+            blocks += piece.len;
+            if blocks >= most {
+                break;
+            }
+        }
+        blocks
+    }
+
+    /// Bytes of the pins' counters and of the queue on the heap.
+    pub fn bytes(&self) -> usize {
+        self.clock.bytes() + self.queue.bytes()
+    }
+
+    /// Bytes of the marks, one bit per block, of which memory is taken as they are used.
+    pub fn mark_bytes(&self) -> usize {
+        self.marks.bytes()
+    }
+}
+
+/// A piece as one word: its start, and its length less one.
+fn packed(start: u64, len: u64) -> u64 {
+    debug_assert!((1..=PIECE).contains(&len));
+    start << PIECE_BITS | (len - 1)
+}
+
+fn unpacked(piece: u64) -> Extent {
+    Extent { start: piece >> PIECE_BITS, len: (piece & (PIECE - 1)) + 1 }
+}

@@ -1,0 +1,262 @@
+//! A lock-free queue of extents with stamps.
+//!
+//! The queue of Michael and Scott (1996) on nodes that are named by index: a node is never given back to the
+//! system, so a thread that stopped in the middle can still look at it, and a *link* carries a tag beside
+//! the index, so that it does not mistake the node for what it was before. Nodes that are not in use form a
+//! stack. Nothing is taken from the heap or given back to it but where a push finds no unused node.
+//!
+//! # Invariants
+//! 1. *Tags.* A link that is written to a word (`head`, `tail`, `unused`, or a node's `next`) has a tag one
+//!    above that of the link before. So a compare-exchange succeeds only if the word was not written since.
+//! 2. *Shape.* Following `next` from `head` one comes to the last node, whose `next` is no node. `tail` is on
+//!    that way, at most one node before the last for each push that is not done; `head` never passes it. The
+//!    first node is a dummy, its contents are of the past.
+//! 3. *Ownership.* A node is in the queue, on the stack of unused ones, or in the hands of one thread, which
+//!    alone writes its contents and its `next`. In the queue, its contents do not change, and its `next`
+//!    only from no node to its successor.
+//! 4. *Contents.* A pop reads the contents of the node behind the dummy before the compare-exchange of
+//!    `head`. If that succeeds, `head` was not written since, so the node was in the queue all the time and
+//!    by 3 the contents are its own.
+//!
+//! *Lock-freedom.* A loop repeats only because another thread changed `head`, `tail`, a last node or
+//! `unused`; a `tail` that a stopped thread left behind is moved by the others. A thread that stops keeps at
+//! most one node to itself.
+
+use crossbeam_utils::CachePadded;
+
+use crate::base::heap::OutOfMemory;
+use crate::base::mutant::{Mutant, mutated};
+use crate::base::segmented::Segmented;
+use crate::base::sync::{AtomicWord, Site};
+
+/// Nodes of a new queue: 1.5 KiB.
+const FIRST_NODES: usize = if cfg!(loom) { 2 } else { 64 };
+
+/// Bits of a link for the index and one more value: room for 2^28 nodes, 6 GiB. The others are the tag: at
+/// ten million writes a second it comes round in two hours.
+const INDEX_BITS: u32 = 28;
+
+/// `[tag: 36 | index + 1: 28]`; 0 in place of the index is no node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Link(u64);
+
+impl Link {
+    const MASK: u64 = (1 << INDEX_BITS) - 1;
+
+    /// The node, if there is one.
+    fn node(self) -> Option<u32> {
+        (self.0 & Self::MASK).checked_sub(1).map(|index| index as u32)
+    }
+
+    /// The node, of a link that always has one.
+    fn known(self) -> u32 {
+        debug_assert!(self.node().is_some());
+        (self.0 & Self::MASK).wrapping_sub(1) as u32
+    }
+
+    /// What is written in place of this link.
+    fn then(self, node: Option<u32>) -> Self {
+        let tag = (self.0 >> INDEX_BITS).wrapping_add(u64::from(!mutated(Mutant::TagIsKept)));
+        Self(tag << INDEX_BITS | node.map_or(0, |index| u64::from(index) + 1))
+    }
+}
+
+/// A word that holds a link.
+#[derive(Debug)]
+#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
+struct LinkWord(AtomicWord<u64>);
+
+impl LinkWord {
+    fn to(node: Option<u32>) -> Self {
+        Self(AtomicWord::new(node.map_or(0, |index| u64::from(index) + 1)))
+    }
+
+    fn load(&self) -> Link {
+        Link(self.0.load(Site::Link))
+    }
+
+    /// Replaces `seen` by a link to `node`; whether it was still there.
+    fn replace(&self, seen: Link, node: Option<u32>) -> bool {
+        self.0.compare_exchange(seen.0, seen.then(node).0, Site::Link).is_ok()
+    }
+
+    /// The same as the only one who writes.
+    fn set(&self, node: Option<u32>) {
+        self.0.store(self.load().then(node).0, Site::Link);
+    }
+}
+
+#[derive(Debug)]
+#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
+struct Node {
+    next: LinkWord,
+    what: AtomicWord<u64>,
+    stamp: AtomicWord<u64>,
+}
+
+impl Node {
+    /// `count` nodes in memory that is not touched.
+    fn zeros(count: usize) -> Result<Vec<Self>, OutOfMemory> {
+        #[cfg(not(loom))]
+        return crate::base::heap::zeroed(count);
+        #[cfg(loom)]
+        Ok((0..count)
+            .map(|_| Self {
+                next: LinkWord::to(None),
+                what: AtomicWord::new(0),
+                stamp: AtomicWord::new(0),
+            })
+            .collect())
+    }
+}
+
+/// A queue of pairs of words: what, and a stamp that says when it may be taken out.
+#[derive(Debug)]
+pub struct Queue {
+    head: CachePadded<LinkWord>,
+    tail: CachePadded<LinkWord>,
+    /// The stack of unused nodes.
+    unused: CachePadded<LinkWord>,
+    nodes: Segmented<Vec<Node>>,
+    /// Nodes from this index on were never used.
+    fresh: AtomicWord<u64>,
+}
+
+impl Queue {
+    /// An empty queue.
+    pub fn new() -> Result<Self, OutOfMemory> {
+        // The first node is the dummy.
+        let link = |node| CachePadded::new(LinkWord::to(node));
+        Ok(Self {
+            head: link(Some(0)),
+            tail: link(Some(0)),
+            unused: link(None),
+            nodes: Segmented::new(Node::zeros(FIRST_NODES)?),
+            fresh: AtomicWord::new(1),
+        })
+    }
+
+    fn node(&self, index: u32) -> &Node {
+        &self.nodes[index as usize]
+    }
+
+    /// Puts `what` at the end; `false` if there is no memory for it. Takes memory from the heap only where
+    /// more is in the queue than ever before.
+    #[must_use]
+    pub fn push(&self, what: u64, stamp: u64) -> bool {
+        let Some(index) = self.take_unused() else { return false };
+        let node = self.node(index);
+        node.what.store(what, Site::Node);
+        node.stamp.store(stamp, Site::Node);
+        node.next.set(None);
+        loop {
+            let tail = self.tail.load();
+            let last = tail.known();
+            let next = self.node(last).next.load();
+            // Was the node the last one when its `next` was read? Otherwise that may be of another life of
+            // the node (invariant 2) [mutant: PushWithoutRecheck].
+            if self.tail.load() != tail && !mutated(Mutant::PushWithoutRecheck) {
+                continue;
+            }
+            if let Some(next) = next.node() {
+                // Another push has not moved the tail yet, and perhaps never will [mutant: TailIsAwaited].
+                if !mutated(Mutant::TailIsAwaited) {
+                    self.tail.replace(tail, Some(next));
+                }
+                continue;
+            }
+            if self.node(last).next.replace(next, Some(index)) {
+                // If this fails, another thread has done it.
+                self.tail.replace(tail, Some(index));
+                return true;
+            }
+        }
+    }
+
+    /// Takes out the first, if its stamp is below `floor`.
+    pub fn pop_below(&self, floor: u64) -> Option<u64> {
+        loop {
+            let head = self.head.load();
+            let tail = self.tail.load();
+            let dummy = head.known();
+            let next = self.node(dummy).next.load();
+            // As in `push` [mutant: PopWithoutRecheck].
+            if self.head.load() != head && !mutated(Mutant::PopWithoutRecheck) {
+                continue;
+            }
+            let first = next.node()?;
+            if tail.node() == Some(dummy) && !mutated(Mutant::HeadPassesTail) {
+                // The tail may not be left behind: its node would be unused while pushes still look there.
+                self.tail.replace(tail, Some(first));
+                continue;
+            }
+            let node = self.node(first);
+            let mut what = node.what.load(Site::Node);
+            let stamp = node.stamp.load(Site::Node);
+            if stamp >= floor && !mutated(Mutant::CollectUnripe) {
+                // A stamp of another life of the node says nothing [mutant: UnripeWithoutRecheck].
+                if self.head.load() == head || mutated(Mutant::UnripeWithoutRecheck) {
+                    return None;
+                }
+                continue;
+            }
+            if self.head.replace(head, Some(first)) {
+                if mutated(Mutant::ContentsAfterPop) {
+                    what = node.what.load(Site::Node);
+                }
+                self.put_back(dummy);
+                return Some(what);
+            }
+        }
+    }
+
+    /// Something that is another with every pop.
+    pub fn position(&self) -> u64 {
+        self.head.load().0
+    }
+
+    /// An unused node.
+    fn take_unused(&self) -> Option<u32> {
+        loop {
+            let top = self.unused.load();
+            let Some(index) = top.node() else { return self.take_fresh() };
+            let next = self.node(index).next.load();
+            if self.unused.replace(top, next.node()) {
+                return Some(index);
+            }
+        }
+    }
+
+    fn put_back(&self, index: u32) {
+        loop {
+            let top = self.unused.load();
+            self.node(index).next.set(top.node());
+            if self.unused.replace(top, Some(index)) {
+                return;
+            }
+        }
+    }
+
+    /// A node that was never used. Threads that need more memory at the same moment all take it, and all but
+    /// one give it back.
+    #[cold]
+    fn take_fresh(&self) -> Option<u32> {
+        loop {
+            let index = self.fresh.load(Site::Link);
+            if index >= Link::MASK {
+                return None;
+            }
+            if !self.nodes.has(index as usize) {
+                self.nodes.grow(index as usize + 1, |range| Node::zeros(range.len())).ok()?;
+            }
+            if self.fresh.compare_exchange(index, index + 1, Site::Link).is_ok() {
+                return Some(index as u32);
+            }
+        }
+    }
+
+    /// Bytes of the nodes. Half of them at most were never used, nor touched.
+    pub fn bytes(&self) -> usize {
+        self.nodes.bytes()
+    }
+}

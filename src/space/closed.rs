@@ -1,0 +1,396 @@
+//! Blocks that are set aside, neither free nor in use, and the leaves that are closed.
+//!
+//! While a leaf is closed nobody gets a block of it: a claim that took one puts it aside, and so does a
+//! free. Neither waits for anybody: the claim looks *after* it took the block, so that it either began
+//! before the leaf was closed or sees that it is. A second bitmap of the same kind holds what is set
+//! aside, so each block is free in one of the two, or in neither and then somebody's.
+//!
+//! 1. *Closed means closed.* A claim that begins after `close` returned keeps no block of the leaf.
+//! 2. *Nothing is lost.* A block is set aside first, and then whoever did it looks whether its leaf is
+//!    still closed; opening clears the mark first, and then takes out what is set aside. One of the two
+//!    sees the other, and the bit of the block says which of them takes it.
+//! 3. *Taken is taken.* Who takes a closed range for himself gets every block of it out of what is set
+//!    aside, or puts back what he got. To look is not enough: somebody who began to let blocks out when the
+//!    leaf was open, or closed by another, may still do so.
+
+use std::ops::Range;
+
+use crate::base::geometry::Geometry;
+use crate::base::heap::OutOfMemory;
+use crate::base::mutant::{Mutant, mutated};
+use crate::base::segmented::Segmented;
+use crate::base::sync::{AtomicWord, Site};
+use crate::base::word::Word;
+use crate::index::{Bitmap, ReleaseError};
+
+/// Leaves per word of marks.
+const MARKS: usize = u64::BITS as usize;
+
+/// Which way blocks went between the free space and what is set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// They are free now.
+    Freed,
+    /// They are not free any more.
+    Taken,
+}
+
+/// What is set aside of one index.
+#[derive(Debug)]
+pub struct Aside<G: Geometry> {
+    /// Number of ranges that are closed, and of others who want everybody to look closer.
+    ranges: AtomicWord<u64>,
+    /// One bit per leaf: closed.
+    closed: Segmented<Vec<AtomicWord<u64>>>,
+    /// A set bit is a block that is set aside.
+    held: Bitmap<G>,
+}
+
+/// Some of these leaves are closed already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overlap {
+    /// The first of them.
+    pub leaf: usize,
+}
+
+impl<G: Geometry> Aside<G> {
+    /// For a device of `blocks` blocks, with nothing closed. Takes no memory before something is.
+    pub fn new(blocks: u64) -> Result<Self, OutOfMemory> {
+        Ok(Self {
+            ranges: AtomicWord::new(0),
+            closed: Segmented::new(AtomicWord::zeros(marks_of::<G>(blocks))?),
+            held: Bitmap::none_free(blocks, 1)?,
+        })
+    }
+
+    /// Makes the tables as long as a device of `blocks` blocks needs. For one caller at a time.
+    pub fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
+        self.closed.grow(marks_of::<G>(blocks), |range| AtomicWord::zeros(range.len()))?;
+        self.held.lengthen(blocks)
+    }
+
+    /// Bytes on the heap.
+    pub fn bytes(&self) -> usize {
+        self.closed.bytes() + self.held.bytes()
+    }
+
+    /// Whether anything may be closed: what claims and frees ask before they look closer. One read of a
+    /// line that is hardly ever written.
+    #[inline(always)]
+    pub fn is_active(&self) -> bool {
+        self.ranges.load(Site::Closed) != 0
+    }
+
+    /// Whether a claim of `start..start + len` may be kept. If some of it lies in closed leaves, those
+    /// blocks are set aside, with whatever else is free there, and the others given back.
+    #[cold]
+    pub fn keeps(
+        &self,
+        index: &Bitmap<G>,
+        start: u64,
+        len: u64,
+        moved: &mut impl FnMut(Moved, u64, u64),
+    ) -> bool {
+        if mutated(Mutant::ClaimWithoutLook) || !self.parts(start, len).any(|part| part.closed) {
+            return true;
+        }
+        for Part { start, len, closed } in self.parts(start, len) {
+            if closed {
+                moved(Moved::Taken, start, len);
+                let aside = self.set_aside(index, start, len, moved);
+                debug_assert_eq!(aside, Ok(()), "blocks we own cannot be set aside");
+                self.sweep(index, leaves_of::<G>(start, len), moved);
+            } else {
+                let released = index.release(start, len);
+                debug_assert_eq!(released, Ok(()), "blocks we own cannot be free");
+            }
+        }
+        false
+    }
+
+    /// Has claims and frees look closer, until [`deactivate`](Self::deactivate).
+    pub fn activate(&self) {
+        self.ranges.fetch_add(1, Site::Closed);
+    }
+
+    /// Undoes one [`activate`](Self::activate).
+    pub fn deactivate(&self) {
+        self.ranges.fetch_add(u64::MAX, Site::Closed);
+    }
+
+    /// Gives back `start..start + len`: what lies in closed leaves is set aside, the rest is given to
+    /// `release`, with the same promise as [`Bitmap::release`] makes for each call.
+    pub fn release(
+        &self,
+        index: &Bitmap<G>,
+        start: u64,
+        len: u64,
+        moved: &mut impl FnMut(Moved, u64, u64),
+        mut release: impl FnMut(u64, u64) -> Result<(), ReleaseError>,
+    ) -> Result<(), ReleaseError> {
+        for part in self.parts(start, len) {
+            let released = if part.closed {
+                self.set_aside(index, part.start, part.len, moved)
+            } else {
+                release(part.start, part.len)
+            };
+            match released {
+                // A free of the same blocks by somebody else came between.
+                Err(ReleaseError::Free { .. }) if part.start > start => {
+                    return Err(ReleaseError::Torn { block: part.start });
+                }
+                released => released?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts blocks aside that the caller owns.
+    fn set_aside(
+        &self,
+        index: &Bitmap<G>,
+        start: u64,
+        len: u64,
+        moved: &mut impl FnMut(Moved, u64, u64),
+    ) -> Result<(), ReleaseError> {
+        let released = self.held.release(start, len);
+        let put = released.map_or_else(|error| error.released(start), |()| len);
+        // Pairs with `open`, which clears the marks and then looks for blocks [mutants:
+        // AsideWithoutLook, OpenAfterLook, WeakClosed].
+        if !mutated(Mutant::AsideWithoutLook) {
+            for part in self.parts(start, put).filter(|part| !part.closed) {
+                for (word, mask) in Bitmap::<G>::words_of(part.start, part.len) {
+                    self.let_out_word(index, word, mask, moved);
+                }
+            }
+        }
+        released
+    }
+
+    /// Closes `leaves`, none of which is closed, and sets aside what is free there. O(leaves). For one
+    /// caller at a time.
+    pub fn close(
+        &self,
+        index: &Bitmap<G>,
+        leaves: Range<usize>,
+        moved: &mut impl FnMut(Moved, u64, u64),
+    ) -> Result<(), Overlap> {
+        for (word, mask) in marks(&leaves) {
+            let before = self.closed[word].load(Site::Closed) & mask;
+            if before != 0 {
+                return Err(Overlap { leaf: word * MARKS + before.trailing_zeros() as usize });
+            }
+        }
+        self.activate();
+        for (word, mask) in marks(&leaves) {
+            self.closed[word].fetch_or(mask, Site::Closed);
+        }
+        self.sweep(index, leaves, moved);
+        Ok(())
+    }
+
+    /// Opens `leaves`, which one call of [`close`](Self::close) has closed: what is set aside there
+    /// becomes free. O(leaves).
+    pub fn open(
+        &self,
+        index: &Bitmap<G>,
+        leaves: Range<usize>,
+        moved: &mut impl FnMut(Moved, u64, u64),
+    ) {
+        if mutated(Mutant::OpenAfterLook) {
+            self.let_out_leaves(index, leaves.clone(), moved);
+        }
+        for (word, mask) in marks(&leaves) {
+            self.closed[word].fetch_and(!mask, Site::Closed);
+        }
+        if !mutated(Mutant::OpenAfterLook) {
+            self.let_out_leaves(index, leaves, moved);
+        }
+        // Last: a double free of what is still set aside is to be noticed.
+        self.deactivate();
+    }
+
+    /// Sets aside what has become free in closed `leaves` by frees that began before they were closed.
+    pub fn sweep(
+        &self,
+        index: &Bitmap<G>,
+        leaves: Range<usize>,
+        moved: &mut impl FnMut(Moved, u64, u64),
+    ) {
+        for word in leaves.start * G::LEAF_WORDS..leaves.end * G::LEAF_WORDS {
+            // Claims sweep leaves that others may open.
+            if !self.is_closed(word / G::LEAF_WORDS) {
+                continue;
+            }
+            let taken = index.take_in_word(word, G::FULL);
+            if taken != G::Word::ZERO {
+                moved(Moved::Taken, first_block::<G>(word), u64::from(taken.count_ones()));
+                self.held.add_in_word(word, taken);
+                // As in `set_aside` [mutant: SweepWithoutLook].
+                if !(mutated(Mutant::SweepWithoutLook) || self.is_closed(word / G::LEAF_WORDS)) {
+                    self.let_out_word(index, word, taken, moved);
+                }
+            }
+        }
+    }
+
+    /// Whether nobody owns a block of `blocks`, which lie in closed leaves: all are set aside.
+    /// O(blocks / 64).
+    pub fn is_empty(&self, blocks: Range<u64>) -> bool {
+        self.held.run_end(blocks.start, blocks.end) == blocks.end
+    }
+
+    /// Start and end of the first extent at or after `from` and below `to` that is in use: neither free
+    /// nor set aside. What is on its way between the two counts as in use. O(blocks / 64).
+    pub fn next_live(&self, index: &Bitmap<G>, from: u64, to: u64) -> Option<(u64, u64)> {
+        let unused = |word: usize| index.look(word) | self.held_in_word(word);
+        let mut start = None;
+        for (word, mask) in Bitmap::<G>::words_of(from, to.saturating_sub(from)) {
+            let (first, unused) = (first_block::<G>(word), unused(word));
+            let mut mask = mask;
+            if start.is_none() {
+                let live = !unused & mask;
+                if live == G::Word::ZERO {
+                    continue;
+                }
+                start = Some(first + u64::from(live.trailing_zeros()));
+                mask &= G::Word::MAX << live.trailing_zeros();
+            }
+            if let (Some(start), true) = (start, unused & mask != G::Word::ZERO) {
+                return Some((start, first + u64::from((unused & mask).trailing_zeros())));
+            }
+        }
+        start.map(|start| (start, to))
+    }
+
+    /// Blocks of `blocks` that are in use. O(blocks / 64); a mixture of moments.
+    pub fn live_blocks(&self, index: &Bitmap<G>, blocks: Range<u64>) -> u64 {
+        let held = self.held.free_blocks_in(blocks.start, blocks.end);
+        let free = index.free_blocks_in(blocks.start, blocks.end);
+        (blocks.end - blocks.start).saturating_sub(held + free)
+    }
+
+    /// The first block of `from..to` that is set aside, or `to`.
+    pub fn held_in(&self, from: u64, to: u64) -> u64 {
+        self.held.free_in(from, to)
+    }
+
+    /// The blocks of word `word` that are set aside.
+    pub fn held_in_word(&self, word: usize) -> G::Word {
+        self.held.look(word)
+    }
+
+    /// Makes `blocks`, which lie in leaves that the caller has closed, his if all of them are set aside.
+    /// O(blocks / 64).
+    pub fn take(&self, blocks: Range<u64>) -> bool {
+        for (word, mask) in Bitmap::<G>::words_of(blocks.start, blocks.end - blocks.start) {
+            let taken = self.held.take_in_word(word, mask);
+            if taken != mask && !mutated(Mutant::TakeWithoutAll) {
+                if !mutated(Mutant::TakeWithoutPutBack) {
+                    self.held.add_in_word(word, taken);
+                    let word_start = first_block::<G>(word).max(blocks.start);
+                    self.put_back(blocks.start..word_start);
+                }
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Undoes [`take`](Self::take).
+    pub fn put_back(&self, blocks: Range<u64>) {
+        self.held.add(blocks.start, blocks.end - blocks.start);
+    }
+
+    /// Has `blocks`, which are behind the end of the device, be in neither bitmap: a double free that did
+    /// not know of the new end yet may have put some there.
+    pub fn forget(&self, index: &Bitmap<G>, blocks: Range<u64>) {
+        for (word, mask) in Bitmap::<G>::words_of(blocks.start, blocks.end - blocks.start) {
+            index.take_in_word(word, mask);
+            self.held.take_in_word(word, mask);
+        }
+    }
+
+    /// Whether `leaf`, which is on the device, is closed.
+    pub fn is_closed(&self, leaf: usize) -> bool {
+        self.closed[leaf / MARKS].load(Site::Closed) >> (leaf % MARKS) & 1 == 1
+    }
+
+    /// Cuts `start..start + len` where closed leaves meet open ones. Each mark is read once.
+    fn parts(&self, start: u64, len: u64) -> impl Iterator<Item = Part> {
+        let leaf_blocks = G::LEAF_BLOCKS as u64;
+        let end = start + len;
+        let mut leaves =
+            leaves_of::<G>(start, len).map(|leaf| (leaf, self.is_closed(leaf))).peekable();
+        std::iter::from_fn(move || {
+            let (first, closed) = leaves.next()?;
+            let mut last = first;
+            while let Some((leaf, _)) = leaves.next_if(|&(_, next)| next == closed) {
+                last = leaf;
+            }
+            let from = start.max(first as u64 * leaf_blocks);
+            let to = end.min((last as u64 + 1) * leaf_blocks);
+            Some(Part { start: from, len: to - from, closed })
+        })
+    }
+
+    fn let_out_leaves(
+        &self,
+        index: &Bitmap<G>,
+        leaves: Range<usize>,
+        moved: &mut impl FnMut(Moved, u64, u64),
+    ) {
+        // Leaves that somebody else closed meanwhile or before are his.
+        for leaf in leaves.filter(|&leaf| mutated(Mutant::OpenAfterLook) || !self.is_closed(leaf)) {
+            let first = leaf * G::LEAF_WORDS;
+            (first..first + G::LEAF_WORDS)
+                .for_each(|word| self.let_out_word(index, word, G::FULL, moved));
+        }
+    }
+
+    fn let_out_word(
+        &self,
+        index: &Bitmap<G>,
+        word: usize,
+        mask: G::Word,
+        moved: &mut impl FnMut(Moved, u64, u64),
+    ) {
+        let taken = self.held.take_in_word(word, mask);
+        if taken != G::Word::ZERO {
+            let freed = index.add_in_word(word, taken);
+            moved(Moved::Freed, first_block::<G>(word), u64::from(freed.count_ones()));
+        }
+    }
+}
+
+/// Part of a range: leaves that are all closed, or all open.
+struct Part {
+    start: u64,
+    len: u64,
+    closed: bool,
+}
+
+/// Words of marks for a device of `blocks` blocks.
+fn marks_of<G: Geometry>(blocks: u64) -> usize {
+    leaves_of::<G>(0, blocks).len().div_ceil(MARKS)
+}
+
+fn first_block<G: Geometry>(word: usize) -> u64 {
+    word as u64 * u64::from(G::WORD_BLOCKS)
+}
+
+/// The leaves that `start..start + len` meets.
+fn leaves_of<G: Geometry>(start: u64, len: u64) -> Range<usize> {
+    let width = G::LEAF_BLOCKS as u64;
+    (start / width) as usize..(start + len).div_ceil(width) as usize
+}
+
+/// The words of marks that `leaves` touch, with their bits in each.
+fn marks(leaves: &Range<usize>) -> impl Iterator<Item = (usize, u64)> + use<> {
+    let Range { start, end } = leaves.clone();
+    (start / MARKS..end.div_ceil(MARKS)).map(move |word| {
+        let low = start.saturating_sub(word * MARKS);
+        let high = (end - word * MARKS).min(MARKS);
+        (word, u64::span(low as u32, (high - low) as u32))
+    })
+}

@@ -1,0 +1,143 @@
+//! Freed blocks that wait to be discarded.
+//!
+//! While a discarder is there, what is freed becomes a set bit of a second bitmap first, so that
+//! neighbours join whoever freed them and whenever. The discarder takes runs out of it, tells the
+//! device, and frees them; an allocation that finds nothing takes them out at once.
+//!
+//! As with what is set aside: a block is put in first, and then whoever did it looks whether the discarder
+//! is still there; who sends it away says so first, and then takes out what waits. One of the two sees the
+//! other.
+
+use crate::base::geometry::Geometry;
+use crate::base::heap::OutOfMemory;
+use crate::base::mutant::{Mutant, mutated};
+use crate::base::sync::{AtomicWord, Counter, Site};
+use crate::base::word::Word;
+use crate::index::{Bitmap, ReleaseError};
+
+/// What waits to be discarded, of one index.
+#[derive(Debug)]
+pub struct Pending<G: Geometry> {
+    /// A set bit is a block that waits.
+    blocks: Bitmap<G>,
+    /// Blocks that may wait; none if there is no discarder.
+    limit: AtomicWord<u64>,
+    /// Blocks that wait, and those that are just being put in or taken out.
+    waiting: Counter,
+}
+
+impl<G: Geometry> Pending<G> {
+    /// For a device of `blocks` blocks, without a discarder. Takes no memory before something waits.
+    pub fn new(blocks: u64) -> Result<Self, OutOfMemory> {
+        Ok(Self {
+            blocks: Bitmap::none_free(blocks, 1)?,
+            limit: AtomicWord::new(0),
+            waiting: Counter::new(0),
+        })
+    }
+
+    /// Makes it as long as a device of `blocks` blocks needs. For one caller at a time.
+    pub fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
+        self.blocks.lengthen(blocks)
+    }
+
+    /// Bytes on the heap.
+    pub fn bytes(&self) -> usize {
+        self.blocks.bytes()
+    }
+
+    /// Whether `len` more blocks may wait.
+    pub fn has_room(&self, len: u64) -> bool {
+        self.waiting.get().saturating_add(len) <= self.limit.load(Site::Discarding)
+    }
+
+    /// Blocks that wait. Exact while nothing else runs.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.get()
+    }
+
+    /// From now on, up to `limit` blocks may wait; at 0, none, and those that do become `free`.
+    pub fn set_limit(&self, limit: u64, free: &mut impl FnMut(usize, G::Word)) {
+        let off = limit == 0;
+        if off && mutated(Mutant::LimitAfterLook) {
+            self.let_out(0, self.blocks.blocks(), free);
+        }
+        self.limit.store(limit, Site::Discarding);
+        if off && !mutated(Mutant::LimitAfterLook) {
+            self.let_out(0, self.blocks.blocks(), free);
+        }
+    }
+
+    /// Has blocks wait that the caller owns; those that nobody would take out any more become `free`.
+    pub fn put(
+        &self,
+        start: u64,
+        len: u64,
+        free: &mut impl FnMut(usize, G::Word),
+    ) -> Result<(), ReleaseError> {
+        // Counted first: nobody is to see fewer than there are.
+        self.waiting.add(len);
+        if let Err(error) = self.blocks.release(start, len) {
+            self.waiting.add((len - error.released(start)).wrapping_neg());
+            return Err(error);
+        }
+        // Pairs with `set_limit` [mutants: PendingWithoutLook, LimitAfterLook].
+        if !mutated(Mutant::PendingWithoutLook) && self.limit.load(Site::Discarding) == 0 {
+            self.let_out(start, start + len, free);
+        }
+        Ok(())
+    }
+
+    /// Takes out the first run at or after `from`, at most `most` blocks of it: the caller's.
+    pub fn take(&self, from: u64, most: u64) -> Option<(u64, u64)> {
+        let mut from = from;
+        loop {
+            let start = self.blocks.next_free(from)?;
+            let to = self.blocks.blocks().min(start.saturating_add(most));
+            let end = self.blocks.run_end(start + 1, to);
+            if self.blocks.claim(start, end - start).is_ok() {
+                self.tidy(start);
+                self.waiting.add((end - start).wrapping_neg());
+                return Some((start, end - start));
+            }
+            // Somebody else took some of it.
+            from = start + 1;
+        }
+    }
+
+    /// Takes out what waits in `from..to`, word by word, to be `free`; how many blocks. O(runs), and the
+    /// levels of the summary for each.
+    pub fn let_out(&self, from: u64, to: u64, free: &mut impl FnMut(usize, G::Word)) -> u64 {
+        let width = u64::from(G::WORD_BLOCKS);
+        let (mut from, mut blocks) = (from, 0);
+        while let Some(start) = self.blocks.next_free(from).filter(|&start| start < to) {
+            let word = start / width;
+            let mask =
+                G::Word::span((start % width) as u32, (to.min((word + 1) * width) - start) as u32);
+            let taken = self.blocks.take_in_word(word as usize, mask);
+            if taken != G::Word::ZERO {
+                self.waiting.add(u64::from(taken.count_ones()).wrapping_neg());
+                blocks += u64::from(taken.count_ones());
+                self.tidy(start);
+                free(word as usize, taken);
+            }
+            from = (word + 1) * width;
+        }
+        blocks
+    }
+
+    /// Nobody searches here who would repair the summary: so who takes something out does.
+    fn tidy(&self, block: u64) {
+        self.blocks.refresh((block / G::LEAF_BLOCKS as u64) as usize);
+    }
+
+    /// The first block of `from..to` that waits, or `to`.
+    pub fn first_in(&self, from: u64, to: u64) -> u64 {
+        self.blocks.free_in(from, to)
+    }
+
+    /// The blocks of word `word` that wait.
+    pub fn look(&self, word: usize) -> G::Word {
+        self.blocks.look(word)
+    }
+}

@@ -1,0 +1,160 @@
+//! Blocks that are promised to nobody in particular.
+//!
+//! A promise of n blocks is kept by keeping n blocks, any blocks, out of the free space: in escrow, as
+//! free bits of a second bitmap. Who uses the promise allocates as everybody does, wherever it suits, and
+//! leaves as many blocks of the escrow without a purpose, *spare*. Only if nothing else is free does he
+//! get those blocks themselves. So a promise can be broken by nobody, and costs those nothing who made
+//! none.
+//!
+//! *Tokens.* Every block in escrow belongs to one token: one of those that a promise holds, or a spare one.
+//! The block is there before the token exists, and nobody takes a block out without having a token for it
+//! first. So whoever has a token finds a block, however many others search beside him.
+
+use crate::base::geometry::Geometry;
+use crate::base::heap::OutOfMemory;
+use crate::base::mutant::{Mutant, mutated};
+use crate::base::sync::{AtomicWord, Counter, Site};
+use crate::index::{Bitmap, Search};
+
+/// What is kept out of the free space of one index.
+#[derive(Debug)]
+pub struct Escrow<G: Geometry> {
+    /// A set bit is a block in escrow.
+    blocks: Bitmap<G>,
+    /// Tokens that no promise holds.
+    spare: AtomicWord<u64>,
+    /// Blocks put in minus blocks taken out, wrapping: a statistic.
+    held: Counter,
+}
+
+impl<G: Geometry> Escrow<G> {
+    /// For a device of `blocks` blocks, with nothing in it. Takes no memory before something is.
+    pub fn new(blocks: u64) -> Result<Self, OutOfMemory> {
+        let (spare, held) = (AtomicWord::new(0), Counter::new(0));
+        Ok(Self { blocks: Bitmap::none_free(blocks, 1)?, spare, held })
+    }
+
+    /// Makes it as long as a device of `blocks` blocks needs. For one caller at a time.
+    pub fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
+        self.blocks.lengthen(blocks)
+    }
+
+    /// Bytes on the heap.
+    pub fn bytes(&self) -> usize {
+        self.blocks.bytes()
+    }
+
+    /// Tokens that no promise holds.
+    pub fn spare(&self) -> u64 {
+        self.spare.load(Site::Spare)
+    }
+
+    /// Blocks that promises hold. Exact while nothing runs.
+    pub fn promised(&self) -> u64 {
+        let promised = self.held.get().wrapping_sub(self.spare());
+        if promised > u64::MAX / 2 { 0 } else { promised }
+    }
+
+    /// Whether it has no blocks. Exact while nothing runs.
+    pub fn is_empty(&self) -> bool {
+        self.held.get() == 0
+    }
+
+    /// Takes `tokens` of the spare ones, or says how many there are.
+    pub fn take_tokens(&self, tokens: u64) -> Result<(), u64> {
+        if mutated(Mutant::SpareByStore) {
+            let spare = self.spare();
+            let left = spare.checked_sub(tokens).ok_or(spare)?;
+            self.spare.store(left, Site::Spare);
+            return Ok(());
+        }
+        self.spare.update(Site::Spare, |spare| spare.checked_sub(tokens)).map(|_| ())
+    }
+
+    /// Takes the spare tokens but `rest` of them; how many.
+    pub fn take_all_but(&self, rest: u64) -> u64 {
+        let taken = self.spare.update(Site::Spare, |spare| (spare > rest).then_some(rest));
+        taken.map_or(0, |spare| spare - rest)
+    }
+
+    /// Takes up to `most` of the spare tokens; how many.
+    pub fn take_up_to(&self, most: u64) -> u64 {
+        let left = |spare: u64| (spare > 0).then(|| spare.saturating_sub(most));
+        self.spare.update(Site::Spare, left).map_or(0, |spare| spare.min(most))
+    }
+
+    /// Leaves `tokens` to whoever wants them.
+    pub fn leave_tokens(&self, tokens: u64) {
+        self.spare.fetch_add(tokens, Site::Spare);
+    }
+
+    /// Puts blocks in that the caller owns, and leaves their tokens. The blocks first, or somebody has a
+    /// token and finds nothing [mutant: TokenBeforeBlock].
+    pub fn put(&self, start: u64, len: u64) {
+        if mutated(Mutant::TokenBeforeBlock) {
+            self.leave_tokens(len);
+        }
+        let put = self.put_blocks(start, len);
+        if !mutated(Mutant::TokenBeforeBlock) {
+            self.leave_tokens(put);
+        }
+    }
+
+    /// Puts blocks in that the caller owns, and keeps their tokens. How many came to be there: all, unless
+    /// somebody frees them wrongly at the same moment.
+    pub fn put_blocks(&self, start: u64, len: u64) -> u64 {
+        let put = self.blocks.add(start, len);
+        self.held.add(put);
+        put
+    }
+
+    /// A run of up to `tokens` blocks, for as many of the caller's tokens: the blocks are his. There is
+    /// one: of all who search, each holds no more for a moment than he has tokens for.
+    pub fn take(&self, tokens: u64) -> Option<(u64, u64)> {
+        let search = Search { least: 1, most: tokens, align: 1, take: |run| tokens.min(run) };
+        self.blocks.claim_exact(0, &search).ok().inspect(|&(_, len)| self.taken(len))
+    }
+
+    /// A run of exactly `len` blocks at a multiple of `align`, for as many of the caller's tokens.
+    pub fn take_run(&self, len: u64, align: u64) -> Option<(u64, u64)> {
+        let search = Search { least: len, most: len, align, take: |_| len };
+        self.blocks.claim_exact(0, &search).ok().inspect(|&(_, len)| self.taken(len))
+    }
+
+    fn taken(&self, len: u64) {
+        self.held.add(len.wrapping_neg());
+    }
+
+    /// The first run of `from..to`, at most `most` blocks of it, if there is any: for those who have just put
+    /// in as many, and keep no tokens for them.
+    pub fn take_without_tokens(&self, from: u64, to: u64, most: u64) -> Option<(u64, u64)> {
+        let mut from = from;
+        loop {
+            let start = self.blocks.free_in(from, to);
+            if start == to {
+                return None;
+            }
+            let end = self.blocks.run_end(start + 1, to.min(start.saturating_add(most)));
+            if self.blocks.claim(start, end - start).is_ok() {
+                self.taken(end - start);
+                return Some((start, end - start));
+            }
+            from = start + 1;
+        }
+    }
+
+    /// The first block of `from..to` that is not in escrow, or `to`.
+    pub fn run_end(&self, from: u64, to: u64) -> u64 {
+        self.blocks.run_end(from, to)
+    }
+
+    /// The first block of `from..to` in escrow, or `to`.
+    pub fn first_in(&self, from: u64, to: u64) -> u64 {
+        self.blocks.free_in(from, to)
+    }
+
+    /// The blocks of word `word` in escrow.
+    pub fn look(&self, word: usize) -> G::Word {
+        self.blocks.look(word)
+    }
+}

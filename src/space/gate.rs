@@ -1,0 +1,148 @@
+//! Durable frees that wait until the engine's own record of them is durable, too.
+//!
+//! What a transaction freed may go to the quarantine when its free is durable in the store. If the engine
+//! keeps its metadata elsewhere, that may still name the old extents after a crash; so the store lets frees
+//! wait here, by the numbers of their transactions, until the engine says how far its own records are.
+//!
+//! A commit takes the lock for a moment, and so does the engine's word; allocations never look. Whoever
+//! opens the gate pays for what goes through it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::values::extent::Extents;
+use crate::values::lsn::Lsn;
+
+/// Frees by the numbers of their transactions.
+#[derive(Debug, Default)]
+pub struct Gate(Mutex<State>);
+
+/// What becomes of frees at the gate.
+#[derive(Debug)]
+pub enum Pass {
+    Through(Extents),
+    Waits,
+    /// They were undone, and stay allocated.
+    Revoked(Extents),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Open for transactions up to this one.
+    open: u64,
+    /// What later ones freed.
+    held: BTreeMap<u64, Vec<Extents>>,
+    /// About how many bytes that takes.
+    bytes: usize,
+    /// Later ones that were undone: what they freed is allocated again.
+    revoked: BTreeSet<u64>,
+    /// What later ones freed and nobody will let go, since the engine lost track of it.
+    kept: BTreeMap<u64, Vec<Extents>>,
+}
+
+impl Gate {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change is one insertion or removal: nothing is ever half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What transaction `lsn` freed, if the gate is open for it; otherwise it waits.
+    pub fn pass(&self, lsn: Lsn, freed: Extents) -> Pass {
+        let mut state = self.state();
+        if state.revoked.contains(&lsn.0) {
+            return Pass::Revoked(freed);
+        }
+        if lsn.0 <= state.open {
+            return Pass::Through(freed);
+        }
+        state.bytes += bytes_of(&freed);
+        state.held.entry(lsn.0).or_default().push(freed);
+        Pass::Waits
+    }
+
+    /// Transaction `lsn` was undone: what it had freed and now waits.
+    pub fn revoke(&self, lsn: Lsn) -> Vec<Extents> {
+        let mut state = self.state();
+        state.revoked.insert(lsn.0);
+        let mut held = state.held.remove(&lsn.0).unwrap_or_default();
+        held.append(&mut state.kept.remove(&lsn.0).unwrap_or_default());
+        state.bytes -= held.iter().map(bytes_of).sum::<usize>();
+        held
+    }
+
+    /// Nobody will let go of this, unless `lsn` is undone, or is already: then it is handed back.
+    pub fn keep(&self, lsn: Lsn, freed: Extents) -> Option<Extents> {
+        let mut state = self.state();
+        if state.revoked.contains(&lsn.0) {
+            return Some(freed);
+        }
+        if lsn.0 <= state.open {
+            return None;
+        }
+        state.bytes += bytes_of(&freed);
+        state.kept.entry(lsn.0).or_default().push(freed);
+        None
+    }
+
+    /// Opens it for transactions up to `lsn`: what they freed.
+    pub fn open(&self, lsn: Lsn) -> impl Iterator<Item = Extents> + use<> {
+        let mut state = self.state();
+        state.open = state.open.max(lsn.0);
+        let open = state.open;
+        let through = up_to(&mut state.held, open);
+        // These cannot be undone any more.
+        let forgotten = up_to(&mut state.kept, open);
+        let gone = through.values().chain(forgotten.values()).flatten();
+        state.bytes -= gone.map(bytes_of).sum::<usize>();
+        through.into_values().flatten()
+    }
+
+    /// About how many bytes wait.
+    pub fn bytes(&self) -> usize {
+        self.state().bytes
+    }
+}
+
+/// Takes out what transactions up to `lsn` freed.
+fn up_to(freed: &mut BTreeMap<u64, Vec<Extents>>, lsn: u64) -> BTreeMap<u64, Vec<Extents>> {
+    let later = lsn.checked_add(1).map(|next| freed.split_off(&next));
+    std::mem::replace(freed, later.unwrap_or_default())
+}
+
+/// Bytes of what one transaction freed: its number, its place in a list, and its list.
+fn bytes_of(freed: &Extents) -> usize {
+    size_of::<(u64, Vec<Extents>)>() + 4 * size_of::<Extents>() + freed.heap_bytes()
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::values::extent::Extent;
+
+    #[test]
+    fn the_gate_opens_in_order_of_numbers_whatever_came_first() {
+        let gate = Gate::default();
+        let freed = |start| Extents::from_iter([Extent::new(start, 1)]);
+        let through = |lsn| gate.open(Lsn(lsn)).map(|extents| extents[0].start).collect::<Vec<_>>();
+        for lsn in [3, 1, 4, 2] {
+            assert!(matches!(gate.pass(Lsn(lsn), freed(lsn)), Pass::Waits));
+        }
+        assert!(through(0).is_empty());
+        assert_eq!(through(2), [1, 2]);
+        assert!(through(1).is_empty(), "and stays open");
+        // Late, but behind the engine's word.
+        assert!(matches!(gate.pass(Lsn(2), freed(20)), Pass::Through(_)));
+        assert!(matches!(gate.pass(Lsn(5), freed(5)), Pass::Waits));
+        assert_eq!(gate.revoke(Lsn(4)), [freed(4)]);
+        assert!(matches!(gate.pass(Lsn(4), freed(40)), Pass::Revoked(_)));
+        // The engine lost track of these: before one was undone, after it, and where nobody can any more.
+        assert_eq!(gate.keep(Lsn(6), freed(6)), None);
+        assert_eq!(gate.revoke(Lsn(6)), [freed(6)]);
+        assert_eq!(gate.keep(Lsn(6), freed(60)), Some(freed(60)));
+        assert_eq!(gate.keep(Lsn(7), freed(7)), None);
+        assert_eq!(through(u64::MAX), [3, 5]);
+        assert_eq!((gate.revoke(Lsn(7)), gate.bytes()), (Vec::new(), 0));
+        assert_eq!((gate.keep(Lsn(8), freed(8)), gate.bytes()), (None, 0));
+        assert!(matches!(gate.pass(Lsn(u64::MAX), freed(6)), Pass::Through(_)));
+    }
+}

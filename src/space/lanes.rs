@@ -1,0 +1,139 @@
+//! Counting without a shared counter: every handle has a lane of its own, and the number of free
+//! blocks is the sum over the lanes.
+
+use crossbeam_utils::CachePadded;
+
+use crate::base::sync::{Claim, Counter};
+
+/// Lanes of one allocator. Handles beyond this many share.
+pub const LANES: usize = 64;
+
+/// Two counters for each, because an owner adds by a load and a store, which would undo whatever another adds
+/// in between.
+#[derive(Debug, Default)]
+struct Lane {
+    /// Blocks freed minus blocks allocated, wrapping. Written by the owner of the lane alone.
+    by_owner: Counter,
+    /// Added to by all who share the lane, whether it has an owner or not.
+    by_sharers: Counter,
+    /// How often a handle that counts here went on in another shard, in the same way.
+    spills_of_owner: Counter,
+    spills_of_sharers: Counter,
+    owned: Claim,
+}
+
+/// The lanes of one allocator.
+#[derive(Debug)]
+pub struct Lanes(Vec<CachePadded<Lane>>);
+
+/// The lane that a handle counts in.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneId {
+    index: usize,
+    exclusive: bool,
+}
+
+impl LaneId {
+    /// Number of the lane, below [`LANES`].
+    #[inline(always)]
+    pub fn index(self) -> usize {
+        self.index
+    }
+
+    /// Whether nobody else counts in the owner's counters of the lane.
+    #[inline(always)]
+    pub fn is_exclusive(self) -> bool {
+        self.exclusive
+    }
+}
+
+impl Lanes {
+    /// Lanes that sum to zero.
+    pub fn new() -> Self {
+        Self((0..LANES).map(|_| CachePadded::default()).collect())
+    }
+
+    /// A lane for one handle alone, or a shared one if all are taken. Must be given back by
+    /// [`Lanes::release`]; if it never is, it stays taken and what it counted stays counted.
+    pub fn acquire(&self) -> LaneId {
+        match self.0.iter().position(|lane| lane.owned.acquire()) {
+            Some(index) => LaneId { index, exclusive: true },
+            None => self.shared(0),
+        }
+    }
+
+    /// A lane that others may count in too, its owner among them.
+    pub fn shared(&self, seed: usize) -> LaneId {
+        LaneId { index: seed % LANES, exclusive: false }
+    }
+
+    /// Gives a lane back.
+    pub fn release(&self, lane: LaneId) {
+        if lane.exclusive {
+            self.0[lane.index].owned.release();
+        }
+    }
+
+    /// Counts `blocks` as freed.
+    #[inline(always)]
+    pub fn freed(&self, lane: LaneId, blocks: u64) {
+        let Lane { by_owner, by_sharers, .. } = &*self.0[lane.index];
+        if lane.exclusive { by_owner.add_as_owner(blocks) } else { by_sharers.add(blocks) }
+    }
+
+    /// Counts `blocks` as allocated.
+    #[inline(always)]
+    pub fn allocated(&self, lane: LaneId, blocks: u64) {
+        self.freed(lane, blocks.wrapping_neg());
+    }
+
+    /// Counts that a handle went on in another shard. Without a locked instruction: a request that takes what
+    /// fits it best mostly does.
+    #[inline]
+    pub fn spilled(&self, lane: LaneId) {
+        let Lane { spills_of_owner, spills_of_sharers, .. } = &*self.0[lane.index];
+        if lane.exclusive { spills_of_owner.add_as_owner(1) } else { spills_of_sharers.add(1) }
+    }
+
+    /// How often handles went on in another shard. O(lanes); exact while nothing else runs.
+    pub fn spills(&self) -> u64 {
+        let spills = |lane: &CachePadded<Lane>| {
+            lane.spills_of_owner.get().wrapping_add(lane.spills_of_sharers.get())
+        };
+        self.0.iter().map(spills).fold(0, u64::wrapping_add)
+    }
+
+    /// Bytes that the lanes take.
+    pub fn bytes(&self) -> usize {
+        self.0.len() * size_of::<CachePadded<Lane>>()
+    }
+
+    /// Blocks freed minus blocks allocated, wrapping. O(lanes); exact while nothing else runs.
+    pub fn sum(&self) -> u64 {
+        self.0.iter().fold(0, |sum, lane| {
+            sum.wrapping_add(lane.by_owner.get()).wrapping_add(lane.by_sharers.get())
+        })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_are_exclusive_until_they_run_out_and_come_back() {
+        let lanes = Lanes::new();
+        let held: Vec<LaneId> = (0..LANES).map(|_| lanes.acquire()).collect();
+        assert!(held.iter().all(|lane| lane.exclusive));
+        let beyond = lanes.acquire();
+        assert!(!beyond.exclusive);
+        for &lane in held.iter().chain([&beyond]) {
+            lanes.freed(lane, 3);
+            lanes.allocated(lane, 1);
+        }
+        lanes.release(beyond);
+        lanes.release(held[7]);
+        assert_eq!(lanes.acquire().index, 7);
+        assert_eq!(lanes.sum(), 2 * (LANES as u64 + 1));
+    }
+}

@@ -1,0 +1,213 @@
+//! Ways back into the free space.
+
+use crate::core::Core;
+use crate::index::ReleaseError;
+use crate::placement::cursor::Cursor;
+use crate::space::lanes::LaneId;
+use crate::values::error::{FreeError, on_device};
+use crate::values::extent::{Extent, ExtentList, Extents};
+
+impl Core {
+    /// Gives `extent` back, or says why not.
+    #[inline(always)]
+    pub fn free(&self, cursor: &mut Cursor, extent: Extent) -> Result<(), FreeError> {
+        if self.committed.is_some() {
+            self.refuse_committed(extent)?;
+        }
+        self.release(cursor.lane, extent)?;
+        self.remember_freed(cursor, extent);
+        Ok(())
+    }
+
+    /// Remembers where `extent` was freed, and the run that this has completed.
+    #[inline(always)]
+    pub fn remember_freed(&self, cursor: &mut Cursor, Extent { start, len }: Extent) {
+        if len > 1 || cursor.is_mixed() {
+            self.saw_freed(cursor, start, len);
+        }
+        cursor.freed(start, len);
+    }
+
+    /// The same for those who have no cursor.
+    #[inline(always)]
+    pub fn release(&self, lane: LaneId, extent: Extent) -> Result<(), FreeError> {
+        let (start, len) = on_device(extent, self.bitmap.blocks())?;
+        if self.quarantine.has_marks()
+            && let Some(block) = self.first_freed([extent])
+        {
+            return Err(FreeError::DoubleFree { block });
+        }
+        self.release_owned(lane, start, len)
+    }
+
+    /// The same for what is on the device and was freed by no transaction.
+    #[inline(always)]
+    fn release_owned(&self, lane: LaneId, start: u64, len: u64) -> Result<(), FreeError> {
+        if self.aside.is_active() {
+            return self.release_looking(lane, Extent { start, len }, true);
+        }
+        self.release_now(lane, start, len).map_err(|error| free_error(error, start))
+    }
+
+    /// The first block of `extents` that a transaction has freed, and that is not let out yet.
+    #[cold]
+    pub fn first_freed(&self, extents: impl IntoIterator<Item = Extent>) -> Option<u64> {
+        extents.into_iter().find_map(|Extent { start, len }| {
+            let end = start + len;
+            Some(self.quarantine.first_marked(start, end)).filter(|&block| block < end)
+        })
+    }
+
+    /// Frees blocks and counts those that were not free.
+    #[inline(always)]
+    fn release_now(&self, lane: LaneId, start: u64, len: u64) -> Result<(), ReleaseError> {
+        let released = self.bitmap.release(start, len);
+        match released {
+            Ok(()) => self.count_freed(lane, Extent { start, len }),
+            Err(ReleaseError::Torn { block }) => {
+                self.count_freed(lane, Extent { start, len: block - start });
+            }
+            Err(ReleaseError::Free { .. }) => {}
+        }
+        released
+    }
+
+    /// The same while some of the device is closed, or freed blocks are discarded.
+    #[cold]
+    pub fn release_looking(
+        &self,
+        lane: LaneId,
+        extent: Extent,
+        discard: bool,
+    ) -> Result<(), FreeError> {
+        let Extent { start, len } = extent;
+        let block = self.first_unowned(start, start + len);
+        if block < start + len {
+            return Err(FreeError::DoubleFree { block });
+        }
+        let release_rest = |start, len| {
+            if discard && self.pending.has_room(len) {
+                let mut free = |word, bits| self.free_word(lane, word, bits);
+                return self.pending.put(start, len, &mut free);
+            }
+            self.release_now(lane, start, len)
+        };
+        let release = |start, len| {
+            let (rest, left) = self.refill_reserves(start, len);
+            let released = if left == 0 { Ok(()) } else { release_rest(rest, left) };
+            match released {
+                // What is kept for a reserve was freed by us all the same.
+                Err(ReleaseError::Free { .. }) if rest > start => {
+                    Err(ReleaseError::Torn { block: rest })
+                }
+                released => released,
+            }
+        };
+        let moved = &mut self.moved(lane);
+        let released = self.aside.release(&self.bitmap, start, len, moved, release);
+        released.map_err(|error| free_error(error, start))
+    }
+
+    /// Quarantines `extents`, whose free is durable and [ours](Self::own_frees), and lets out a little more than
+    /// came in. The committing handle remembers what comes out, as if it had freed that now.
+    pub fn retire(&self, cursor: &mut Cursor, extents: &[Extent]) {
+        self.quarantine.retire(extents, |extent| {
+            self.let_out(cursor.lane, extent);
+            self.remember_freed(cursor, extent);
+        });
+    }
+
+    /// Marks `extents` as freed by the caller; those that nobody has freed before, in parts where others have. The
+    /// rest is counted as freed twice.
+    pub fn own_frees(&self, extents: Extents) -> Extents {
+        let blocks = extents.blocks();
+        let own = self.mark_freed(extents);
+        self.conflicts.add(blocks - own.blocks());
+        own
+    }
+
+    /// The same without counting.
+    pub fn mark_freed(&self, extents: impl IntoIterator<Item = Extent>) -> Extents {
+        let mut own = Extents::new();
+        for extent in extents {
+            self.quarantine.mark(extent, |part| own.push(part));
+        }
+        own
+    }
+
+    /// Undoes [`Self::mark_freed`]: they stay allocated.
+    pub fn disown_frees(&self, extents: impl IntoIterator<Item = Extent>) {
+        extents.into_iter().for_each(|extent| self.quarantine.unmark(extent));
+    }
+
+    /// Lets out of the quarantine at least `blocks` blocks, or whatever the guards allow; the number of blocks.
+    pub fn collect(&self, lane: LaneId, blocks: u64) -> u64 {
+        self.quarantine.collect(blocks, |extent| self.let_out(lane, extent))
+    }
+
+    /// Frees what comes out of the quarantine, or what a transaction has given up: all of it but the blocks
+    /// that are free already, and those that the store knows to be committed.
+    pub fn let_out(&self, lane: LaneId, extent: Extent) {
+        self.without_committed(extent, |part| {
+            self.let_out_by(part, |part| {
+                let (start, len) = on_device(part, self.bitmap.blocks())?;
+                self.release_owned(lane, start, len)
+            });
+        });
+    }
+
+    /// The same past the discarder.
+    pub fn let_out_undiscarded(&self, lane: LaneId, extent: Extent) {
+        self.let_out_by(extent, |part| self.release_looking(lane, part, false));
+    }
+
+    fn let_out_by(&self, extent: Extent, release: impl Fn(Extent) -> Result<(), FreeError>) {
+        let Extent { mut start, len } = extent;
+        let end = start + len;
+        while start < end {
+            match release(Extent { start, len: end - start }) {
+                Ok(()) => return,
+                Err(FreeError::DoubleFree { block }) => {
+                    if block > start && release(Extent { start, len: block - start }).is_err() {
+                        self.conflicts.add(block - start);
+                    }
+                    self.conflicts.add(1);
+                    start = block + 1;
+                }
+                Err(FreeError::Torn { released }) => start += released.len,
+                Err(FreeError::Range(_) | FreeError::Committed { .. }) => {
+                    debug_assert!(false, "{extent} was checked when it was freed");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The same for what was allocated and counted, but not told of.
+    pub fn take_back(&self, lane: LaneId, extents: &[Extent]) {
+        extents.iter().for_each(|&extent| self.let_out_undiscarded(lane, extent));
+    }
+
+    /// Undoes a claim of this thread that nobody was told about.
+    pub fn give_back(&self, extent: Extent) {
+        let released = self.bitmap.release(extent.start, extent.len);
+        debug_assert_eq!(released, Ok(()), "blocks we own cannot be free");
+    }
+
+    pub fn give_back_from(&self, list: &mut impl ExtentList, before: usize) {
+        for &extent in &list.extents()[before..] {
+            self.give_back(extent);
+        }
+        list.cut(before);
+    }
+}
+
+/// What to tell about a release from block `start` on that failed.
+pub fn free_error(error: ReleaseError, start: u64) -> FreeError {
+    match error {
+        ReleaseError::Free { block } => FreeError::DoubleFree { block },
+        ReleaseError::Torn { block } => {
+            FreeError::Torn { released: Extent::new(start, block - start) }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! How many blocks of each shard are free, known without a look at the bitmap. As with all free
+//! blocks (`lanes.rs`), nobody shares a counter: each lane has a row of them, one per shard.
+
+use crate::base::heap::OutOfMemory;
+use crate::base::segmented::Segmented;
+use crate::base::sync::Counter;
+use crate::space::lanes::{LANES, LaneId};
+use crate::values::extent::Extent;
+
+/// The counters of all shards. Each is blocks freed minus blocks allocated, wrapping.
+#[derive(Debug)]
+pub struct ShardCounts {
+    /// Blocks per shard, as a power of two.
+    order: u32,
+    /// Free blocks of each shard when the allocator was made.
+    at_start: Vec<u64>,
+    /// A row for the owner of each lane, then one for the sharers of each; in memory that is not touched
+    /// before somebody counts there.
+    rows: Vec<Counter>,
+    /// For shards that came when the device grew.
+    common: Segmented<Vec<Counter>>,
+}
+
+impl ShardCounts {
+    /// Counters of shards of `2^order` blocks that have so many free ones.
+    pub fn new(order: u32, at_start: Vec<u64>) -> Result<Self, OutOfMemory> {
+        let common = Segmented::new(Counter::zeros(at_start.len())?);
+        Ok(Self { order, rows: Counter::zeros(2 * LANES * at_start.len())?, at_start, common })
+    }
+
+    /// Makes counters for at least `shards` shards. For one caller at a time, before any block of them
+    /// becomes free.
+    pub fn lengthen(&self, shards: usize) -> Result<(), OutOfMemory> {
+        self.common.grow(shards, |range| Counter::zeros(range.len()))
+    }
+
+    /// Counts the blocks of `extent` as freed.
+    #[inline(always)]
+    pub fn freed(&self, lane: LaneId, extent: Extent) {
+        self.count(lane, extent, |blocks| blocks);
+    }
+
+    /// Counts the blocks of `extent` as allocated.
+    #[inline(always)]
+    pub fn allocated(&self, lane: LaneId, extent: Extent) {
+        self.count(lane, extent, u64::wrapping_neg);
+    }
+
+    #[inline(always)]
+    fn count(&self, lane: LaneId, extent: Extent, change: impl Fn(u64) -> u64) {
+        let Extent { start, len } = extent;
+        let shard = start >> self.order;
+        if (start + len.saturating_sub(1)) >> self.order == shard {
+            self.add(lane, shard as usize, change(len));
+        } else {
+            self.count_parts(lane, extent, change);
+        }
+    }
+
+    /// The same for an extent that lies in several shards.
+    #[cold]
+    fn count_parts(&self, lane: LaneId, extent: Extent, change: impl Fn(u64) -> u64) {
+        let (mut start, end) = (extent.start, extent.start + extent.len);
+        while start < end {
+            let shard = start >> self.order;
+            let next = ((shard + 1) << self.order).min(end);
+            self.add(lane, shard as usize, change(next - start));
+            start = next;
+        }
+    }
+
+    #[inline(always)]
+    fn add(&self, lane: LaneId, shard: usize, change: u64) {
+        let shards = self.at_start.len();
+        if shard >= shards {
+            self.common[shard].add(change);
+        } else if lane.is_exclusive() {
+            self.rows[lane.index() * shards + shard].add_as_owner(change);
+        } else {
+            self.rows[(LANES + lane.index()) * shards + shard].add(change);
+        }
+    }
+
+    /// Free blocks of `shard`, which must exist: exact while nothing else runs. O(lanes).
+    pub fn free(&self, shard: usize) -> u64 {
+        let rows = self.rows.chunks_exact(self.at_start.len()).filter_map(|row| row.get(shard));
+        let changes =
+            rows.fold(self.common[shard].get(), |sum, count| sum.wrapping_add(count.get()));
+        let free = self.at_start.get(shard).copied().unwrap_or(0).wrapping_add(changes);
+        // Counters are read one after another: see `Core::free_blocks`.
+        if free > u64::MAX / 2 { 0 } else { free.min(1 << self.order) }
+    }
+
+    /// Bytes on the heap. The rows of lanes that nobody has counted in are not touched.
+    pub fn bytes(&self) -> usize {
+        let rows = self.rows.capacity() + self.at_start.capacity();
+        size_of::<Counter>() * rows + self.common.bytes()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::space::lanes::Lanes;
+
+    #[test]
+    fn what_lies_in_several_shards_is_split_and_new_shards_count_too() {
+        let counts = ShardCounts::new(4, vec![16, 10, 0]).unwrap();
+        let lanes = Lanes::new();
+        let (owner, sharer) = (lanes.acquire(), lanes.shared(0));
+        counts.allocated(owner, Extent::new(3, 20));
+        counts.freed(sharer, Extent::new(30, 4));
+        assert_eq!([0, 1, 2].map(|shard| counts.free(shard)), [3, 10 - 7 + 2, 2]);
+        counts.lengthen(5).unwrap();
+        counts.freed(owner, Extent::new(40, 40));
+        assert_eq!([2, 3, 4].map(|shard| counts.free(shard)), [10, 16, 16]);
+        counts.allocated(sharer, Extent::new(79, 1));
+        assert_eq!(counts.free(4), 15);
+    }
+}

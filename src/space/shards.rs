@@ -1,0 +1,148 @@
+//! The device cut into shards, contiguous ranges of leaves under one node of the summary
+//! each. Handles start in different shards and spill to others when theirs has nothing.
+
+use std::ops::Range;
+
+use crate::base::geometry::Geometry;
+
+/// How the device is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shards {
+    /// Leaves per shard, the last shard excepted.
+    shard_leaves: usize,
+    /// The level of the node that a shard is under.
+    level: usize,
+    height: usize,
+}
+
+/// The highest level of such a node: a shard has at most 4096 leaves (8 GiB of 4 KiB blocks), however
+/// large the device is, so that the work inside one has a bound.
+const LEVELS: usize = 2;
+
+impl Shards {
+    /// The largest shards up to the limit of which there are still `wanted`, if the device has so
+    /// many. The summary has as few top nodes as that leaves, limit aside: they are searched one by
+    /// one, and each level less is one less to publish to.
+    pub fn new<G: Geometry>(blocks: u64, wanted: usize) -> Self {
+        let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
+        let (mut shard_leaves, mut height) = (G::FANOUT, 1);
+        while let Some(larger) = shard_leaves.checked_mul(G::FANOUT) {
+            if leaf_count.div_ceil(larger) < wanted.max(1) || leaf_count <= shard_leaves {
+                break;
+            }
+            (shard_leaves, height) = (larger, height + 1);
+        }
+        let level = height.min(LEVELS);
+        Self { shard_leaves: shard_leaves.min(G::FANOUT.pow(LEVELS as u32)), level, height }
+    }
+
+    /// Levels of the summary.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// The level of the summary whose nodes are the shards.
+    pub fn level(&self) -> usize {
+        self.level
+    }
+
+    /// Number of shards that `leaf_count` leaves are in.
+    pub fn count(&self, leaf_count: usize) -> usize {
+        leaf_count.div_ceil(self.shard_leaves)
+    }
+
+    /// Leaves in each shard but the last.
+    pub fn shard_leaves(&self) -> usize {
+        self.shard_leaves
+    }
+
+    /// The shard of `leaf`.
+    #[inline]
+    pub fn of(&self, leaf: usize) -> usize {
+        leaf / self.shard_leaves
+    }
+
+    /// The leaves of shard `index`.
+    pub fn leaves(&self, index: usize, leaf_count: usize) -> Range<usize> {
+        let start = index * self.shard_leaves;
+        start..(start + self.shard_leaves).min(leaf_count)
+    }
+
+    /// The first leaf of the shard in which the `n`-th handle starts: the shards are dealt out by
+    /// halving what is between those already dealt (a van der Corput sequence), so that any number
+    /// of handles lie far apart.
+    pub fn home(&self, n: u64, leaf_count: usize) -> usize {
+        let shard =
+            ((u128::from(n.reverse_bits()) * self.count(leaf_count) as u128) >> 64) as usize;
+        shard * self.shard_leaves
+    }
+
+    /// Whether two leaves lie in the same shard.
+    #[inline]
+    pub fn same(&self, leaf: usize, other: usize) -> bool {
+        // A shard has a power of two leaves.
+        leaf ^ other < self.shard_leaves
+    }
+
+    /// All of `leaf_count` leaves, in the order in which a search that begins at `leaf` goes through them: the rest
+    /// of the shard, its beginning, then the shards behind and before it.
+    #[inline]
+    pub fn search_order(&self, leaf: usize, leaf_count: usize) -> [Range<usize>; 4] {
+        let start = leaf / self.shard_leaves * self.shard_leaves;
+        let end = (start + self.shard_leaves).min(leaf_count);
+        [leaf..end, start..leaf, end..leaf_count, 0..start]
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::base::geometry::{Narrow, Wide};
+
+    #[test]
+    fn shards_follow_from_the_device() {
+        // (blocks, wanted) -> (height, shards)
+        let cases = [
+            (1, 8, 1, 1),
+            (1 << 15, 8, 1, 1),
+            (1 << 24, 8, 2, 8),
+            (1 << 24, 64, 1, 512),
+            (1 << 28, 8, 2, 128),
+            (1 << 36, 8, 4, 1 << 15),
+            (1 << 36, 64, 3, 1 << 15),
+        ];
+        for (blocks, wanted, height, count) in cases {
+            let shards = Shards::new::<Wide>(blocks, wanted);
+            let leaves = (blocks / Wide::LEAF_BLOCKS as u64).max(1) as usize;
+            assert_eq!(
+                (shards.height(), shards.count(leaves)),
+                (height, count),
+                "{blocks} {wanted}"
+            );
+        }
+        assert_eq!(Shards::new::<Narrow>(1 << 20, 4).count(2048), 64);
+    }
+
+    #[test]
+    fn search_order_covers_every_leaf_once() {
+        let shards = Shards::new::<Wide>((1 << 22) + 5000, 4);
+        let count = 8192 + 10;
+        for leaf in [0, 1, 63, 64, 4095, 4096, 8191, 8201] {
+            let mut leaves: Vec<usize> =
+                shards.search_order(leaf, count).into_iter().flatten().collect();
+            leaves.sort_unstable();
+            assert_eq!(leaves, (0..count).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn homes_are_spread() {
+        let shards = Shards::new::<Wide>(1 << 24, 8);
+        let mut homes: Vec<usize> = (0..8).map(|n| shards.home(n, 1 << 15)).collect();
+        assert_eq!(homes[..4], [0, 4 * 4096, 2 * 4096, 6 * 4096]);
+        homes.sort_unstable();
+        homes.dedup();
+        assert_eq!(homes.len(), 8);
+        assert!((0..1000).all(|n| shards.home(n, 1 << 15) < 1 << 15));
+    }
+}

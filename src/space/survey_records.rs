@@ -1,0 +1,191 @@
+//! What surveys have found, for those who want to know at once: shard by shard, and the sum, which is
+//! kept up by adding what has changed.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::base::heap::{OutOfMemory, reserved};
+use crate::base::moments::{Moments, NEVER};
+use crate::base::segmented::Segmented;
+use crate::base::sync::Counter;
+use crate::values::runs::{RUN_ORDERS, Runs, RunsOfOrder};
+
+/// Free space as surveys found it, not as it is: see [`Stats`](crate::Stats).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Surveyed {
+    /// Shards that have been surveyed. Of the others nothing is known: they are not in the figures.
+    pub shards: usize,
+    /// How long ago the survey of the shard was over that was surveyed the longest time ago; `None`
+    /// if there was no survey.
+    pub age: Option<Duration>,
+    /// Free blocks of the shards, never more than the device has; without those that are kept for
+    /// reservations to come.
+    pub free_blocks: u64,
+    /// The maximal free runs that begin in the shards. Since shards are surveyed one after another,
+    /// a run that came or went meanwhile may be counted twice, or not at all.
+    pub runs: Runs,
+}
+
+/// What a survey found in one shard.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Runs that begin in the shard, with what lies beyond its end.
+    pub runs: Runs,
+    /// Free blocks of the shard, those of runs that began before it included.
+    pub free: u64,
+}
+
+/// The last survey of each shard. Lock-free in that nobody waits for the end of another's survey;
+/// surveys that record the same shard at the same moment leave a mixture of both.
+#[derive(Debug)]
+pub struct SurveyRecords {
+    shards: Segmented<Vec<Shard>>,
+    orders: Orders,
+    free: Counter,
+    moments: Moments,
+}
+
+#[derive(Debug)]
+struct Shard {
+    at: Counter,
+    free: Counter,
+    largest: Counter,
+    /// Made by the first survey: about 900 bytes.
+    orders: OnceLock<Box<Orders>>,
+}
+
+#[derive(Debug, Default)]
+struct OrderCounters {
+    runs: Counter,
+    aligned: Counter,
+    blocks: Counter,
+}
+
+#[derive(Debug)]
+struct Orders([OrderCounters; RUN_ORDERS]);
+
+impl Shard {
+    /// Shards that nobody has surveyed.
+    fn several(count: usize) -> Result<Vec<Self>, OutOfMemory> {
+        let shard = |_| Self {
+            at: Counter::new(NEVER),
+            free: Counter::new(0),
+            largest: Counter::new(0),
+            orders: OnceLock::new(),
+        };
+        let mut shards = reserved(count)?;
+        shards.extend((0..count).map(shard));
+        Ok(shards)
+    }
+}
+
+impl Orders {
+    fn new() -> Self {
+        Self(std::array::from_fn(|_| OrderCounters::default()))
+    }
+
+    fn get(&self) -> [RunsOfOrder; RUN_ORDERS] {
+        std::array::from_fn(|order| {
+            let OrderCounters { runs, aligned, blocks } = &self.0[order];
+            RunsOfOrder {
+                runs: not_negative(runs.get()),
+                aligned: not_negative(aligned.get()),
+                blocks: not_negative(blocks.get()),
+            }
+        })
+    }
+}
+
+/// Two surveys of one shard may add to the sum in the other order: less than nothing, for a moment.
+fn not_negative(value: u64) -> u64 {
+    if value > u64::MAX / 2 { 0 } else { value }
+}
+
+/// Replaces what is known of one shard, and corrects the sum.
+fn replace(known: &Counter, sum: &Counter, value: u64) {
+    let before = known.swap(value);
+    if before != value {
+        sum.add(value.wrapping_sub(before));
+    }
+}
+
+impl SurveyRecords {
+    /// For `shards` shards that nobody has surveyed.
+    pub fn new(shards: usize) -> Result<Self, OutOfMemory> {
+        Ok(Self {
+            shards: Segmented::new(Shard::several(shards)?),
+            orders: Orders::new(),
+            free: Counter::new(0),
+            moments: Moments::begin(),
+        })
+    }
+
+    /// Makes room for `shards` shards at least. For one caller at a time.
+    pub fn lengthen(&self, shards: usize) -> Result<(), OutOfMemory> {
+        self.shards.grow(shards, |range| Shard::several(range.len()))
+    }
+
+    /// Takes `shards` out of the sum, which the device has not any more.
+    pub fn forget(&self, shards: Range<usize>) {
+        for index in shards {
+            self.record(index, &Found::default());
+            self.shards[index].at.set(NEVER);
+        }
+    }
+
+    /// Leaves here what a survey has found in shard `index`, which there is or was. O(orders).
+    pub fn record(&self, index: usize, found: &Found) {
+        let shard = &self.shards[index];
+        let orders = shard.orders.get_or_init(|| Box::new(Orders::new()));
+        for ((known, sum), found) in orders.0.iter().zip(&self.orders.0).zip(found.runs.by_order())
+        {
+            replace(&known.runs, &sum.runs, found.runs);
+            replace(&known.aligned, &sum.aligned, found.aligned);
+            replace(&known.blocks, &sum.blocks, found.blocks);
+        }
+        replace(&shard.free, &self.free, found.free);
+        shard.largest.set(found.runs.largest());
+        shard.at.set(self.moments.now());
+    }
+
+    /// What is known of shard `index`, which there is; `None` if it was never surveyed. O(orders).
+    pub fn shard(&self, index: usize) -> Option<Surveyed> {
+        let shard = &self.shards[index];
+        let age = self.moments.age(shard.at.get())?;
+        let orders = shard.orders.get()?.get();
+        Some(Surveyed {
+            shards: 1,
+            age: Some(age),
+            free_blocks: shard.free.get(),
+            runs: Runs::from_parts(orders, shard.largest.get()),
+        })
+    }
+
+    /// What is known of the first `shards` shards, which are all. O(orders + shards), at a few words for each shard.
+    pub fn all(&self, shards: usize) -> Surveyed {
+        let (mut surveyed, mut largest, mut oldest) = (0, 0, NEVER);
+        for shard in (0..shards).map(|shard| &self.shards[shard]) {
+            let at = shard.at.get();
+            if at != NEVER {
+                surveyed += 1;
+                largest = shard.largest.get().max(largest);
+                oldest = if oldest == NEVER { at } else { at.min(oldest) };
+            }
+        }
+        Surveyed {
+            shards: surveyed,
+            age: self.moments.age(oldest),
+            free_blocks: not_negative(self.free.get()),
+            runs: Runs::from_parts(self.orders.get(), largest),
+        }
+    }
+
+    /// Bytes that the records take.
+    pub fn bytes(&self) -> usize {
+        let shards = (0..self.shards.room()).map(|shard| &self.shards[shard]);
+        let made = shards.filter(|shard| shard.orders.get().is_some()).count();
+        self.shards.bytes() + made * size_of::<Orders>()
+    }
+}

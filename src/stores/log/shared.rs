@@ -1,0 +1,156 @@
+//! What calls that only read memory look at, and what absorbed transactions change: behind locks of its own,
+//! which are held for moments and never during I/O. Whoever holds the writer may lock these, not the
+//! other way round.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::stores::log::error::CommitError;
+use crate::stores::log::memory::LogMemory;
+use crate::stores::log::mirror::{Mirror, Misfit};
+use crate::stores::log::order::Order;
+use crate::stores::log::report::Figures;
+use crate::transaction::Frozen;
+
+/// The part of a log that needs no writer.
+pub struct Shared {
+    state: Mutex<State>,
+    seen: Mutex<Seen>,
+}
+
+/// The committed state, and in piggyback mode how it goes on.
+pub struct State {
+    pub mirror: Mirror,
+    /// In piggyback mode: ranges that changed since the last checkpoint copied them.
+    pub changed: BTreeSet<u32>,
+    order: Order<Piece>,
+    /// A part that had come early contradicts those before it.
+    contradicted: Option<CommitError>,
+}
+
+/// What the writer shows of itself whenever a window is done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    pub figures: Figures,
+    pub memory: LogMemory,
+    pub last: u64,
+    pub blocks: u64,
+    pub max_blocks: u64,
+}
+
+/// What a part of the engine's log holds: the delta of a transaction, or nothing. If it is dropped before it is
+/// applied, the transaction is in doubt: the engine's log has it.
+#[derive(Debug, Default)]
+pub struct Piece {
+    pub records: Vec<u8>,
+    pub transaction: Option<Frozen>,
+}
+
+impl Piece {
+    /// About how many bytes it has: those of a transaction's sets of extents are taken for those of its delta.
+    fn bytes(&self) -> usize {
+        let extents = self.transaction.as_ref().map_or(0, |frozen| {
+            size_of_val(frozen.delta().allocated()) + size_of_val(frozen.delta().freed())
+        });
+        size_of::<Self>() + self.records.capacity() + 2 * extents
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if let Some(mut transaction) = self.transaction.take() {
+            transaction.doubt();
+        }
+    }
+}
+
+impl Shared {
+    pub fn new(mirror: Mirror, mark: u64) -> Self {
+        let state =
+            State { mirror, changed: BTreeSet::new(), order: Order::new(mark), contradicted: None };
+        Self { state: Mutex::new(state), seen: Mutex::default() }
+    }
+
+    // Both are changed in single steps, so a panic under the lock leaves nothing half done.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn seen(&self) -> Seen {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn show(&self, seen: Seen) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+    }
+}
+
+impl State {
+    /// Everything before this part of the engine's log is in the state.
+    pub fn mark(&self) -> u64 {
+        self.order.mark()
+    }
+
+    /// Parts that wait for one before them.
+    pub fn waiting(&self) -> usize {
+        self.order.waiting()
+    }
+
+    /// About how many bytes those have. O(parts that wait).
+    pub fn waiting_bytes(&self) -> usize {
+        self.order.iter().map(Piece::bytes).sum()
+    }
+
+    /// An error if the state cannot go on.
+    pub fn check(&self) -> Result<(), CommitError> {
+        self.contradicted.clone().map_or(Ok(()), Err)
+    }
+
+    /// Whether a part of the engine's log fits in; if it begins at the mark, `records` are carried out.
+    /// [`State::add`] must follow.
+    pub fn admit(&mut self, span: &Range<u64>, records: &[u8]) -> Result<(), CommitError> {
+        self.check()?;
+        let mark = self.mark();
+        if !self.order.takes(span) {
+            return Err(CommitError::Order { from: span.start, to: span.end, mark });
+        }
+        if span.start == mark { Ok(self.apply(records)?) } else { Ok(()) }
+    }
+
+    /// Adds what was admitted. If it begins at the mark, that moves, and what waited for it is applied. Answers
+    /// with the transactions that are applied, to be told so when the lock is gone.
+    pub fn add(&mut self, span: Range<u64>, piece: Piece) -> Vec<Frozen> {
+        let mut applied = Vec::new();
+        let mut admitted = Some(span.start);
+        self.order.add(span, piece);
+        while let Some((span, piece)) = self.order.next() {
+            if admitted.take() != Some(span.start)
+                && let Err(misfit) = self.apply(&piece.records)
+            {
+                self.contradict(span, piece, misfit);
+                break;
+            }
+            applied.extend({ piece }.transaction.take());
+        }
+        applied
+    }
+
+    /// A part that had waited does not fit: the mark stays before it for good.
+    fn contradict(&mut self, span: Range<u64>, piece: Piece, misfit: Misfit) {
+        let block = match misfit {
+            Misfit::Block(block) => block,
+            Misfit::Record(_) => self.mirror.blocks(),
+        };
+        let Range { start: from, end: to } = span;
+        self.contradicted = Some(CommitError::Contradicted { from, to, block });
+        self.order.put_back(from..to, piece);
+    }
+
+    fn apply(&mut self, records: &[u8]) -> Result<(), Misfit> {
+        let mut touched = Vec::new();
+        self.mirror.apply(records, |range| touched.push(range))?;
+        self.changed.extend(touched);
+        Ok(())
+    }
+}

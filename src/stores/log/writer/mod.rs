@@ -1,0 +1,643 @@
+//! The one writer of a log: it turns transactions into frames and keeps images, directory, tail and
+//! superblocks behind them. Everything written between two flushes is a *window*.
+//!
+//! The writer is locked while it works, during I/O as well. What must not wait for the disk is not in it but in
+//! [`Shared`], behind locks that are held for moments: figures, sizes and the last transaction, which the
+//! writer shows after each window; and the committed state, which absorbed transactions change beside a
+//! checkpoint. A checkpoint copies the ranges that changed, the count of allocated blocks and the mark
+//! under one lock, so all of them are of one moment, and then writes without it; what is absorbed
+//! meanwhile is for the next checkpoint.
+//!
+//! - this file: the structure, committing, writing, what is true after a flush;
+//! - `plan`: images, directory pages and superblocks of a window; `pack`: its frames;
+//! - `demand`: making room, condensing, checkpoints; `resize`: another size of the device.
+//!
+//! Ordering rules (tried out by simulation, and by the crash tests beside this):
+//! 1. A transaction counts when its last frame does; frames before it are flushed with it or before.
+//! 2. An image goes to the slot that the newest durable image of its range does not use. It holds
+//!    the state before the transactions of its own window. A record of it rides in the log.
+//! 3. A directory page names only images whose record is durable. It is written to the stale copy,
+//!    and in the next window, the same bytes, to the other.
+//! 4. The tail moves to the oldest frame that either copy of the directory still needs, or in which a transaction
+//!    begins that the engine has not called stable.
+//! 5. A new tail goes to the older superblock slot of both places. The ring behind it is used again only after
+//!    that.
+//! 6. Superblocks are written when both copies of every directory page are the same, and no window has a
+//!    superblock and a directory page, so that it is clear which versions of the pages a superblock counts. After
+//!    a window with either of them failed, and may have left some of it, the same is written again before
+//!    the other.
+
+mod demand;
+mod pack;
+mod plan;
+mod resize;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+pub use plan::image;
+pub use resize::NewArea;
+
+use pack::Packer;
+
+use crate::stores::log::authority::Authority;
+use crate::stores::log::condense::Payments;
+use crate::stores::log::disk::Disk;
+use crate::stores::log::error::{CommitError, IoFailure};
+use crate::stores::log::fault::{Fault, faulty};
+use crate::stores::log::format::{HEADER, PAGE, Superblock, Tail, Version};
+use crate::stores::log::layout::{DirectoryPlace, Layout};
+use crate::stores::log::memory::LogMemory;
+use crate::stores::log::record::State;
+use crate::stores::log::report::Figures;
+use crate::stores::log::shared::{Seen, Shared};
+use crate::stores::log::state::{Base, Bases, COUNTER_END, Head, Mark, PageFound, Recovered};
+use crate::values::lsn::Lsn;
+
+/// Images that one window writes at most: 4 MiB.
+const MAX_IMAGES: usize = 1024;
+
+/// A transaction to be committed, and what became of it.
+pub struct Work<'a> {
+    pub records: &'a [u8],
+    /// Takes back other transactions: room was kept for it, and its size is theirs.
+    pub undo: bool,
+    pub result: Option<Result<Lsn, CommitError>>,
+}
+
+/// A directory page, and how far the writing of its two copies has come.
+struct Directory {
+    place: DirectoryPlace,
+    version: Version,
+    /// The copy written last.
+    newest: usize,
+    /// A range of it has an image that the page does not name.
+    outdated: bool,
+    /// One copy is durable, and these bytes have to go to the other; with the base of each range.
+    half: Option<(Vec<u8>, Vec<u64>)>,
+    /// A window in which it was to be written failed: it may be on the disk in a version that nobody knows.
+    suspect: bool,
+}
+
+impl Directory {
+    fn new(page: &PageFound, outdated: bool) -> Self {
+        let PageFound { place, version, newest, .. } = *page;
+        Self { place, version, newest, outdated, half: None, suspect: false }
+    }
+}
+
+/// What a window is to do beside the transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// As much as the log's growth has paid for.
+    Paid,
+    /// Whatever keeps the tail behind this position.
+    Until(u64),
+}
+
+/// Everything to be written in one window, and what is true once it is durable.
+#[derive(Default)]
+struct Window {
+    writes: Vec<(u64, Vec<u8>)>,
+    images: Vec<(u32, Base)>,
+    /// Image records.
+    records: Vec<u8>,
+    /// Pages whose first copy is written, with the new version, bytes and bases.
+    first_copies: Vec<(usize, Version, Vec<u8>, Vec<u64>)>,
+    second_copies: Vec<usize>,
+    superblock: Option<Superblock>,
+    frames: Frames,
+    /// Ranges that the transactions change.
+    touched: Vec<u32>,
+}
+
+#[derive(Default)]
+struct Frames {
+    bytes: Vec<u8>,
+    marks: Vec<Mark>,
+    head: Option<Head>,
+}
+
+pub struct Writer {
+    pub disk: Arc<dyn Disk>,
+    pub layout: Layout,
+    pub shared: Arc<Shared>,
+    pub head: Head,
+    /// The newest superblock.
+    pub superblock: Superblock,
+    /// A window in which a superblock was to be written failed.
+    superblock_suspect: bool,
+    /// The ring behind this may be used again.
+    pub free_from: u64,
+    /// The tail is looked for again when the log has reached this.
+    tail_check: u64,
+    ranges: Vec<Bases>,
+    /// Ranges that had more images than fit beside each other: their lists are on the heap.
+    spilled: usize,
+    directory: Vec<Directory>,
+    directory_next: usize,
+    directory_money: f64,
+    /// Ranges by when they first changed after their newest image; entries may be out of date.
+    changed: VecDeque<(u64, u32)>,
+    payments: Payments,
+    /// One mark for each frame that the log still needs.
+    marks: VecDeque<Mark>,
+    /// Transactions that the engine has not called stable: images must not know of them.
+    unstable: VecDeque<(u64, u64, Vec<u8>)>,
+    /// Bytes of their records.
+    unstable_bytes: u64,
+    /// Images must wait for the engine's word.
+    keep_unstable: bool,
+    /// Transactions come without records: images only ever go out with a checkpoint.
+    pub piggyback: bool,
+    failed: Option<IoFailure>,
+    /// The buffer of the last window's frames, to be used again.
+    buffer: Vec<u8>,
+    pub figures: Figures,
+}
+
+impl Writer {
+    pub fn new(recovered: Recovered) -> Self {
+        let Recovered { disk, layout, superblock, mirror, head, ranges, pages, marks } = recovered;
+        let directory = pages
+            .iter()
+            .map(|page| {
+                let of_page = &ranges[page.place.first_range as usize..][..page.place.count];
+                Directory::new(page, !page.whole || of_page.iter().any(|bases| bases.len() > 1))
+            })
+            .collect();
+        let mut changed: Vec<(u64, u32)> = ranges
+            .iter()
+            .enumerate()
+            .filter_map(|(range, bases)| Some((bases.last()?.after?, range as u32)))
+            .collect();
+        changed.sort_unstable();
+        let mut payments = Payments::new(layout.limit, superblock.tail.position.get());
+        changed.iter().for_each(|&(position, _)| payments.changed(position));
+        let free_from = superblock.tail.position.get();
+        let authority = Authority::decode(superblock.mode);
+        Self {
+            disk,
+            shared: Arc::new(Shared::new(mirror, head.engine)),
+            head,
+            superblock,
+            superblock_suspect: false,
+            free_from,
+            tail_check: head.position,
+            spilled: ranges.iter().filter(|bases| bases.spilled()).count(),
+            ranges,
+            directory,
+            directory_next: 0,
+            directory_money: 0.0,
+            changed: changed.into(),
+            payments,
+            marks,
+            unstable: VecDeque::new(),
+            unstable_bytes: 0,
+            keep_unstable: authority == Some(Authority::Engine),
+            piggyback: authority == Some(Authority::Piggyback),
+            failed: None,
+            buffer: Vec::new(),
+            figures: Figures::default(),
+            layout,
+        }
+    }
+
+    pub fn is_clean(&self) -> bool {
+        self.superblock.tail.position.get() == self.head.position
+            && self.free_from == self.head.position
+    }
+
+    /// Commits `works` in order, in as few windows as the ring allows; each learns its own result.
+    pub fn commit(&mut self, works: &mut [Work<'_>]) {
+        let max = self.layout.max_commit();
+        let mut rest = works;
+        while !rest.is_empty() {
+            let (mut count, mut bytes) = (0, 0);
+            while let Some(work) = rest.get(count) {
+                bytes += work.records.len() as u64 + 8;
+                if count > 0 && bytes > max / 2 {
+                    break;
+                }
+                count += 1;
+            }
+            let (now, later) = rest.split_at_mut(count);
+            self.commit_window(now);
+            rest = later;
+        }
+    }
+
+    fn commit_window(&mut self, works: &mut [Work<'_>]) {
+        let fail_all = |works: &mut [Work<'_>], error: CommitError| {
+            works.iter_mut().filter(|work| !matches!(work.result, Some(Err(_)))).for_each(|work| {
+                work.result = Some(Err(error.clone()));
+            });
+        };
+        let bytes: u64 = works.iter().map(|work| work.records.len() as u64 + 8).sum();
+        let undo = works.iter().any(|work| work.undo);
+        let room = if undo { Ok(()) } else { self.make_room(bytes) };
+        if let Err(error) = self.check_failed().and(room) {
+            return fail_all(works, error);
+        }
+        let mut window = Window::default();
+        self.plan(&mut window, Pace::Paid);
+        let (mut lsn, before) = (self.head.lsn, self.head.allocated);
+        let mut totals: SmallVec<[u64; 16]> = SmallVec::new();
+        let shared = self.shared.clone();
+        let mut state = shared.state();
+        for work in works.iter_mut() {
+            let max = self.layout.max_commit();
+            if work.records.len() as u64 > max && !work.undo {
+                let bytes = work.records.len() as u64;
+                work.result = Some(Err(CommitError::TooLarge { bytes, max }));
+                continue;
+            }
+            let untouched = window.touched.len();
+            let applied = state.mirror.apply(work.records, |range| window.touched.push(range));
+            work.result = Some(match applied {
+                Ok(()) => {
+                    lsn += 1;
+                    totals.push(state.mirror.allocated());
+                    Ok(Lsn(lsn))
+                }
+                Err(misfit) => {
+                    window.touched.truncate(untouched);
+                    Err(misfit.into())
+                }
+            });
+        }
+        drop(state);
+        let good = |work: &Work<'_>| matches!(work.result, Some(Ok(_)));
+        if !works.iter().any(good) {
+            self.abandon(&window);
+            return;
+        }
+        let behind =
+            self.write_behind(&window).or_else(|failure| self.put_off(&mut window, failure));
+        let written = behind.map_err(CommitError::Write).and_then(|()| {
+            let mut packer = Packer::new(self);
+            packer.images(&window.records);
+            let mut totals = totals.into_iter();
+            for work in works.iter().filter(|work| good(work)) {
+                packer.transaction(work.records, totals.next().unwrap_or(before));
+            }
+            window.frames = packer.finish();
+            self.write_frames(&mut window)
+        });
+        if let Err(error) = written {
+            let mut state = shared.state();
+            if faulty(Fault::UndoneForward) {
+                works.reverse();
+            }
+            for work in works.iter().rev().filter(|work| good(work)) {
+                state.mirror.undo(work.records);
+            }
+            drop(state);
+            self.abandon(&window);
+            return fail_all(works, error);
+        }
+        let start = window_start(&window, self.head);
+        for work in works.iter().filter(|_| self.keep_unstable) {
+            if let Some(Ok(lsn)) = work.result {
+                let records = work.records.to_vec();
+                self.unstable_bytes += records.len() as u64 + 8;
+                self.unstable.push_back((lsn.0, start, records));
+            }
+        }
+        let records: usize =
+            works.iter().filter(|work| good(work)).map(|work| work.records.len()).sum();
+        self.figures.commits += works.iter().filter(|work| good(work)).count() as u64;
+        self.figures.record_bytes += records as u64;
+        self.settle(window);
+    }
+
+    /// Refuses everything from here on.
+    pub fn refuse(&mut self, failure: IoFailure) {
+        self.failed.get_or_insert(failure);
+    }
+
+    pub fn check_failed(&self) -> Result<(), CommitError> {
+        if let Some(failure) = &self.failed {
+            return Err(CommitError::Refused(failure.clone()));
+        }
+        // So far from the end that condensing can go on.
+        let end = COUNTER_END - (1 << 32);
+        let Head { position, sequence, lsn, .. } = self.head;
+        if position.max(sequence).max(lsn) < end { Ok(()) } else { Err(CommitError::Exhausted) }
+    }
+
+    /// Images must not know of these transactions (number, position, records) until they are called
+    /// stable.
+    pub fn keep(&mut self, transactions: Vec<(u64, u64, Vec<u8>)>) {
+        if self.keep_unstable {
+            let bytes = |(_, _, records): &(u64, u64, Vec<u8>)| records.len() as u64 + 8;
+            self.unstable_bytes += transactions.iter().map(bytes).sum::<u64>();
+            self.unstable.extend(transactions);
+        }
+    }
+
+    /// The records of a transaction that the engine has not called stable.
+    pub fn unstable(&self, lsn: u64) -> Option<&[u8]> {
+        let index = self.unstable.binary_search_by_key(&lsn, |&(of, ..)| of).ok()?;
+        Some(&self.unstable[index].2)
+    }
+
+    /// The last transaction that the engine cannot ask to have taken back.
+    fn stable_lsn(&self) -> u64 {
+        self.unstable.front().map_or(self.head.lsn, |&(lsn, ..)| lsn - 1)
+    }
+
+    /// The engine's own log is durable up to this transaction.
+    pub fn stable(&mut self, lsn: u64) {
+        while let Some((_, _, records)) = self.unstable.front().filter(|&&(of, ..)| of <= lsn) {
+            self.unstable_bytes -= records.len() as u64 + 8;
+            self.unstable.pop_front();
+        }
+    }
+
+    /// Writes the window and flushes. After an error nothing of it is durable, or the log refuses
+    /// from then on.
+    fn write(&mut self, window: &mut Window) -> Result<(), CommitError> {
+        self.write_behind(window).map_err(CommitError::Write)?;
+        self.write_frames(window)
+    }
+
+    /// Writes images, directory pages and the superblock of a window. After an error any of them may be
+    /// there. That is no harm, as long as no frame names the images: what was overwritten is what the
+    /// next window overwrites, by the rules 2, 3 and 5, and what a page or a superblock says was durable
+    /// before.
+    fn write_behind(&self, window: &Window) -> Result<(), IoFailure> {
+        window.writes.iter().try_for_each(|(offset, bytes)| self.put(*offset, bytes))
+    }
+
+    /// The window goes without images, directory pages and superblock if there was no room for them, in a
+    /// sparse file: transactions need only the ring. They are planned again in a later window; if there
+    /// is no room then either, the ring is full in the end.
+    fn put_off(&mut self, window: &mut Window, failure: IoFailure) -> Result<(), IoFailure> {
+        if !failure.is_full() {
+            return Err(failure);
+        }
+        self.abandon(window);
+        *window = Window { touched: std::mem::take(&mut window.touched), ..Window::default() };
+        Ok(())
+    }
+
+    /// Writes the frames of a window and flushes. After an error none of them is durable, or the log
+    /// refuses from then on.
+    fn write_frames(&mut self, window: &mut Window) -> Result<(), CommitError> {
+        let start = self.head.position;
+        let (needed, free) = (window.frames.bytes.len() as u64, self.room());
+        if needed > free && !faulty(Fault::RingBeforeSuperblock) {
+            return Err(CommitError::Full { needed, free });
+        }
+        let frames = std::mem::take(&mut window.frames.bytes);
+        if let Err(failure) = self.write_ring(start, &frames) {
+            return Err(self.void(&window.frames.marks, &frames, failure));
+        }
+        window.frames.bytes = frames;
+        self.flush()
+    }
+
+    fn put(&self, offset: u64, bytes: &[u8]) -> Result<(), IoFailure> {
+        self.disk.write(offset, bytes).map_err(|error| self.failure("write", offset, error))
+    }
+
+    fn write_ring(&self, position: u64, bytes: &[u8]) -> Result<(), IoFailure> {
+        let offset = self.layout.ring_offset(position);
+        let room = self.layout.ring_start + self.layout.ring_len - offset;
+        let (first, second) = bytes.split_at(bytes.len().min(room as usize));
+        if !first.is_empty() {
+            self.put(offset, first)?;
+        }
+        if !second.is_empty() {
+            self.put(self.layout.ring_start, second)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), CommitError> {
+        if faulty(Fault::NoFlush) {
+            return Ok(());
+        }
+        self.figures.syncs += 1;
+        self.disk.sync().map_err(|error| {
+            // After a failed sync the system may have dropped the pages and call them clean: a
+            // second one would succeed without having written anything.
+            let failure = self.failure("sync", 0, error);
+            self.failed = Some(failure.clone());
+            CommitError::Sync(failure)
+        })
+    }
+
+    /// A write of frames failed half way, and what it left may look like a commit after a crash: makes
+    /// sure that it does not.
+    ///
+    /// A frame is there if its header is. Where a read shows another one, or none, the frame did not
+    /// arrive and will not ([`Disk::write`]), so nothing has to be written: a file system without room
+    /// would not take it. Where it shows the header, the sector exists, and is zeroed; flushed, since
+    /// otherwise a crash could bring the header back. What arrived of the rest of a frame is no frame
+    /// without it; the header comes back only if the same bytes are written there once more, with the
+    /// rest.
+    ///
+    /// Every frame of the window, not only the first: a repeated commit may write the first again, byte
+    /// for byte, and what came behind it would continue it.
+    fn void(&mut self, marks: &[Mark], frames: &[u8], failure: IoFailure) -> CommitError {
+        let start = self.head.position;
+        let (mut arrived, mut found) = (Vec::new(), vec![0; self.layout.sector as usize]);
+        for position in marks.iter().map(|mark| mark.position.get()) {
+            let written = &frames[(position - start) as usize..][..HEADER];
+            let read = self.disk.read(self.layout.ring_offset(position), &mut found);
+            // What cannot be read may be there.
+            if read.is_err() || found.starts_with(written) {
+                arrived.push(position);
+            }
+        }
+        let zeros = vec![0; self.layout.sector as usize];
+        let zeroed = arrived.iter().all(|&position| self.write_ring(position, &zeros).is_ok());
+        if arrived.is_empty() || zeroed && self.flush().is_ok() {
+            return CommitError::Write(failure);
+        }
+        self.failed = Some(failure.clone());
+        CommitError::Sync(failure)
+    }
+
+    pub fn failure(&self, action: &'static str, offset: u64, error: io::Error) -> IoFailure {
+        IoFailure { file: self.disk.name(), action, offset, error: Arc::new(error) }
+    }
+
+    /// The window was not written: its images have to be planned again, and so have its directory pages and its
+    /// superblock, if they may be on the disk.
+    fn abandon(&mut self, window: &Window) {
+        window.first_copies.iter().for_each(|&(index, ..)| {
+            self.directory[index].suspect = true;
+            self.directory[index].outdated = true;
+        });
+        self.superblock_suspect |= window.superblock.is_some();
+        for &(range, _) in window.images.iter().filter(|_| !faulty(Fault::AbandonForgets)) {
+            let newest = self.ranges[range as usize].last();
+            if let Some(position) = newest.and_then(|base| base.after) {
+                self.requeue(position, range);
+            }
+        }
+    }
+
+    /// The window is durable.
+    fn settle(&mut self, window: Window) {
+        let start = window_start(&window, self.head);
+        let images =
+            window.images.iter().filter(|(_, base)| base.image.state == State::Page).count();
+        let burst = (images * PAGE) as u64;
+        self.figures.max_image_burst = self.figures.max_image_burst.max(burst);
+        self.figures.log_bytes += window.frames.bytes.len() as u64;
+        let pages = window.first_copies.len()
+            + window.second_copies.len()
+            + usize::from(window.superblock.is_some());
+        self.figures.directory_bytes += (pages * PAGE) as u64;
+        self.figures.image_bytes += burst;
+        for index in window.second_copies {
+            self.settle_directory(index);
+        }
+        for (index, version, bytes, bases) in window.first_copies {
+            let page = &mut self.directory[index];
+            (page.version, page.newest) = (version, 1 - page.newest);
+            (page.half, page.outdated, page.suspect) = (Some((bytes, bases)), false, false);
+        }
+        for (range, base) in window.images {
+            self.settle_image(range, base);
+        }
+        if let Some(superblock) = window.superblock {
+            self.free_ring(superblock.tail.position.get());
+            self.superblock = superblock;
+            self.superblock_suspect = false;
+        }
+        if let Some(head) = window.frames.head {
+            self.directory_money +=
+                (head.position - start) as f64 * directory_rate(self.directory.len(), &self.layout);
+            self.payments.earn(start, head.position);
+            self.marks.extend(window.frames.marks);
+            self.head = head;
+        }
+        for range in window.touched {
+            self.changed_at(range, start);
+        }
+        self.buffer = window.frames.bytes;
+        let oldest = self.changed.front().map_or(self.head.position, |&(position, _)| position);
+        self.figures.max_live = self.figures.max_live.max(self.head.position - oldest);
+        self.show();
+    }
+
+    /// Lets those see how far it has come who do not wait for the writer.
+    pub fn show(&self) {
+        self.shared.show(Seen {
+            figures: self.figures,
+            memory: self.memory(),
+            last: self.head.lsn,
+            blocks: self.layout.blocks,
+            max_blocks: self.layout.max_blocks(),
+        });
+    }
+
+    /// Bytes of what the writer keeps. O(directory pages).
+    fn memory(&self) -> LogMemory {
+        let half = |page: &Directory| {
+            page.half
+                .as_ref()
+                .map_or(0, |(bytes, bases)| bytes.capacity() + size_of_val(&bases[..]))
+        };
+        let directory = self.directory.capacity() * size_of::<Directory>();
+        let halves: usize = self.directory.iter().map(half).sum();
+        let ranges = self.ranges.capacity() * size_of::<Bases>();
+        let spilled = self.spilled * 2 * size_of::<Bases>();
+        let marks = self.marks.capacity() * size_of::<Mark>();
+        let changed = self.changed.capacity() * size_of::<(u64, u32)>();
+        let unstable = self.unstable.capacity() * size_of::<(u64, u64, Vec<u8>)>();
+        LogMemory {
+            ranges: ranges + spilled + directory + halves,
+            live: marks + changed + unstable + self.unstable_bytes as usize,
+            buffer: self.buffer.capacity(),
+            ..LogMemory::default()
+        }
+    }
+
+    fn settle_image(&mut self, range: u32, base: Base) {
+        let page = self.directory.partition_point(|page| page.place.first_range <= range) - 1;
+        self.directory[page].outdated = true;
+        let on_its_way = self.directory[page]
+            .half
+            .as_ref()
+            .filter(|_| !faulty(Fault::OnItsWayForgotten))
+            .map(|(_, bases)| bases[(range - self.directory[page].place.first_range) as usize]);
+        let bases = &mut self.ranges[range as usize];
+        // Between the one that the directory has and the newest, only the one that is being
+        // written to the directory matters.
+        let first = bases.first().map(|base| base.image.base);
+        bases.retain(|kept| Some(kept.image.base) == first || Some(kept.image.base) == on_its_way);
+        let spilled = bases.spilled();
+        bases.push(base);
+        self.spilled += usize::from(bases.spilled() && !spilled);
+        if let Some(position) = base.after {
+            self.requeue(position, range);
+        }
+    }
+
+    /// Both copies of the page are durable: what came before the images in it is not needed.
+    fn settle_directory(&mut self, index: usize) {
+        let Some((_, lsns)) = self.directory[index].half.take() else { return };
+        let first = self.directory[index].place.first_range as usize;
+        for (bases, lsn) in self.ranges[first..].iter_mut().zip(lsns) {
+            if let Some(named) = bases.iter().position(|base| base.image.base == lsn) {
+                bases.drain(..named);
+            }
+        }
+    }
+
+    fn free_ring(&mut self, position: u64) {
+        self.free_from = position;
+        while self.marks.front().is_some_and(|mark| mark.position.get() < position) {
+            self.marks.pop_front();
+        }
+    }
+
+    /// A transaction in the window that began at `position` changed `range`.
+    pub fn changed_at(&mut self, range: u32, position: u64) {
+        if let Some(base) = self.ranges[range as usize].last_mut()
+            && base.after.is_none()
+        {
+            base.after = Some(position);
+            self.changed.push_back((position, range));
+            self.payments.changed(position);
+        }
+    }
+
+    /// Puts a range that stays changed after its image back into the order of the others.
+    fn requeue(&mut self, position: u64, range: u32) {
+        let index = self.changed.partition_point(|&(other, _)| other <= position);
+        self.changed.insert(index, (position, range));
+        self.payments.changed(self.head.position);
+    }
+}
+
+/// Bytes of directory pages per byte of log: every page, both copies, each time the log grows by an
+/// eighth of its limit.
+fn directory_rate(pages: usize, layout: &Layout) -> f64 {
+    (pages * 2 * PAGE) as f64 / (layout.limit / 8) as f64
+}
+
+fn window_start(window: &Window, head: Head) -> u64 {
+    window.frames.marks.first().map_or(head.position, |mark| mark.position.get())
+}
+
+fn mark(head: &Head) -> Mark {
+    Tail {
+        position: head.position.into(),
+        sequence: head.sequence.into(),
+        lsn: head.lsn.into(),
+        allocated: head.allocated.into(),
+        engine: head.engine.into(),
+        previous: head.crc.into(),
+        zero: 0.into(),
+    }
+}

@@ -1,0 +1,137 @@
+//! The column family that a freelist lives in: its options, how it is found, who has it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rocksdb::{
+    AsColumnFamilyRef, BlockBasedOptions, BoundColumnFamily, ColumnFamily, ColumnFamilyDescriptor,
+    DBWithThreadMode, MultiThreaded, Options, SingleThreaded, ThreadMode,
+};
+
+use crate::stores::rocks::error::RocksError;
+use crate::stores::rocks::merge;
+
+/// The two kinds of database that the `rocksdb` crate has: [`SingleThreaded`], where column families
+/// are created and dropped through `&mut`, and [`MultiThreaded`]. Nobody else can implement it.
+pub trait Mode: ThreadMode + sealed::Sealed + Send + Sync + Sized + 'static {
+    /// What such a database calls a column family by.
+    #[doc(hidden)]
+    type Family<'a>: AsColumnFamilyRef + Send + Sync;
+
+    /// The column family `name` of `db`.
+    #[doc(hidden)]
+    fn family<'a>(db: &'a DBWithThreadMode<Self>, name: &str) -> Option<Self::Family<'a>>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for rocksdb::SingleThreaded {}
+    impl Sealed for rocksdb::MultiThreaded {}
+}
+
+impl Mode for SingleThreaded {
+    type Family<'a> = &'a ColumnFamily;
+
+    fn family<'a>(db: &'a DBWithThreadMode<Self>, name: &str) -> Option<Self::Family<'a>> {
+        db.cf_handle(name)
+    }
+}
+
+impl Mode for MultiThreaded {
+    type Family<'a> = Arc<BoundColumnFamily<'a>>;
+
+    fn family<'a>(db: &'a DBWithThreadMode<Self>, name: &str) -> Option<Self::Family<'a>> {
+        db.cf_handle(name)
+    }
+}
+
+/// The column family `name`, or the error that says it is not there.
+pub fn find<'a, M: Mode>(
+    db: &'a DBWithThreadMode<M>,
+    name: &str,
+) -> Result<M::Family<'a>, RocksError> {
+    M::family(db, name).ok_or_else(|| RocksError::NoFamily { family: name.to_string() })
+}
+
+/// The options of a column family for a freelist.
+pub fn options() -> Options {
+    let mut options = Options::default();
+    merge::install(&mut options);
+    // Pending operands are what makes a scan slow: this bounds how many there are. A flush folds
+    // those of a chunk into one, and four flushes are followed by a compaction, which leaves none.
+    options.set_write_buffer_size(WRITE_BUFFER);
+    options.set_level_zero_file_num_compaction_trigger(4);
+    let mut table = BlockBasedOptions::default();
+    // Read by scans alone: few large blocks, and no filters for lookups that nobody makes.
+    table.set_block_size(64 << 10);
+    options.set_block_based_table_factory(&table);
+    options.set_compression_type(rocksdb::DBCompressionType::None);
+    options
+}
+
+/// Bytes of operands in memory before they are flushed: README has what it comes to.
+const WRITE_BUFFER: usize = 16 << 20;
+
+/// Opens a database with the column family `name` for a freelist, made if it is not there, and
+/// `others`, which have to be all the others it has.
+pub fn open_database<M: Mode>(
+    path: &Path,
+    options: &Options,
+    name: &str,
+    others: Vec<ColumnFamilyDescriptor>,
+) -> Result<DBWithThreadMode<M>, RocksError> {
+    let refuse = |reason| RocksError::Name { family: name.to_string(), reason };
+    if name.contains('\0') {
+        return Err(refuse("a name has no zero bytes"));
+    }
+    if others.iter().any(|other| other.name() == name) {
+        return Err(refuse("named twice"));
+    }
+    let mut options = options.clone();
+    options.create_missing_column_families(true);
+    let families = others.into_iter().chain([ColumnFamilyDescriptor::new(name, self::options())]);
+    DBWithThreadMode::open_cf_descriptors(&options, path, families).map_err(|error| {
+        // RocksDB has no code of its own for it: this is how its file lock answers.
+        let locked = error.kind() == rocksdb::ErrorKind::IOError
+            && (error.as_ref().contains("lock hold by current process")
+                || error.as_ref().contains("While lock file"));
+        if locked {
+            return RocksError::Locked { path: path.to_path_buf() };
+        }
+        RocksError::of(error, "open the database", name)
+    })
+}
+
+/// The right to change a column family, for one part of this process at a time: two freelists in
+/// one would hand out the same blocks. RocksDB itself keeps other processes out, and a second
+/// opening of the database in this one, so its address stands for it.
+#[derive(Debug)]
+pub struct Lease {
+    database: usize,
+    family: String,
+}
+
+static LEASES: Mutex<BTreeSet<(usize, String)>> = Mutex::new(BTreeSet::new());
+
+fn leases() -> MutexGuard<'static, BTreeSet<(usize, String)>> {
+    LEASES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Lease {
+    /// The lease, unless somebody has it. Must not outlive `db`.
+    pub fn take<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<Self, RocksError> {
+        let database = std::ptr::from_ref(db).addr();
+        if leases().insert((database, family.to_string())) {
+            Ok(Self { database, family: family.to_string() })
+        } else {
+            Err(RocksError::InUse { family: family.to_string() })
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        leases().remove(&(self.database, std::mem::take(&mut self.family)));
+    }
+}

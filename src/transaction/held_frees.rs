@@ -1,0 +1,95 @@
+//! The frees of one transaction, held until the engine's own record is durable.
+
+use std::sync::Arc;
+
+use crate::core::Core;
+use crate::placement::cursor::Cursor;
+use crate::request::thread_cursor;
+use crate::values::extent::{Extent, Extents};
+use crate::values::lsn::Lsn;
+
+/// What a durable transaction has freed, kept from reuse until the engine says that its own record of that
+/// is durable, too: from [`Transaction::commit_holding`](crate::Transaction::commit_holding).
+///
+/// Until [`release`](Self::release) the blocks stay allocated, and count as
+/// [`held_blocks`](crate::Stats::held_blocks). If it is dropped instead (an error in between, a panic), the
+/// engine's metadata may still name them, so nobody gets them until the store is opened again. There they
+/// are free: an engine whose metadata names them then takes them back with
+/// [`Opened::repair`](crate::Opened::repair). [`SpaceMapLog::revoke`](crate::SpaceMapLog::revoke) undoes it all the same. Leaked, it is the same as dropped.
+#[derive(Debug)]
+#[must_use = "unless it is released, its blocks are nobody's until a restart"]
+pub struct HeldFrees {
+    core: Arc<Core>,
+    /// The transaction, for the gate of the allocator's own log.
+    lsn: Option<Lsn>,
+    /// Their free is owned here.
+    freed: Extents,
+    /// Counted among the allocator's held blocks.
+    counted: bool,
+}
+
+impl HeldFrees {
+    pub(crate) fn new(core: Arc<Core>, lsn: Option<Lsn>, freed: Extents) -> Self {
+        Self { core, lsn, freed, counted: false }
+    }
+
+    /// For the engine to keep.
+    pub(crate) fn counted(mut self) -> Self {
+        self.core.held_blocks.add(self.freed.blocks());
+        self.counted = true;
+        self
+    }
+
+    /// The extents, ascending.
+    pub fn extents(&self) -> &[Extent] {
+        &self.freed
+    }
+
+    /// Sum of their lengths.
+    pub fn blocks(&self) -> u64 {
+        self.freed.blocks()
+    }
+
+    /// The engine's own record is durable: the blocks go to the quarantine, and are reused when older
+    /// guards are gone. If the store itself holds frees
+    /// ([`hold_until_stable`](crate::OpenOptions::hold_until_stable),
+    /// [`Authority::Engine`](crate::Authority::Engine)), they wait for its word as well.
+    pub fn release(self) {
+        self.release_by(None);
+    }
+
+    /// The same with the cursor of a handle, or else of this thread.
+    pub(crate) fn release_by(mut self, cursor: Option<&mut Cursor>) {
+        let freed = std::mem::take(&mut self.freed);
+        if freed.is_empty() {
+            return;
+        }
+        let core = &*self.core;
+        if self.counted {
+            core.held_blocks.add(freed.blocks().wrapping_neg());
+        }
+        match cursor {
+            Some(cursor) => core.let_go(cursor, self.lsn, freed),
+            None => {
+                let mut freed = Some(freed);
+                thread_cursor::with_cursor(core, |cursor| {
+                    freed.take().into_iter().for_each(|freed| core.let_go(cursor, self.lsn, freed));
+                });
+            }
+        }
+    }
+}
+
+/// Nobody's, until a restart; or the engine undoes the transaction.
+impl Drop for HeldFrees {
+    fn drop(&mut self) {
+        let freed = std::mem::take(&mut self.freed);
+        if freed.is_empty() {
+            return;
+        }
+        if !self.counted {
+            self.core.held_blocks.add(freed.blocks());
+        }
+        self.core.keep_held(self.lsn, freed);
+    }
+}

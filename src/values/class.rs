@@ -1,0 +1,341 @@
+//! Classes of requests, and where each has its place.
+
+use std::ops::Range;
+
+use crate::values::error::ConfigError;
+use crate::values::extent::Extent;
+
+/// Classes that there are.
+pub const CLASSES: usize = 8;
+
+/// What a request is for, which says where it is placed: see [`Placement`].
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use freemap::{Allocator, Class, Extent, Placement, Request};
+///
+/// // Metadata has the first 64 GiB of a TiB, where the disk is fast, and 1 GiB that nobody else gets.
+/// let metadata = Placement::new().region(Extent::new(0, 16 << 20)).reserve(1 << 18);
+/// let allocator = Allocator::builder(256 << 20).placement(Class::METADATA, metadata).build()?;
+///
+/// let inode = allocator.allocate_with(&Request::new(1).class(Class::METADATA))?;
+/// let object = allocator.allocate_with(&Request::new(1000).scattered())?;
+/// assert!(inode[0].start < 16 << 20 && object[0].start >= 16 << 20);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Class(u8);
+
+impl Class {
+    /// The class of all requests that name none.
+    pub const BULK: Class = Class(0);
+    /// What the engine needs to work at all.
+    pub const METADATA: Class = Class(1);
+
+    /// A class of the engine's own: 0 to 5, nothing beyond. A class without a placement is placed as
+    /// [`Class::BULK`] is without one.
+    pub const fn user(number: u8) -> Option<Class> {
+        if number < CLASSES as u8 - 2 { Some(Class(number + 2)) } else { None }
+    }
+
+    pub(crate) fn index(self) -> usize {
+        self.0.into()
+    }
+}
+
+/// From where to where a region is filled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Direction {
+    /// Each handle begins somewhere else, so that they do not meet: the default.
+    #[default]
+    Spread,
+    /// From the lowest block on: what is in use stays together.
+    Up,
+    /// From the highest block down, by 32768 blocks; those are filled upwards.
+    Down,
+}
+
+/// Where what does not fit into a region goes, of the space that is in no region.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Spill {
+    /// To what is nearest to the region first: the default.
+    #[default]
+    Near,
+    /// To what is furthest from it first.
+    Far,
+}
+
+/// Where the requests of a [`Class`] are placed.
+///
+/// In their region first; then in space that is in no region, as [`Spill`] says; then in the regions of other
+/// classes, the same way. So a placement makes no request fail that fits anywhere outside the reserves of
+/// other classes. [`Request::near`](crate::Request::near) and
+/// [`best_fit`](crate::Request::best_fit) come before it. A request in pieces takes the longest of its region
+/// before it looks elsewhere.
+///
+/// Extents may reach over the borders of regions. Classes without a region keep to the space that is in none, as long as that has what they want. Handles
+/// allocate single blocks in sequence faster if no placement is set at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    pub(crate) region: Option<Extent>,
+    pub(crate) direction: Direction,
+    pub(crate) spill: Spill,
+    pub(crate) reserve: u64,
+}
+
+impl Placement {
+    /// No region, no reserve.
+    pub const fn new() -> Self {
+        Self { region: None, direction: Direction::Spread, spill: Spill::Near, reserve: 0 }
+    }
+
+    /// The region: it starts at a multiple of 512 blocks, ends at one or with the device, and has no block in
+    /// common with those of other classes.
+    #[must_use]
+    pub const fn region(mut self, region: Extent) -> Self {
+        self.region = Some(region);
+        self
+    }
+
+    /// From where to where the region is filled, or for a class without one, the space that is in none.
+    #[must_use]
+    pub const fn direction(mut self, direction: Direction) -> Self {
+        self.direction = direction;
+        self
+    }
+
+    /// Where what does not fit goes.
+    #[must_use]
+    pub const fn spill(mut self, spill: Spill) -> Self {
+        self.spill = spill;
+        self
+    }
+
+    /// `blocks` blocks, any blocks, that only this class gets, when nothing else is free: kept as a
+    /// [`Reservation`](crate::Reservation) keeps them, and met with the same limits. Once some of them were
+    /// needed, the next blocks that anybody frees are kept in their stead. Blocks in a reserve count as
+    /// allocated: that one of them is freed a second time may not be noticed.
+    #[must_use]
+    pub const fn reserve(mut self, blocks: u64) -> Self {
+        self.reserve = blocks;
+        self
+    }
+}
+
+/// What an allocator is built with that no store writes down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tuning {
+    /// Shards asked for.
+    pub shards: Option<usize>,
+    /// The placement of each class.
+    pub placements: [Option<Placement>; CLASSES],
+    /// Whether committed blocks may be freed without a transaction.
+    pub plain_frees: bool,
+}
+
+/// The placements of all classes, as lists of leaves.
+#[derive(Debug)]
+pub struct Zones {
+    /// Nothing if no placement was set.
+    classes: Option<Box<[Zone; CLASSES]>>,
+}
+
+/// Where a class looks, first things first.
+#[derive(Debug)]
+pub struct Zone {
+    pub direction: Direction,
+    pub leaves: Vec<Range<usize>>,
+    /// How many of these it prefers to all others.
+    home: usize,
+}
+
+impl Zones {
+    /// The zones of a device of `blocks` blocks in leaves of `leaf_blocks`.
+    pub fn new(
+        placements: &[Option<Placement>; CLASSES],
+        blocks: u64,
+        leaf_blocks: u64,
+    ) -> Result<Self, ConfigError> {
+        if placements.iter().all(Option::is_none) {
+            return Ok(Self { classes: None });
+        }
+        let mut regions: Vec<Range<u64>> = Vec::new();
+        for placement in placements.iter().flatten() {
+            let Some(region) = placement.region else { continue };
+            let end = region.end().filter(|&end| end <= blocks && region.len > 0);
+            let whole = |block: u64| block.is_multiple_of(leaf_blocks);
+            let fits = |end: &u64| whole(region.start) && (whole(*end) || *end == blocks);
+            let end = end.filter(fits).ok_or(ConfigError::Region { region })?;
+            if regions.iter().any(|other| other.start < end && region.start < other.end) {
+                return Err(ConfigError::Region { region });
+            }
+            regions.push(region.start..end);
+        }
+        let leaves = |region: &Range<u64>| {
+            (region.start / leaf_blocks) as usize..region.end.div_ceil(leaf_blocks) as usize
+        };
+        let mut regions: Vec<Range<usize>> = regions.iter().map(leaves).collect();
+        regions.sort_unstable_by_key(|region| region.start);
+        let zones = placements.map(|placement| {
+            let placement = placement.unwrap_or_default();
+            let own =
+                placement.region.map(|region| leaves(&(region.start..region.start + region.len)));
+            Zone::new(own, &regions, placement)
+        });
+        Ok(Self { classes: Some(Box::new(zones)) })
+    }
+
+    /// The zone of class `index`, if there are any.
+    #[inline(always)]
+    pub fn of(&self, index: usize) -> Option<&Zone> {
+        self.classes.as_ref().map(|zones| &zones[index % CLASSES])
+    }
+
+    /// Whether any placement was set.
+    #[inline(always)]
+    pub fn are_set(&self) -> bool {
+        self.classes.is_some()
+    }
+}
+
+impl Zone {
+    fn new(own: Option<Range<usize>>, regions: &[Range<usize>], placement: Placement) -> Self {
+        let Placement { direction, spill, .. } = placement;
+        // What is in no region: before each, and behind the last, where the device may grow.
+        let starts = std::iter::once(0).chain(regions.iter().map(|region| region.end));
+        let ends = regions.iter().map(|region| region.start).chain([usize::MAX]);
+        let mut common: Vec<Range<usize>> =
+            starts.zip(ends).map(|(start, end)| start..end).filter(|gap| !gap.is_empty()).collect();
+        let mut others: Vec<Range<usize>> =
+            regions.iter().filter(|&region| Some(region) != own.as_ref()).cloned().collect();
+        for list in [&mut common, &mut others] {
+            match &own {
+                Some(own) => list.sort_by_key(|gap| {
+                    let distance =
+                        gap.start.saturating_sub(own.end) + own.start.saturating_sub(gap.end);
+                    if spill == Spill::Near { distance } else { usize::MAX - distance }
+                }),
+                None if direction == Direction::Down => list.reverse(),
+                None => {}
+            }
+        }
+        let home = if own.is_some() { 1 } else { common.len() };
+        Self { direction, leaves: own.into_iter().chain(common).chain(others).collect(), home }
+    }
+
+    /// Whether `leaf` lies where the class is to be.
+    pub fn is_home(&self, leaf: usize) -> bool {
+        self.leaves[..self.home].iter().any(|range| range.contains(&leaf))
+    }
+
+    /// The leaves of the device, in the order in which a search that was last at `leaf` goes through them.
+    /// `slice` is what a search downwards takes at a time.
+    pub fn search_order(
+        &self,
+        leaf: usize,
+        leaf_count: usize,
+        slice: usize,
+    ) -> impl Iterator<Item = Range<usize>> + '_ {
+        self.leaves.iter().flat_map(move |zone| {
+            let zone = zone.start.min(leaf_count)..zone.end.min(leaf_count);
+            let down = self.direction == Direction::Down;
+            let at = if zone.contains(&leaf) {
+                leaf
+            } else if down {
+                zone.end
+            } else {
+                zone.start
+            };
+            // Upwards: from where we were, then what is before. Downwards: the slice where we were and
+            // those below, then those above, the highest first.
+            let (first, second) = if down {
+                let above = ((at + 1).div_ceil(slice) * slice).clamp(zone.start, zone.end);
+                (zone.start..above, above..zone.end)
+            } else {
+                (at..zone.end, zone.start..at)
+            };
+            let slices = |part: Range<usize>| {
+                let count = if down { part.end.div_ceil(slice) - part.start / slice } else { 1 };
+                (0..count).map(move |nth| {
+                    if !down {
+                        return part.clone();
+                    }
+                    let start = ((part.end - 1) / slice - nth) * slice;
+                    start.max(part.start)..(start + slice).min(part.end)
+                })
+            };
+            slices(first).chain(slices(second)).filter(|part| !part.is_empty())
+        })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn zones(placements: [Option<Placement>; CLASSES]) -> Zones {
+        Zones::new(&placements, 100 * 512, 512).expect("valid regions")
+    }
+
+    fn region(leaves: Range<u64>) -> Placement {
+        Placement::new().region(Extent::new(leaves.start * 512, (leaves.end - leaves.start) * 512))
+    }
+
+    #[test]
+    fn own_region_then_common_space_then_others() {
+        let mut placements = [None; CLASSES];
+        placements[1] = Some(region(10..20));
+        placements[2] = Some(region(50..60).spill(Spill::Far));
+        placements[3] = Some(Placement::new().direction(Direction::Down));
+        let zones = zones(placements);
+        let end = usize::MAX;
+        let order = |class| zones.of(class).map(|zone| zone.leaves.clone()).unwrap();
+        assert_eq!(order(0), [0..10, 20..50, 60..end, 10..20, 50..60]);
+        assert_eq!(order(1), [10..20, 0..10, 20..50, 60..end, 50..60]);
+        assert_eq!(order(2), [50..60, 0..10, 20..50, 60..end, 10..20]);
+        assert_eq!(order(3), [60..end, 20..50, 0..10, 50..60, 10..20]);
+    }
+
+    #[test]
+    fn every_leaf_comes_once_whatever_the_direction_and_wherever_a_search_begins() {
+        for direction in [Direction::Spread, Direction::Up, Direction::Down] {
+            let mut placements = [None; CLASSES];
+            placements[1] = Some(region(7..31).direction(direction));
+            placements[2] = Some(region(31..40));
+            let zones = zones(placements);
+            for (leaf, count) in (0..110).flat_map(|leaf| [(leaf, 100), (leaf, 33), (leaf, 1)]) {
+                let zone = zones.of(1).unwrap();
+                let order: Vec<_> = zone.search_order(leaf, count, 8).collect();
+                let mut leaves: Vec<usize> = order.iter().cloned().flatten().collect();
+                if direction == Direction::Down && count == 100 {
+                    let first = if (7..31).contains(&leaf) { leaf } else { 30 };
+                    assert!(order[0].contains(&first), "{leaf} {order:?}");
+                }
+                leaves.sort_unstable();
+                assert_eq!(
+                    leaves,
+                    (0..count).collect::<Vec<_>>(),
+                    "{direction:?} {leaf} {order:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn regions_that_make_no_sense_are_refused() {
+        for extent in [(0, 0), (1, 512), (0, 511), (100 * 512, 512), (512, u64::MAX)] {
+            let region = Extent::new(extent.0, extent.1);
+            let mut placements = [None; CLASSES];
+            placements[1] = Some(Placement::new().region(region));
+            let refused = Zones::new(&placements, 100 * 512, 512).unwrap_err();
+            assert_eq!(refused, ConfigError::Region { region });
+        }
+        let mut placements = [None; CLASSES];
+        placements[1] = Some(region(0..10));
+        placements[2] = Some(region(9..12));
+        assert!(Zones::new(&placements, 100 * 512, 512).is_err(), "they overlap");
+        placements[2] = Some(Placement::new().region(Extent::new(99 * 512, 500)));
+        assert!(Zones::new(&placements, 100 * 512 - 12, 512).is_ok(), "the device ends there");
+    }
+}

@@ -1,0 +1,315 @@
+//! Everything that can go wrong, as values. An error changes nothing, with the one exception that
+//! [`FreeError::Torn`] describes.
+
+use thiserror::Error;
+
+use crate::values::extent::Extent;
+
+/// An allocator could not be built.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The device has no blocks.
+    #[error("a device of 0 blocks cannot be allocated from")]
+    NoBlocks,
+    /// The device has more blocks than the index can address.
+    #[error("{blocks} blocks are more than the {max} that an allocator can hold")]
+    TooManyBlocks {
+        /// Blocks asked for.
+        blocks: u64,
+        /// The limit: [`MAX_BLOCKS`](crate::MAX_BLOCKS), less where addresses are shorter.
+        max: u64,
+    },
+    /// The block size is not a power of two from 512 bytes to 1 MiB.
+    #[error("block size {bytes} is not a power of two from 512 to 1048576 bytes")]
+    BlockSize {
+        /// Bytes asked for.
+        bytes: u32,
+    },
+    /// The region of a class is empty, not on the device, does not start or end at a multiple of 512 blocks
+    /// (or end with the device), or has blocks in common with another.
+    #[error("{region} cannot be the region of a class")]
+    Region {
+        /// The region.
+        region: Extent,
+    },
+    /// A bitmap does not have one bit per block.
+    #[error("the bitmap of {blocks} blocks must have {expected} words, not {found}")]
+    BitmapLength {
+        /// Blocks of the device.
+        blocks: u64,
+        /// Words that hold so many bits.
+        expected: u64,
+        /// Words given.
+        found: u64,
+    },
+    /// The process could not have the memory.
+    #[error("no memory for {bytes} bytes of the index")]
+    OutOfMemory {
+        /// Bytes asked for.
+        bytes: u64,
+    },
+}
+
+/// An allocation could not be made. Nothing was allocated.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AllocError {
+    /// Fewer blocks are free than asked for. Told apart from `NoContiguous` by counters that are
+    /// read one after another: exact while nothing else runs.
+    #[error("{requested} blocks requested, {free} free")]
+    NoSpace {
+        /// Blocks asked for.
+        requested: u64,
+        /// Blocks free at about this moment.
+        free: u64,
+    },
+    /// Enough blocks are free, but no run (or, for a scattered request, no set of runs) of them
+    /// fits the request.
+    #[error("no fitting run for {requested} blocks among {free} free ones")]
+    NoContiguous {
+        /// Blocks asked for.
+        requested: u64,
+        /// Blocks free at about this moment.
+        free: u64,
+    },
+    /// The request could not be met by any state of this device.
+    #[error("invalid request: {0}")]
+    InvalidRequest(#[from] RequestError),
+    /// The process has no memory for the list of extents.
+    #[error("no memory for the list of extents")]
+    OutOfMemory,
+}
+
+impl AllocError {
+    /// Whether more free blocks, or others, could help.
+    pub(crate) fn is_want_of_space(&self) -> bool {
+        matches!(self, Self::NoSpace { .. } | Self::NoContiguous { .. })
+    }
+}
+
+/// What is wrong with a request.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// Zero blocks.
+    #[error("zero blocks")]
+    ZeroLength,
+    /// More blocks than the device has.
+    #[error("{len} blocks, but the device has {blocks}")]
+    TooLong {
+        /// Blocks asked for.
+        len: u64,
+        /// Blocks of the device.
+        blocks: u64,
+    },
+    /// `min_extent` is zero, or larger than `max_extent`.
+    #[error("extents of at least {min} and at most {max} blocks")]
+    ExtentBounds {
+        /// The shortest extent allowed.
+        min: u64,
+        /// The longest extent allowed.
+        max: u64,
+    },
+    /// No number of extents within the bounds sums to the length.
+    #[error("{len} blocks cannot be cut into extents of {min} to {max} blocks")]
+    Indivisible {
+        /// Blocks asked for.
+        len: u64,
+        /// The shortest extent allowed.
+        min: u64,
+        /// The longest extent allowed.
+        max: u64,
+    },
+    /// `near` lies outside the device.
+    #[error("near block {block}, but the device has {blocks} blocks")]
+    NearOutside {
+        /// The block.
+        block: u64,
+        /// Blocks of the device.
+        blocks: u64,
+    },
+    /// More blocks than the reservation has left.
+    #[error("{len} blocks, but {reserved} are left of the reservation")]
+    BeyondReservation {
+        /// Blocks asked for.
+        len: u64,
+        /// Blocks that are reserved.
+        reserved: u64,
+    },
+    /// The reservation or stream was made at another allocator.
+    #[error("the reservation or stream is another allocator's")]
+    Foreign,
+    /// The alignment is zero or larger than the device.
+    #[error("alignment {align} on a device of {blocks} blocks")]
+    Align {
+        /// The alignment in blocks.
+        align: u64,
+        /// Blocks of the device.
+        blocks: u64,
+    },
+}
+
+// A refused request is answered with it, by value.
+const _: () = assert!(size_of::<RequestError>() <= 32);
+
+/// An extent is not a non-empty range of the device's blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RangeError {
+    /// The extent has no blocks.
+    #[error("the extent at block {start} is empty")]
+    Empty {
+        /// Where it starts.
+        start: u64,
+    },
+    /// The extent reaches beyond the device.
+    #[error("block {block} is outside the device of {blocks} blocks")]
+    OutOfRange {
+        /// The first block of the extent that is not on the device.
+        block: u64,
+        /// Blocks of the device.
+        blocks: u64,
+    },
+}
+
+/// An extent could not be freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum FreeError {
+    /// This block of the extent is free already. Nothing was changed.
+    ///
+    /// Also a block that a transaction has freed, from when it is frozen or begins to be committed until its
+    /// free is given up, or the block may be reused.
+    ///
+    /// One bit per block cannot tell a stale free of a block that somebody else allocated since
+    /// from a rightful one; such a free succeeds.
+    #[error("block {block} is free already")]
+    DoubleFree {
+        /// The first such block.
+        block: u64,
+    },
+    /// The allocator's store knows this block of the extent to be committed, and only a
+    /// [transaction](crate::Transaction::free) can make it know better: without one, its next owner could
+    /// not commit, readers would lose what they are reading, and a restart would find it allocated. Nothing
+    /// was changed. See [`Builder::allow_plain_frees`](crate::Builder::allow_plain_frees).
+    #[error("block {block} is committed: free it by a transaction")]
+    Committed {
+        /// The first such block.
+        block: u64,
+    },
+    /// The extent is not a non-empty range of the device's blocks. Nothing was changed.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+    /// Another thread freed an overlapping extent at the same moment. `released` was freed by this
+    /// call, which did not touch the rest. Somewhere in the next word (64 blocks) behind `released`
+    /// is a block that the other thread freed, but those before that block may still be the
+    /// caller's. Free the rest again to learn which block it is: the answer is then an exact
+    /// [`DoubleFree`](Self::DoubleFree) (unless that block was allocated again meanwhile).
+    #[error(
+        "freed {released} only: a block in the next word was freed by another thread meanwhile"
+    )]
+    Torn {
+        /// What this call freed: the beginning of the extent.
+        released: Extent,
+    },
+}
+
+/// Not all of a list of extents could be freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{error} (freed: the first {freed} extents of the sorted list)")]
+pub struct FreeManyError {
+    /// How many extents from the beginning of the list, in the order in which the call left it, are
+    /// freed. 0 unless another thread freed the same blocks at the same moment.
+    pub freed: usize,
+    /// Why the rest is not. The block it names may lie some extents behind the first that is not
+    /// freed: what lies in one word is freed together or not at all.
+    #[source]
+    pub error: FreeError,
+}
+
+/// An extent could not be marked as allocated. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum MarkError {
+    /// This block of the extent is allocated already.
+    #[error("block {block} is allocated already")]
+    AlreadyAllocated {
+        /// The first such block.
+        block: u64,
+    },
+    /// This block lies in a [region](crate::Region) that is closed.
+    #[error("block {block} lies in a closed region")]
+    Closed {
+        /// The first such block.
+        block: u64,
+    },
+    /// The extent is not a non-empty range of the device's blocks.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+}
+
+/// A region could not be closed. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CloseError {
+    /// A part of it is closed already.
+    #[error("block {block} lies in a region that is closed already")]
+    Closed {
+        /// The first block of the first leaf (512 blocks) that is.
+        block: u64,
+    },
+    /// Another thread is closing a region, or making the device longer or shorter, right now.
+    #[error("another region is being closed or the device resized at this moment")]
+    Busy,
+    /// The extent is not a non-empty range of the device's blocks.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+}
+
+/// The device could not be made longer or shorter. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ResizeError {
+    /// To grow to fewer blocks than there are, to shrink to as many or more, or to none.
+    #[error("a device of {blocks} blocks cannot be resized to {wanted} this way")]
+    Length {
+        /// Blocks of the device.
+        blocks: u64,
+        /// Blocks asked for.
+        wanted: u64,
+    },
+    /// More blocks than the index can address.
+    #[error("{wanted} blocks are more than the {max} that an allocator can hold")]
+    TooManyBlocks {
+        /// Blocks asked for.
+        wanted: u64,
+        /// The limit: [`MAX_BLOCKS`](crate::MAX_BLOCKS).
+        max: u64,
+    },
+    /// Blocks behind the new end are still in use.
+    #[error("{live} blocks behind the new end are in use")]
+    InUse {
+        /// How many.
+        live: u64,
+    },
+    /// The process could not have the memory.
+    #[error("no memory for {bytes} bytes of the index")]
+    OutOfMemory {
+        /// Bytes asked for.
+        bytes: u64,
+    },
+    /// The tail could not be closed.
+    #[error(transparent)]
+    Close(#[from] CloseError),
+}
+
+/// The extent as a range that is known to lie on a device of `blocks` blocks.
+#[inline(always)]
+pub(crate) fn on_device(extent: Extent, blocks: u64) -> Result<(u64, u64), RangeError> {
+    match extent.start.checked_add(extent.len) {
+        Some(end) if end <= blocks && extent.len > 0 => Ok((extent.start, extent.len)),
+        _ if extent.len == 0 => Err(RangeError::Empty { start: extent.start }),
+        _ => Err(RangeError::OutOfRange { block: extent.start.max(blocks), blocks }),
+    }
+}

@@ -1,0 +1,180 @@
+//! Extents, and small lists of them.
+
+use std::fmt::{Display, Formatter};
+use std::ops::Deref;
+
+use smallvec::SmallVec;
+
+use crate::base::geometry::{NativeWord, WORD_BLOCKS};
+use crate::base::word::Word;
+
+/// The most blocks one allocator can hold: 2^36, which is 256 TiB of 4 KiB blocks (less where a
+/// pointer has fewer bits than that takes). Its bitmap takes 8 GiB.
+pub const MAX_BLOCKS: u64 = if usize::BITS >= 64 { 1 << 36 } else { 1 << 31 };
+
+/// The blocks `start..start + len` of a device.
+///
+/// ```
+/// let extent = freemap::Extent::new(4096, 16);
+/// assert_eq!(extent.end(), Some(4112));
+/// assert!(extent.contains(4111) && !extent.contains(4112));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Extent {
+    /// The first block.
+    pub start: u64,
+    /// Number of blocks.
+    pub len: u64,
+}
+
+impl Extent {
+    /// The blocks `start..start + len`.
+    pub const fn new(start: u64, len: u64) -> Self {
+        Self { start, len }
+    }
+
+    /// The first block behind the extent; `None` if that number is too large for a `u64`.
+    pub const fn end(&self) -> Option<u64> {
+        self.start.checked_add(self.len)
+    }
+
+    /// Whether `block` lies in the extent.
+    pub const fn contains(&self, block: u64) -> bool {
+        block >= self.start && block - self.start < self.len
+    }
+
+    /// Whether the two have a block in common.
+    pub const fn overlaps(&self, other: &Extent) -> bool {
+        self.len > 0 && other.len > 0 && (self.contains(other.start) || other.contains(self.start))
+    }
+}
+
+impl Display for Extent {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}+{}", self.start, self.len)
+    }
+}
+
+/// The runs of set `bits` of word `word` of the bitmap.
+pub fn runs_in_word(word: usize, bits: NativeWord) -> impl Iterator<Item = Extent> {
+    let first = word as u64 * WORD_BLOCKS;
+    bits.runs().map(move |(place, len)| Extent { start: first + u64::from(place), len: len.into() })
+}
+
+/// How many extents a result holds before it needs the heap.
+pub(crate) const INLINE_EXTENTS: usize = 4;
+
+/// The extents of one allocation, in the order in which they were found: a list that holds four
+/// without touching the heap. Dereferences to a slice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extents(SmallVec<[Extent; INLINE_EXTENTS]>);
+
+impl Extents {
+    /// An empty list.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sum of the lengths, in blocks.
+    pub fn blocks(&self) -> u64 {
+        self.iter().map(|extent| extent.len).sum()
+    }
+
+    pub(crate) fn push(&mut self, extent: Extent) {
+        self.0.push(extent);
+    }
+
+    /// Bytes on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        if self.0.spilled() { self.0.capacity() * size_of::<Extent>() } else { 0 }
+    }
+
+    /// The extents as a slice.
+    pub fn as_slice(&self) -> &[Extent] {
+        &self.0
+    }
+}
+
+impl FromIterator<Extent> for Extents {
+    fn from_iter<I: IntoIterator<Item = Extent>>(extents: I) -> Self {
+        Self(extents.into_iter().collect())
+    }
+}
+
+impl From<SmallVec<[Extent; INLINE_EXTENTS]>> for Extents {
+    fn from(list: SmallVec<[Extent; INLINE_EXTENTS]>) -> Self {
+        Self(list)
+    }
+}
+
+impl Deref for Extents {
+    type Target = [Extent];
+
+    fn deref(&self) -> &[Extent] {
+        &self.0
+    }
+}
+
+impl IntoIterator for Extents {
+    type Item = Extent;
+    type IntoIter = smallvec::IntoIter<[Extent; INLINE_EXTENTS]>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Extents {
+    type Item = &'a Extent;
+    type IntoIter = std::slice::Iter<'a, Extent>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+/// Where a search puts what it claimed.
+pub(crate) trait ExtentList {
+    /// Appends `extent`; `false` if the process has no memory for it.
+    fn append(&mut self, extent: Extent) -> bool;
+    /// Everything in the list.
+    fn extents(&mut self) -> &mut [Extent];
+    /// Keeps the first `len` extents.
+    fn cut(&mut self, len: usize);
+}
+
+impl ExtentList for Extents {
+    fn append(&mut self, extent: Extent) -> bool {
+        let room = self.0.try_reserve(1).is_ok();
+        if room {
+            self.0.push(extent);
+        }
+        room
+    }
+
+    fn extents(&mut self) -> &mut [Extent] {
+        &mut self.0
+    }
+
+    fn cut(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+}
+
+impl ExtentList for Vec<Extent> {
+    fn append(&mut self, extent: Extent) -> bool {
+        let room = self.try_reserve(1).is_ok();
+        if room {
+            self.push(extent);
+        }
+        room
+    }
+
+    fn extents(&mut self) -> &mut [Extent] {
+        self
+    }
+
+    fn cut(&mut self, len: usize) {
+        self.truncate(len);
+    }
+}
