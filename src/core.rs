@@ -25,7 +25,7 @@ use crate::values::class::Zones;
 use crate::values::error::{RangeError, on_device};
 use crate::values::extent::Extent;
 
-pub struct Core {
+pub(crate) struct Core {
     pub bitmap: Bitmap<Native>,
     /// Blocks that are neither free nor in use, and the closed regions.
     pub aside: Aside<Native>,
@@ -87,28 +87,28 @@ impl Debug for Core {
 
 impl Core {
     /// Number of shards.
-    pub fn shard_count(&self) -> usize {
+    pub(crate) fn shard_count(&self) -> usize {
         self.shards_of(self.bitmap.blocks())
     }
 
     /// Number of shards of `blocks` blocks.
-    pub fn shards_of(&self, blocks: u64) -> usize {
+    pub(crate) fn shards_of(&self, blocks: u64) -> usize {
         self.shards.count(blocks.div_ceil(LEAF_BLOCKS) as usize)
     }
 
     /// Free blocks of shard `index`, which must exist, exact while nothing else runs. O(lanes).
-    pub fn shard_free(&self, index: usize) -> u64 {
+    pub(crate) fn shard_free(&self, index: usize) -> u64 {
         self.shard_counts.free(index)
     }
 
     /// The largest order of which shard `index`, which must exist, may have an aligned run; nothing if it
     /// has no free block. May promise too much, never too little. O(orders).
-    pub fn shard_largest_order(&self, index: usize) -> Option<u32> {
+    pub(crate) fn shard_largest_order(&self, index: usize) -> Option<u32> {
         self.bitmap.largest_order_under(self.shards.level(), index)
     }
 
     /// Free blocks: exact while nothing runs, and never more than the device has.
-    pub fn free_blocks(&self) -> u64 {
+    pub(crate) fn free_blocks(&self) -> u64 {
         let free = self.bitmap.free_at_start().wrapping_add(self.lanes.sum());
         // Lanes are read one after another: a block freed through a lane read late and allocated
         // through one read early counts as two.
@@ -117,7 +117,7 @@ impl Core {
     }
 
     /// Counts what goes between the free space and what is set aside.
-    pub fn moved(&self, lane: LaneId) -> impl FnMut(Moved, u64, u64) {
+    pub(crate) fn moved(&self, lane: LaneId) -> impl FnMut(Moved, u64, u64) {
         move |moved, start, len| match moved {
             Moved::Freed => self.count_freed(lane, Extent { start, len }),
             Moved::Taken => self.count_allocated(lane, Extent { start, len }),
@@ -127,48 +127,48 @@ impl Core {
     /// Every claim that somebody is told of is counted here, and every free in
     /// [`Core::count_freed`].
     #[inline(always)]
-    pub fn count_allocated(&self, lane: LaneId, extent: Extent) {
+    pub(crate) fn count_allocated(&self, lane: LaneId, extent: Extent) {
         self.lanes.allocated(lane, extent.len);
         self.shard_counts.allocated(lane, extent);
     }
 
     #[inline(always)]
-    pub fn count_freed(&self, lane: LaneId, extent: Extent) {
+    pub(crate) fn count_freed(&self, lane: LaneId, extent: Extent) {
         self.lanes.freed(lane, extent.len);
         self.shard_counts.freed(lane, extent);
     }
 
     /// Counts what happened off the usual path; see [`Events::count`](crate::index::events::Events::count).
-    pub fn count(&self, event: Event, place: usize) {
+    pub(crate) fn count(&self, event: Event, place: usize) {
         self.bitmap.events().count(event, place);
     }
 
     /// Free blocks of `extent`, checked to be on the device, all free?
-    pub fn is_free(&self, extent: Extent) -> Result<bool, RangeError> {
+    pub(crate) fn is_free(&self, extent: Extent) -> Result<bool, RangeError> {
         let (start, len) = on_device(extent, self.bitmap.blocks())?;
         Ok(self.bitmap.is_free(start, len))
     }
 
-    pub fn is_allocated(&self, extent: Extent) -> Result<bool, RangeError> {
+    pub(crate) fn is_allocated(&self, extent: Extent) -> Result<bool, RangeError> {
         let (start, len) = on_device(extent, self.bitmap.blocks())?;
         Ok(self.first_unowned(start, start + len) == start + len)
     }
 
     /// The first block of `start..end` that nobody owns, or `end`: free, set aside, in escrow, or waiting to
     /// be discarded.
-    pub fn first_unowned(&self, start: u64, end: u64) -> u64 {
+    pub(crate) fn first_unowned(&self, start: u64, end: u64) -> u64 {
         let kept = self.aside.held_in(start, end).min(self.escrow.first_in(start, end));
         self.bitmap.free_in(start, end).min(self.pending.first_in(start, end)).min(kept)
     }
 
     /// Whether there may be blocks that nobody owns and that are not free either.
     #[inline]
-    pub fn has_unowned(&self) -> bool {
+    pub(crate) fn has_unowned(&self) -> bool {
         self.aside.is_active() || !self.escrow.is_empty()
     }
 
     /// Blocks of word `word` that nobody owns and that are not free either.
-    pub fn unowned_in_word(&self, word: usize) -> NativeWord {
+    pub(crate) fn unowned_in_word(&self, word: usize) -> NativeWord {
         self.aside.held_in_word(word) | self.escrow.look(word) | self.pending.look(word)
     }
 }

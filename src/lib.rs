@@ -65,6 +65,8 @@
 //! (of up to 4096 blocks), what transactions have freed a bit for each block, in memory that is kept. A space-map log takes up to 33 MiB per TiB
 //! more: see there.
 
+#![cfg_attr(not(loom), deny(unreachable_pub))]
+
 mod allocator;
 mod base;
 mod core;

@@ -6,21 +6,21 @@ use crate::base::sync::Counter;
 
 /// Bytes that the handles of one allocator have. They add and take away what is theirs.
 #[derive(Clone, Debug, Default)]
-pub struct Account(Arc<Counter>);
+pub(crate) struct Account(Arc<Counter>);
 
 impl Account {
     /// Adds `bytes`.
-    pub fn add(&self, bytes: usize) {
+    pub(crate) fn add(&self, bytes: usize) {
         self.0.add(bytes as u64);
     }
 
     /// Takes `bytes` away.
-    pub fn take(&self, bytes: usize) {
+    pub(crate) fn take(&self, bytes: usize) {
         self.0.add((bytes as u64).wrapping_neg());
     }
 
     /// What there is. Exact while nothing else runs.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.0.get() as usize
     }
 }

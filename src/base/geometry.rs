@@ -6,10 +6,10 @@ use crate::base::sync::{Atom, AtomicWord};
 use crate::base::word::{OrderSet, Word};
 
 /// Room for one element per order, and one more, in all geometries.
-pub const MOST_ORDERS: usize = 16;
+pub(crate) const MOST_ORDERS: usize = 16;
 
 /// A fixed array of atomic words.
-pub trait WordArray<W: Atom>: Send + Sync + Debug + 'static {
+pub(crate) trait WordArray<W: Atom>: Send + Sync + Debug + 'static {
     /// Number of words.
     const LEN: usize;
     /// The first words of `words`, if there are as many.
@@ -33,7 +33,7 @@ impl<W: Atom, const N: usize> WordArray<W> for [AtomicWord<W>; N] {
 }
 
 /// Word width, words per leaf and fan-out of an index. All sizes are powers of two.
-pub trait Geometry: Send + Sync + Debug + 'static {
+pub(crate) trait Geometry: Send + Sync + Debug + 'static {
     /// The integer that a bitmap or summary word is.
     type Word: Atom;
     /// The words of one leaf: a cache line.
@@ -81,7 +81,7 @@ pub trait Geometry: Send + Sync + Debug + 'static {
 
 /// 64-bit words, eight to a leaf, 64 children to a node: the geometry of a 64-bit machine.
 #[derive(Debug)]
-pub struct Wide;
+pub(crate) struct Wide;
 
 impl Geometry for Wide {
     type Word = u64;
@@ -100,7 +100,7 @@ impl Geometry for Wide {
     all(target_has_atomic = "64", not(test)),
     expect(dead_code, reason = "used where it is the native one, and tested everywhere")
 )]
-pub struct Narrow;
+pub(crate) struct Narrow;
 
 impl Geometry for Narrow {
     type Word = u32;
@@ -114,15 +114,15 @@ impl Geometry for Narrow {
 
 /// The geometry of this machine.
 #[cfg(target_has_atomic = "64")]
-pub type Native = Wide;
+pub(crate) type Native = Wide;
 /// The geometry of this machine.
 #[cfg(not(target_has_atomic = "64"))]
 pub type Native = Narrow;
 
 /// Blocks of one word of the bitmap.
-pub const WORD_BLOCKS: u64 = Native::WORD_BLOCKS as u64;
+pub(crate) const WORD_BLOCKS: u64 = Native::WORD_BLOCKS as u64;
 /// Blocks of one leaf.
-pub const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
+pub(crate) const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
 
 /// A word of the bitmap.
-pub type NativeWord = <Native as Geometry>::Word;
+pub(crate) type NativeWord = <Native as Geometry>::Word;

@@ -13,7 +13,7 @@ use crate::base::sync::{Atom, AtomicWord};
 
 /// Elements of a few atomic words each, aligned to their size, which is a power of two.
 #[derive(Debug)]
-pub struct Lines<W: Atom, A> {
+pub(crate) struct Lines<W: Atom, A> {
     /// Nothing is behind the last element.
     words: Vec<AtomicWord<W>>,
     /// Words before the first element.
@@ -23,7 +23,7 @@ pub struct Lines<W: Atom, A> {
 
 impl<W: Atom, A: WordArray<W>> Lines<W, A> {
     /// `count` elements of zeros.
-    pub fn zeroed(count: usize) -> Result<Self, OutOfMemory> {
+    pub(crate) fn zeroed(count: usize) -> Result<Self, OutOfMemory> {
         let spare = if cfg!(loom) { 0 } else { A::LEN - 1 };
         let len = count.checked_mul(A::LEN).and_then(|len| len.checked_add(spare));
         let mut words = AtomicWord::zeros(len.ok_or(OutOfMemory { bytes: usize::MAX })?)?;
@@ -36,7 +36,7 @@ impl<W: Atom, A: WordArray<W>> Lines<W, A> {
     }
 
     /// The words of all elements, before they are shared.
-    pub fn words_mut(&mut self) -> &mut [AtomicWord<W>] {
+    pub(crate) fn words_mut(&mut self) -> &mut [AtomicWord<W>] {
         &mut self.words[self.skip..]
     }
 }
@@ -63,7 +63,7 @@ impl<W: Atom, A: WordArray<W>> Elements for Lines<W, A> {
 impl<W: Atom, A: WordArray<W>> Segmented<Lines<W, A>> {
     /// Word `index` of all elements.
     #[inline(always)]
-    pub fn word(&self, index: usize) -> &AtomicWord<W> {
+    pub(crate) fn word(&self, index: usize) -> &AtomicWord<W> {
         match self.first.words.get(self.first.skip + index) {
             Some(word) => word,
             None => &self.added(index / A::LEN)[index % A::LEN],

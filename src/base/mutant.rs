@@ -10,12 +10,12 @@ macro_rules! mutants {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[cfg_attr(not(loom), expect(dead_code, reason = "selected only by the model checker"))]
         #[repr(u8)]
-        pub enum Mutant { $($(#[doc = $doc])* $name,)* }
+        pub(crate) enum Mutant { $($(#[doc = $doc])* $name,)* }
 
         #[cfg(loom)]
         impl Mutant {
             /// Every mutant with its name.
-            pub const ALL: &'static [(Mutant, &'static str)] =
+            pub(crate) const ALL: &'static [(Mutant, &'static str)] =
                 &[$((Mutant::$name, stringify!($name)),)*];
         }
     };
@@ -229,7 +229,7 @@ mutants! {
 /// Whether `mutant` is switched on in this process.
 #[cfg(not(loom))]
 #[inline(always)]
-pub const fn mutated(_: Mutant) -> bool {
+pub(crate) const fn mutated(_: Mutant) -> bool {
     false
 }
 

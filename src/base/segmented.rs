@@ -11,7 +11,7 @@ use crate::base::sync::Slot;
 const PARTS: usize = usize::BITS as usize;
 
 /// What a part of an array is.
-pub trait Elements {
+pub(crate) trait Elements {
     /// What is seen of an element.
     type Element: ?Sized;
     /// How many.
@@ -41,7 +41,7 @@ impl<T> Elements for Vec<T> {
 
 /// An array in parts: what it was made with, and what was added.
 #[derive(Debug)]
-pub struct Segmented<P> {
+pub(crate) struct Segmented<P> {
     /// Never changed, and the only part unless the array has grown: a look into it costs what a look
     /// into a slice does.
     pub(crate) first: P,
@@ -51,37 +51,37 @@ pub struct Segmented<P> {
 
 impl<P: Elements> Segmented<P> {
     /// The array of what `first` holds.
-    pub fn new(first: P) -> Self {
+    pub(crate) fn new(first: P) -> Self {
         Self { first, added: (0..PARTS).map(|_| Slot::default()).collect() }
     }
 
     /// What it was made with.
-    pub fn first_mut(&mut self) -> &mut P {
+    pub(crate) fn first_mut(&mut self) -> &mut P {
         &mut self.first
     }
 
     /// Bytes that all parts occupy on the heap.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let added = self.added.iter().filter_map(Slot::get);
         self.first.bytes() + size_of_val(&*self.added) + added.map(P::bytes).sum::<usize>()
     }
 
     /// Elements that all parts have room for: the only ones that can be looked at.
-    pub fn room(&self) -> usize {
+    pub(crate) fn room(&self) -> usize {
         let parts = self.added.iter().enumerate();
         let there = parts.filter_map(|(part, slot)| slot.get().map(|_| self.end(part))).max();
         there.unwrap_or(self.first.count())
     }
 
     /// Whether there is room for element `index`.
-    pub fn has(&self, index: usize) -> bool {
+    pub(crate) fn has(&self, index: usize) -> bool {
         index < self.first.count() || self.added[self.part(index)].get().is_some()
     }
 
     /// Makes room for at least `len` elements, in parts as long as what is there; `part` makes those of
     /// a range. If there is no memory, nothing has changed. Of several callers at a time each makes the
     /// parts that it misses, and those of one are kept.
-    pub fn grow(
+    pub(crate) fn grow(
         &self,
         len: usize,
         part: impl Fn(Range<usize>) -> Result<P, OutOfMemory>,

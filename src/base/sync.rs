@@ -11,7 +11,7 @@ use crate::base::word::Word;
 
 /// Where in the protocol an access stands. `docs/ordering.md` lists what each one pairs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Site {
+pub(crate) enum Site {
     /// Reading leaf words to search, claim or verify.
     LeafLook,
     /// Taking blocks in a leaf word.
@@ -77,7 +77,7 @@ pub enum Site {
 /// An atomic word of the index.
 #[derive(Debug)]
 #[cfg_attr(not(loom), derive(zerocopy::FromBytes, zerocopy::IntoBytes), repr(transparent))]
-pub struct AtomicWord<W: Atom> {
+pub(crate) struct AtomicWord<W: Atom> {
     raw: W::Raw,
     #[cfg(loom)]
     turn: Turn,
@@ -115,7 +115,7 @@ impl Turn {
 
 impl<W: Atom> AtomicWord<W> {
     /// A new atomic that holds `value`.
-    pub fn new(value: W) -> Self {
+    pub(crate) fn new(value: W) -> Self {
         Self {
             raw: W::Raw::new(value),
             #[cfg(loom)]
@@ -124,7 +124,7 @@ impl<W: Atom> AtomicWord<W> {
     }
 
     /// `count` words of zeros, in memory that is not touched.
-    pub fn zeros(count: usize) -> Result<Vec<Self>, OutOfMemory> {
+    pub(crate) fn zeros(count: usize) -> Result<Vec<Self>, OutOfMemory> {
         #[cfg(not(loom))]
         return crate::base::heap::zeroed(count);
         #[cfg(loom)]
@@ -146,38 +146,38 @@ impl<W: Atom> AtomicWord<W> {
 
     /// Reads the word.
     #[inline(always)]
-    pub fn load(&self, site: Site) -> W {
+    pub(crate) fn load(&self, site: Site) -> W {
         self.raw(site).load(site)
     }
 
     /// Replaces `current` by `new`, or answers with what is there instead.
     #[inline(always)]
-    pub fn compare_exchange(&self, current: W, new: W, site: Site) -> Result<W, W> {
+    pub(crate) fn compare_exchange(&self, current: W, new: W, site: Site) -> Result<W, W> {
         self.raw(site).compare_exchange(current, new, site)
     }
 
     /// Sets the bits of `bits` and returns the word before.
     #[inline(always)]
-    pub fn fetch_or(&self, bits: W, site: Site) -> W {
+    pub(crate) fn fetch_or(&self, bits: W, site: Site) -> W {
         self.raw(site).fetch_or(bits, site)
     }
 
     /// Keeps only the bits of `bits` and returns the word before.
     #[inline(always)]
-    pub fn fetch_and(&self, bits: W, site: Site) -> W {
+    pub(crate) fn fetch_and(&self, bits: W, site: Site) -> W {
         self.raw(site).fetch_and(bits, site)
     }
 
     /// Adds `value`, wrapping, and returns the word before.
     #[inline(always)]
-    pub fn fetch_add(&self, value: W, site: Site) -> W {
+    pub(crate) fn fetch_add(&self, value: W, site: Site) -> W {
         self.raw(site).fetch_add(value, site)
     }
 
     /// Replaces the word by what `next` makes of it, if that is anything; answers with what was there.
     /// Repeats only when others changed it.
     #[inline]
-    pub fn update(&self, site: Site, next: impl Fn(W) -> Option<W>) -> Result<W, W> {
+    pub(crate) fn update(&self, site: Site, next: impl Fn(W) -> Option<W>) -> Result<W, W> {
         let mut current = self.load(site);
         loop {
             let Some(new) = next(current) else { return Err(current) };
@@ -190,26 +190,26 @@ impl<W: Atom> AtomicWord<W> {
 
     /// Reads a word of which one thread at a time is the writer, as that thread last left it or before.
     #[inline(always)]
-    pub fn peek(&self) -> W {
+    pub(crate) fn peek(&self) -> W {
         self.raw.peek()
     }
 
     /// Overwrites a word as its only writer. What others read of it tells them of nothing else.
     #[inline(always)]
-    pub fn put(&self, value: W) {
+    pub(crate) fn put(&self, value: W) {
         self.raw.put(value);
     }
 
     /// Overwrites the word: one that others only read meanwhile, or a fault to be modelled.
     #[inline(always)]
-    pub fn store(&self, value: W, site: Site) {
+    pub(crate) fn store(&self, value: W, site: Site) {
         self.raw(site).store(value, site);
     }
 }
 
 impl AtomicWord<u64> {
     /// `words` before they are shared, as plain ones. The model checker's atomics are no words: nothing.
-    pub fn plain(words: &mut [Self]) -> &mut [u64] {
+    pub(crate) fn plain(words: &mut [Self]) -> &mut [u64] {
         #[cfg(not(loom))]
         return {
             use zerocopy::{FromBytes, IntoBytes};
@@ -227,16 +227,16 @@ impl AtomicWord<u64> {
 pub use std::any::Any as Zeroable;
 /// Types of which zero bytes are a value; loom's atomics are none.
 #[cfg(not(loom))]
-pub use zerocopy::FromZeros as Zeroable;
+pub(crate) use zerocopy::FromZeros as Zeroable;
 
 /// A word that an [`AtomicWord`] can hold.
-pub trait Atom: Word {
+pub(crate) trait Atom: Word {
     /// The atomic type behind it.
     type Raw: RawAtomic<Self>;
 }
 
 /// What [`AtomicWord`] needs of the atomic type behind it.
-pub trait RawAtomic<W>: Zeroable + Send + Sync + std::fmt::Debug {
+pub(crate) trait RawAtomic<W>: Zeroable + Send + Sync + std::fmt::Debug {
     /// See [`AtomicWord::new`].
     fn new(value: W) -> Self;
     /// See [`AtomicWord::load`].
@@ -260,21 +260,21 @@ pub trait RawAtomic<W>: Zeroable + Send + Sync + std::fmt::Debug {
 #[cfg(loom)]
 pub use loom::sync::atomic::{AtomicU32 as RawU32, AtomicU64 as RawU64};
 #[cfg(not(loom))]
-pub use std::sync::atomic::{AtomicU32 as RawU32, AtomicU64 as RawU64};
+pub(crate) use std::sync::atomic::{AtomicU32 as RawU32, AtomicU64 as RawU64};
 
 #[cfg(not(loom))]
 mod access {
     use super::Site;
     use std::sync::atomic::Ordering;
 
-    pub const PLAIN: Ordering = Ordering::Relaxed;
+    pub(super) const PLAIN: Ordering = Ordering::Relaxed;
 
     #[inline(always)]
-    pub const fn load(_: Site) -> Ordering {
+    pub(super) const fn load(_: Site) -> Ordering {
         Ordering::SeqCst
     }
     #[inline(always)]
-    pub const fn store(site: Site) -> Ordering {
+    pub(super) const fn store(site: Site) -> Ordering {
         match site {
             // Told of by a compare-exchange that follows.
             Site::Link | Site::Node => Ordering::Release,
@@ -282,11 +282,11 @@ mod access {
         }
     }
     #[inline(always)]
-    pub const fn change(_: Site) -> Ordering {
+    pub(super) const fn change(_: Site) -> Ordering {
         Ordering::SeqCst
     }
     #[inline(always)]
-    pub const fn after(_: Site) {}
+    pub(super) const fn after(_: Site) {}
 }
 
 #[cfg(loom)]
@@ -418,16 +418,16 @@ raw_atomic!(u64, RawU64);
 /// A statistic: never part of the protocol, so relaxed, and no business of the model checker.
 #[derive(Debug, Default)]
 #[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
-pub struct Counter(std::sync::atomic::AtomicU64);
+pub(crate) struct Counter(std::sync::atomic::AtomicU64);
 
 impl Counter {
     /// A counter that starts at `value`.
-    pub const fn new(value: u64) -> Self {
+    pub(crate) const fn new(value: u64) -> Self {
         Self(std::sync::atomic::AtomicU64::new(value))
     }
 
     /// `count` counters that start at 0, in memory that is not touched.
-    pub fn zeros(count: usize) -> Result<Vec<Self>, OutOfMemory> {
+    pub(crate) fn zeros(count: usize) -> Result<Vec<Self>, OutOfMemory> {
         #[cfg(not(loom))]
         return crate::base::heap::zeroed(count);
         #[cfg(loom)]
@@ -436,41 +436,41 @@ impl Counter {
 
     /// Adds `value`, wrapping, and returns what was there before.
     #[inline(always)]
-    pub fn fetch_add(&self, value: u64) -> u64 {
+    pub(crate) fn fetch_add(&self, value: u64) -> u64 {
         self.0.fetch_add(value, std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Adds `value`, wrapping, whoever else does.
     #[inline(always)]
-    pub fn add(&self, value: u64) {
+    pub(crate) fn add(&self, value: u64) {
         self.fetch_add(value);
     }
 
     /// Adds `value`, wrapping, as the only writer (or what another adds may be lost): two plain moves
     /// instead of a locked one.
     #[inline(always)]
-    pub fn add_as_owner(&self, value: u64) {
+    pub(crate) fn add_as_owner(&self, value: u64) {
         self.0.store(self.get().wrapping_add(value), std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Makes it `value` if that is more.
-    pub fn raise(&self, value: u64) {
+    pub(crate) fn raise(&self, value: u64) {
         self.0.fetch_max(value, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Replaces the value.
-    pub fn set(&self, value: u64) {
+    pub(crate) fn set(&self, value: u64) {
         self.0.store(value, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Replaces the value and returns what was there before.
-    pub fn swap(&self, value: u64) -> u64 {
+    pub(crate) fn swap(&self, value: u64) -> u64 {
         self.0.swap(value, std::sync::atomic::Ordering::Relaxed)
     }
 
     /// The value.
     #[inline(always)]
-    pub fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(std::sync::atomic::Ordering::Relaxed)
     }
 }
@@ -478,7 +478,7 @@ impl Counter {
 /// A place that is filled once and then read by all. Lock-free: of several threads that fill it at the same
 /// moment one succeeds, and none waits for another, as they would with [`OnceLock`](std::sync::OnceLock).
 #[derive(Debug)]
-pub struct Slot<T> {
+pub(crate) struct Slot<T> {
     value: once_cell::race::OnceBox<T>,
     /// What the model checker sees of it.
     #[cfg(loom)]
@@ -497,7 +497,7 @@ impl<T> Default for Slot<T> {
 
 impl<T> Slot<T> {
     /// Puts `value` there, unless something is.
-    pub fn set(&self, value: T) {
+    pub(crate) fn set(&self, value: T) {
         // What comes too late is dropped.
         let _ = self.value.set(Box::new(value));
         #[cfg(loom)]
@@ -506,7 +506,7 @@ impl<T> Slot<T> {
 
     /// What is there, with all that was done before it was put there.
     #[inline]
-    pub fn get(&self) -> Option<&T> {
+    pub(crate) fn get(&self) -> Option<&T> {
         #[cfg(loom)]
         if !self.there.load(loom::sync::atomic::Ordering::Acquire) {
             return None;
@@ -518,26 +518,26 @@ impl<T> Slot<T> {
 /// Something that has at most one owner at a time. What the owner did happens before what the next
 /// one does.
 #[derive(Debug, Default)]
-pub struct Claim(std::sync::atomic::AtomicBool);
+pub(crate) struct Claim(std::sync::atomic::AtomicBool);
 
 impl Claim {
     /// Whether the caller is the owner now.
-    pub fn acquire(&self) -> bool {
+    pub(crate) fn acquire(&self) -> bool {
         !self.0.swap(true, std::sync::atomic::Ordering::Acquire)
     }
 
     /// Ends the caller's ownership.
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         self.0.store(false, std::sync::atomic::Ordering::Release);
     }
 
     /// Makes the caller the owner, until what he gets is dropped; nothing if somebody else is it.
-    pub fn own(&self) -> Option<Owner<'_>> {
+    pub(crate) fn own(&self) -> Option<Owner<'_>> {
         self.acquire().then(|| Owner(self))
     }
 
     /// Calls `work` as the owner, or answers nothing if somebody else is it.
-    pub fn with<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+    pub(crate) fn with<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
         let _owner = self.own()?;
         Some(work())
     }
@@ -545,7 +545,7 @@ impl Claim {
 
 /// The owner of a [`Claim`].
 #[derive(Debug)]
-pub struct Owner<'a>(&'a Claim);
+pub(crate) struct Owner<'a>(&'a Claim);
 
 impl Drop for Owner<'_> {
     fn drop(&mut self) {
@@ -554,34 +554,34 @@ impl Drop for Owner<'_> {
 }
 
 /// Locks for what waits anyway: commits. Never on the way of allocations and frees.
-pub mod blocking {
+pub(crate) mod blocking {
     #[cfg(loom)]
     pub use loom::sync::{Condvar, Mutex, MutexGuard as Guard};
     #[cfg(loom)]
     pub use loom::thread::{ThreadId, current};
     #[cfg(not(loom))]
-    pub use std::sync::{Condvar, Mutex, MutexGuard as Guard};
+    pub(crate) use std::sync::{Condvar, Mutex, MutexGuard as Guard};
     #[cfg(not(loom))]
-    pub use std::thread::{ThreadId, current};
+    pub(crate) use std::thread::{ThreadId, current};
 
     /// The calling thread.
-    pub fn this_thread() -> ThreadId {
+    pub(crate) fn this_thread() -> ThreadId {
         current().id()
     }
 
     /// Locks `mutex`, whether or not a holder panicked: what it protects is changed in single steps.
-    pub fn lock<T>(mutex: &Mutex<T>) -> Guard<'_, T> {
+    pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Guard<'_, T> {
         mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Waits for `condvar`.
-    pub fn wait<'a, T>(condvar: &Condvar, guard: Guard<'a, T>) -> Guard<'a, T> {
+    pub(crate) fn wait<'a, T>(condvar: &Condvar, guard: Guard<'a, T>) -> Guard<'a, T> {
         condvar.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Waits for `condvar` at most for `patience`; whether that came to its end. Under loom it never
     /// does.
-    pub fn wait_for<'a, T>(
+    pub(crate) fn wait_for<'a, T>(
         condvar: &Condvar,
         guard: Guard<'a, T>,
         patience: std::time::Duration,

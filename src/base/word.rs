@@ -7,11 +7,11 @@ use std::fmt::{Binary, Debug};
 use std::ops::{BitAnd, BitAndAssign, BitOr, BitOrAssign, Not, Range, Shl, Shr};
 
 /// A set of orders: bit k is order k.
-pub type OrderSet = u32;
+pub(crate) type OrderSet = u32;
 
 /// The orders of a set, ascending.
 #[inline(always)]
-pub fn each(orders: OrderSet) -> impl Iterator<Item = u32> {
+pub(crate) fn each(orders: OrderSet) -> impl Iterator<Item = u32> {
     let mut rest = orders;
     std::iter::from_fn(move || {
         let order = (rest != 0).then(|| rest.trailing_zeros())?;
@@ -22,18 +22,18 @@ pub fn each(orders: OrderSet) -> impl Iterator<Item = u32> {
 
 /// The smallest order whose aligned run holds `len` blocks.
 #[inline(always)]
-pub fn order_above(len: u64) -> u32 {
+pub(crate) fn order_above(len: u64) -> u32 {
     len.next_power_of_two().trailing_zeros()
 }
 
 /// The largest order of which every run of `len` blocks, however it lies, contains an aligned run:
 /// 2^(j+1) - 1 blocks always contain an aligned run of 2^j.
-pub fn order_within(len: u64) -> u32 {
+pub(crate) fn order_within(len: u64) -> u32 {
     (len + 1).ilog2() - 1
 }
 
 /// An unsigned integer used as 32 or 64 adjacent blocks.
-pub trait Word:
+pub(crate) trait Word:
     Copy
     + Eq
     + Debug

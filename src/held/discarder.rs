@@ -263,7 +263,7 @@ impl Drop for Discarder {
 
 impl Core {
     /// Has all that waits to be discarded become free as it is; the number of blocks.
-    pub fn skip_discards(&self, lane: LaneId) -> u64 {
+    pub(crate) fn skip_discards(&self, lane: LaneId) -> u64 {
         let blocks = self.bitmap.blocks();
         let skipped =
             self.pending.let_out(0, blocks, &mut |word, bits| self.free_word(lane, word, bits));
@@ -272,7 +272,7 @@ impl Core {
     }
 
     /// Frees blocks of one word, that the caller owns, past the discarder.
-    pub fn free_word(&self, lane: LaneId, word: usize, bits: NativeWord) {
+    pub(crate) fn free_word(&self, lane: LaneId, word: usize, bits: NativeWord) {
         runs_in_word(word, bits).for_each(|extent| self.let_out_undiscarded(lane, extent));
     }
 }

@@ -121,7 +121,7 @@ impl Drop for Reservation {
 impl Core {
     /// Has the caller have `blocks` tokens of the escrow. Repeats only when others were promised what it
     /// had put there.
-    pub fn promise(&self, cursor: &mut Cursor, blocks: u64) -> Result<(), AllocError> {
+    pub(crate) fn promise(&self, cursor: &mut Cursor, blocks: u64) -> Result<(), AllocError> {
         Request::new(blocks).validate(self.bitmap.blocks())?;
         while let Err(spare) = self.escrow.take_tokens(blocks) {
             let missing = blocks - spare;
@@ -162,7 +162,7 @@ impl Core {
 
     /// Meets `request` with blocks from escrow, as many as the caller has tokens for, which are used up then;
     /// or answers with `failed`, or that there is no memory, and has done nothing.
-    pub fn draw(
+    pub(crate) fn draw(
         &self,
         request: &Request,
         list: &mut impl ExtentList,
@@ -206,7 +206,7 @@ impl Core {
     }
 
     /// Frees what is spare in escrow; the number of blocks.
-    pub fn collect_escrow(&self, lane: LaneId) -> u64 {
+    pub(crate) fn collect_escrow(&self, lane: LaneId) -> u64 {
         let mut freed = 0;
         loop {
             // Some at a time: whoever finds none that is spare and nothing free gives up.
@@ -233,7 +233,7 @@ impl Core {
 
     /// Puts other blocks into escrow for those of `from..to`, which is closed, and lets these go: as far as
     /// others are free.
-    pub fn move_escrow(&self, cursor: &mut Cursor, from: u64, to: u64) {
+    pub(crate) fn move_escrow(&self, cursor: &mut Cursor, from: u64, to: u64) {
         self.collect_escrow(cursor.lane);
         let mut at = self.escrow.first_in(from, to);
         while at < to {

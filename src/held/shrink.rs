@@ -13,7 +13,7 @@ use crate::values::extent::{Extent, MAX_BLOCKS};
 
 /// See [`Allocator::grow`](crate::Allocator::grow). `durable` has a store write the new length, at the
 /// moment when nothing but that can fail any more.
-pub fn grow<E: From<ResizeError>>(
+pub(crate) fn grow<E: From<ResizeError>>(
     core: &Core,
     blocks: u64,
     durable: impl FnOnce() -> Result<(), E>,

@@ -17,7 +17,7 @@ use crate::index::watch::Watch;
 impl<G: Geometry> Bitmap<G> {
     /// See [`Bitmap::counted_from_words`].
     #[cfg(any(test, loom))]
-    pub fn from_words(
+    pub(crate) fn from_words(
         blocks: u64,
         height: usize,
         free: impl Fn(usize) -> G::Word + Sync,
@@ -30,7 +30,7 @@ impl<G: Geometry> Bitmap<G> {
     /// And how many blocks are free in each `shard_leaves` leaves, which are those of whole nodes.
     ///
     /// Writes the bitmap once, where there is a free block; memory beside it is 1/32 of it.
-    pub fn counted_from_words(
+    pub(crate) fn counted_from_words(
         blocks: u64,
         height: usize,
         shard_leaves: usize,
@@ -74,7 +74,7 @@ impl<G: Geometry> Bitmap<G> {
 
     /// An index of `blocks` blocks, none of them free, under `height` levels of summary. It takes no
     /// memory before something is released there. O(1).
-    pub fn none_free(blocks: u64, height: usize) -> Result<Self, OutOfMemory> {
+    pub(crate) fn none_free(blocks: u64, height: usize) -> Result<Self, OutOfMemory> {
         let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
         let summary = Summary::without_runs(leaf_count, height)?;
         Ok(Self::of(blocks, Leaves::<G>::zeroed(leaf_count)?, summary, 0))

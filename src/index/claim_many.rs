@@ -12,7 +12,7 @@ use crate::values::extent::Extent;
 
 /// What is still wanted of a request in pieces.
 #[derive(Debug)]
-pub struct Wanted<F> {
+pub(crate) struct Wanted<F> {
     /// Blocks, more than 0 to begin with.
     pub left: u64,
     /// Leaves that may still be looked into.
@@ -23,7 +23,7 @@ pub struct Wanted<F> {
 
 /// What became of a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub(crate) enum Taken {
     /// It is part of the answer.
     Kept,
     /// It could not be kept; others are still wanted.
@@ -34,10 +34,10 @@ pub enum Taken {
 
 /// The receiver of the pieces wants no more.
 #[derive(Debug)]
-pub struct Refused;
+pub(crate) struct Refused;
 
 impl<F: FnMut(Extent) -> Taken> Wanted<F> {
-    pub fn take(&mut self, start: u64, len: u64) -> Result<(), Refused> {
+    pub(crate) fn take(&mut self, start: u64, len: u64) -> Result<(), Refused> {
         match (self.took)(Extent { start, len }) {
             Taken::Kept => self.left -= len,
             Taken::Passed => {}
@@ -51,7 +51,7 @@ impl<G: Geometry> Bitmap<G> {
     /// Claims the runs in `leaves` that hold an aligned run of `order`, as far as they are wanted: one
     /// pass over the leaves that may have such runs, with one compare-exchange for all that lie inside
     /// one word.
-    pub fn claim_pieces<F: FnMut(Extent) -> Taken>(
+    pub(crate) fn claim_pieces<F: FnMut(Extent) -> Taken>(
         &self,
         order: u32,
         leaves: Range<usize>,

@@ -9,7 +9,7 @@ const STRIPES: usize = 16;
 
 /// What is counted. Allocations and frees that go the usual way are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub(crate) enum Event {
     /// A compare-exchange that was to take blocks met another thread's change of the word.
     LostClaim,
     /// A claim of several words found one of them taken, and gave back the others.
@@ -30,7 +30,7 @@ const EVENTS: usize = Event::ShardSurvey as usize + 1;
 
 /// Counters for all events, out of the way of what holds them: half a page, and hardly ever looked at.
 #[derive(Debug)]
-pub struct Events(Box<[CachePadded<[Counter; EVENTS]>; STRIPES]>);
+pub(crate) struct Events(Box<[CachePadded<[Counter; EVENTS]>; STRIPES]>);
 
 /// All zero.
 impl Default for Events {
@@ -46,24 +46,24 @@ impl Events {
     /// do not meet.
     #[cold]
     #[inline(never)]
-    pub fn count(&self, event: Event, place: usize) {
+    pub(crate) fn count(&self, event: Event, place: usize) {
         self.0[place % STRIPES][event as usize].add(1);
     }
 
     /// The same for what may happen several times in one allocation: without a locked instruction, and
     /// one is missed where two threads count in the same counter at the same moment.
     #[inline]
-    pub fn count_roughly(&self, event: Event, place: usize) {
+    pub(crate) fn count_roughly(&self, event: Event, place: usize) {
         self.0[place % STRIPES][event as usize].add_as_owner(1);
     }
 
     /// Bytes that they take.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         size_of_val(&*self.0)
     }
 
     /// How often `event` happened. Exact while nothing runs.
-    pub fn total(&self, event: Event) -> u64 {
+    pub(crate) fn total(&self, event: Event) -> u64 {
         self.0.iter().fold(0, |sum, stripe| sum.wrapping_add(stripe[event as usize].get()))
     }
 }

@@ -6,22 +6,22 @@ use crate::base::sync::{AtomicWord, Site};
 use crate::base::word::{OrderSet, Word};
 
 /// Leaves without free blocks, in memory that is not touched before one becomes free.
-pub type Leaves<G> = Lines<<G as Geometry>::Word, <G as Geometry>::LeafWords>;
+pub(crate) type Leaves<G> = Lines<<G as Geometry>::Word, <G as Geometry>::LeafWords>;
 
 /// 512 blocks in one cache line (in the geometries that ship).
 #[derive(Debug)]
-pub struct Leaf<'a, G: Geometry>(&'a [AtomicWord<G::Word>]);
+pub(crate) struct Leaf<'a, G: Geometry>(&'a [AtomicWord<G::Word>]);
 
 impl<'a, G: Geometry> Leaf<'a, G> {
     /// The leaf that `words`, 1 = free, begin with.
     #[inline(always)]
-    pub fn new(words: &'a [AtomicWord<G::Word>]) -> Self {
+    pub(crate) fn new(words: &'a [AtomicWord<G::Word>]) -> Self {
         Self(words)
     }
 
     /// The words, lowest blocks first.
     #[inline(always)]
-    pub fn words(&self) -> &'a [AtomicWord<G::Word>] {
+    pub(crate) fn words(&self) -> &'a [AtomicWord<G::Word>] {
         G::LeafWords::first_of(self.0).map_or(&[], |words| words.words())
     }
 
@@ -36,7 +36,7 @@ impl<'a, G: Geometry> Leaf<'a, G> {
 
     /// The words in which an aligned run of `order` begins: bit i is word i.
     #[inline]
-    pub fn words_with(&self, order: u32, site: Site) -> u32 {
+    pub(crate) fn words_with(&self, order: u32, site: Site) -> u32 {
         if order == 0 {
             self.words_where(site, |word| word != G::Word::ZERO)
         } else if order <= G::WORD_ORDER {
@@ -54,14 +54,14 @@ impl<'a, G: Geometry> Leaf<'a, G> {
 
     /// Whether the leaf holds an aligned run of `order`.
     #[inline]
-    pub fn has_order(&self, order: u32, site: Site) -> bool {
+    pub(crate) fn has_order(&self, order: u32, site: Site) -> bool {
         self.words_with(order, site) != 0
     }
 
     /// The orders of all aligned runs in the leaf: always those from 0 up to the largest. One pass over the
     /// words, of which most are empty where space is short.
     #[inline]
-    pub fn orders(&self, site: Site) -> OrderSet {
+    pub(crate) fn orders(&self, site: Site) -> OrderSet {
         let mut orders = 0;
         let mut full = 0u32;
         for (i, word) in self.words().iter().enumerate() {
@@ -78,7 +78,7 @@ impl<'a, G: Geometry> Leaf<'a, G> {
     /// The orders wider than a word whose aligned groups touch the words `first..=last` and are
     /// entirely free.
     #[inline]
-    pub fn orders_over_words(&self, first: usize, last: usize, site: Site) -> OrderSet {
+    pub(crate) fn orders_over_words(&self, first: usize, last: usize, site: Site) -> OrderSet {
         let full = self.full_words(site);
         let mut orders = 0;
         for order in 1..=G::MAX_ORDER - G::WORD_ORDER {
@@ -95,7 +95,7 @@ impl<'a, G: Geometry> Leaf<'a, G> {
 
     /// Number of free blocks.
     #[inline]
-    pub fn count_free(&self) -> u32 {
+    pub(crate) fn count_free(&self) -> u32 {
         self.words().iter().map(|word| word.load(Site::LeafLook).count_ones()).sum()
     }
 }

@@ -22,7 +22,7 @@ impl<G: Geometry> Bitmap<G> {
     /// the end of the next node, and the others up to `most`. Repairs what the summary turns out to say
     /// wrongly of the entirely free leaves looked at.
     /// Returns where to go on, if the node has more. O(leaves under the node).
-    pub fn runs_under(
+    pub(crate) fn runs_under(
         &self,
         node: usize,
         from: u32,
@@ -106,7 +106,7 @@ impl<G: Geometry> Bitmap<G> {
     /// Of the free runs that begin in word `word` and have at least `least` blocks, the shortest: its start
     /// and length. Measures up to `most`.
     #[inline]
-    pub fn run_in_word(&self, word: usize, least: u64, most: u64) -> Option<(u64, u64)> {
+    pub(crate) fn run_in_word(&self, word: usize, least: u64, most: u64) -> Option<(u64, u64)> {
         if word >= self.leaf_count() * G::LEAF_WORDS {
             return None; // the device was made shorter
         }
@@ -124,7 +124,7 @@ impl<G: Geometry> Bitmap<G> {
 
     /// Whether all leaves under level-1 node `node` are shown as entirely free.
     #[inline]
-    pub fn is_whole(&self, node: usize) -> bool {
+    pub(crate) fn is_whole(&self, node: usize) -> bool {
         let whole = self.summary.node(1, node).has(G::MAX_ORDER).load(Site::HasLook);
         leading_ones(whole) as usize >= G::FANOUT
     }
@@ -132,7 +132,7 @@ impl<G: Geometry> Bitmap<G> {
     /// Where the run begins that goes on behind word `word`, as every run does that begins there and is
     /// longer than a word; or where the word does, if it begins before.
     #[inline]
-    pub fn run_beyond_word(&self, word: usize) -> Option<u64> {
+    pub(crate) fn run_beyond_word(&self, word: usize) -> Option<u64> {
         if word >= self.leaf_count() * G::LEAF_WORDS {
             return None; // the device was made shorter
         }
@@ -155,7 +155,7 @@ impl<G: Geometry> Bitmap<G> {
     /// The run of free blocks around `start..start + len`, measured no further than `reach` to either
     /// side: its start and length.
     #[inline]
-    pub fn run_around(&self, start: u64, len: u64, reach: u64) -> (u64, u64) {
+    pub(crate) fn run_around(&self, start: u64, len: u64, reach: u64) -> (u64, u64) {
         let width = u64::from(G::WORD_BLOCKS);
         let place = start % width;
         if place + len <= width {

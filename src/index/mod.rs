@@ -37,9 +37,9 @@ mod search;
 mod tests;
 mod verify;
 
-pub use crate::base::heap::OutOfMemory;
-pub use claim_many::{Refused, Taken, Wanted};
-pub use search::{Lost, Pack, Search};
+pub(crate) use crate::base::heap::OutOfMemory;
+pub(crate) use claim_many::{Refused, Taken, Wanted};
+pub(crate) use search::{Lost, Pack, Search};
 pub use verify::{Difference, Verification};
 
 use crate::base::geometry::Geometry;
@@ -54,7 +54,7 @@ use crate::index::watch::Watch;
 
 /// The free-space index of one device.
 #[derive(Debug)]
-pub struct Bitmap<G: Geometry> {
+pub(crate) struct Bitmap<G: Geometry> {
     leaves: Segmented<Leaves<G>>,
     summary: Summary<G>,
     watch: Watch,
@@ -65,7 +65,7 @@ pub struct Bitmap<G: Geometry> {
 
 /// Why a range could not be released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReleaseError {
+pub(crate) enum ReleaseError {
     /// This block is free already; nothing was changed.
     Free {
         /// The first such block of the range.
@@ -83,7 +83,7 @@ pub enum ReleaseError {
 
 impl ReleaseError {
     /// How many blocks from `start` on, where the range begins, are released all the same.
-    pub fn released(self, start: u64) -> u64 {
+    pub(crate) fn released(self, start: u64) -> u64 {
         match self {
             Self::Free { .. } => 0,
             Self::Torn { block } => block - start,
@@ -93,7 +93,7 @@ impl ReleaseError {
 
 /// A range was not entirely free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Conflict {
+pub(crate) struct Conflict {
     /// The first block found allocated.
     pub block: u64,
 }
@@ -109,50 +109,50 @@ struct Piece<W> {
 impl<G: Geometry> Bitmap<G> {
     /// Number of blocks.
     #[inline(always)]
-    pub fn blocks(&self) -> u64 {
+    pub(crate) fn blocks(&self) -> u64 {
         self.blocks.load(Site::Blocks)
     }
 
     /// Number of free blocks when the index was built.
-    pub fn free_at_start(&self) -> u64 {
+    pub(crate) fn free_at_start(&self) -> u64 {
         self.free_at_start
     }
 
     /// What happens off the usual path, counted.
-    pub fn events(&self) -> &Events {
+    pub(crate) fn events(&self) -> &Events {
         &self.events
     }
 
     /// Bytes of the leaves: the bitmap itself.
-    pub fn leaf_bytes(&self) -> usize {
+    pub(crate) fn leaf_bytes(&self) -> usize {
         self.leaves.room() * size_of::<G::LeafWords>()
     }
 
     /// Bytes beside the leaves on the heap.
-    pub fn summary_bytes(&self) -> usize {
+    pub(crate) fn summary_bytes(&self) -> usize {
         let rest = self.leaves.bytes().saturating_sub(self.leaf_bytes());
         self.summary.bytes() + self.events.bytes() + rest
     }
 
     /// Bytes on the heap.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.leaf_bytes() + self.summary_bytes()
     }
 
     /// Number of free blocks, counted. O(bitmap).
-    pub fn count_free(&self) -> u64 {
+    pub(crate) fn count_free(&self) -> u64 {
         self.leaves().map(|leaf| u64::from(leaf.count_free())).sum()
     }
 
     /// Number of leaves.
     #[inline(always)]
-    pub fn leaf_count(&self) -> usize {
+    pub(crate) fn leaf_count(&self) -> usize {
         self.blocks().div_ceil(G::LEAF_BLOCKS as u64) as usize
     }
 
     /// Makes the device `blocks` blocks long, unless it is longer. The added ones are allocated. For one
     /// caller at a time.
-    pub fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
+    pub(crate) fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
         if blocks <= self.blocks() {
             return Ok(());
         }
@@ -162,7 +162,7 @@ impl<G: Geometry> Bitmap<G> {
     }
 
     /// The first half of [`Bitmap::lengthen`], which may fail.
-    pub fn make_room(&self, blocks: u64) -> Result<(), OutOfMemory> {
+    pub(crate) fn make_room(&self, blocks: u64) -> Result<(), OutOfMemory> {
         if mutated(Mutant::LengthBeforeLeaves) {
             self.blocks.store(blocks, Site::Blocks);
         }
@@ -172,7 +172,7 @@ impl<G: Geometry> Bitmap<G> {
     }
 
     /// The second half, for which there is room.
-    pub fn set_length(&self, blocks: u64) {
+    pub(crate) fn set_length(&self, blocks: u64) {
         debug_assert!(blocks >= self.blocks());
         // Whoever reads the new length finds leaves and nodes for it [mutant: LengthBeforeLeaves].
         self.blocks.store(blocks, Site::Blocks);
@@ -180,7 +180,7 @@ impl<G: Geometry> Bitmap<G> {
 
     /// Makes the device `blocks` blocks long, not longer than it is. None of the others may be free, and
     /// none in use. For one caller at a time. O(blocks cut off).
-    pub fn shorten(&self, blocks: u64) {
+    pub(crate) fn shorten(&self, blocks: u64) {
         let leaf = |block: u64| block.div_ceil(G::LEAF_BLOCKS as u64) as usize;
         let cut_off = leaf(blocks)..leaf(self.blocks());
         debug_assert!(0 < blocks && blocks <= self.blocks());
@@ -218,7 +218,7 @@ impl<G: Geometry> Bitmap<G> {
     }
 
     /// The words that `start..start + len` meets, in ascending order, with its bits in each.
-    pub fn words_of(start: u64, len: u64) -> impl Iterator<Item = (usize, G::Word)> {
+    pub(crate) fn words_of(start: u64, len: u64) -> impl Iterator<Item = (usize, G::Word)> {
         Self::pieces(start, len).map(|piece| (piece.word, piece.mask))
     }
 
@@ -235,7 +235,7 @@ impl<G: Geometry> Bitmap<G> {
     /// Words are claimed in ascending order, so of all who hold part of something the one who got
     /// furthest is stopped only by a finished allocation or by one still further (invariant 5).
     /// O(len / word width) compare-exchanges.
-    pub fn claim(&self, start: u64, len: u64) -> Result<(), Conflict> {
+    pub(crate) fn claim(&self, start: u64, len: u64) -> Result<(), Conflict> {
         debug_assert!(len > 0);
         let pieces = Self::pieces(start, len);
         if !mutated(Mutant::NoPrecheckRollbackAll) {
@@ -276,7 +276,7 @@ impl<G: Geometry> Bitmap<G> {
     }
 
     /// Takes those blocks of `mask` in word `word` that are free, and says which.
-    pub fn take_in_word(&self, word: usize, mask: G::Word) -> G::Word {
+    pub(crate) fn take_in_word(&self, word: usize, mask: G::Word) -> G::Word {
         let atomic = self.word(word);
         if atomic.load(Site::LeafLook) & mask == G::Word::ZERO {
             return G::Word::ZERO;
@@ -286,7 +286,7 @@ impl<G: Geometry> Bitmap<G> {
 
     /// Has those blocks of `mask` in word `word` become free that are not, and says which. For blocks that
     /// go from one bitmap to another: one that somebody wrongly frees meanwhile does not hold up the rest.
-    pub fn add_in_word(&self, word: usize, mask: G::Word) -> G::Word {
+    pub(crate) fn add_in_word(&self, word: usize, mask: G::Word) -> G::Word {
         let before = self.word(word).fetch_or(mask, Site::LeafReleaseFull);
         let added = mask & !before;
         if added != G::Word::ZERO {
@@ -297,7 +297,7 @@ impl<G: Geometry> Bitmap<G> {
     }
 
     /// The same for `start..start + len`; the number of blocks.
-    pub fn add(&self, start: u64, len: u64) -> u64 {
+    pub(crate) fn add(&self, start: u64, len: u64) -> u64 {
         let added = |(word, mask)| u64::from(self.add_in_word(word, mask).count_ones());
         Self::words_of(start, len).map(added).sum()
     }
@@ -357,7 +357,7 @@ impl<G: Geometry> Bitmap<G> {
     ///
     /// O(len / word width) compare-exchanges, then the publication of each leaf.
     #[inline(always)]
-    pub fn release(&self, start: u64, len: u64) -> Result<(), ReleaseError> {
+    pub(crate) fn release(&self, start: u64, len: u64) -> Result<(), ReleaseError> {
         debug_assert!(len > 0);
         let width = u64::from(G::WORD_BLOCKS);
         if mutated(Mutant::SetBeforeLeaf) {
@@ -379,7 +379,7 @@ impl<G: Geometry> Bitmap<G> {
     /// Gives back the blocks of `mask`, neighbours or not, in word `word`: all of them, or nothing if
     /// one of them is free already. One compare-exchange, then the publication.
     #[inline(always)]
-    pub fn release_in_word(&self, word: usize, mask: G::Word) -> Result<(), ReleaseError> {
+    pub(crate) fn release_in_word(&self, word: usize, mask: G::Word) -> Result<(), ReleaseError> {
         let piece = Piece { word, mask };
         let free = self
             .release_piece(piece)

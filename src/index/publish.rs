@@ -157,7 +157,7 @@ impl<G: Geometry> Bitmap<G> {
     /// Clears the bits of `orders` that level-1 node `index` holds for the leaves `children`, unless one of
     /// them turns out to have such a run; goes on upward with the orders of which the node has nothing
     /// left. Safe to call at any time, by anyone. O(children + orders x levels).
-    pub fn repair(&self, index: usize, children: G::Word, orders: OrderSet) {
+    pub(crate) fn repair(&self, index: usize, children: G::Word, orders: OrderSet) {
         let stale = Stale::all(children, orders);
         self.repair_up(2, index, self.repair_node(1, index, stale));
     }
@@ -184,7 +184,7 @@ impl<G: Geometry> Bitmap<G> {
     }
 
     /// The same for `child` of a node of `level`, above level 1, and on upward.
-    pub fn repair_up(&self, level: usize, child: usize, orders: OrderSet) {
+    pub(crate) fn repair_up(&self, level: usize, child: usize, orders: OrderSet) {
         let (mut child, mut orders) = (child, orders);
         for level in level..=self.summary.height() {
             if orders == 0 {
@@ -321,7 +321,7 @@ impl<G: Geometry> Bitmap<G> {
     }
 
     /// Repairs what the summary says of one leaf, as searchers that come by would.
-    pub fn refresh(&self, leaf: usize) {
+    pub(crate) fn refresh(&self, leaf: usize) {
         let lost = !self.leaf(leaf).orders(Site::LeafLook) & G::ORDERS;
         if lost != 0 {
             self.repair(leaf / G::FANOUT, G::Word::bit((leaf % G::FANOUT) as u32), lost);

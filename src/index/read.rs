@@ -13,26 +13,26 @@ impl<G: Geometry> Bitmap<G> {
     /// As [`Bitmap::largest_order_under`], for those who want at least `order`, and upwards from there only as
     /// long as each next one is shown: on a device with little to offer, one read.
     #[inline]
-    pub fn largest_order_from(&self, level: usize, index: usize, order: u32) -> Option<u32> {
+    pub(crate) fn largest_order_from(&self, level: usize, index: usize, order: u32) -> Option<u32> {
         let node = self.summary.node(level, index);
         let shown = |order: &u32| node.has(*order).load(Site::HasLook) != G::Word::ZERO;
         (order..=G::MAX_ORDER).take_while(shown).last()
     }
 
     /// The largest order of which there may be an aligned run under node `index` of `level`.
-    pub fn largest_order_under(&self, level: usize, index: usize) -> Option<u32> {
+    pub(crate) fn largest_order_under(&self, level: usize, index: usize) -> Option<u32> {
         let node = self.summary.node(level, index);
         (0..=G::MAX_ORDER).rev().find(|&order| node.may_have(order) != G::Word::ZERO)
     }
 
     /// Whether all of `start..start + len` is free.
-    pub fn is_free(&self, start: u64, len: u64) -> bool {
+    pub(crate) fn is_free(&self, start: u64, len: u64) -> bool {
         self.run_end(start, start + len) == start + len
     }
 
     /// The first allocated block of `from..to`, or `to` (or `from`, if that lies behind it).
     #[inline]
-    pub fn run_end(&self, from: u64, to: u64) -> u64 {
+    pub(crate) fn run_end(&self, from: u64, to: u64) -> u64 {
         if from >= to {
             return from;
         }
@@ -53,7 +53,7 @@ impl<G: Geometry> Bitmap<G> {
     /// The start of the run of free blocks that ends before `to`, looking no lower than `floor`;
     /// `to` itself if the block before it is allocated.
     #[inline]
-    pub fn run_start(&self, to: u64, floor: u64) -> u64 {
+    pub(crate) fn run_start(&self, to: u64, floor: u64) -> u64 {
         if to <= floor {
             return floor;
         }
@@ -73,19 +73,19 @@ impl<G: Geometry> Bitmap<G> {
 
     /// The free blocks of word `word`.
     #[inline]
-    pub fn look(&self, word: usize) -> G::Word {
+    pub(crate) fn look(&self, word: usize) -> G::Word {
         self.word(word).load(Site::LeafLook)
     }
 
     /// Number of free blocks in `from..to`. O(blocks / 64); a mixture of moments.
-    pub fn free_blocks_in(&self, from: u64, to: u64) -> u64 {
+    pub(crate) fn free_blocks_in(&self, from: u64, to: u64) -> u64 {
         let words = Self::words_of(from, to.saturating_sub(from));
         words.map(|(word, mask)| u64::from((self.look(word) & mask).count_ones())).sum()
     }
 
     /// The first free block of `from..to` by the words alone, or `to`.
     #[inline]
-    pub fn free_in(&self, from: u64, to: u64) -> u64 {
+    pub(crate) fn free_in(&self, from: u64, to: u64) -> u64 {
         for piece in Self::pieces(from, to.saturating_sub(from)) {
             let free = self.word(piece.word).load(Site::LeafLook) & piece.mask;
             if free != G::Word::ZERO {
@@ -111,7 +111,7 @@ impl<G: Geometry> Bitmap<G> {
 
     /// The first free block at or after `from`. Skips allocated stretches by the summary:
     /// O(levels) for each leaf looked into.
-    pub fn next_free(&self, from: u64) -> Option<u64> {
+    pub(crate) fn next_free(&self, from: u64) -> Option<u64> {
         if from >= self.blocks() {
             return None;
         }
@@ -130,7 +130,7 @@ impl<G: Geometry> Bitmap<G> {
     }
 
     /// The first leaf at or after `from` that may have a run of `order`.
-    pub fn next_leaf(&self, order: u32, from: usize) -> Option<usize> {
+    pub(crate) fn next_leaf(&self, order: u32, from: usize) -> Option<usize> {
         let mut from = from;
         let leaves = self.leaf_count();
         let nodes = leaves.div_ceil(G::FANOUT);
@@ -156,14 +156,14 @@ impl<G: Geometry> Bitmap<G> {
 
     /// Whether `leaf` may have a free block. One that was free all the time is not missed.
     #[inline]
-    pub fn may_have_free(&self, leaf: usize) -> bool {
+    pub(crate) fn may_have_free(&self, leaf: usize) -> bool {
         let (node, bit) = self.summary.parent(1, leaf);
         node.may_have(0) & bit != G::Word::ZERO
     }
 
     /// The words of `leaf` in ascending order, 1 = free, each read when it is asked for.
     #[inline]
-    pub fn leaf_words(&self, leaf: usize) -> impl Iterator<Item = G::Word> + '_ {
+    pub(crate) fn leaf_words(&self, leaf: usize) -> impl Iterator<Item = G::Word> + '_ {
         self.leaf(leaf).words().iter().map(|word| word.load(Site::LeafLook))
     }
 }

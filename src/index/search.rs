@@ -18,7 +18,7 @@ use crate::values::extent::Extent;
 
 /// Which leaves of a level-1 node a search prefers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pack {
+pub(crate) enum Pack {
     /// The first.
     First,
     /// The first that has no run of the next order, if the node at hand has such a one.
@@ -29,7 +29,7 @@ pub enum Pack {
 
 /// What the exact search looks for.
 #[derive(Clone, Copy, Debug)]
-pub struct Search<F> {
+pub(crate) struct Search<F> {
     /// The shortest run worth looking at, in blocks; at least 1.
     pub least: u64,
     /// The most blocks that `take` will ever use.
@@ -42,7 +42,7 @@ pub struct Search<F> {
 
 /// Another thread changed the word just now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lost;
+pub(crate) struct Lost;
 
 /// What to do after a leaf was looked into.
 pub(super) enum Visit<T> {
@@ -66,7 +66,7 @@ impl<G: Geometry> Bitmap<G> {
     /// Claims the lowest free block of word `word`, if it has one: the shortest way there is. One
     /// attempt; whoever asked counts that it was lost.
     #[inline(always)]
-    pub fn claim_one_in(&self, word: usize) -> Result<Option<u64>, Lost> {
+    pub(crate) fn claim_one_in(&self, word: usize) -> Result<Option<u64>, Lost> {
         let atomic = self.word(word);
         let free = atomic.load(Site::LeafLook);
         if free == G::Word::ZERO {
@@ -82,7 +82,7 @@ impl<G: Geometry> Bitmap<G> {
     /// Claims the lowest block of word `word` that is free between two in use, and says whether there are
     /// others. One attempt, as above.
     #[inline]
-    pub fn claim_hole_in(&self, word: usize) -> Result<Option<(u64, bool)>, Lost> {
+    pub(crate) fn claim_hole_in(&self, word: usize) -> Result<Option<(u64, bool)>, Lost> {
         let words = self.leaf_count() * G::LEAF_WORDS;
         if word >= words {
             return Ok(None); // the device was made shorter
@@ -108,7 +108,7 @@ impl<G: Geometry> Bitmap<G> {
     /// each, as many as there are or `extents` has room for, all in one step; how many. Nothing if
     /// another thread changed the word just now.
     #[inline]
-    pub fn claim_many_in_word(
+    pub(crate) fn claim_many_in_word(
         &self,
         word: usize,
         order: u32,
@@ -142,7 +142,7 @@ impl<G: Geometry> Bitmap<G> {
 
     /// In how many of its words the leaf of word `word` has an aligned run of `order`.
     #[inline]
-    pub fn words_with(&self, word: usize, order: u32) -> u32 {
+    pub(crate) fn words_with(&self, word: usize, order: u32) -> u32 {
         self.leaf(word / G::LEAF_WORDS).words_with(order, Site::LeafLook).count_ones()
     }
 
@@ -170,7 +170,7 @@ impl<G: Geometry> Bitmap<G> {
     /// Claims `len` blocks at the start of an aligned run of `order`, in the leaf of block `from` and
     /// not before it. One attempt at each run.
     #[inline]
-    pub fn claim_in_leaf(&self, order: u32, len: u64, from: u64) -> Option<u64> {
+    pub(crate) fn claim_in_leaf(&self, order: u32, len: u64, from: u64) -> Option<u64> {
         match self.visit_leaf(order, len, from) {
             Visit::Done(start) => Some(start),
             _ => None,
@@ -206,7 +206,7 @@ impl<G: Geometry> Bitmap<G> {
 
     /// Claims `len` blocks at the start of an aligned run of `order` in one of `leaves`, at or
     /// after block `from`. One pass over the candidates: O(levels) for each.
-    pub fn claim_aligned(
+    pub(crate) fn claim_aligned(
         &self,
         order: u32,
         len: u64,
@@ -222,7 +222,13 @@ impl<G: Geometry> Bitmap<G> {
     /// The same in the leaves that follow `leaf` under its node. What is stale there is left for the
     /// search that comes when the node is done: one repair for all of it.
     #[inline]
-    pub fn claim_behind(&self, order: u32, len: u64, leaf: usize, pack: Pack) -> Option<u64> {
+    pub(crate) fn claim_behind(
+        &self,
+        order: u32,
+        len: u64,
+        leaf: usize,
+        pack: Pack,
+    ) -> Option<u64> {
         let node = leaf / G::FANOUT;
         let todo = self.candidates(order, node, leaf + 1, &(0..self.leaf_count()), Look::Quick);
         let visit = |leaf| self.visit_leaf(order, len, (leaf * G::LEAF_BLOCKS) as u64);
@@ -231,7 +237,7 @@ impl<G: Geometry> Bitmap<G> {
 
     /// Claims part of a run around an aligned run of `order`, as `search` wants it. One attempt in
     /// each candidate leaf.
-    pub fn claim_around<F: Fn(u64) -> u64>(
+    pub(crate) fn claim_around<F: Fn(u64) -> u64>(
         &self,
         order: u32,
         leaves: Range<usize>,
@@ -294,7 +300,7 @@ impl<G: Geometry> Bitmap<G> {
     ///
     /// Repeats only if a run that could matter was completed meanwhile (invariant 5). O(leaves that
     /// carry the order which every fitting run contains).
-    pub fn claim_exact<F: Fn(u64) -> u64>(
+    pub(crate) fn claim_exact<F: Fn(u64) -> u64>(
         &self,
         from: u64,
         search: &Search<F>,
@@ -312,7 +318,7 @@ impl<G: Geometry> Bitmap<G> {
     }
 
     /// One pass of the exact search that does not register, for those who expect to find something.
-    pub fn claim_quick<F: Fn(u64) -> u64>(
+    pub(crate) fn claim_quick<F: Fn(u64) -> u64>(
         &self,
         from: u64,
         search: &Search<F>,
@@ -330,7 +336,7 @@ impl<G: Geometry> Bitmap<G> {
     }
 
     /// One pass over the runs that touch `leaves` and start no lower than block `floor`.
-    pub fn claim_in_leaves<F: Fn(u64) -> u64>(
+    pub(crate) fn claim_in_leaves<F: Fn(u64) -> u64>(
         &self,
         leaves: Range<usize>,
         floor: u64,
@@ -341,18 +347,18 @@ impl<G: Geometry> Bitmap<G> {
 
     /// Whether any leaf shows a run of `order`; nothing to answer "no" by (see `tops.rs`). O(1).
     #[inline(always)]
-    pub fn shows(&self, order: u32) -> bool {
+    pub(crate) fn shows(&self, order: u32) -> bool {
         self.summary.tops().any(order)
     }
 
     /// Registers for runs of `len` blocks: [`Bitmap::still_none`] says whether one was completed
     /// since.
-    pub fn expect_runs_of(&self, len: u64) -> Ticket {
+    pub(crate) fn expect_runs_of(&self, len: u64) -> Ticket {
         self.watch.register(len)
     }
 
     /// Whether the "no" that came with `ticket` still holds. O(1).
-    pub fn still_none(&self, ticket: Ticket) -> bool {
+    pub(crate) fn still_none(&self, ticket: Ticket) -> bool {
         self.watch.undisturbed(ticket)
     }
 

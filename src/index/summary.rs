@@ -12,11 +12,11 @@ use crate::base::word::{OrderSet, Word, each};
 use crate::index::tops::Tops;
 
 /// Nodes that show nothing, in memory that is not touched before one does.
-pub type Nodes<G> = Lines<<G as Geometry>::Word, <G as Geometry>::NodeWords>;
+pub(crate) type Nodes<G> = Lines<<G as Geometry>::Word, <G as Geometry>::NodeWords>;
 
 /// One node: 11 words in two cache lines (in the geometries that ship).
 #[derive(Debug)]
-pub struct Node<'a, G: Geometry>(&'a [AtomicWord<G::Word>]);
+pub(crate) struct Node<'a, G: Geometry>(&'a [AtomicWord<G::Word>]);
 
 impl<G: Geometry> Clone for Node<'_, G> {
     #[inline(always)]
@@ -32,7 +32,7 @@ const GUARD: usize = 0;
 
 impl<'a, G: Geometry> Node<'a, G> {
     /// Has `words`, those of a node that is not shared yet, show the runs of each order that `has` says.
-    pub fn show(words: &mut [AtomicWord<G::Word>], has: impl Fn(u32) -> G::Word) {
+    pub(crate) fn show(words: &mut [AtomicWord<G::Word>], has: impl Fn(u32) -> G::Word) {
         for (word, order) in words[GUARD + 1..].iter_mut().zip(0..=G::MAX_ORDER) {
             *word = AtomicWord::new(has(order));
         }
@@ -40,13 +40,13 @@ impl<'a, G: Geometry> Node<'a, G> {
 
     /// The children that may have a run of `order`.
     #[inline(always)]
-    pub fn has(self, order: u32) -> &'a AtomicWord<G::Word> {
+    pub(crate) fn has(self, order: u32) -> &'a AtomicWord<G::Word> {
         &self.0[GUARD + 1 + order as usize]
     }
 
     /// The children that somebody is clearing a bit of.
     #[inline(always)]
-    pub fn guard(self) -> &'a AtomicWord<G::Word> {
+    pub(crate) fn guard(self) -> &'a AtomicWord<G::Word> {
         &self.0[GUARD]
     }
 
@@ -66,7 +66,7 @@ impl<'a, G: Geometry> Node<'a, G> {
     /// The children that a searcher for `order` must not pass by: read the order's word first and
     /// the guard second, or a restore in between is missed [mutant: ReadGuardThenHas].
     #[inline(always)]
-    pub fn may_have(self, order: u32) -> G::Word {
+    pub(crate) fn may_have(self, order: u32) -> G::Word {
         if mutated(Mutant::ReadGuardThenHas) {
             let guard = self.guard().load(Site::GuardLook);
             return self.has(order).load(Site::HasLook) | guard;
@@ -78,7 +78,7 @@ impl<'a, G: Geometry> Node<'a, G> {
 
 /// How a search reads the summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub(crate) enum Look {
     /// By order words alone: quick, and good enough to find something.
     Quick,
     /// By order and guard words: what an answer of "nothing there" needs.
@@ -87,7 +87,7 @@ pub enum Look {
 
 impl Look {
     #[inline(always)]
-    pub fn read<G: Geometry>(self, node: Node<'_, G>, order: u32) -> G::Word {
+    pub(crate) fn read<G: Geometry>(self, node: Node<'_, G>, order: u32) -> G::Word {
         match self {
             Look::Thorough if !mutated(Mutant::SearchIgnoresGuard) => node.may_have(order),
             _ => node.has(order).load(Site::HasLook),
@@ -97,7 +97,7 @@ impl Look {
 
 /// The levels of nodes; level 1 is over the leaves, the top level is searched linearly.
 #[derive(Debug)]
-pub struct Summary<G: Geometry> {
+pub(crate) struct Summary<G: Geometry> {
     /// Level 1, then level 2, and so on.
     levels: Vec<Segmented<Nodes<G>>>,
     tops: Tops,
@@ -105,7 +105,7 @@ pub struct Summary<G: Geometry> {
 
 /// What a search of the summary came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub(crate) enum Found {
     /// A level-1 node that may have children of the order.
     Node(usize),
     /// A stale positive: a node of this level promised something that its child has not.
@@ -123,7 +123,11 @@ pub enum Found {
 impl<G: Geometry> Summary<G> {
     /// Builds the upper levels over `level_one` by plain writes, `height` levels in all. Nodes that show
     /// nothing, as those do under which no block is `free`, are neither written nor looked at.
-    pub fn new(level_one: Nodes<G>, free: &[u32], height: usize) -> Result<Self, OutOfMemory> {
+    pub(crate) fn new(
+        level_one: Nodes<G>,
+        free: &[u32],
+        height: usize,
+    ) -> Result<Self, OutOfMemory> {
         let mut live = reserved(free.len())?;
         live.extend(free.iter().map(|&free| free > 0));
         let mut levels = vec![level_one];
@@ -159,7 +163,7 @@ impl<G: Geometry> Summary<G> {
     }
 
     /// `height` levels over `leaf_count` leaves without free blocks. Nothing of it is touched.
-    pub fn without_runs(leaf_count: usize, height: usize) -> Result<Self, OutOfMemory> {
+    pub(crate) fn without_runs(leaf_count: usize, height: usize) -> Result<Self, OutOfMemory> {
         let mut count = leaf_count;
         let levels = (0..height).map(|_| {
             count = count.div_ceil(G::FANOUT);
@@ -174,7 +178,7 @@ impl<G: Geometry> Summary<G> {
     }
 
     /// Makes room for the nodes over `leaf_count` leaves. Those added show nothing.
-    pub fn grow(&self, leaf_count: usize) -> Result<(), OutOfMemory> {
+    pub(crate) fn grow(&self, leaf_count: usize) -> Result<(), OutOfMemory> {
         let mut count = leaf_count;
         for level in &self.levels {
             count = count.div_ceil(G::FANOUT);
@@ -185,19 +189,19 @@ impl<G: Geometry> Summary<G> {
 
     /// Number of levels.
     #[inline(always)]
-    pub fn height(&self) -> usize {
+    pub(crate) fn height(&self) -> usize {
         self.levels.len()
     }
 
     /// Node `index` of `level`, counted from 1.
     #[inline(always)]
-    pub fn node(&self, level: usize, index: usize) -> Node<'_, G> {
+    pub(crate) fn node(&self, level: usize, index: usize) -> Node<'_, G> {
         Node(&self.levels[level - 1][index])
     }
 
     /// The node of `level` that `child` hangs from, and the child's bit in it.
     #[inline(always)]
-    pub fn parent(&self, level: usize, child: usize) -> (Node<'_, G>, G::Word) {
+    pub(crate) fn parent(&self, level: usize, child: usize) -> (Node<'_, G>, G::Word) {
         (self.node(level, child / G::FANOUT), G::Word::bit((child % G::FANOUT) as u32))
     }
 
@@ -206,7 +210,7 @@ impl<G: Geometry> Summary<G> {
     /// levels above yet [mutant: StopAtFirstSetBit; scenarios S6, S15, S15b]. O(orders x levels)
     /// reads; writes only on 0 -> 1.
     #[inline(always)]
-    pub fn ensure(&self, level: usize, child: usize, orders: OrderSet) {
+    pub(crate) fn ensure(&self, level: usize, child: usize, orders: OrderSet) {
         let (mut child, mut orders) = (child, orders);
         for level in level..=self.height() {
             let (node, bit) = self.parent(level, child);
@@ -225,7 +229,7 @@ impl<G: Geometry> Summary<G> {
     }
 
     /// Has the node over `child`, and no other, say that it may have `orders`.
-    pub fn set(&self, level: usize, child: usize, orders: OrderSet) {
+    pub(crate) fn set(&self, level: usize, child: usize, orders: OrderSet) {
         let (node, bit) = self.parent(level, child);
         self.set_in(level, child / G::FANOUT, node, bit, orders);
     }
@@ -251,7 +255,13 @@ impl<G: Geometry> Summary<G> {
 
     /// Has node `index` of `level` say that `children` have no run of `order`; what it said before.
     #[inline]
-    pub fn clear(&self, level: usize, index: usize, children: G::Word, order: u32) -> G::Word {
+    pub(crate) fn clear(
+        &self,
+        level: usize,
+        index: usize,
+        children: G::Word,
+        order: u32,
+    ) -> G::Word {
         let before = self.node(level, index).has(order).fetch_and(!children, Site::HasClear);
         let last = before != G::Word::ZERO && before & !children == G::Word::ZERO;
         if last && level == self.height() {
@@ -262,12 +272,12 @@ impl<G: Geometry> Summary<G> {
 
     /// How many top nodes show runs of each order: see `tops.rs`.
     #[inline(always)]
-    pub fn tops(&self) -> &Tops {
+    pub(crate) fn tops(&self) -> &Tops {
         &self.tops
     }
 
     /// The top nodes that show a run of `order`.
-    pub fn tops_with(&self, order: u32) -> impl Iterator<Item = usize> {
+    pub(crate) fn tops_with(&self, order: u32) -> impl Iterator<Item = usize> {
         let level = self.height();
         let shows = move |&top: &usize| {
             self.node(level, top).has(order).load(Site::HasLook) != G::Word::ZERO
@@ -278,7 +288,7 @@ impl<G: Geometry> Summary<G> {
     /// The first level-1 node in `from..to` that may have a child of `order`. Stops at the first
     /// stale positive, for the caller to repair. O(levels), and O(nodes of the top level) at most.
     #[inline]
-    pub fn find(&self, order: u32, from: usize, to: usize, look: Look) -> Found {
+    pub(crate) fn find(&self, order: u32, from: usize, to: usize, look: Look) -> Found {
         if from >= to {
             return Found::Nothing;
         }
@@ -334,12 +344,12 @@ impl<G: Geometry> Summary<G> {
     }
 
     /// The first level-1 node behind the subtree of `child`, a node one level below `level`.
-    pub fn after_subtree(&self, level: usize, child: usize) -> usize {
+    pub(crate) fn after_subtree(&self, level: usize, child: usize) -> usize {
         (2..level).fold(child + 1, |next, _| next * G::FANOUT)
     }
 
     /// Bytes that the nodes and their counts occupy.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let nodes: usize = self.levels.iter().map(Segmented::bytes).sum();
         nodes + self.levels.capacity() * size_of::<Segmented<Nodes<G>>>() + self.tops.bytes()
     }

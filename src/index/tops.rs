@@ -19,7 +19,7 @@ const NEIGHBOURS: usize = 16;
 
 /// The counts, by stripe and order.
 #[derive(Debug)]
-pub struct Tops(Box<[CachePadded<[Counter; MOST_ORDERS]>; STRIPES]>);
+pub(crate) struct Tops(Box<[CachePadded<[Counter; MOST_ORDERS]>; STRIPES]>);
 
 /// No top node shows anything.
 impl Default for Tops {
@@ -32,13 +32,13 @@ impl Default for Tops {
 impl Tops {
     /// Top node `top` has come to show a run of `order`.
     #[inline]
-    pub fn add(&self, top: usize, order: u32) {
+    pub(crate) fn add(&self, top: usize, order: u32) {
         self.counter(top, order).add(1);
     }
 
     /// Top node `top` does not show a run of `order` any more.
     #[inline]
-    pub fn remove(&self, top: usize, order: u32) {
+    pub(crate) fn remove(&self, top: usize, order: u32) {
         if !mutated(Mutant::NeverUncountTop) {
             self.counter(top, order).add(u64::MAX);
         }
@@ -51,17 +51,17 @@ impl Tops {
 
     /// Whether any shows a run of `order`. O(1).
     #[inline(always)]
-    pub fn any(&self, order: u32) -> bool {
+    pub(crate) fn any(&self, order: u32) -> bool {
         self.0.iter().any(|stripe| stripe[order as usize].get() > 0)
     }
 
     /// How many do.
-    pub fn count(&self, order: u32) -> u64 {
+    pub(crate) fn count(&self, order: u32) -> u64 {
         self.0.iter().fold(0, |sum, stripe| sum.wrapping_add(stripe[order as usize].get()))
     }
 
     /// Bytes that the counts take.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         size_of_val(&*self.0)
     }
 }

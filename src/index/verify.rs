@@ -78,7 +78,7 @@ impl Verification {
 
 impl<G: Geometry> Bitmap<G> {
     /// Compares every level with the one below. O(bitmap).
-    pub fn verify(&self) -> Verification {
+    pub(crate) fn verify(&self) -> Verification {
         let mut found =
             Verification { free_blocks: self.count_free(), differences: self.beyond_end() };
         let mut children = self.leaf_count();

@@ -16,11 +16,11 @@ use crate::base::sync::{AtomicWord, Site};
 
 /// `[version: 52 | threshold: 12]`; the version counts lifts. At ten million failed searches a
 /// second it would wrap in 14 years.
-pub struct Watch(CachePadded<AtomicWord<u64>>);
+pub(crate) struct Watch(CachePadded<AtomicWord<u64>>);
 
 /// The version of the watch that a search saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(u64);
+pub(crate) struct Ticket(u64);
 
 const THRESHOLD_BITS: u32 = 12;
 const THRESHOLD_MASK: u64 = (1 << THRESHOLD_BITS) - 1;
@@ -37,7 +37,7 @@ impl Default for Watch {
 impl Watch {
     /// Announces a search for runs of `len` blocks. Retried only after another thread's
     /// registration or lift.
-    pub fn register(&self, len: u64) -> Ticket {
+    pub(crate) fn register(&self, len: u64) -> Ticket {
         let mut seen = self.0.load(Site::WatchLook);
         if mutated(Mutant::WatchAfterSearch) {
             return Ticket(seen >> THRESHOLD_BITS);
@@ -57,14 +57,14 @@ impl Watch {
 
     /// Whether no run that the holder of `ticket` registered for was completed since.
     #[inline]
-    pub fn undisturbed(&self, ticket: Ticket) -> bool {
+    pub(crate) fn undisturbed(&self, ticket: Ticket) -> bool {
         mutated(Mutant::NoEventValidation)
             || self.0.load(Site::WatchLook) >> THRESHOLD_BITS == ticket.0
     }
 
     /// The shortest run that somebody waits for (rounded down), or `None` if nobody does.
     #[inline(always)]
-    pub fn awaited(&self) -> Option<u64> {
+    pub(crate) fn awaited(&self) -> Option<u64> {
         let seen = self.0.load(Site::WatchLook) & THRESHOLD_MASK;
         (seen != NOTHING).then(|| shortest(seen))
     }
@@ -73,7 +73,7 @@ impl Watch {
     /// enough: if it fails, the word was changed by a registration, which may have been made after
     /// our blocks were to be seen but need not have been, so it is tried again; or by another lift,
     /// which did the work.
-    pub fn lift(&self) {
+    pub(crate) fn lift(&self) {
         let mut seen = self.0.load(Site::WatchLook);
         let version = seen >> THRESHOLD_BITS;
         while seen >> THRESHOLD_BITS == version && seen & THRESHOLD_MASK != NOTHING {

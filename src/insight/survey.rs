@@ -12,7 +12,7 @@ use crate::space::survey_records::Found;
 use crate::values::runs::Runs;
 
 /// How far a walk over the device that is to be finished goes in one step: 128 MiB of 4 KiB blocks.
-pub const STEP_BLOCKS: u64 = 1 << 15;
+pub(crate) const STEP_BLOCKS: u64 = 1 << 15;
 
 /// A walk over the bitmap that counts the maximal free runs by their length, from
 /// [`Allocator::survey`](crate::Allocator::survey). It goes as far as it is told each time, stops

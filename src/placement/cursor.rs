@@ -32,7 +32,7 @@ type Classes = [[usize; CLASSES]; class::CLASSES];
 
 /// What one handle keeps for itself.
 #[derive(Debug)]
-pub struct Cursor {
+pub(crate) struct Cursor {
     /// Where its memory is counted.
     account: Account,
     places: [Place; CLASSES],
@@ -59,7 +59,7 @@ pub struct Cursor {
 /// is closer than anything a search would find: its cache lines are here, and no other handle heads
 /// for it.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub(crate) struct Place {
     /// The word that the last run was taken from.
     pub word: usize,
     /// Whether the leaf of that word had little to offer when it was found.
@@ -76,7 +76,7 @@ const _: () = assert!(MAX_BLOCKS.div_ceil(Native::WORD_BLOCKS as u64) < u32::MAX
 /// An exact search that found nothing: no run of `least` blocks at a multiple of `align` until the
 /// watch is lifted.
 #[derive(Clone, Copy, Debug)]
-pub struct Nothing {
+pub(crate) struct Nothing {
     pub ticket: Ticket,
     pub least: u64,
     pub align: u64,
@@ -84,7 +84,7 @@ pub struct Nothing {
 
 impl Cursor {
     /// A cursor that begins at `word`, and counts its memory in `account`.
-    pub fn new(word: usize, lane: LaneId, account: &Account) -> Self {
+    pub(crate) fn new(word: usize, lane: LaneId, account: &Account) -> Self {
         let places = std::array::from_fn(|class| Place {
             word,
             poor: false,
@@ -109,42 +109,42 @@ impl Cursor {
 
     /// The place for runs of `len` blocks, at least 1.
     #[inline(always)]
-    pub fn place(&mut self, len: u64) -> &mut Place {
+    pub(crate) fn place(&mut self, len: u64) -> &mut Place {
         &mut self.places[(order_above(len) as usize).min(CLASSES - 1)]
     }
 
     /// Whether it was asked for several blocks lately: then it pays to spare the runs, with single blocks, too.
     #[inline(always)]
-    pub fn is_mixed(&self) -> bool {
+    pub(crate) fn is_mixed(&self) -> bool {
         self.singles < ALL_SINGLE
     }
 
     /// Counts a single block that was asked for while it [is mixed](Self::is_mixed).
     #[inline(always)]
-    pub fn asked_for_one(&mut self) {
+    pub(crate) fn asked_for_one(&mut self) {
         self.singles += 1;
     }
 
     /// Several blocks were asked for, up to a leaf, wherever they are.
     #[inline(always)]
-    pub fn asked_for_several(&mut self) {
+    pub(crate) fn asked_for_several(&mut self) {
         self.singles = 0;
     }
 
     /// Has it go on behind the last allocation.
-    pub fn in_sequence(mut self) -> Self {
+    pub(crate) fn in_sequence(mut self) -> Self {
         self.sequential = true;
         self
     }
 
     /// Makes places for all classes of requests.
-    pub fn with_classes(mut self) -> Self {
+    pub(crate) fn with_classes(mut self) -> Self {
         self.make_classes();
         self
     }
 
     /// The leaf where it was last for runs of `len` blocks of class `class`.
-    pub fn class_place(&mut self, class: usize, len: u64) -> &mut usize {
+    pub(crate) fn class_place(&mut self, class: usize, len: u64) -> &mut usize {
         let order = (order_above(len) as usize).min(CLASSES - 1);
         &mut self.make_classes()[class % class::CLASSES][order]
     }
@@ -159,7 +159,7 @@ impl Cursor {
 
     /// Remembers that `len` blocks from `start` on were freed.
     #[inline(always)]
-    pub fn freed(&mut self, start: u64, len: u64) {
+    pub(crate) fn freed(&mut self, start: u64, len: u64) {
         let word = (start / u64::from(Native::WORD_BLOCKS)) as u32;
         let class = (order_above(len) as usize).min(CLASSES - 1);
         self.places[class].freed.push(word, &self.account);
@@ -168,7 +168,7 @@ impl Cursor {
     /// Whether runs of `least` blocks at multiples of `align` are known not to be there, as long as
     /// `still_none` holds.
     #[inline]
-    pub fn known_to_fail(
+    pub(crate) fn known_to_fail(
         &self,
         least: u64,
         align: u64,
@@ -182,7 +182,7 @@ impl Cursor {
     }
 
     /// Keeps the stronger of two memories: the one about shorter runs.
-    pub fn remember(&mut self, new: Nothing, still_none: impl FnOnce(Ticket) -> bool) {
+    pub(crate) fn remember(&mut self, new: Nothing, still_none: impl FnOnce(Ticket) -> bool) {
         let weaker = self
             .nothing
             .is_some_and(|old| old.least <= new.least && old.align == 1 && still_none(old.ticket));
@@ -196,7 +196,7 @@ impl Place {
     /// The word in which a run of this class was freed last, of those not asked for yet; nothing when
     /// it is [time to look](Self::look_now) at the neighbourhood again.
     #[inline]
-    pub fn reuse(&mut self) -> Option<usize> {
+    pub(crate) fn reuse(&mut self) -> Option<usize> {
         if self.reuses == REUSES {
             return None;
         }
@@ -207,7 +207,7 @@ impl Place {
 
     /// Whether enough was reused for a look at what has become of the neighbourhood; asked for once.
     #[inline]
-    pub fn look_now(&mut self) -> bool {
+    pub(crate) fn look_now(&mut self) -> bool {
         let now = self.reuses == REUSES;
         if now {
             self.reuses = 0;

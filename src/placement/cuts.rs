@@ -3,7 +3,7 @@
 
 /// How much to take of one run, and in how many extents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cut {
+pub(crate) struct Cut {
     /// Index of the run.
     pub run: usize,
     /// Number of extents.
@@ -19,7 +19,13 @@ pub struct Cut {
 /// request can be met if and only if `len / min` extents can cover it. The cover of a run grows by
 /// `max` with each further extent, and by the rest with the last: never more than before. So taking
 /// the largest gain each time covers the most. O(extents x log runs).
-pub fn plan(runs: &[u64], len: u64, min: u64, max: u64, pieces_per_run: u64) -> Option<Vec<Cut>> {
+pub(crate) fn plan(
+    runs: &[u64],
+    len: u64,
+    min: u64,
+    max: u64,
+    pieces_per_run: u64,
+) -> Option<Vec<Cut>> {
     let mut gains: std::collections::BinaryHeap<(u64, std::cmp::Reverse<usize>)> = runs
         .iter()
         .enumerate()

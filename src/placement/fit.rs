@@ -32,7 +32,7 @@ const REACH: u64 = 2 * LEAF_BLOCKS;
 impl Core {
     /// Claims a run that fits `request`, if it is one that goes by what was seen.
     #[inline]
-    pub fn fitting(&self, cursor: &mut Cursor, request: &Request) -> Option<(u64, u64)> {
+    pub(crate) fn fitting(&self, cursor: &mut Cursor, request: &Request) -> Option<(u64, u64)> {
         let len = request.len;
         let goes = self.goes_by_seen(request) && (2..=LEAF_BLOCKS).contains(&len);
         let start = goes.then(|| self.claim_fitting(cursor, len)).flatten()?;
@@ -41,7 +41,7 @@ impl Core {
 
     /// Whether `request` may have any run there is.
     #[inline]
-    pub fn goes_by_seen(&self, request: &Request) -> bool {
+    pub(crate) fn goes_by_seen(&self, request: &Request) -> bool {
         let &Request { align, near, best_fit, class, .. } = request;
         let anywhere = align == 1 && near.is_none() && !best_fit;
         anywhere && (class == Class::BULK || !self.zones.are_set())
@@ -49,7 +49,7 @@ impl Core {
 
     /// Claims `len` blocks at the start of a free run that is not much longer, if this handle finds one
     /// soon: at most 32 runs tried and one node looked at.
-    pub fn claim_fitting(&self, cursor: &mut Cursor, len: u64) -> Option<u64> {
+    pub(crate) fn claim_fitting(&self, cursor: &mut Cursor, len: u64) -> Option<u64> {
         if cursor.sequential {
             return None;
         }
@@ -93,7 +93,12 @@ impl Core {
 
     /// Claims a run of at most `most` blocks that this handle has seen: the shortest that has as many, or
     /// else the longest of those that have at least `least`. At most 32 runs tried.
-    pub fn claim_piece(&self, cursor: &mut Cursor, least: u64, most: u64) -> Option<(u64, u64)> {
+    pub(crate) fn claim_piece(
+        &self,
+        cursor: &mut Cursor,
+        least: u64,
+        most: u64,
+    ) -> Option<(u64, u64)> {
         if cursor.sequential {
             return None;
         }
@@ -126,7 +131,7 @@ impl Core {
     /// Claims a single free block, between blocks in use, that this handle has seen. Tries no more than it
     /// remembers.
     #[inline(never)]
-    pub fn claim_single(&self, cursor: &mut Cursor) -> Option<u64> {
+    pub(crate) fn claim_single(&self, cursor: &mut Cursor) -> Option<u64> {
         while cursor.seen.has_single() {
             let hint = cursor.seen.take(1)?;
             match self.bitmap.claim_hole_in(hint.word) {
@@ -146,7 +151,7 @@ impl Core {
 
     /// Remembers the run that a free of `len` blocks from `start` on has completed.
     #[inline]
-    pub fn saw_freed(&self, cursor: &mut Cursor, start: u64, len: u64) {
+    pub(crate) fn saw_freed(&self, cursor: &mut Cursor, start: u64, len: u64) {
         let (start, run) = self.bitmap.run_around(start, len, LEAF_BLOCKS);
         if self.is_for_bulk(start) {
             cursor.seen.put(start, run);
@@ -155,7 +160,7 @@ impl Core {
 
     /// Whether requests without a class are to be placed there: only they go by what was seen.
     #[inline]
-    pub fn is_for_bulk(&self, start: u64) -> bool {
+    pub(crate) fn is_for_bulk(&self, start: u64) -> bool {
         self.zones.of(0).is_none_or(|zone| zone.is_home((start / LEAF_BLOCKS) as usize))
     }
 

@@ -31,14 +31,14 @@ const ROOM: usize = room_of(LENGTHS - 1).end;
 /// after each that showed no news as long as the request, up to the second figure: where there is much space,
 /// more runs of each length than anybody asks for, or none as long as that, there is nothing to look for. Requests
 /// of all lengths share this: where long ones find nothing, short ones look less often, too.
-pub const LOOK_EVERY: u64 = 256;
+pub(crate) const LOOK_EVERY: u64 = 256;
 
 /// No word has this index (see `cursor.rs`).
 const NONE: u32 = u32::MAX;
 
 /// The runs, as the words of the bitmap that they begin in.
 #[derive(Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Where its memory is counted.
     account: Account,
     /// For each class of lengths its runs, the lowest first: where several will do the lowest is
@@ -59,7 +59,7 @@ pub struct Seen {
 
 /// A run that was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hint {
+pub(crate) struct Hint {
     /// The word in which it began.
     pub word: usize,
     /// How long it was: exact up to a leaf, rounded down to whole leaves above.
@@ -67,7 +67,7 @@ pub struct Hint {
 }
 
 /// Runs of at least so many blocks are all of one class.
-pub const ENDLESS: u64 = LEAF_BLOCKS * Native::FANOUT as u64;
+pub(crate) const ENDLESS: u64 = LEAF_BLOCKS * Native::FANOUT as u64;
 
 fn class_of(len: u64) -> usize {
     if len <= LEAF_BLOCKS {
@@ -87,7 +87,7 @@ fn len_of(class: usize) -> u64 {
 
 impl Seen {
     /// Nothing seen; the look at the summary begins behind `node`.
-    pub fn new(node: usize, account: Account) -> Self {
+    pub(crate) fn new(node: usize, account: Account) -> Self {
         Self {
             account,
             runs: Vec::new(),
@@ -102,7 +102,7 @@ impl Seen {
     /// Remembers a run of `len` blocks; whether that is news. Of more than there is room for the highest is
     /// forgotten.
     #[inline]
-    pub fn put(&mut self, start: u64, len: u64) -> bool {
+    pub(crate) fn put(&mut self, start: u64, len: u64) -> bool {
         if self.runs.is_empty() && !self.make_room() {
             return false;
         }
@@ -138,14 +138,14 @@ impl Seen {
 
     /// Whether a single free block was seen, between blocks in use.
     #[inline(always)]
-    pub fn has_single(&self) -> bool {
+    pub(crate) fn has_single(&self) -> bool {
         self.some[0] & 1 == 1
     }
 
     /// The shortest run seen of at least `least` blocks, and forgets it. Of runs longer than a leaf,
     /// which are known by whole leaves, one that is too short may be among them.
     #[inline]
-    pub fn take(&mut self, least: u64) -> Option<Hint> {
+    pub(crate) fn take(&mut self, least: u64) -> Option<Hint> {
         let class = self.shortest(class_of(least))?;
         Some(self.take_of(class))
     }
@@ -153,7 +153,7 @@ impl Seen {
     /// The run to take a piece from that should have `most` blocks, and `least` if need be: the shortest
     /// that has as many as that, or else the longest; and forgets it. None that is as long as a leaf.
     #[inline]
-    pub fn take_piece(&mut self, least: u64, most: u64) -> Option<Hint> {
+    pub(crate) fn take_piece(&mut self, least: u64, most: u64) -> Option<Hint> {
         let (least, leaf) = (class_of(least), class_of(LEAF_BLOCKS));
         let enough = class_of(most).min(leaf);
         let class = self.shortest(enough).filter(|&class| class < leaf);

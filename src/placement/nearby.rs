@@ -26,7 +26,11 @@ const RICH: u32 = 6;
 impl Core {
     /// One extent for `request`.
     #[inline]
-    pub fn contiguous(&self, cursor: &mut Cursor, request: &Request) -> Result<Extent, AllocError> {
+    pub(crate) fn contiguous(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+    ) -> Result<Extent, AllocError> {
         if self.known_to_fail(cursor, request.len, request.align) {
             return Err(self.failure(request.len, request.align));
         }
@@ -38,7 +42,11 @@ impl Core {
     }
 
     /// The same where no run that was seen will do.
-    pub fn search(&self, cursor: &mut Cursor, request: &Request) -> Result<Extent, AllocError> {
+    pub(crate) fn search(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+    ) -> Result<Extent, AllocError> {
         let &Request { len, align, near, .. } = request;
         loop {
             let from = near.unwrap_or_else(|| self.place_of(cursor, len));
@@ -52,7 +60,7 @@ impl Core {
 
     /// Makes what was claimed the answer, unless it may not be kept.
     #[inline]
-    pub fn settle(
+    pub(crate) fn settle(
         &self,
         cursor: &mut Cursor,
         request: &Request,
@@ -95,7 +103,7 @@ impl Core {
     }
 
     /// The block where `cursor` looks for runs of `len` blocks first.
-    pub fn place_of(&self, cursor: &mut Cursor, len: u64) -> u64 {
+    pub(crate) fn place_of(&self, cursor: &mut Cursor, len: u64) -> u64 {
         let block = cursor.place(len).word as u64 * WORD_BLOCKS;
         // It lies behind the end if the device was made shorter.
         if block < self.bitmap.blocks() { block } else { 0 }
@@ -104,7 +112,7 @@ impl Core {
     /// The handle's next run of the class of `len` blocks is looked for from block `last` on. If placements
     /// are set, only requests without a class go by that, and only where they are at home.
     #[inline(always)]
-    pub fn go_on(&self, cursor: &mut Cursor, request: &Request, len: u64, last: u64) {
+    pub(crate) fn go_on(&self, cursor: &mut Cursor, request: &Request, len: u64, last: u64) {
         if self.zones.are_set() && !(request.class == Class::BULK && self.is_for_bulk(last)) {
             return;
         }
@@ -117,7 +125,12 @@ impl Core {
 
     /// The quick way: the beginning of an aligned run of the rounded-up order.
     #[inline]
-    pub fn aligned(&self, cursor: &mut Cursor, request: &Request, from: u64) -> Option<(u64, u64)> {
+    pub(crate) fn aligned(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+        from: u64,
+    ) -> Option<(u64, u64)> {
         let &Request { len, align, near, best_fit, .. } = request;
         if len > LEAF_BLOCKS || align > LEAF_BLOCKS || !align.is_power_of_two() {
             return None;
@@ -216,13 +229,13 @@ impl Core {
     }
 
     /// The word where the `n`-th handle begins.
-    pub fn home(&self, n: u64) -> usize {
+    pub(crate) fn home(&self, n: u64) -> usize {
         self.shards.home(n, self.bitmap.leaf_count()) * Native::LEAF_WORDS
     }
 
     /// The leaves in the order in which `request` should look at them, beginning at block `from`.
     #[inline]
-    pub fn search_order(&self, request: &Request, from: u64) -> [Range<usize>; 4] {
+    pub(crate) fn search_order(&self, request: &Request, from: u64) -> [Range<usize>; 4] {
         let leaf = (from / LEAF_BLOCKS) as usize;
         if request.near.is_some() {
             let end = self.bitmap.leaf_count();

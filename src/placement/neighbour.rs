@@ -15,7 +15,7 @@ impl Core {
     /// everything is in pieces already and other shards stay whole for large ones; if several, of the
     /// nearest four the one with the most free blocks, so that the handle need not move again soon.
     /// O(candidates x orders).
-    pub fn likely_shard(&self, own: usize, order: u32) -> Option<usize> {
+    pub(crate) fn likely_shard(&self, own: usize, order: u32) -> Option<usize> {
         let count = self.shard_count();
         let others = (1..count.min(CANDIDATES + 1)).map(|step| (own + step) % count);
         let (mut tightest, mut tied) = (u32::MAX, [0; COUNTED]);

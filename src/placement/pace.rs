@@ -15,13 +15,13 @@ const MOST_REQUESTS: u64 = 4096;
 
 /// How many requests are still to do without a pass, for each order.
 #[derive(Clone, Debug, Default)]
-pub struct Passes([u64; Native::MAX_ORDER as usize + 1]);
+pub(crate) struct Passes([u64; Native::MAX_ORDER as usize + 1]);
 
 impl Passes {
     /// Whether to make a pass for `order` now; counts that it was asked. For single blocks always: whoever
     /// looks for those takes any.
     #[inline]
-    pub fn is_due(&mut self, order: u32) -> bool {
+    pub(crate) fn is_due(&mut self, order: u32) -> bool {
         let left = &mut self.0[order as usize];
         let due = *left == 0 || order == 0;
         *left = left.saturating_sub(1);
@@ -30,7 +30,7 @@ impl Passes {
 
     /// A pass for `order` has looked into so many leaves, and found nothing.
     #[inline]
-    pub fn was_in_vain(&mut self, order: u32, leaves: u64) {
+    pub(crate) fn was_in_vain(&mut self, order: u32, leaves: u64) {
         self.0[order as usize] = leaves.saturating_mul(REQUESTS_PER_LEAF).min(MOST_REQUESTS);
     }
 }

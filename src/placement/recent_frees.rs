@@ -7,7 +7,7 @@ const NONE: u32 = u32::MAX;
 
 /// Words of the bitmap, the last one on top: a stack that forgets its bottom.
 #[derive(Clone, Debug)]
-pub struct Freed {
+pub(crate) struct Freed {
     /// Empty until the first is put in.
     words: Vec<u32>,
     room: usize,
@@ -17,13 +17,13 @@ pub struct Freed {
 
 impl Freed {
     /// Nothing freed; of more than `room` words the oldest is forgotten.
-    pub const fn new(room: usize) -> Self {
+    pub(crate) const fn new(room: usize) -> Self {
         Self { words: Vec::new(), room, top: 0 }
     }
 
     /// Puts `word` on top. Memory is counted in `account`, from which the owner takes it in the end.
     #[inline(always)]
-    pub fn push(&mut self, word: u32, account: &Account) {
+    pub(crate) fn push(&mut self, word: u32, account: &Account) {
         if self.words.is_empty() && !self.make_room(account) {
             return;
         }
@@ -42,13 +42,13 @@ impl Freed {
     }
 
     /// Bytes on the heap.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.words.capacity() * size_of::<u32>()
     }
 
     /// Takes the word on top.
     #[inline]
-    pub fn pop(&mut self) -> Option<usize> {
+    pub(crate) fn pop(&mut self) -> Option<usize> {
         let last = self.top.checked_sub(1).unwrap_or(self.words.len().wrapping_sub(1));
         let word = self.words.get_mut(last).filter(|word| **word != NONE)?;
         self.top = last;

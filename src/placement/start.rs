@@ -7,7 +7,7 @@ use crate::space::lanes::LaneId;
 
 impl Core {
     /// A cursor for a new handle, in a shard of its own while there are enough.
-    pub fn cursor(&self, lane: impl FnOnce(u64) -> LaneId) -> Cursor {
+    pub(crate) fn cursor(&self, lane: impl FnOnce(u64) -> LaneId) -> Cursor {
         let n = self.handles.fetch_add(1);
         match self.zones.of(0) {
             None => Cursor::new(self.home(n), lane(n), &self.handles_memory),

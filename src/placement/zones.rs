@@ -15,7 +15,7 @@ use crate::values::request::{Effort, Request};
 
 impl Core {
     /// Claims a run for `request` in the first zone of its class that has one.
-    pub fn claim_in_zones(
+    pub(crate) fn claim_in_zones(
         &self,
         cursor: &mut Cursor,
         request: &Request,
@@ -49,7 +49,7 @@ impl Core {
     }
 
     /// Claims pieces for `request`, the longest first in each zone of its class.
-    pub fn gang_in_zones<F: FnMut(Extent) -> Taken>(
+    pub(crate) fn gang_in_zones<F: FnMut(Extent) -> Taken>(
         &self,
         cursor: &mut Cursor,
         request: &Request,
@@ -75,7 +75,12 @@ impl Core {
     }
 
     /// The leaf where this handle was last for requests like this one, or where it begins.
-    pub fn leaf_in_zones(&self, cursor: &mut Cursor, request: &Request, zone: &Zone) -> usize {
+    pub(crate) fn leaf_in_zones(
+        &self,
+        cursor: &mut Cursor,
+        request: &Request,
+        zone: &Zone,
+    ) -> usize {
         let place = cursor.class_place(request.class.index(), request.len);
         if *place == usize::MAX {
             *place = self.first_leaf(zone);
@@ -84,12 +89,12 @@ impl Core {
     }
 
     /// Remembers that block `last` was the last of an allocation.
-    pub fn set_leaf_in_zones(&self, cursor: &mut Cursor, request: &Request, last: u64) {
+    pub(crate) fn set_leaf_in_zones(&self, cursor: &mut Cursor, request: &Request, last: u64) {
         *cursor.class_place(request.class.index(), request.len) = (last / LEAF_BLOCKS) as usize;
     }
 
     /// Where a handle begins in `zone`.
-    pub fn first_leaf(&self, zone: &Zone) -> usize {
+    pub(crate) fn first_leaf(&self, zone: &Zone) -> usize {
         use crate::values::class::Direction::{Down, Spread, Up};
         let leaf_count = self.bitmap.leaf_count();
         let Some(first) = zone.leaves.iter().find(|range| range.start < leaf_count) else {

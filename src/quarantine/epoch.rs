@@ -75,7 +75,7 @@ struct Lane([AtomicWord<u64>; GENERATIONS]);
 
 /// The epoch, and who is pinned.
 #[derive(Debug)]
-pub struct Clock {
+pub(crate) struct Clock {
     /// A [`Now`].
     now: CachePadded<AtomicWord<u64>>,
     /// The epoch that each generation counts the pins of, or 0.
@@ -90,14 +90,14 @@ pub struct Clock {
 
 /// A pin, to be undone by [`Clock::unpin`] exactly once, on any thread.
 #[derive(Debug)]
-pub struct Pin {
+pub(crate) struct Pin {
     lane: usize,
     generation: usize,
 }
 
 /// Which pins may see what was retired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub(crate) struct Stamp {
     /// Those of this epoch and of earlier ones.
     pub epoch: u64,
     /// Whether there are any.
@@ -109,7 +109,7 @@ pub struct Stamp {
 impl Clock {
     /// A clock without pins. Threads that pin through different lanes do not meet; `lanes` is rounded up to
     /// a power of two.
-    pub fn new(lanes: usize) -> Self {
+    pub(crate) fn new(lanes: usize) -> Self {
         let lane = || Lane(std::array::from_fn(|_| AtomicWord::new(0)));
         let began = |generation| AtomicWord::new(if generation == 0 { FIRST } else { 0 });
         Self {
@@ -128,7 +128,7 @@ impl Clock {
     /// Until the pin is undone, nothing may be reused that is retired from now on. Repeats only when the
     /// epoch moved in between.
     #[inline]
-    pub fn pin(&self, lane: usize) -> Pin {
+    pub(crate) fn pin(&self, lane: usize) -> Pin {
         loop {
             let now = self.now.load(Site::EpochLook);
             let generation = Now(now).generation();
@@ -145,7 +145,7 @@ impl Clock {
 
     /// Undoes a pin. What was read under it was read before its end lets anything be reused.
     #[inline]
-    pub fn unpin(&self, pin: Pin) {
+    pub(crate) fn unpin(&self, pin: Pin) {
         self.count(pin.lane, pin.generation).fetch_add(u64::MAX, Site::Unpin);
     }
 
@@ -154,7 +154,7 @@ impl Clock {
     ///
     /// A read-modify-write, so that a pin of a later epoch, which reads the word after that, sees what came
     /// before it; a load could overtake the caller's stores [mutant: StampByLoad].
-    pub fn stamp(&self) -> Stamp {
+    pub(crate) fn stamp(&self) -> Stamp {
         let now = Now(if mutated(Mutant::StampByLoad) {
             self.now.load(Site::EpochLook)
         } else {
@@ -176,7 +176,7 @@ impl Clock {
     /// An epoch before which no pin is left, now and for ever: what has an earlier stamp may be reused. Moves
     /// the epoch on first if it stood still when something was stamped. O(generations + lanes x generations
     /// in use).
-    pub fn floor(&self) -> u64 {
+    pub(crate) fn floor(&self) -> u64 {
         // Pairs with `pin`, as described there [mutant: WeakFloor].
         let mut now = Now(self.now.load(Site::FloorLook));
         if self.overdue.get() >= now.epoch() && self.advance(now) {
@@ -249,13 +249,13 @@ impl Clock {
     }
 
     /// Pins that are not undone yet, read one after another.
-    pub fn pinned(&self) -> u64 {
+    pub(crate) fn pinned(&self) -> u64 {
         let counts = self.lanes.iter().flat_map(|lane| lane.0.iter());
         counts.fold(0, |sum, count| sum.wrapping_add(count.load(Site::PinLook)))
     }
 
     /// Bytes of the lanes.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.lanes.len() * size_of::<CachePadded<Lane>>()
     }
 }

@@ -40,7 +40,7 @@ use crate::values::plain_bitmap::spans;
 
 /// Blocks of a piece, at most: 64 words of the bitmap to change when it is let out. A power of two, and a
 /// piece starts and ends at multiples of it where its extent does not.
-pub const PIECE: u64 = 1 << PIECE_BITS;
+pub(crate) const PIECE: u64 = 1 << PIECE_BITS;
 const PIECE_BITS: u32 = 12;
 
 /// Pieces that a retirement lets out beside as many as it puts in. More than none, so that what became ripe
@@ -52,7 +52,7 @@ const MARKS: u64 = u64::BITS as u64;
 
 /// Extents whose free is durable, until every pin is gone that may see them.
 #[derive(Debug)]
-pub struct Quarantine {
+pub(crate) struct Quarantine {
     clock: Clock,
     queue: Queue,
     /// A set bit is a block whose free somebody owns.
@@ -68,7 +68,7 @@ pub struct Quarantine {
 impl Quarantine {
     /// An empty quarantine for a device of `blocks` blocks; see [`Clock::new`] for `lanes`. The marks take
     /// no memory before something is marked.
-    pub fn new(lanes: usize, blocks: u64) -> Result<Self, OutOfMemory> {
+    pub(crate) fn new(lanes: usize, blocks: u64) -> Result<Self, OutOfMemory> {
         Ok(Self {
             clock: Clock::new(lanes),
             queue: Queue::new()?,
@@ -80,36 +80,36 @@ impl Quarantine {
     }
 
     /// Makes it as long as a device of `blocks` blocks needs. For one caller at a time.
-    pub fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
+    pub(crate) fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
         self.marks.grow(blocks.div_ceil(MARKS) as usize, |range| AtomicWord::zeros(range.len()))
     }
 
     /// See [`Clock::pin`].
     #[inline]
-    pub fn pin(&self, lane: usize) -> Pin {
+    pub(crate) fn pin(&self, lane: usize) -> Pin {
         self.clock.pin(lane)
     }
 
     /// See [`Clock::unpin`].
     #[inline]
-    pub fn unpin(&self, pin: Pin) {
+    pub(crate) fn unpin(&self, pin: Pin) {
         self.clock.unpin(pin);
     }
 
     /// Pins not undone yet.
-    pub fn pinned(&self) -> u64 {
+    pub(crate) fn pinned(&self) -> u64 {
         self.clock.pinned()
     }
 
     /// Blocks that wait. Exact while nothing else runs.
     #[inline(always)]
-    pub fn blocks(&self) -> u64 {
+    pub(crate) fn blocks(&self) -> u64 {
         self.waiting.get()
     }
 
     /// For how long the first of what waits has been the first, as far as calls of this saw; `None` if
     /// nothing waits. It is what a pin costs that is never undone, and no commit has to look at a clock. O(1).
-    pub fn age(&self) -> Option<Duration> {
+    pub(crate) fn age(&self) -> Option<Duration> {
         if self.blocks() == 0 {
             self.standing.forget();
             return None;
@@ -119,12 +119,12 @@ impl Quarantine {
 
     /// Whether any block is marked.
     #[inline(always)]
-    pub fn has_marks(&self) -> bool {
+    pub(crate) fn has_marks(&self) -> bool {
         self.marked.get() != 0
     }
 
     /// The first block of `start..end` that is marked, or `end`. O((end - start) / 64), O(1) while none is.
-    pub fn first_marked(&self, start: u64, end: u64) -> u64 {
+    pub(crate) fn first_marked(&self, start: u64, end: u64) -> u64 {
         if !self.has_marks() {
             return end;
         }
@@ -138,7 +138,7 @@ impl Quarantine {
 
     /// Marks the blocks of `extent`, and hands those to `own` that nobody had marked: the caller owns their free
     /// from here on. O(len / 64).
-    pub fn mark(&self, extent: Extent, mut own: impl FnMut(Extent)) {
+    pub(crate) fn mark(&self, extent: Extent, mut own: impl FnMut(Extent)) {
         // Counted first, so that there are never more than are counted.
         self.marked.add(extent.len);
         let (mut from, mut others) = (extent.start, 0);
@@ -172,7 +172,7 @@ impl Quarantine {
     }
 
     /// Takes away the marks of `extent`, whose free the caller owns. O(len / 64).
-    pub fn unmark(&self, extent: Extent) {
+    pub(crate) fn unmark(&self, extent: Extent) {
         let mut marked = 0;
         for (index, mask) in spans(extent) {
             let before = self.marks[index].fetch_and(!mask, Site::Mark) & mask;
@@ -186,7 +186,7 @@ impl Quarantine {
     /// meanwhile. They are not marked any more then.
     ///
     /// O(pieces, blocks / 64, generations).
-    pub fn retire(&self, extents: &[Extent], mut release: impl FnMut(Extent)) {
+    pub(crate) fn retire(&self, extents: &[Extent], mut release: impl FnMut(Extent)) {
         let stamp = self.clock.stamp();
         let mut pieces = 0;
         for &extent in extents {
@@ -224,7 +224,7 @@ impl Quarantine {
 
     /// Hands pieces to `release` that no pin holds any more, until they have `blocks` blocks; how many they
     /// have. 0 only if no pin lets anything out, or others are letting it out. O(blocks, generations).
-    pub fn collect(&self, blocks: u64, mut release: impl FnMut(Extent)) -> u64 {
+    pub(crate) fn collect(&self, blocks: u64, mut release: impl FnMut(Extent)) -> u64 {
         let floor = self.clock.floor();
         self.let_out(floor, blocks, usize::MAX, &mut release)
     }
@@ -250,12 +250,12 @@ impl Quarantine {
     }
 
     /// Bytes of the pins' counters and of the queue on the heap.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.clock.bytes() + self.queue.bytes()
     }
 
     /// Bytes of the marks, one bit per block, of which memory is taken as they are used.
-    pub fn mark_bytes(&self) -> usize {
+    pub(crate) fn mark_bytes(&self) -> usize {
         self.marks.bytes()
     }
 }

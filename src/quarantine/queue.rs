@@ -112,7 +112,7 @@ impl Node {
 
 /// A queue of pairs of words: what, and a stamp that says when it may be taken out.
 #[derive(Debug)]
-pub struct Queue {
+pub(crate) struct Queue {
     head: CachePadded<LinkWord>,
     tail: CachePadded<LinkWord>,
     /// The stack of unused nodes.
@@ -124,7 +124,7 @@ pub struct Queue {
 
 impl Queue {
     /// An empty queue.
-    pub fn new() -> Result<Self, OutOfMemory> {
+    pub(crate) fn new() -> Result<Self, OutOfMemory> {
         // The first node is the dummy.
         let link = |node| CachePadded::new(LinkWord::to(node));
         Ok(Self {
@@ -143,7 +143,7 @@ impl Queue {
     /// Puts `what` at the end; `false` if there is no memory for it. Takes memory from the heap only where
     /// more is in the queue than ever before.
     #[must_use]
-    pub fn push(&self, what: u64, stamp: u64) -> bool {
+    pub(crate) fn push(&self, what: u64, stamp: u64) -> bool {
         let Some(index) = self.take_unused() else { return false };
         let node = self.node(index);
         node.what.store(what, Site::Node);
@@ -174,7 +174,7 @@ impl Queue {
     }
 
     /// Takes out the first, if its stamp is below `floor`.
-    pub fn pop_below(&self, floor: u64) -> Option<u64> {
+    pub(crate) fn pop_below(&self, floor: u64) -> Option<u64> {
         loop {
             let head = self.head.load();
             let tail = self.tail.load();
@@ -211,7 +211,7 @@ impl Queue {
     }
 
     /// Something that is another with every pop.
-    pub fn position(&self) -> u64 {
+    pub(crate) fn position(&self) -> u64 {
         self.head.load().0
     }
 
@@ -256,7 +256,7 @@ impl Queue {
     }
 
     /// Bytes of the nodes. Half of them at most were never used, nor touched.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.nodes.bytes()
     }
 }

@@ -17,7 +17,7 @@ const LET_OUT: u64 = 64;
 impl Core {
     /// `len` blocks in one extent.
     #[inline(always)]
-    pub fn allocate(&self, cursor: &mut Cursor, len: u64) -> Result<Extent, AllocError> {
+    pub(crate) fn allocate(&self, cursor: &mut Cursor, len: u64) -> Result<Extent, AllocError> {
         if len == 1
             && let Some(start) = self.claim_one(cursor)
             && self.keeps(cursor.lane, Extent { start, len })
@@ -87,7 +87,7 @@ impl Core {
 
     /// Appends the extents of `request` to `list`.
     #[inline]
-    pub fn allocate_into(
+    pub(crate) fn allocate_into(
         &self,
         cursor: &mut Cursor,
         request: &Request,
@@ -103,7 +103,7 @@ impl Core {
     /// The same without what is kept for the class of `request`; and without what is spare in escrow, unless
     /// `spare`.
     #[inline]
-    pub fn allocate_unreserved(
+    pub(crate) fn allocate_unreserved(
         &self,
         cursor: &mut Cursor,
         request: &Request,
@@ -121,7 +121,7 @@ impl Core {
     }
 
     #[inline]
-    pub fn allocate_now(
+    pub(crate) fn allocate_now(
         &self,
         cursor: &mut Cursor,
         request: &Request,
@@ -170,7 +170,7 @@ impl Core {
     }
 
     /// Takes exactly `extent`.
-    pub fn mark_allocated(&self, lane: LaneId, extent: Extent) -> Result<(), MarkError> {
+    pub(crate) fn mark_allocated(&self, lane: LaneId, extent: Extent) -> Result<(), MarkError> {
         let (start, len) = on_device(extent, self.bitmap.blocks())?;
         if let Err(conflict) = self.bitmap.claim(start, len) {
             let closed = self.aside.held_in(conflict.block, conflict.block + 1) == conflict.block;
@@ -193,7 +193,7 @@ impl Core {
     /// that it either began before the region was closed or sees it. A claim that is not kept has left
     /// nothing free in the closed leaves that it met, so what repeats it gets on.
     #[inline(always)]
-    pub fn keeps(&self, lane: LaneId, extent: Extent) -> bool {
+    pub(crate) fn keeps(&self, lane: LaneId, extent: Extent) -> bool {
         !self.aside.is_active() || self.keeps_looking(lane, extent)
     }
 
@@ -202,15 +202,15 @@ impl Core {
         self.aside.keeps(&self.bitmap, extent.start, extent.len, &mut self.moved(lane))
     }
 
-    pub fn known_to_fail(&self, cursor: &Cursor, least: u64, align: u64) -> bool {
+    pub(crate) fn known_to_fail(&self, cursor: &Cursor, least: u64, align: u64) -> bool {
         cursor.known_to_fail(least, align, |ticket| self.bitmap.still_none(ticket))
     }
 
-    pub fn remember(&self, cursor: &mut Cursor, nothing: Nothing) {
+    pub(crate) fn remember(&self, cursor: &mut Cursor, nothing: Nothing) {
         cursor.remember(nothing, |ticket| self.bitmap.still_none(ticket));
     }
 
-    pub fn failure(&self, requested: u64, align: u64) -> AllocError {
+    pub(crate) fn failure(&self, requested: u64, align: u64) -> AllocError {
         // One block fits wherever it is free: do not let the counters contradict the search.
         let free = if (requested, align) == (1, 1) { 0 } else { self.free_blocks() };
         if free < requested {
@@ -222,7 +222,7 @@ impl Core {
 
     /// Every refusal that somebody is told of is counted here.
     #[cold]
-    pub fn count_refused(&self, lane: LaneId, error: &AllocError) {
+    pub(crate) fn count_refused(&self, lane: LaneId, error: &AllocError) {
         let event = match error {
             AllocError::NoSpace { .. } => Event::NoSpace,
             AllocError::NoContiguous { .. } => Event::NoContiguous,

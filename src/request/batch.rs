@@ -17,7 +17,7 @@ const KEPT: usize = 64;
 
 impl Core {
     /// Fills `extents` with extents of `len` blocks, or leaves everything as it was.
-    pub fn allocate_many(
+    pub(crate) fn allocate_many(
         &self,
         cursor: &mut Cursor,
         len: u64,
@@ -57,7 +57,7 @@ impl Core {
         Ok(())
     }
 
-    pub fn no_room_for(&self, len: u64, total: u64) -> AllocError {
+    pub(crate) fn no_room_for(&self, len: u64, total: u64) -> AllocError {
         match self.failure(total, 1) {
             // Single blocks fit wherever they are free: others freed some since the search.
             AllocError::NoContiguous { requested, .. } if len == 1 => {
@@ -68,7 +68,7 @@ impl Core {
     }
 
     /// Gives back all of `extents`, which it sorts, or none of them if one is no rightful one.
-    pub fn free_many(
+    pub(crate) fn free_many(
         &self,
         cursor: &mut Cursor,
         extents: &mut [Extent],

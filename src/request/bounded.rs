@@ -12,7 +12,7 @@ use crate::values::extent::{Extent, ExtentList};
 use crate::values::request::{Effort, Request};
 
 impl Core {
-    pub fn scattered(
+    pub(crate) fn scattered(
         &self,
         cursor: &mut Cursor,
         request: &Request,
@@ -186,7 +186,7 @@ fn share(request: &Request, left: u64, run: u64) -> u64 {
 }
 
 /// Appends `extent`, or lengthens the last extent behind `before` by it if they are neighbours.
-pub fn add(list: &mut impl ExtentList, before: usize, extent: Extent, max: u64) -> bool {
+pub(crate) fn add(list: &mut impl ExtentList, before: usize, extent: Extent, max: u64) -> bool {
     if let Some(last) = list.extents()[before..].last_mut()
         && last.start + last.len == extent.start
         && last.len + extent.len <= max

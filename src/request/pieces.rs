@@ -27,7 +27,7 @@ const IN_VAIN: u64 = 16;
 
 impl Core {
     /// Appends extents to `list` that make up `request`, which takes any.
-    pub fn gang(
+    pub(crate) fn gang(
         &self,
         cursor: &mut Cursor,
         request: &Request,
@@ -166,7 +166,7 @@ impl Core {
     }
 
     /// One pass over `ranges` of leaves for runs of `order`, and what it took.
-    pub fn claim_pieces_in<F: FnMut(Extent) -> Taken>(
+    pub(crate) fn claim_pieces_in<F: FnMut(Extent) -> Taken>(
         &self,
         order: u32,
         ranges: impl Iterator<Item = Range<usize>>,

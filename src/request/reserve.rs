@@ -10,7 +10,7 @@ use crate::values::request::{Effort, Request};
 
 impl Core {
     /// Gives class `class` a reserve of `blocks` blocks; what is not free is owed.
-    pub fn make_reserve(&self, cursor: &mut Cursor, class: usize, blocks: u64) {
+    pub(crate) fn make_reserve(&self, cursor: &mut Cursor, class: usize, blocks: u64) {
         let reserve = &self.reserves.0[class];
         let now = blocks.min(self.free_blocks());
         let made = if now > 0 && self.promise(cursor, now).is_ok() { now } else { 0 };
@@ -20,7 +20,7 @@ impl Core {
 
     /// Meets `request` from the reserve of its class and what is free, or answers with `failed` again.
     #[cold]
-    pub fn allocate_of_reserve(
+    pub(crate) fn allocate_of_reserve(
         &self,
         cursor: &mut Cursor,
         request: &Request,
@@ -62,7 +62,7 @@ impl Core {
     }
 
     /// The same for one extent.
-    pub fn one_of_reserve(
+    pub(crate) fn one_of_reserve(
         &self,
         cursor: &mut Cursor,
         request: &Request,
@@ -74,7 +74,7 @@ impl Core {
     }
 
     /// Keeps as much of `start..start + len`, which is being freed, as reserves are owed. What is left.
-    pub fn refill_reserves(&self, start: u64, len: u64) -> (u64, u64) {
+    pub(crate) fn refill_reserves(&self, start: u64, len: u64) -> (u64, u64) {
         let (mut start, mut len) = (start, len);
         for reserve in &self.reserves.0 {
             let part = reserve.refill(&self.aside, &self.escrow, start, len);

@@ -22,13 +22,13 @@ thread_local! {
 }
 
 /// Calls `work` with the lane that this thread counts in.
-pub fn with_lane<T>(core: &Core, work: impl FnOnce(LaneId) -> T) -> T {
+pub(crate) fn with_lane<T>(core: &Core, work: impl FnOnce(LaneId) -> T) -> T {
     work(with_cursor(core, |cursor| cursor.lane))
 }
 
 /// Calls `work` with this thread's cursor for `core`.
 #[inline]
-pub fn with_cursor<T>(core: &Core, mut work: impl FnMut(&mut Cursor) -> T) -> T {
+pub(crate) fn with_cursor<T>(core: &Core, mut work: impl FnMut(&mut Cursor) -> T) -> T {
     let done = PLACES.try_with(|places| {
         let mut places = places.try_borrow_mut().ok()?;
         let cursor = places.cursor(core);

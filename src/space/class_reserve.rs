@@ -13,7 +13,7 @@ use crate::values::class::CLASSES;
 
 /// The tokens of one class.
 #[derive(Debug)]
-pub struct Reserve {
+pub(crate) struct Reserve {
     /// Those it has.
     tokens: AtomicWord<u64>,
     /// Those it should have besides.
@@ -28,17 +28,17 @@ impl Default for Reserve {
 
 impl Reserve {
     /// Tokens that it has.
-    pub fn tokens(&self) -> u64 {
+    pub(crate) fn tokens(&self) -> u64 {
         self.tokens.load(Site::Spare)
     }
 
     /// Gives it tokens for blocks that are in escrow.
-    pub fn add(&self, tokens: u64) {
+    pub(crate) fn add(&self, tokens: u64) {
         self.tokens.fetch_add(tokens, Site::Spare);
     }
 
     /// Takes `tokens` tokens, or, if `some`, as many as there are; how many.
-    pub fn take(&self, tokens: u64, some: bool) -> u64 {
+    pub(crate) fn take(&self, tokens: u64, some: bool) -> u64 {
         let left = |there: u64| match there.checked_sub(tokens) {
             None if some && there > 0 => Some(0),
             left => left,
@@ -48,7 +48,7 @@ impl Reserve {
 
     /// Has `blocks` more be owed. Frees are told to look first: between owing and telling them, somebody
     /// could pay and have them look away from what others want seen [mutant: OweBeforeLook].
-    pub fn owe<G: Geometry>(&self, aside: &Aside<G>, blocks: u64) {
+    pub(crate) fn owe<G: Geometry>(&self, aside: &Aside<G>, blocks: u64) {
         if blocks == 0 {
             return;
         }
@@ -66,7 +66,7 @@ impl Reserve {
 
     /// Keeps the first blocks of `start..start + len`, which the caller owns and frees, as far as they are
     /// owed; how many.
-    pub fn refill<G: Geometry>(
+    pub(crate) fn refill<G: Geometry>(
         &self,
         aside: &Aside<G>,
         escrow: &Escrow<G>,
@@ -98,11 +98,11 @@ impl Reserve {
 
 /// The reserves of all classes.
 #[derive(Debug)]
-pub struct Reserves(pub [Reserve; CLASSES]);
+pub(crate) struct Reserves(pub [Reserve; CLASSES]);
 
 impl Reserves {
     /// Reserves of nothing.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(std::array::from_fn(|_| Reserve::default()))
     }
 }

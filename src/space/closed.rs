@@ -28,7 +28,7 @@ const MARKS: usize = u64::BITS as usize;
 
 /// Which way blocks went between the free space and what is set aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moved {
+pub(crate) enum Moved {
     /// They are free now.
     Freed,
     /// They are not free any more.
@@ -37,7 +37,7 @@ pub enum Moved {
 
 /// What is set aside of one index.
 #[derive(Debug)]
-pub struct Aside<G: Geometry> {
+pub(crate) struct Aside<G: Geometry> {
     /// Number of ranges that are closed, and of others who want everybody to look closer.
     ranges: AtomicWord<u64>,
     /// One bit per leaf: closed.
@@ -48,14 +48,14 @@ pub struct Aside<G: Geometry> {
 
 /// Some of these leaves are closed already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Overlap {
+pub(crate) struct Overlap {
     /// The first of them.
     pub leaf: usize,
 }
 
 impl<G: Geometry> Aside<G> {
     /// For a device of `blocks` blocks, with nothing closed. Takes no memory before something is.
-    pub fn new(blocks: u64) -> Result<Self, OutOfMemory> {
+    pub(crate) fn new(blocks: u64) -> Result<Self, OutOfMemory> {
         Ok(Self {
             ranges: AtomicWord::new(0),
             closed: Segmented::new(AtomicWord::zeros(marks_of::<G>(blocks))?),
@@ -64,27 +64,27 @@ impl<G: Geometry> Aside<G> {
     }
 
     /// Makes the tables as long as a device of `blocks` blocks needs. For one caller at a time.
-    pub fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
+    pub(crate) fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
         self.closed.grow(marks_of::<G>(blocks), |range| AtomicWord::zeros(range.len()))?;
         self.held.lengthen(blocks)
     }
 
     /// Bytes on the heap.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.closed.bytes() + self.held.bytes()
     }
 
     /// Whether anything may be closed: what claims and frees ask before they look closer. One read of a
     /// line that is hardly ever written.
     #[inline(always)]
-    pub fn is_active(&self) -> bool {
+    pub(crate) fn is_active(&self) -> bool {
         self.ranges.load(Site::Closed) != 0
     }
 
     /// Whether a claim of `start..start + len` may be kept. If some of it lies in closed leaves, those
     /// blocks are set aside, with whatever else is free there, and the others given back.
     #[cold]
-    pub fn keeps(
+    pub(crate) fn keeps(
         &self,
         index: &Bitmap<G>,
         start: u64,
@@ -109,18 +109,18 @@ impl<G: Geometry> Aside<G> {
     }
 
     /// Has claims and frees look closer, until [`deactivate`](Self::deactivate).
-    pub fn activate(&self) {
+    pub(crate) fn activate(&self) {
         self.ranges.fetch_add(1, Site::Closed);
     }
 
     /// Undoes one [`activate`](Self::activate).
-    pub fn deactivate(&self) {
+    pub(crate) fn deactivate(&self) {
         self.ranges.fetch_add(u64::MAX, Site::Closed);
     }
 
     /// Gives back `start..start + len`: what lies in closed leaves is set aside, the rest is given to
     /// `release`, with the same promise as [`Bitmap::release`] makes for each call.
-    pub fn release(
+    pub(crate) fn release(
         &self,
         index: &Bitmap<G>,
         start: u64,
@@ -169,7 +169,7 @@ impl<G: Geometry> Aside<G> {
 
     /// Closes `leaves`, none of which is closed, and sets aside what is free there. O(leaves). For one
     /// caller at a time.
-    pub fn close(
+    pub(crate) fn close(
         &self,
         index: &Bitmap<G>,
         leaves: Range<usize>,
@@ -191,7 +191,7 @@ impl<G: Geometry> Aside<G> {
 
     /// Opens `leaves`, which one call of [`close`](Self::close) has closed: what is set aside there
     /// becomes free. O(leaves).
-    pub fn open(
+    pub(crate) fn open(
         &self,
         index: &Bitmap<G>,
         leaves: Range<usize>,
@@ -211,7 +211,7 @@ impl<G: Geometry> Aside<G> {
     }
 
     /// Sets aside what has become free in closed `leaves` by frees that began before they were closed.
-    pub fn sweep(
+    pub(crate) fn sweep(
         &self,
         index: &Bitmap<G>,
         leaves: Range<usize>,
@@ -236,13 +236,13 @@ impl<G: Geometry> Aside<G> {
 
     /// Whether nobody owns a block of `blocks`, which lie in closed leaves: all are set aside.
     /// O(blocks / 64).
-    pub fn is_empty(&self, blocks: Range<u64>) -> bool {
+    pub(crate) fn is_empty(&self, blocks: Range<u64>) -> bool {
         self.held.run_end(blocks.start, blocks.end) == blocks.end
     }
 
     /// Start and end of the first extent at or after `from` and below `to` that is in use: neither free
     /// nor set aside. What is on its way between the two counts as in use. O(blocks / 64).
-    pub fn next_live(&self, index: &Bitmap<G>, from: u64, to: u64) -> Option<(u64, u64)> {
+    pub(crate) fn next_live(&self, index: &Bitmap<G>, from: u64, to: u64) -> Option<(u64, u64)> {
         let unused = |word: usize| index.look(word) | self.held_in_word(word);
         let mut start = None;
         for (word, mask) in Bitmap::<G>::words_of(from, to.saturating_sub(from)) {
@@ -264,25 +264,25 @@ impl<G: Geometry> Aside<G> {
     }
 
     /// Blocks of `blocks` that are in use. O(blocks / 64); a mixture of moments.
-    pub fn live_blocks(&self, index: &Bitmap<G>, blocks: Range<u64>) -> u64 {
+    pub(crate) fn live_blocks(&self, index: &Bitmap<G>, blocks: Range<u64>) -> u64 {
         let held = self.held.free_blocks_in(blocks.start, blocks.end);
         let free = index.free_blocks_in(blocks.start, blocks.end);
         (blocks.end - blocks.start).saturating_sub(held + free)
     }
 
     /// The first block of `from..to` that is set aside, or `to`.
-    pub fn held_in(&self, from: u64, to: u64) -> u64 {
+    pub(crate) fn held_in(&self, from: u64, to: u64) -> u64 {
         self.held.free_in(from, to)
     }
 
     /// The blocks of word `word` that are set aside.
-    pub fn held_in_word(&self, word: usize) -> G::Word {
+    pub(crate) fn held_in_word(&self, word: usize) -> G::Word {
         self.held.look(word)
     }
 
     /// Makes `blocks`, which lie in leaves that the caller has closed, his if all of them are set aside.
     /// O(blocks / 64).
-    pub fn take(&self, blocks: Range<u64>) -> bool {
+    pub(crate) fn take(&self, blocks: Range<u64>) -> bool {
         for (word, mask) in Bitmap::<G>::words_of(blocks.start, blocks.end - blocks.start) {
             let taken = self.held.take_in_word(word, mask);
             if taken != mask && !mutated(Mutant::TakeWithoutAll) {
@@ -298,13 +298,13 @@ impl<G: Geometry> Aside<G> {
     }
 
     /// Undoes [`take`](Self::take).
-    pub fn put_back(&self, blocks: Range<u64>) {
+    pub(crate) fn put_back(&self, blocks: Range<u64>) {
         self.held.add(blocks.start, blocks.end - blocks.start);
     }
 
     /// Has `blocks`, which are behind the end of the device, be in neither bitmap: a double free that did
     /// not know of the new end yet may have put some there.
-    pub fn forget(&self, index: &Bitmap<G>, blocks: Range<u64>) {
+    pub(crate) fn forget(&self, index: &Bitmap<G>, blocks: Range<u64>) {
         for (word, mask) in Bitmap::<G>::words_of(blocks.start, blocks.end - blocks.start) {
             index.take_in_word(word, mask);
             self.held.take_in_word(word, mask);
@@ -312,7 +312,7 @@ impl<G: Geometry> Aside<G> {
     }
 
     /// Whether `leaf`, which is on the device, is closed.
-    pub fn is_closed(&self, leaf: usize) -> bool {
+    pub(crate) fn is_closed(&self, leaf: usize) -> bool {
         self.closed[leaf / MARKS].load(Site::Closed) >> (leaf % MARKS) & 1 == 1
     }
 

@@ -12,18 +12,18 @@ impl Core {
     }
 
     /// The ledger in which transactions enter what they change, if there is one.
-    pub fn entered(&self) -> Option<&Ledger> {
+    pub(crate) fn entered(&self) -> Option<&Ledger> {
         self.kept_by(Keeper::Transactions)
     }
 
     /// Whether a transaction is committed only when a certain store says so.
-    pub fn has_log(&self) -> bool {
+    pub(crate) fn has_log(&self) -> bool {
         self.kept_by(Keeper::Store).is_some()
     }
 
     /// An error if the store knows a block of `extent` to be committed, unless that is allowed.
     #[cold]
-    pub fn refuse_committed(&self, extent: Extent) -> Result<(), FreeError> {
+    pub(crate) fn refuse_committed(&self, extent: Extent) -> Result<(), FreeError> {
         let Some(committed) = self.committed.as_ref().filter(|c| !c.plain_frees) else {
             return Ok(());
         };
@@ -36,7 +36,7 @@ impl Core {
     /// Hands to `each` what is to become free: all of `extent` but blocks that the store knows to be
     /// committed. Those became free behind its back, and then a transaction's that is given up; whoever
     /// got them could not commit either. They stay allocated, and are counted.
-    pub fn without_committed(&self, extent: Extent, mut each: impl FnMut(Extent)) {
+    pub(crate) fn without_committed(&self, extent: Extent, mut each: impl FnMut(Extent)) {
         let ledger = self.committed.as_ref().map(|committed| &*committed.ledger);
         match ledger.filter(|ledger| ledger.first_allocated(extent).is_some()) {
             None => each(extent),

@@ -17,7 +17,7 @@ use crate::index::{Bitmap, ReleaseError};
 
 /// What waits to be discarded, of one index.
 #[derive(Debug)]
-pub struct Pending<G: Geometry> {
+pub(crate) struct Pending<G: Geometry> {
     /// A set bit is a block that waits.
     blocks: Bitmap<G>,
     /// Blocks that may wait; none if there is no discarder.
@@ -28,7 +28,7 @@ pub struct Pending<G: Geometry> {
 
 impl<G: Geometry> Pending<G> {
     /// For a device of `blocks` blocks, without a discarder. Takes no memory before something waits.
-    pub fn new(blocks: u64) -> Result<Self, OutOfMemory> {
+    pub(crate) fn new(blocks: u64) -> Result<Self, OutOfMemory> {
         Ok(Self {
             blocks: Bitmap::none_free(blocks, 1)?,
             limit: AtomicWord::new(0),
@@ -37,27 +37,27 @@ impl<G: Geometry> Pending<G> {
     }
 
     /// Makes it as long as a device of `blocks` blocks needs. For one caller at a time.
-    pub fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
+    pub(crate) fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
         self.blocks.lengthen(blocks)
     }
 
     /// Bytes on the heap.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.blocks.bytes()
     }
 
     /// Whether `len` more blocks may wait.
-    pub fn has_room(&self, len: u64) -> bool {
+    pub(crate) fn has_room(&self, len: u64) -> bool {
         self.waiting.get().saturating_add(len) <= self.limit.load(Site::Discarding)
     }
 
     /// Blocks that wait. Exact while nothing else runs.
-    pub fn waiting(&self) -> u64 {
+    pub(crate) fn waiting(&self) -> u64 {
         self.waiting.get()
     }
 
     /// From now on, up to `limit` blocks may wait; at 0, none, and those that do become `free`.
-    pub fn set_limit(&self, limit: u64, free: &mut impl FnMut(usize, G::Word)) {
+    pub(crate) fn set_limit(&self, limit: u64, free: &mut impl FnMut(usize, G::Word)) {
         let off = limit == 0;
         if off && mutated(Mutant::LimitAfterLook) {
             self.let_out(0, self.blocks.blocks(), free);
@@ -69,7 +69,7 @@ impl<G: Geometry> Pending<G> {
     }
 
     /// Has blocks wait that the caller owns; those that nobody would take out any more become `free`.
-    pub fn put(
+    pub(crate) fn put(
         &self,
         start: u64,
         len: u64,
@@ -89,7 +89,7 @@ impl<G: Geometry> Pending<G> {
     }
 
     /// Takes out the first run at or after `from`, at most `most` blocks of it: the caller's.
-    pub fn take(&self, from: u64, most: u64) -> Option<(u64, u64)> {
+    pub(crate) fn take(&self, from: u64, most: u64) -> Option<(u64, u64)> {
         let mut from = from;
         loop {
             let start = self.blocks.next_free(from)?;
@@ -107,7 +107,7 @@ impl<G: Geometry> Pending<G> {
 
     /// Takes out what waits in `from..to`, word by word, to be `free`; how many blocks. O(runs), and the
     /// levels of the summary for each.
-    pub fn let_out(&self, from: u64, to: u64, free: &mut impl FnMut(usize, G::Word)) -> u64 {
+    pub(crate) fn let_out(&self, from: u64, to: u64, free: &mut impl FnMut(usize, G::Word)) -> u64 {
         let width = u64::from(G::WORD_BLOCKS);
         let (mut from, mut blocks) = (from, 0);
         while let Some(start) = self.blocks.next_free(from).filter(|&start| start < to) {
@@ -132,12 +132,12 @@ impl<G: Geometry> Pending<G> {
     }
 
     /// The first block of `from..to` that waits, or `to`.
-    pub fn first_in(&self, from: u64, to: u64) -> u64 {
+    pub(crate) fn first_in(&self, from: u64, to: u64) -> u64 {
         self.blocks.free_in(from, to)
     }
 
     /// The blocks of word `word` that wait.
-    pub fn look(&self, word: usize) -> G::Word {
+    pub(crate) fn look(&self, word: usize) -> G::Word {
         self.blocks.look(word)
     }
 }

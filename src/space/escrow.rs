@@ -18,7 +18,7 @@ use crate::index::{Bitmap, Search};
 
 /// What is kept out of the free space of one index.
 #[derive(Debug)]
-pub struct Escrow<G: Geometry> {
+pub(crate) struct Escrow<G: Geometry> {
     /// A set bit is a block in escrow.
     blocks: Bitmap<G>,
     /// Tokens that no promise holds.
@@ -29,39 +29,39 @@ pub struct Escrow<G: Geometry> {
 
 impl<G: Geometry> Escrow<G> {
     /// For a device of `blocks` blocks, with nothing in it. Takes no memory before something is.
-    pub fn new(blocks: u64) -> Result<Self, OutOfMemory> {
+    pub(crate) fn new(blocks: u64) -> Result<Self, OutOfMemory> {
         let (spare, held) = (AtomicWord::new(0), Counter::new(0));
         Ok(Self { blocks: Bitmap::none_free(blocks, 1)?, spare, held })
     }
 
     /// Makes it as long as a device of `blocks` blocks needs. For one caller at a time.
-    pub fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
+    pub(crate) fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
         self.blocks.lengthen(blocks)
     }
 
     /// Bytes on the heap.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.blocks.bytes()
     }
 
     /// Tokens that no promise holds.
-    pub fn spare(&self) -> u64 {
+    pub(crate) fn spare(&self) -> u64 {
         self.spare.load(Site::Spare)
     }
 
     /// Blocks that promises hold. Exact while nothing runs.
-    pub fn promised(&self) -> u64 {
+    pub(crate) fn promised(&self) -> u64 {
         let promised = self.held.get().wrapping_sub(self.spare());
         if promised > u64::MAX / 2 { 0 } else { promised }
     }
 
     /// Whether it has no blocks. Exact while nothing runs.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.held.get() == 0
     }
 
     /// Takes `tokens` of the spare ones, or says how many there are.
-    pub fn take_tokens(&self, tokens: u64) -> Result<(), u64> {
+    pub(crate) fn take_tokens(&self, tokens: u64) -> Result<(), u64> {
         if mutated(Mutant::SpareByStore) {
             let spare = self.spare();
             let left = spare.checked_sub(tokens).ok_or(spare)?;
@@ -72,25 +72,25 @@ impl<G: Geometry> Escrow<G> {
     }
 
     /// Takes the spare tokens but `rest` of them; how many.
-    pub fn take_all_but(&self, rest: u64) -> u64 {
+    pub(crate) fn take_all_but(&self, rest: u64) -> u64 {
         let taken = self.spare.update(Site::Spare, |spare| (spare > rest).then_some(rest));
         taken.map_or(0, |spare| spare - rest)
     }
 
     /// Takes up to `most` of the spare tokens; how many.
-    pub fn take_up_to(&self, most: u64) -> u64 {
+    pub(crate) fn take_up_to(&self, most: u64) -> u64 {
         let left = |spare: u64| (spare > 0).then(|| spare.saturating_sub(most));
         self.spare.update(Site::Spare, left).map_or(0, |spare| spare.min(most))
     }
 
     /// Leaves `tokens` to whoever wants them.
-    pub fn leave_tokens(&self, tokens: u64) {
+    pub(crate) fn leave_tokens(&self, tokens: u64) {
         self.spare.fetch_add(tokens, Site::Spare);
     }
 
     /// Puts blocks in that the caller owns, and leaves their tokens. The blocks first, or somebody has a
     /// token and finds nothing [mutant: TokenBeforeBlock].
-    pub fn put(&self, start: u64, len: u64) {
+    pub(crate) fn put(&self, start: u64, len: u64) {
         if mutated(Mutant::TokenBeforeBlock) {
             self.leave_tokens(len);
         }
@@ -102,7 +102,7 @@ impl<G: Geometry> Escrow<G> {
 
     /// Puts blocks in that the caller owns, and keeps their tokens. How many came to be there: all, unless
     /// somebody frees them wrongly at the same moment.
-    pub fn put_blocks(&self, start: u64, len: u64) -> u64 {
+    pub(crate) fn put_blocks(&self, start: u64, len: u64) -> u64 {
         let put = self.blocks.add(start, len);
         self.held.add(put);
         put
@@ -110,13 +110,13 @@ impl<G: Geometry> Escrow<G> {
 
     /// A run of up to `tokens` blocks, for as many of the caller's tokens: the blocks are his. There is
     /// one: of all who search, each holds no more for a moment than he has tokens for.
-    pub fn take(&self, tokens: u64) -> Option<(u64, u64)> {
+    pub(crate) fn take(&self, tokens: u64) -> Option<(u64, u64)> {
         let search = Search { least: 1, most: tokens, align: 1, take: |run| tokens.min(run) };
         self.blocks.claim_exact(0, &search).ok().inspect(|&(_, len)| self.taken(len))
     }
 
     /// A run of exactly `len` blocks at a multiple of `align`, for as many of the caller's tokens.
-    pub fn take_run(&self, len: u64, align: u64) -> Option<(u64, u64)> {
+    pub(crate) fn take_run(&self, len: u64, align: u64) -> Option<(u64, u64)> {
         let search = Search { least: len, most: len, align, take: |_| len };
         self.blocks.claim_exact(0, &search).ok().inspect(|&(_, len)| self.taken(len))
     }
@@ -127,7 +127,7 @@ impl<G: Geometry> Escrow<G> {
 
     /// The first run of `from..to`, at most `most` blocks of it, if there is any: for those who have just put
     /// in as many, and keep no tokens for them.
-    pub fn take_without_tokens(&self, from: u64, to: u64, most: u64) -> Option<(u64, u64)> {
+    pub(crate) fn take_without_tokens(&self, from: u64, to: u64, most: u64) -> Option<(u64, u64)> {
         let mut from = from;
         loop {
             let start = self.blocks.free_in(from, to);
@@ -144,17 +144,17 @@ impl<G: Geometry> Escrow<G> {
     }
 
     /// The first block of `from..to` that is not in escrow, or `to`.
-    pub fn run_end(&self, from: u64, to: u64) -> u64 {
+    pub(crate) fn run_end(&self, from: u64, to: u64) -> u64 {
         self.blocks.run_end(from, to)
     }
 
     /// The first block of `from..to` in escrow, or `to`.
-    pub fn first_in(&self, from: u64, to: u64) -> u64 {
+    pub(crate) fn first_in(&self, from: u64, to: u64) -> u64 {
         self.blocks.free_in(from, to)
     }
 
     /// The blocks of word `word` in escrow.
-    pub fn look(&self, word: usize) -> G::Word {
+    pub(crate) fn look(&self, word: usize) -> G::Word {
         self.blocks.look(word)
     }
 }

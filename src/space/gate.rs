@@ -15,11 +15,11 @@ use crate::values::lsn::Lsn;
 
 /// Frees by the numbers of their transactions.
 #[derive(Debug, Default)]
-pub struct Gate(Mutex<State>);
+pub(crate) struct Gate(Mutex<State>);
 
 /// What becomes of frees at the gate.
 #[derive(Debug)]
-pub enum Pass {
+pub(crate) enum Pass {
     Through(Extents),
     Waits,
     /// They were undone, and stay allocated.
@@ -47,7 +47,7 @@ impl Gate {
     }
 
     /// What transaction `lsn` freed, if the gate is open for it; otherwise it waits.
-    pub fn pass(&self, lsn: Lsn, freed: Extents) -> Pass {
+    pub(crate) fn pass(&self, lsn: Lsn, freed: Extents) -> Pass {
         let mut state = self.state();
         if state.revoked.contains(&lsn.0) {
             return Pass::Revoked(freed);
@@ -61,7 +61,7 @@ impl Gate {
     }
 
     /// Transaction `lsn` was undone: what it had freed and now waits.
-    pub fn revoke(&self, lsn: Lsn) -> Vec<Extents> {
+    pub(crate) fn revoke(&self, lsn: Lsn) -> Vec<Extents> {
         let mut state = self.state();
         state.revoked.insert(lsn.0);
         let mut held = state.held.remove(&lsn.0).unwrap_or_default();
@@ -71,7 +71,7 @@ impl Gate {
     }
 
     /// Nobody will let go of this, unless `lsn` is undone, or is already: then it is handed back.
-    pub fn keep(&self, lsn: Lsn, freed: Extents) -> Option<Extents> {
+    pub(crate) fn keep(&self, lsn: Lsn, freed: Extents) -> Option<Extents> {
         let mut state = self.state();
         if state.revoked.contains(&lsn.0) {
             return Some(freed);
@@ -85,7 +85,7 @@ impl Gate {
     }
 
     /// Opens it for transactions up to `lsn`: what they freed.
-    pub fn open(&self, lsn: Lsn) -> impl Iterator<Item = Extents> + use<> {
+    pub(crate) fn open(&self, lsn: Lsn) -> impl Iterator<Item = Extents> + use<> {
         let mut state = self.state();
         state.open = state.open.max(lsn.0);
         let open = state.open;
@@ -98,7 +98,7 @@ impl Gate {
     }
 
     /// About how many bytes wait.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.state().bytes
     }
 }

@@ -6,7 +6,7 @@ use crossbeam_utils::CachePadded;
 use crate::base::sync::{Claim, Counter};
 
 /// Lanes of one allocator. Handles beyond this many share.
-pub const LANES: usize = 64;
+pub(crate) const LANES: usize = 64;
 
 /// Two counters for each, because an owner adds by a load and a store, which would undo whatever another adds
 /// in between.
@@ -24,11 +24,11 @@ struct Lane {
 
 /// The lanes of one allocator.
 #[derive(Debug)]
-pub struct Lanes(Vec<CachePadded<Lane>>);
+pub(crate) struct Lanes(Vec<CachePadded<Lane>>);
 
 /// The lane that a handle counts in.
 #[derive(Clone, Copy, Debug)]
-pub struct LaneId {
+pub(crate) struct LaneId {
     index: usize,
     exclusive: bool,
 }
@@ -36,26 +36,26 @@ pub struct LaneId {
 impl LaneId {
     /// Number of the lane, below [`LANES`].
     #[inline(always)]
-    pub fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         self.index
     }
 
     /// Whether nobody else counts in the owner's counters of the lane.
     #[inline(always)]
-    pub fn is_exclusive(self) -> bool {
+    pub(crate) fn is_exclusive(self) -> bool {
         self.exclusive
     }
 }
 
 impl Lanes {
     /// Lanes that sum to zero.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self((0..LANES).map(|_| CachePadded::default()).collect())
     }
 
     /// A lane for one handle alone, or a shared one if all are taken. Must be given back by
     /// [`Lanes::release`]; if it never is, it stays taken and what it counted stays counted.
-    pub fn acquire(&self) -> LaneId {
+    pub(crate) fn acquire(&self) -> LaneId {
         match self.0.iter().position(|lane| lane.owned.acquire()) {
             Some(index) => LaneId { index, exclusive: true },
             None => self.shared(0),
@@ -63,12 +63,12 @@ impl Lanes {
     }
 
     /// A lane that others may count in too, its owner among them.
-    pub fn shared(&self, seed: usize) -> LaneId {
+    pub(crate) fn shared(&self, seed: usize) -> LaneId {
         LaneId { index: seed % LANES, exclusive: false }
     }
 
     /// Gives a lane back.
-    pub fn release(&self, lane: LaneId) {
+    pub(crate) fn release(&self, lane: LaneId) {
         if lane.exclusive {
             self.0[lane.index].owned.release();
         }
@@ -76,27 +76,27 @@ impl Lanes {
 
     /// Counts `blocks` as freed.
     #[inline(always)]
-    pub fn freed(&self, lane: LaneId, blocks: u64) {
+    pub(crate) fn freed(&self, lane: LaneId, blocks: u64) {
         let Lane { by_owner, by_sharers, .. } = &*self.0[lane.index];
         if lane.exclusive { by_owner.add_as_owner(blocks) } else { by_sharers.add(blocks) }
     }
 
     /// Counts `blocks` as allocated.
     #[inline(always)]
-    pub fn allocated(&self, lane: LaneId, blocks: u64) {
+    pub(crate) fn allocated(&self, lane: LaneId, blocks: u64) {
         self.freed(lane, blocks.wrapping_neg());
     }
 
     /// Counts that a handle went on in another shard. Without a locked instruction: a request that takes what
     /// fits it best mostly does.
     #[inline]
-    pub fn spilled(&self, lane: LaneId) {
+    pub(crate) fn spilled(&self, lane: LaneId) {
         let Lane { spills_of_owner, spills_of_sharers, .. } = &*self.0[lane.index];
         if lane.exclusive { spills_of_owner.add_as_owner(1) } else { spills_of_sharers.add(1) }
     }
 
     /// How often handles went on in another shard. O(lanes); exact while nothing else runs.
-    pub fn spills(&self) -> u64 {
+    pub(crate) fn spills(&self) -> u64 {
         let spills = |lane: &CachePadded<Lane>| {
             lane.spills_of_owner.get().wrapping_add(lane.spills_of_sharers.get())
         };
@@ -104,12 +104,12 @@ impl Lanes {
     }
 
     /// Bytes that the lanes take.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.0.len() * size_of::<CachePadded<Lane>>()
     }
 
     /// Blocks freed minus blocks allocated, wrapping. O(lanes); exact while nothing else runs.
-    pub fn sum(&self) -> u64 {
+    pub(crate) fn sum(&self) -> u64 {
         self.0.iter().fold(0, |sum, lane| {
             sum.wrapping_add(lane.by_owner.get()).wrapping_add(lane.by_sharers.get())
         })

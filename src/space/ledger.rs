@@ -22,13 +22,13 @@ use crate::values::plain_bitmap::spans;
 
 /// One bit per block, 1 = allocated.
 #[derive(Debug)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     words: Segmented<Vec<AtomicWord<u64>>>,
 }
 
 /// What a transaction does with an extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// It was free.
     Allocate,
     /// It was allocated.
@@ -46,38 +46,38 @@ impl Change {
 
 impl Ledger {
     /// A ledger that begins with the state `allocated`.
-    pub fn new(allocated: Vec<u64>) -> Self {
+    pub(crate) fn new(allocated: Vec<u64>) -> Self {
         // In place: the words stay where they are.
         Self { words: Segmented::new(allocated.into_iter().map(AtomicWord::new).collect()) }
     }
 
     /// `words` words, all free, in memory that is not touched.
-    pub fn zeros(words: usize) -> Result<Self, OutOfMemory> {
+    pub(crate) fn zeros(words: usize) -> Result<Self, OutOfMemory> {
         Ok(Self { words: Segmented::new(AtomicWord::zeros(words)?) })
     }
 
     /// The words that it was made with, before it is shared.
-    pub fn plain(&mut self) -> &mut [u64] {
+    pub(crate) fn plain(&mut self) -> &mut [u64] {
         AtomicWord::plain(self.words.first_mut())
     }
 
     /// Makes room for a device of `blocks` blocks; those added are free. For one caller at a time.
-    pub fn grow(&self, blocks: u64) -> Result<(), OutOfMemory> {
+    pub(crate) fn grow(&self, blocks: u64) -> Result<(), OutOfMemory> {
         self.words.grow(blocks.div_ceil(64) as usize, |range| AtomicWord::zeros(range.len()))
     }
 
     /// Word `index`: blocks from 64 * `index` on.
-    pub fn word(&self, index: usize) -> u64 {
+    pub(crate) fn word(&self, index: usize) -> u64 {
         self.words[index].load(Site::Ledger)
     }
 
     /// Overwrites word `index`, as the only one who changes it.
-    pub fn set_word(&self, index: usize, word: u64) {
+    pub(crate) fn set_word(&self, index: usize, word: u64) {
         self.words[index].put(word);
     }
 
     /// The first block of `extent`, for which there is room, that is allocated. O(len / 64).
-    pub fn first_allocated(&self, extent: Extent) -> Option<u64> {
+    pub(crate) fn first_allocated(&self, extent: Extent) -> Option<u64> {
         spans(extent).find_map(|(index, mask)| {
             let allocated = self.words[index].peek() & mask;
             (allocated != 0).then(|| 64 * index as u64 + u64::from(allocated.trailing_zeros()))
@@ -86,7 +86,7 @@ impl Ledger {
 
     /// Cuts `extent`, for which there is room, into parts that are free (`false`) and parts that are
     /// allocated, in order and not always as long as they could be. O(len / 64 + parts).
-    pub fn split(&self, extent: Extent, mut each: impl FnMut(Extent, bool)) {
+    pub(crate) fn split(&self, extent: Extent, mut each: impl FnMut(Extent, bool)) {
         for (index, mask) in spans(extent) {
             let allocated = self.words[index].peek();
             let mut rest = mask;
@@ -102,13 +102,13 @@ impl Ledger {
     }
 
     /// Bytes that it occupies.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         size_of::<Self>() + self.words.bytes()
     }
 
     /// Words that there is room for.
     #[cfg(test)]
-    pub fn word_count(&self) -> usize {
+    pub(crate) fn word_count(&self) -> usize {
         self.words.room()
     }
 
@@ -117,7 +117,7 @@ impl Ledger {
     /// blocks of a refused transaction are entered for a moment.
     ///
     /// O(blocks / 64).
-    pub fn enter(
+    pub(crate) fn enter(
         &self,
         changes: impl Iterator<Item = (Extent, Change)> + Clone,
     ) -> Result<(), u64> {
@@ -132,7 +132,11 @@ impl Ledger {
 
     /// Takes back what was entered, then has `let_out` give the allocated blocks away: in the other
     /// order, the next owner finds his blocks taken here. [mutant: LetOutBeforeLeave]
-    pub fn give_up(&self, changes: impl Iterator<Item = (Extent, Change)>, let_out: impl FnOnce()) {
+    pub(crate) fn give_up(
+        &self,
+        changes: impl Iterator<Item = (Extent, Change)>,
+        let_out: impl FnOnce(),
+    ) {
         if mutated(Mutant::LetOutBeforeLeave) {
             let_out();
             return self.leave(changes);
@@ -143,7 +147,7 @@ impl Ledger {
 
     /// Takes back what was entered, as far as nobody else has changed it, which is a mistake: a
     /// transaction that frees what another has only frozen.
-    pub fn leave(&self, changes: impl Iterator<Item = (Extent, Change)>) {
+    pub(crate) fn leave(&self, changes: impl Iterator<Item = (Extent, Change)>) {
         for (extent, change) in changes {
             for (index, mask) in spans(extent) {
                 self.change_word(index, mask, change.inverse());
@@ -187,7 +191,7 @@ impl Ledger {
 
 /// Who changes a ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keeper {
+pub(crate) enum Keeper {
     /// Transactions, when they are frozen or given up.
     Transactions,
     /// The store, when it commits.
@@ -196,7 +200,7 @@ pub enum Keeper {
 
 /// What an allocator knows of its store.
 #[derive(Debug)]
-pub struct Committed {
+pub(crate) struct Committed {
     /// The committed state.
     pub ledger: Arc<Ledger>,
     /// Who changes it.

@@ -10,7 +10,7 @@ use crate::values::extent::{Extent, ExtentList, Extents};
 impl Core {
     /// Gives `extent` back, or says why not.
     #[inline(always)]
-    pub fn free(&self, cursor: &mut Cursor, extent: Extent) -> Result<(), FreeError> {
+    pub(crate) fn free(&self, cursor: &mut Cursor, extent: Extent) -> Result<(), FreeError> {
         if self.committed.is_some() {
             self.refuse_committed(extent)?;
         }
@@ -21,7 +21,7 @@ impl Core {
 
     /// Remembers where `extent` was freed, and the run that this has completed.
     #[inline(always)]
-    pub fn remember_freed(&self, cursor: &mut Cursor, Extent { start, len }: Extent) {
+    pub(crate) fn remember_freed(&self, cursor: &mut Cursor, Extent { start, len }: Extent) {
         if len > 1 || cursor.is_mixed() {
             self.saw_freed(cursor, start, len);
         }
@@ -30,7 +30,7 @@ impl Core {
 
     /// The same for those who have no cursor.
     #[inline(always)]
-    pub fn release(&self, lane: LaneId, extent: Extent) -> Result<(), FreeError> {
+    pub(crate) fn release(&self, lane: LaneId, extent: Extent) -> Result<(), FreeError> {
         let (start, len) = on_device(extent, self.bitmap.blocks())?;
         if self.quarantine.has_marks()
             && let Some(block) = self.first_freed([extent])
@@ -51,7 +51,7 @@ impl Core {
 
     /// The first block of `extents` that a transaction has freed, and that is not let out yet.
     #[cold]
-    pub fn first_freed(&self, extents: impl IntoIterator<Item = Extent>) -> Option<u64> {
+    pub(crate) fn first_freed(&self, extents: impl IntoIterator<Item = Extent>) -> Option<u64> {
         extents.into_iter().find_map(|Extent { start, len }| {
             let end = start + len;
             Some(self.quarantine.first_marked(start, end)).filter(|&block| block < end)
@@ -74,7 +74,7 @@ impl Core {
 
     /// The same while some of the device is closed, or freed blocks are discarded.
     #[cold]
-    pub fn release_looking(
+    pub(crate) fn release_looking(
         &self,
         lane: LaneId,
         extent: Extent,
@@ -110,7 +110,7 @@ impl Core {
 
     /// Quarantines `extents`, whose free is durable and [ours](Self::own_frees), and lets out a little more than
     /// came in. The committing handle remembers what comes out, as if it had freed that now.
-    pub fn retire(&self, cursor: &mut Cursor, extents: &[Extent]) {
+    pub(crate) fn retire(&self, cursor: &mut Cursor, extents: &[Extent]) {
         self.quarantine.retire(extents, |extent| {
             self.let_out(cursor.lane, extent);
             self.remember_freed(cursor, extent);
@@ -119,7 +119,7 @@ impl Core {
 
     /// Marks `extents` as freed by the caller; those that nobody has freed before, in parts where others have. The
     /// rest is counted as freed twice.
-    pub fn own_frees(&self, extents: Extents) -> Extents {
+    pub(crate) fn own_frees(&self, extents: Extents) -> Extents {
         let blocks = extents.blocks();
         let own = self.mark_freed(extents);
         self.conflicts.add(blocks - own.blocks());
@@ -127,7 +127,7 @@ impl Core {
     }
 
     /// The same without counting.
-    pub fn mark_freed(&self, extents: impl IntoIterator<Item = Extent>) -> Extents {
+    pub(crate) fn mark_freed(&self, extents: impl IntoIterator<Item = Extent>) -> Extents {
         let mut own = Extents::new();
         for extent in extents {
             self.quarantine.mark(extent, |part| own.push(part));
@@ -136,18 +136,18 @@ impl Core {
     }
 
     /// Undoes [`Self::mark_freed`]: they stay allocated.
-    pub fn disown_frees(&self, extents: impl IntoIterator<Item = Extent>) {
+    pub(crate) fn disown_frees(&self, extents: impl IntoIterator<Item = Extent>) {
         extents.into_iter().for_each(|extent| self.quarantine.unmark(extent));
     }
 
     /// Lets out of the quarantine at least `blocks` blocks, or whatever the guards allow; the number of blocks.
-    pub fn collect(&self, lane: LaneId, blocks: u64) -> u64 {
+    pub(crate) fn collect(&self, lane: LaneId, blocks: u64) -> u64 {
         self.quarantine.collect(blocks, |extent| self.let_out(lane, extent))
     }
 
     /// Frees what comes out of the quarantine, or what a transaction has given up: all of it but the blocks
     /// that are free already, and those that the store knows to be committed.
-    pub fn let_out(&self, lane: LaneId, extent: Extent) {
+    pub(crate) fn let_out(&self, lane: LaneId, extent: Extent) {
         self.without_committed(extent, |part| {
             self.let_out_by(part, |part| {
                 let (start, len) = on_device(part, self.bitmap.blocks())?;
@@ -157,7 +157,7 @@ impl Core {
     }
 
     /// The same past the discarder.
-    pub fn let_out_undiscarded(&self, lane: LaneId, extent: Extent) {
+    pub(crate) fn let_out_undiscarded(&self, lane: LaneId, extent: Extent) {
         self.let_out_by(extent, |part| self.release_looking(lane, part, false));
     }
 
@@ -184,17 +184,17 @@ impl Core {
     }
 
     /// The same for what was allocated and counted, but not told of.
-    pub fn take_back(&self, lane: LaneId, extents: &[Extent]) {
+    pub(crate) fn take_back(&self, lane: LaneId, extents: &[Extent]) {
         extents.iter().for_each(|&extent| self.let_out_undiscarded(lane, extent));
     }
 
     /// Undoes a claim of this thread that nobody was told about.
-    pub fn give_back(&self, extent: Extent) {
+    pub(crate) fn give_back(&self, extent: Extent) {
         let released = self.bitmap.release(extent.start, extent.len);
         debug_assert_eq!(released, Ok(()), "blocks we own cannot be free");
     }
 
-    pub fn give_back_from(&self, list: &mut impl ExtentList, before: usize) {
+    pub(crate) fn give_back_from(&self, list: &mut impl ExtentList, before: usize) {
         for &extent in &list.extents()[before..] {
             self.give_back(extent);
         }
@@ -203,7 +203,7 @@ impl Core {
 }
 
 /// What to tell about a release from block `start` on that failed.
-pub fn free_error(error: ReleaseError, start: u64) -> FreeError {
+pub(crate) fn free_error(error: ReleaseError, start: u64) -> FreeError {
     match error {
         ReleaseError::Free { block } => FreeError::DoubleFree { block },
         ReleaseError::Torn { block } => {

@@ -9,7 +9,7 @@ use crate::values::extent::Extent;
 
 /// The counters of all shards. Each is blocks freed minus blocks allocated, wrapping.
 #[derive(Debug)]
-pub struct ShardCounts {
+pub(crate) struct ShardCounts {
     /// Blocks per shard, as a power of two.
     order: u32,
     /// Free blocks of each shard when the allocator was made.
@@ -23,26 +23,26 @@ pub struct ShardCounts {
 
 impl ShardCounts {
     /// Counters of shards of `2^order` blocks that have so many free ones.
-    pub fn new(order: u32, at_start: Vec<u64>) -> Result<Self, OutOfMemory> {
+    pub(crate) fn new(order: u32, at_start: Vec<u64>) -> Result<Self, OutOfMemory> {
         let common = Segmented::new(Counter::zeros(at_start.len())?);
         Ok(Self { order, rows: Counter::zeros(2 * LANES * at_start.len())?, at_start, common })
     }
 
     /// Makes counters for at least `shards` shards. For one caller at a time, before any block of them
     /// becomes free.
-    pub fn lengthen(&self, shards: usize) -> Result<(), OutOfMemory> {
+    pub(crate) fn lengthen(&self, shards: usize) -> Result<(), OutOfMemory> {
         self.common.grow(shards, |range| Counter::zeros(range.len()))
     }
 
     /// Counts the blocks of `extent` as freed.
     #[inline(always)]
-    pub fn freed(&self, lane: LaneId, extent: Extent) {
+    pub(crate) fn freed(&self, lane: LaneId, extent: Extent) {
         self.count(lane, extent, |blocks| blocks);
     }
 
     /// Counts the blocks of `extent` as allocated.
     #[inline(always)]
-    pub fn allocated(&self, lane: LaneId, extent: Extent) {
+    pub(crate) fn allocated(&self, lane: LaneId, extent: Extent) {
         self.count(lane, extent, u64::wrapping_neg);
     }
 
@@ -82,7 +82,7 @@ impl ShardCounts {
     }
 
     /// Free blocks of `shard`, which must exist: exact while nothing else runs. O(lanes).
-    pub fn free(&self, shard: usize) -> u64 {
+    pub(crate) fn free(&self, shard: usize) -> u64 {
         let rows = self.rows.chunks_exact(self.at_start.len()).filter_map(|row| row.get(shard));
         let changes =
             rows.fold(self.common[shard].get(), |sum, count| sum.wrapping_add(count.get()));
@@ -92,7 +92,7 @@ impl ShardCounts {
     }
 
     /// Bytes on the heap. The rows of lanes that nobody has counted in are not touched.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let rows = self.rows.capacity() + self.at_start.capacity();
         size_of::<Counter>() * rows + self.common.bytes()
     }

@@ -7,7 +7,7 @@ use crate::base::geometry::Geometry;
 
 /// How the device is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shards {
+pub(crate) struct Shards {
     /// Leaves per shard, the last shard excepted.
     shard_leaves: usize,
     /// The level of the node that a shard is under.
@@ -23,7 +23,7 @@ impl Shards {
     /// The largest shards up to the limit of which there are still `wanted`, if the device has so
     /// many. The summary has as few top nodes as that leaves, limit aside: they are searched one by
     /// one, and each level less is one less to publish to.
-    pub fn new<G: Geometry>(blocks: u64, wanted: usize) -> Self {
+    pub(crate) fn new<G: Geometry>(blocks: u64, wanted: usize) -> Self {
         let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
         let (mut shard_leaves, mut height) = (G::FANOUT, 1);
         while let Some(larger) = shard_leaves.checked_mul(G::FANOUT) {
@@ -37,33 +37,33 @@ impl Shards {
     }
 
     /// Levels of the summary.
-    pub fn height(&self) -> usize {
+    pub(crate) fn height(&self) -> usize {
         self.height
     }
 
     /// The level of the summary whose nodes are the shards.
-    pub fn level(&self) -> usize {
+    pub(crate) fn level(&self) -> usize {
         self.level
     }
 
     /// Number of shards that `leaf_count` leaves are in.
-    pub fn count(&self, leaf_count: usize) -> usize {
+    pub(crate) fn count(&self, leaf_count: usize) -> usize {
         leaf_count.div_ceil(self.shard_leaves)
     }
 
     /// Leaves in each shard but the last.
-    pub fn shard_leaves(&self) -> usize {
+    pub(crate) fn shard_leaves(&self) -> usize {
         self.shard_leaves
     }
 
     /// The shard of `leaf`.
     #[inline]
-    pub fn of(&self, leaf: usize) -> usize {
+    pub(crate) fn of(&self, leaf: usize) -> usize {
         leaf / self.shard_leaves
     }
 
     /// The leaves of shard `index`.
-    pub fn leaves(&self, index: usize, leaf_count: usize) -> Range<usize> {
+    pub(crate) fn leaves(&self, index: usize, leaf_count: usize) -> Range<usize> {
         let start = index * self.shard_leaves;
         start..(start + self.shard_leaves).min(leaf_count)
     }
@@ -71,7 +71,7 @@ impl Shards {
     /// The first leaf of the shard in which the `n`-th handle starts: the shards are dealt out by
     /// halving what is between those already dealt (a van der Corput sequence), so that any number
     /// of handles lie far apart.
-    pub fn home(&self, n: u64, leaf_count: usize) -> usize {
+    pub(crate) fn home(&self, n: u64, leaf_count: usize) -> usize {
         let shard =
             ((u128::from(n.reverse_bits()) * self.count(leaf_count) as u128) >> 64) as usize;
         shard * self.shard_leaves
@@ -79,7 +79,7 @@ impl Shards {
 
     /// Whether two leaves lie in the same shard.
     #[inline]
-    pub fn same(&self, leaf: usize, other: usize) -> bool {
+    pub(crate) fn same(&self, leaf: usize, other: usize) -> bool {
         // A shard has a power of two leaves.
         leaf ^ other < self.shard_leaves
     }
@@ -87,7 +87,7 @@ impl Shards {
     /// All of `leaf_count` leaves, in the order in which a search that begins at `leaf` goes through them: the rest
     /// of the shard, its beginning, then the shards behind and before it.
     #[inline]
-    pub fn search_order(&self, leaf: usize, leaf_count: usize) -> [Range<usize>; 4] {
+    pub(crate) fn search_order(&self, leaf: usize, leaf_count: usize) -> [Range<usize>; 4] {
         let start = leaf / self.shard_leaves * self.shard_leaves;
         let end = (start + self.shard_leaves).min(leaf_count);
         [leaf..end, start..leaf, end..leaf_count, 0..start]

@@ -30,7 +30,7 @@ pub struct Surveyed {
 
 /// What a survey found in one shard.
 #[derive(Debug, Default)]
-pub struct Found {
+pub(crate) struct Found {
     /// Runs that begin in the shard, with what lies beyond its end.
     pub runs: Runs,
     /// Free blocks of the shard, those of runs that began before it included.
@@ -40,7 +40,7 @@ pub struct Found {
 /// The last survey of each shard. Lock-free in that nobody waits for the end of another's survey;
 /// surveys that record the same shard at the same moment leave a mixture of both.
 #[derive(Debug)]
-pub struct SurveyRecords {
+pub(crate) struct SurveyRecords {
     shards: Segmented<Vec<Shard>>,
     orders: Orders,
     free: Counter,
@@ -113,7 +113,7 @@ fn replace(known: &Counter, sum: &Counter, value: u64) {
 
 impl SurveyRecords {
     /// For `shards` shards that nobody has surveyed.
-    pub fn new(shards: usize) -> Result<Self, OutOfMemory> {
+    pub(crate) fn new(shards: usize) -> Result<Self, OutOfMemory> {
         Ok(Self {
             shards: Segmented::new(Shard::several(shards)?),
             orders: Orders::new(),
@@ -123,12 +123,12 @@ impl SurveyRecords {
     }
 
     /// Makes room for `shards` shards at least. For one caller at a time.
-    pub fn lengthen(&self, shards: usize) -> Result<(), OutOfMemory> {
+    pub(crate) fn lengthen(&self, shards: usize) -> Result<(), OutOfMemory> {
         self.shards.grow(shards, |range| Shard::several(range.len()))
     }
 
     /// Takes `shards` out of the sum, which the device has not any more.
-    pub fn forget(&self, shards: Range<usize>) {
+    pub(crate) fn forget(&self, shards: Range<usize>) {
         for index in shards {
             self.record(index, &Found::default());
             self.shards[index].at.set(NEVER);
@@ -136,7 +136,7 @@ impl SurveyRecords {
     }
 
     /// Leaves here what a survey has found in shard `index`, which there is or was. O(orders).
-    pub fn record(&self, index: usize, found: &Found) {
+    pub(crate) fn record(&self, index: usize, found: &Found) {
         let shard = &self.shards[index];
         let orders = shard.orders.get_or_init(|| Box::new(Orders::new()));
         for ((known, sum), found) in orders.0.iter().zip(&self.orders.0).zip(found.runs.by_order())
@@ -151,7 +151,7 @@ impl SurveyRecords {
     }
 
     /// What is known of shard `index`, which there is; `None` if it was never surveyed. O(orders).
-    pub fn shard(&self, index: usize) -> Option<Surveyed> {
+    pub(crate) fn shard(&self, index: usize) -> Option<Surveyed> {
         let shard = &self.shards[index];
         let age = self.moments.age(shard.at.get())?;
         let orders = shard.orders.get()?.get();
@@ -164,7 +164,7 @@ impl SurveyRecords {
     }
 
     /// What is known of the first `shards` shards, which are all. O(orders + shards), at a few words for each shard.
-    pub fn all(&self, shards: usize) -> Surveyed {
+    pub(crate) fn all(&self, shards: usize) -> Surveyed {
         let (mut surveyed, mut largest, mut oldest) = (0, 0, NEVER);
         for shard in (0..shards).map(|shard| &self.shards[shard]) {
             let at = shard.at.get();
@@ -183,7 +183,7 @@ impl SurveyRecords {
     }
 
     /// Bytes that the records take.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let shards = (0..self.shards.room()).map(|shard| &self.shards[shard]);
         let made = shards.filter(|shard| shard.orders.get().is_some()).count();
         self.shards.bytes() + made * size_of::<Orders>()

@@ -31,7 +31,7 @@ impl Discrepancies {
 
 /// Compares `committed`, the words of a device of `blocks` blocks, with the engine's own list of the
 /// extents it uses, in any order.
-pub fn check(
+pub(crate) fn check(
     committed: impl Iterator<Item = u64>,
     blocks: u64,
     used: impl IntoIterator<Item = Extent>,
@@ -61,7 +61,7 @@ pub fn check(
 }
 
 /// Allocates what is `unprotected` and frees what is `leaked`, in transactions of `at_once` extents.
-pub fn repair<S: Store<Error: From<MarkError> + From<FreeError>>>(
+pub(crate) fn repair<S: Store<Error: From<MarkError> + From<FreeError>>>(
     allocator: &Allocator,
     store: &S,
     found: &Discrepancies,
@@ -114,7 +114,7 @@ fn compare(
 }
 
 /// Appends the runs of `bits`, the blocks from `start` on, to an ascending list.
-pub fn push_bits(list: &mut Vec<Extent>, start: u64, mut bits: u64) {
+pub(crate) fn push_bits(list: &mut Vec<Extent>, start: u64, mut bits: u64) {
     while bits != 0 {
         let from = bits.trailing_zeros();
         let len = (!(bits >> from)).trailing_zeros();

@@ -5,6 +5,6 @@
 //! Uses: everything but the allocator's face; each store hands out allocators.
 
 pub(crate) mod check;
-pub mod log;
+pub(crate) mod log;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;

@@ -9,7 +9,7 @@ use crate::values::lsn::Lsn;
 
 impl Core {
     /// Lets go of what transaction `lsn` freed, and owns the free of: to the quarantine, or to wait at the gate.
-    pub fn let_go(&self, cursor: &mut Cursor, lsn: Option<Lsn>, freed: Extents) {
+    pub(crate) fn let_go(&self, cursor: &mut Cursor, lsn: Option<Lsn>, freed: Extents) {
         let blocks = freed.blocks();
         let (Some(gate), Some(lsn)) = (&self.gate, lsn) else { return self.retire(cursor, &freed) };
         // Counted first: nobody is to see fewer than there are.
@@ -26,7 +26,7 @@ impl Core {
 
     /// Transaction `lsn` was undone by `new`: what it freed stays allocated, what it allocated is let go as frees
     /// of the new one are.
-    pub fn revoke(&self, lsn: Lsn, new: Lsn, allocated: Extents) {
+    pub(crate) fn revoke(&self, lsn: Lsn, new: Lsn, allocated: Extents) {
         let Some(gate) = &self.gate else { return };
         gate.revoke(lsn).iter().for_each(|freed| self.forget_held(freed));
         // Also what another transaction, which cannot be committed now, would free.
@@ -39,7 +39,7 @@ impl Core {
     }
 
     /// What transaction `lsn` freed, and is counted as held, stays with nobody, unless that is undone.
-    pub fn keep_held(&self, lsn: Option<Lsn>, freed: Extents) {
+    pub(crate) fn keep_held(&self, lsn: Option<Lsn>, freed: Extents) {
         let (Some(gate), Some(lsn)) = (&self.gate, lsn) else { return };
         if let Some(freed) = gate.keep(lsn, freed) {
             self.forget_held(&freed);
@@ -53,7 +53,7 @@ impl Core {
     }
 
     /// The engine's records are durable up to transaction `lsn`.
-    pub fn open_gate(&self, lsn: Lsn) {
+    pub(crate) fn open_gate(&self, lsn: Lsn) {
         let Some(gate) = &self.gate else { return };
         let mut through = gate.open(lsn).peekable();
         if through.peek().is_none() {

@@ -6,7 +6,7 @@ use crate::values::error::ConfigError;
 use crate::values::extent::Extent;
 
 /// Classes that there are.
-pub const CLASSES: usize = 8;
+pub(crate) const CLASSES: usize = 8;
 
 /// What a request is for, which says where it is placed: see [`Placement`].
 ///
@@ -125,7 +125,7 @@ impl Placement {
 
 /// What an allocator is built with that no store writes down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tuning {
+pub(crate) struct Tuning {
     /// Shards asked for.
     pub shards: Option<usize>,
     /// The placement of each class.
@@ -136,14 +136,14 @@ pub struct Tuning {
 
 /// The placements of all classes, as lists of leaves.
 #[derive(Debug)]
-pub struct Zones {
+pub(crate) struct Zones {
     /// Nothing if no placement was set.
     classes: Option<Box<[Zone; CLASSES]>>,
 }
 
 /// Where a class looks, first things first.
 #[derive(Debug)]
-pub struct Zone {
+pub(crate) struct Zone {
     pub direction: Direction,
     pub leaves: Vec<Range<usize>>,
     /// How many of these it prefers to all others.
@@ -152,7 +152,7 @@ pub struct Zone {
 
 impl Zones {
     /// The zones of a device of `blocks` blocks in leaves of `leaf_blocks`.
-    pub fn new(
+    pub(crate) fn new(
         placements: &[Option<Placement>; CLASSES],
         blocks: u64,
         leaf_blocks: u64,
@@ -188,13 +188,13 @@ impl Zones {
 
     /// The zone of class `index`, if there are any.
     #[inline(always)]
-    pub fn of(&self, index: usize) -> Option<&Zone> {
+    pub(crate) fn of(&self, index: usize) -> Option<&Zone> {
         self.classes.as_ref().map(|zones| &zones[index % CLASSES])
     }
 
     /// Whether any placement was set.
     #[inline(always)]
-    pub fn are_set(&self) -> bool {
+    pub(crate) fn are_set(&self) -> bool {
         self.classes.is_some()
     }
 }
@@ -225,13 +225,13 @@ impl Zone {
     }
 
     /// Whether `leaf` lies where the class is to be.
-    pub fn is_home(&self, leaf: usize) -> bool {
+    pub(crate) fn is_home(&self, leaf: usize) -> bool {
         self.leaves[..self.home].iter().any(|range| range.contains(&leaf))
     }
 
     /// The leaves of the device, in the order in which a search that was last at `leaf` goes through them.
     /// `slice` is what a search downwards takes at a time.
-    pub fn search_order(
+    pub(crate) fn search_order(
         &self,
         leaf: usize,
         leaf_count: usize,

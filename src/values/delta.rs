@@ -32,22 +32,22 @@ pub(crate) struct Fate {
 
 impl Fate {
     /// Somebody may make the delta durable, or has.
-    pub fn take(&self) {
+    pub(crate) fn take(&self) {
         self.takers.add(1);
     }
 
     /// Whether the delta may be durable.
-    pub fn is_taken(&self) -> bool {
+    pub(crate) fn is_taken(&self) -> bool {
         self.takers.get() != 0 || self.lsn.get() != 0
     }
 
     /// The allocator's own log has it.
-    pub fn set_lsn(&self, lsn: Lsn) {
+    pub(crate) fn set_lsn(&self, lsn: Lsn) {
         self.lsn.set(lsn.0.saturating_add(1));
     }
 
     /// The transaction that it became there.
-    pub fn lsn(&self) -> Option<Lsn> {
+    pub(crate) fn lsn(&self) -> Option<Lsn> {
         self.lsn.get().checked_sub(1).map(Lsn)
     }
 }

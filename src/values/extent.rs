@@ -56,7 +56,7 @@ impl Display for Extent {
 }
 
 /// The runs of set `bits` of word `word` of the bitmap.
-pub fn runs_in_word(word: usize, bits: NativeWord) -> impl Iterator<Item = Extent> {
+pub(crate) fn runs_in_word(word: usize, bits: NativeWord) -> impl Iterator<Item = Extent> {
     let first = word as u64 * WORD_BLOCKS;
     bits.runs().map(move |(place, len)| Extent { start: first + u64::from(place), len: len.into() })
 }

@@ -12,7 +12,7 @@ const FEW: usize = 64;
 
 /// A set of blocks.
 #[derive(Clone, Debug)]
-pub enum ExtentSet {
+pub(crate) enum ExtentSet {
     /// Sorted by start; four fit without touching the heap.
     Few(SmallVec<[Extent; INLINE_EXTENTS]>),
     /// Start to length.
@@ -27,7 +27,7 @@ impl Default for ExtentSet {
 
 impl ExtentSet {
     /// Whether the set has no blocks.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         match self {
             Self::Few(list) => list.is_empty(),
             Self::Many(map) => map.is_empty(),
@@ -35,7 +35,7 @@ impl ExtentSet {
     }
 
     /// The extents in ascending order, no two of which touch.
-    pub fn iter(&self) -> impl Iterator<Item = Extent> + Clone + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Extent> + Clone + '_ {
         let (few, many) = match self {
             Self::Few(list) => (list.as_slice(), None),
             Self::Many(map) => (&[][..], Some(map.iter())),
@@ -45,7 +45,7 @@ impl ExtentSet {
     }
 
     /// The same as a list.
-    pub fn into_extents(self) -> Extents {
+    pub(crate) fn into_extents(self) -> Extents {
         match self {
             Self::Few(list) => Extents::from(list),
             Self::Many(map) => {
@@ -55,7 +55,7 @@ impl ExtentSet {
     }
 
     /// The lowest part of `extent` that is in the set. O(log n).
-    pub fn overlap(&self, extent: Extent) -> Option<Extent> {
+    pub(crate) fn overlap(&self, extent: Extent) -> Option<Extent> {
         let end = extent.start + extent.len;
         let reaching =
             self.below(extent.start).filter(|before| before.start + before.len > extent.start);
@@ -67,7 +67,7 @@ impl ExtentSet {
 
     /// `extent` cut where the set begins and ends: its parts in ascending order, each with whether it
     /// is in the set. O(parts * log n).
-    pub fn split(&self, extent: Extent) -> SmallVec<[(Extent, bool); INLINE_EXTENTS]> {
+    pub(crate) fn split(&self, extent: Extent) -> SmallVec<[(Extent, bool); INLINE_EXTENTS]> {
         let (mut at, end) = (extent.start, extent.start + extent.len);
         let mut parts = SmallVec::new();
         while at < end {
@@ -85,7 +85,7 @@ impl ExtentSet {
     }
 
     /// Adds `extent`, no block of which may be in the set.
-    pub fn insert(&mut self, extent: Extent) {
+    pub(crate) fn insert(&mut self, extent: Extent) {
         debug_assert!(extent.len > 0 && self.overlap(extent).is_none());
         let Extent { mut start, mut len } = extent;
         if let Some(before) = self.below(start).filter(|before| before.start + before.len == start)
@@ -102,7 +102,7 @@ impl ExtentSet {
     }
 
     /// Takes out `extent`, every block of which must be in the set as one run.
-    pub fn remove(&mut self, extent: Extent) {
+    pub(crate) fn remove(&mut self, extent: Extent) {
         debug_assert_eq!(self.overlap(extent), Some(extent));
         let Some(run) = self.below(extent.start + 1) else { return };
         self.take(run.start);

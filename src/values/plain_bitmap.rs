@@ -5,7 +5,7 @@ use crate::values::error::ConfigError;
 use crate::values::extent::Extent;
 
 /// `count` words of zeros, in memory that is not touched: what stays free costs nothing.
-pub fn zeroed(count: usize) -> Result<Vec<u64>, ConfigError> {
+pub(crate) fn zeroed(count: usize) -> Result<Vec<u64>, ConfigError> {
     let mut probe: Vec<u64> = Vec::new();
     if probe.try_reserve_exact(count).is_err() {
         return Err(ConfigError::OutOfMemory { bytes: 8 * count as u64 });
@@ -16,7 +16,7 @@ pub fn zeroed(count: usize) -> Result<Vec<u64>, ConfigError> {
 }
 
 /// An error unless `words` are as many as a device of `blocks` blocks has.
-pub fn expect_count(blocks: u64, words: &[u64]) -> Result<(), ConfigError> {
+pub(crate) fn expect_count(blocks: u64, words: &[u64]) -> Result<(), ConfigError> {
     let (expected, found) = (blocks.div_ceil(64), words.len() as u64);
     if found == expected {
         Ok(())
@@ -26,13 +26,13 @@ pub fn expect_count(blocks: u64, words: &[u64]) -> Result<(), ConfigError> {
 }
 
 /// The bits of word `index` that stand for blocks of a device of `blocks` blocks.
-pub fn on_device(blocks: u64, index: usize) -> u64 {
+pub(crate) fn on_device(blocks: u64, index: usize) -> u64 {
     let count = blocks.saturating_sub(64 * index as u64).min(64);
     u64::MAX.checked_shr(64 - count as u32).unwrap_or(0)
 }
 
 /// The first bit of `words` from `from` on that is 1.
-pub fn first_set(words: &[u64], from: u64) -> Option<u64> {
+pub(crate) fn first_set(words: &[u64], from: u64) -> Option<u64> {
     let first = (from / 64) as usize;
     words.iter().enumerate().skip(first).find_map(|(index, &word)| {
         let word = if index == first { word & u64::MAX << (from % 64) } else { word };
@@ -41,7 +41,7 @@ pub fn first_set(words: &[u64], from: u64) -> Option<u64> {
 }
 
 /// The words that `extent` touches, with its bits in each.
-pub fn spans(extent: Extent) -> impl Iterator<Item = (usize, u64)> {
+pub(crate) fn spans(extent: Extent) -> impl Iterator<Item = (usize, u64)> {
     let Extent { start, len } = extent;
     let end = start + len;
     (start / 64..end.div_ceil(64)).map(move |word| {

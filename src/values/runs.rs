@@ -3,7 +3,7 @@
 use crate::values::extent::Extent;
 
 /// One more than the largest order that a run can have: no device has more than 2^36 blocks.
-pub const RUN_ORDERS: usize = 37;
+pub(crate) const RUN_ORDERS: usize = 37;
 
 /// Maximal free runs, sorted by their length: what a [`Survey`](crate::Survey) counts.
 ///

@@ -12,7 +12,7 @@ const CHUNK: usize = 1 << 20;
 const PIECE: usize = 4096;
 
 /// An error if one of the first `len` bytes of the disk, as far as there are so many, is not zero.
-pub fn refuse_used(loader: &Loader, disk: &dyn Disk, len: u64) -> Result<(), LogError> {
+pub(super) fn refuse_used(loader: &Loader, disk: &dyn Disk, len: u64) -> Result<(), LogError> {
     match loader.superblock() {
         Ok(_)
         | Err(LogError::Damaged { .. } | LogError::Version { .. } | LogError::Features { .. }) => {

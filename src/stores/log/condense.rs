@@ -15,7 +15,7 @@ const SLOTS: u64 = 64;
 
 /// Who pays how much.
 #[derive(Debug)]
-pub struct Payments {
+pub(super) struct Payments {
     limit: u64,
     /// Ranges that first changed while the log grew through a slot, by slot modulo [`SLOTS`].
     changed: [u32; SLOTS as usize],
@@ -26,18 +26,18 @@ pub struct Payments {
 }
 
 impl Payments {
-    pub fn new(limit: u64, position: u64) -> Self {
+    pub(super) fn new(limit: u64, position: u64) -> Self {
         Self { limit, changed: [0; SLOTS as usize], now: position / (limit / SLOTS), money: 0.0 }
     }
 
     /// A range first changed after its last image when the log was at `position`.
-    pub fn changed(&mut self, position: u64) {
+    pub(super) fn changed(&mut self, position: u64) {
         self.advance(position);
         self.changed[(self.now % SLOTS) as usize] += 1;
     }
 
     /// The log has grown from `from` to `to`.
-    pub fn earn(&mut self, from: u64, to: u64) {
+    pub(super) fn earn(&mut self, from: u64, to: u64) {
         self.advance(to);
         let paying: u64 = (SLOTS / 2..SLOTS)
             .filter_map(|age| self.now.checked_sub(age))
@@ -48,17 +48,17 @@ impl Payments {
     }
 
     /// Whether an image can be afforded for a range that changed at `position`.
-    pub fn afford(&self, position: u64, now: u64) -> bool {
+    pub(super) fn afford(&self, position: u64, now: u64) -> bool {
         self.money >= IMAGE_COST as f64 && now - position >= self.limit / 2
     }
 
     /// An image is written.
-    pub fn spend(&mut self) {
+    pub(super) fn spend(&mut self) {
         self.money -= IMAGE_COST as f64;
     }
 
     /// No range is old enough to be given money.
-    pub fn drop_money(&mut self) {
+    pub(super) fn drop_money(&mut self) {
         self.money = 0.0;
     }
 

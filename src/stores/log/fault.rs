@@ -4,7 +4,7 @@
 
 /// A deliberate fault in the order of writes, or in what is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(super) enum Fault {
     /// An image overwrites the newest durable one.
     ImageInPlace,
     /// A directory page names images of its own window.
@@ -59,7 +59,7 @@ pub enum Fault {
 
 #[cfg(not(test))]
 #[inline(always)]
-pub const fn faulty(_: Fault) -> bool {
+pub(super) const fn faulty(_: Fault) -> bool {
     false
 }
 
@@ -70,19 +70,19 @@ thread_local! {
 }
 
 #[cfg(test)]
-pub fn faulty(fault: Fault) -> bool {
+pub(super) fn faulty(fault: Fault) -> bool {
     SELECTED.get() >> fault as u64 & 1 == 1
 }
 
 /// Switches a fault on for this thread, and the others off.
 #[cfg(test)]
-pub fn select(fault: Option<Fault>) {
+pub(super) fn select(fault: Option<Fault>) {
     select_all(fault.as_slice());
 }
 
 /// Switches these on for this thread, and the others off.
 #[cfg(test)]
-pub fn select_all(faults: &[Fault]) {
+pub(super) fn select_all(faults: &[Fault]) {
     SELECTED.set(faults.iter().fold(0, |all, &fault| all | 1 << fault as u64));
 }
 
@@ -94,18 +94,18 @@ thread_local! {
 /// Whether rings have only the room without which nothing goes, so that commits have to wait for
 /// condensing. In an ordinary build the constant `false`.
 #[cfg(test)]
-pub fn tight_ring() -> bool {
+pub(super) fn tight_ring() -> bool {
     TIGHT.get()
 }
 
 #[cfg(not(test))]
 #[inline(always)]
-pub const fn tight_ring() -> bool {
+pub(super) const fn tight_ring() -> bool {
     false
 }
 
 /// Makes the rings that this thread lays out tight, or not.
 #[cfg(test)]
-pub fn select_tight_ring(tight: bool) {
+pub(super) fn select_tight_ring(tight: bool) {
     TIGHT.set(tight);
 }

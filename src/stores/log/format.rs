@@ -7,31 +7,31 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligne
 use crate::stores::log::record::{Image, State};
 
 /// Bytes of a page: the smallest write that storage does not turn into a read and a write.
-pub const PAGE: usize = 4096;
+pub(super) const PAGE: usize = 4096;
 
-pub const SUPERBLOCK_MAGIC: [u8; 8] = *b"freemap\n";
-pub const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"fmLF");
+pub(super) const SUPERBLOCK_MAGIC: [u8; 8] = *b"freemap\n";
+pub(super) const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"fmLF");
 const DIRECTORY_MAGIC: u32 = u32::from_le_bytes(*b"fmDP");
 
 /// Changes that an older reader cannot survive raise the major version. Version 2: four superblock slots in
 /// two places, copies of a directory page apart from each other, a checksum over the directory.
-pub const MAJOR: u16 = 2;
+pub(super) const MAJOR: u16 = 2;
 /// The oldest version that can be read, and converted.
-pub const OLDEST_MAJOR: u16 = 1;
+pub(super) const OLDEST_MAJOR: u16 = 1;
 const MINOR: u16 = 0;
 
 /// Whether `a` is later than `b`, two numbers that were counted up and may have wrapped.
-pub fn is_later(a: u64, b: u64) -> bool {
+pub(super) fn is_later(a: u64, b: u64) -> bool {
     a.wrapping_sub(b).cast_signed() > 0
 }
 
 /// As [`is_later`].
-pub fn is_later_u32(a: u32, b: u32) -> bool {
+pub(super) fn is_later_u32(a: u32, b: u32) -> bool {
     a.wrapping_sub(b).cast_signed() > 0
 }
 
 /// The most regions: the first and 63 growths.
-pub const MAX_REGIONS: usize = 64;
+pub(super) const MAX_REGIONS: usize = 64;
 
 /// Where the directory and images of some ranges lie.
 #[derive(
@@ -48,7 +48,7 @@ pub const MAX_REGIONS: usize = 64;
     Eq,
 )]
 #[repr(C)]
-pub struct RegionEntry {
+pub(super) struct RegionEntry {
     pub first_range: U32,
     pub ranges: U32,
     pub start: U64,
@@ -69,7 +69,7 @@ pub struct RegionEntry {
     Eq,
 )]
 #[repr(C)]
-pub struct Tail {
+pub(super) struct Tail {
     /// Ring position of the first frame that replay needs.
     pub position: U64,
     /// Its sequence number.
@@ -88,7 +88,7 @@ pub struct Tail {
 /// One superblock slot.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub struct Superblock {
+pub(super) struct Superblock {
     pub magic: [u8; 8],
     pub major: U16,
     pub minor: U16,
@@ -128,7 +128,7 @@ pub struct Superblock {
 
 /// What is wrong with the bytes of a superblock slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadSuperblock {
+pub(super) enum BadSuperblock {
     /// All zeros: not written yet.
     Empty,
     Foreign,
@@ -142,14 +142,14 @@ pub enum BadSuperblock {
 }
 
 impl Superblock {
-    pub fn zeroed() -> Self {
+    pub(super) fn zeroed() -> Self {
         let mut new = Self::new_zeroed();
         new.magic = SUPERBLOCK_MAGIC;
         (new.major, new.minor) = (MAJOR.into(), MINOR.into());
         new
     }
 
-    pub fn to_page(&self) -> Vec<u8> {
+    pub(super) fn to_page(&self) -> Vec<u8> {
         let mut page = self.as_bytes().to_vec();
         page.resize(PAGE, 0);
         let crc = crc32c::crc32c(&page[..PAGE - 4]);
@@ -157,7 +157,7 @@ impl Superblock {
         page
     }
 
-    pub fn from_page(page: &[u8]) -> Result<Self, BadSuperblock> {
+    pub(super) fn from_page(page: &[u8]) -> Result<Self, BadSuperblock> {
         let (new, _) = Self::read_from_prefix(page).map_err(|_| BadSuperblock::Damaged)?;
         if new.magic != SUPERBLOCK_MAGIC {
             let empty = page.iter().all(|&byte| byte == 0);
@@ -177,12 +177,12 @@ impl Superblock {
     }
 
     /// Which superblock it is, for directory pages.
-    pub fn stamp(&self) -> u32 {
+    pub(super) fn stamp(&self) -> u32 {
         self.generation.get() as u32
     }
 
     /// What ties directory pages to this log.
-    pub fn identity(&self) -> Identity {
+    pub(super) fn identity(&self) -> Identity {
         let half = self.uuid.iter().take(8).fold(0, |half, &byte| half << 8 | u64::from(byte));
         Identity { half, major: self.major.get() }
     }
@@ -191,13 +191,13 @@ impl Superblock {
 /// What ties directory pages to their superblock: the first half of its UUID, of which version 2 stores
 /// 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(super) struct Identity {
     half: u64,
     major: u16,
 }
 
 /// Ranges of one directory page.
-pub const PAGE_ENTRIES: usize = 127;
+pub(super) const PAGE_ENTRIES: usize = 127;
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy, Debug)]
 #[repr(C)]
@@ -233,7 +233,7 @@ struct DirectoryBytes {
 
 /// One copy of a directory page.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DirectoryPage {
+pub(super) struct DirectoryPage {
     pub page: u32,
     pub sequence: u64,
     /// See [`Version`].
@@ -245,7 +245,7 @@ pub struct DirectoryPage {
 
 /// Which version of a directory page there is, and which of it a superblock counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version {
+pub(super) struct Version {
     pub sequence: u64,
     /// CRC of the page.
     pub crc: u32,
@@ -257,7 +257,7 @@ pub struct Version {
 impl Version {
     /// The CRC of the version that the superblock `superblock` counts; nothing if this was written under a later
     /// one.
-    pub fn counted_by(&self, superblock: u32) -> Option<u32> {
+    pub(super) fn counted_by(&self, superblock: u32) -> Option<u32> {
         match self.stamp {
             stamp if stamp == superblock => Some(self.previous),
             stamp if is_later_u32(stamp, superblock) => None,
@@ -267,7 +267,7 @@ impl Version {
 }
 
 /// What a superblock says of the directory: a CRC over the CRCs of its pages.
-pub fn directory_crc(pages: impl Iterator<Item = u32>) -> u32 {
+pub(super) fn directory_crc(pages: impl Iterator<Item = u32>) -> u32 {
     pages.fold(0, |crc, page| crc32c::crc32c_append(crc, &page.to_le_bytes()))
 }
 
@@ -277,7 +277,7 @@ fn crc_of_page(bytes: &[u8]) -> u32 {
 }
 
 impl DirectoryPage {
-    pub fn to_bytes(&self, identity: Identity) -> Vec<u8> {
+    pub(super) fn to_bytes(&self, identity: Identity) -> Vec<u8> {
         let mut bytes = DirectoryBytes::new_zeroed();
         bytes.magic = DIRECTORY_MAGIC.into();
         bytes.page = self.page.into();
@@ -300,13 +300,18 @@ impl DirectoryPage {
     }
 
     /// What is known of it when it has become `bytes`.
-    pub fn version(&self, bytes: &[u8]) -> Version {
+    pub(super) fn version(&self, bytes: &[u8]) -> Version {
         let Self { sequence, previous, stamp, .. } = *self;
         Version { sequence, crc: crc_of_page(bytes), previous, stamp }
     }
 
     /// The page with `count` ranges; `None` if the bytes are not intact.
-    pub fn from_bytes(bytes: &[u8], identity: Identity, page: u32, count: usize) -> Option<Self> {
+    pub(super) fn from_bytes(
+        bytes: &[u8],
+        identity: Identity,
+        page: u32,
+        count: usize,
+    ) -> Option<Self> {
         let raw = DirectoryBytes::ref_from_bytes(bytes).ok()?;
         let intact = raw.crc.get() == crc32c::crc32c(&bytes[4..])
             && raw.magic.get() == DIRECTORY_MAGIC
@@ -341,7 +346,7 @@ impl DirectoryPage {
     FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy, Debug, PartialEq, Eq,
 )]
 #[repr(C)]
-pub struct FrameHeader {
+pub(super) struct FrameHeader {
     pub magic: U32,
     /// Bytes with padding.
     pub len: U32,
@@ -364,12 +369,12 @@ pub struct FrameHeader {
 }
 
 /// Flag: no transaction is unfinished at the end of the frame.
-pub const BOUNDARY: u32 = 1;
+pub(super) const BOUNDARY: u32 = 1;
 
 /// Flag: the frame begins inside a transaction. The log may begin with such a frame.
-pub const CONTINUED: u32 = 2;
+pub(super) const CONTINUED: u32 = 2;
 
-pub const HEADER: usize = size_of::<FrameHeader>();
+pub(super) const HEADER: usize = size_of::<FrameHeader>();
 
 const _: () = {
     assert!(HEADER == 64);
@@ -380,7 +385,7 @@ const _: () = {
 
 impl FrameHeader {
     /// Appends the frame as it is written; its CRC.
-    pub fn seal(&self, records: &[u8], frames: &mut Vec<u8>) -> u32 {
+    pub(super) fn seal(&self, records: &[u8], frames: &mut Vec<u8>) -> u32 {
         let start = frames.len();
         frames.reserve(self.len.get() as usize);
         frames.extend_from_slice(self.as_bytes());
@@ -392,7 +397,7 @@ impl FrameHeader {
     }
 
     /// The header in `bytes` if its own numbers fit together.
-    pub fn parse(bytes: &[u8], sector: u64, max_len: u64) -> Option<Self> {
+    pub(super) fn parse(bytes: &[u8], sector: u64, max_len: u64) -> Option<Self> {
         let (header, _) = Self::read_from_prefix(bytes).ok()?;
         let len = u64::from(header.len.get());
         let sound = header.magic.get() == FRAME_MAGIC
@@ -404,12 +409,12 @@ impl FrameHeader {
     }
 
     /// Bytes that the CRC is over.
-    pub fn sealed(&self) -> usize {
+    pub(super) fn sealed(&self) -> usize {
         HEADER + self.records.get() as usize
     }
 
     /// The CRC of the whole frame in `bytes`, if it is the one stored.
-    pub fn verify(&self, bytes: &[u8]) -> Option<u32> {
+    pub(super) fn verify(&self, bytes: &[u8]) -> Option<u32> {
         let end = self.sealed();
         let crc = crc32c::crc32c(bytes.get(..end)?);
         (bytes.get(end..end + 4)? == crc.to_le_bytes()).then_some(crc)

@@ -29,7 +29,7 @@ use crate::base::sync::blocking::{
 
 /// A queue of `T`s to be turned into `R`s in groups.
 #[derive(Debug)]
-pub struct Group<T, R> {
+pub(crate) struct Group<T, R> {
     state: Mutex<State<T, R>>,
     /// Wakes a flusher that found nothing to do.
     arrived: Condvar,
@@ -40,7 +40,7 @@ pub struct Group<T, R> {
 
 /// How much may be queued by those who do not wait for their results.
 #[derive(Clone, Copy, Debug)]
-pub struct Room {
+pub(crate) struct Room {
     /// Items, one at least.
     pub items: usize,
     /// Bytes of them all, as those say who queue them.
@@ -55,7 +55,7 @@ impl Default for Room {
 
 /// What is queued already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full {
+pub(crate) struct Full {
     /// Items.
     pub items: usize,
     /// Bytes of them all.
@@ -136,7 +136,7 @@ impl<R> std::fmt::Debug for Then<R> {
 
 /// A place in the queue. The work is done whether or not anybody waits for it.
 #[derive(Debug)]
-pub struct Ticket<R>(Arc<Seat<R>>);
+pub(crate) struct Ticket<R>(Arc<Seat<R>>);
 
 impl<R> Seat<R> {
     fn place(&self) -> std::sync::MutexGuard<'_, Place<R>> {
@@ -202,12 +202,12 @@ impl<T, R: 'static> Default for Group<T, R> {
 
 impl<T, R: 'static> Group<T, R> {
     /// An empty queue with the usual room.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_room(Room::default())
     }
 
     /// An empty queue.
-    pub fn with_room(room: Room) -> Self {
+    pub(crate) fn with_room(room: Room) -> Self {
         let state = State {
             queue: Vec::new(),
             bytes: 0,
@@ -226,12 +226,12 @@ impl<T, R: 'static> Group<T, R> {
 
     /// Queues `item`, whether or not there is room: for one who waits for the result. It is worked on when
     /// somebody waits for this ticket or a later one, flushes, or serves.
-    pub fn submit(&self, item: T, bytes: u64) -> Ticket<R> {
+    pub(crate) fn submit(&self, item: T, bytes: u64) -> Ticket<R> {
         self.push(&mut lock(&self.state), item, bytes)
     }
 
     /// As [`Group::submit`], if there is room.
-    pub fn try_submit(&self, item: T, bytes: u64) -> Result<Ticket<R>, Full> {
+    pub(crate) fn try_submit(&self, item: T, bytes: u64) -> Result<Ticket<R>, Full> {
         let mut state = lock(&self.state);
         if state.has_room(self.room, bytes) {
             Ok(self.push(&mut state, item, bytes))
@@ -241,7 +241,7 @@ impl<T, R: 'static> Group<T, R> {
     }
 
     /// As [`Group::submit`], when there is room. Does everybody's work if nobody else is there to do it.
-    pub fn submit_waiting(
+    pub(crate) fn submit_waiting(
         &self,
         item: T,
         bytes: u64,
@@ -274,7 +274,7 @@ impl<T, R: 'static> Group<T, R> {
     }
 
     /// Bytes of what is queued, with the places for the results.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let state = lock(&self.state);
         let place = size_of::<Queued<T, R>>();
         state.queue.capacity() * place
@@ -284,7 +284,7 @@ impl<T, R: 'static> Group<T, R> {
 
     /// Takes the item out of the queue; `false` if somebody has taken it to work on it. Nobody may wait for
     /// its result then.
-    pub fn withdraw(&self, ticket: &Ticket<R>) -> bool {
+    pub(crate) fn withdraw(&self, ticket: &Ticket<R>) -> bool {
         let mut state = lock(&self.state);
         let is_it = |queued: &Queued<T, R>| Arc::ptr_eq(&queued.seat, &ticket.0);
         let Some(index) = state.queue.iter().position(is_it) else { return false };
@@ -301,7 +301,11 @@ impl<T, R: 'static> Group<T, R> {
 
     /// Waits for the result, doing everybody's work if nobody else is at it. `None` if the thread
     /// that did it panicked.
-    pub fn wait(&self, ticket: &Ticket<R>, mut work: impl FnMut(Vec<T>) -> Vec<R>) -> Option<R> {
+    pub(crate) fn wait(
+        &self,
+        ticket: &Ticket<R>,
+        mut work: impl FnMut(Vec<T>) -> Vec<R>,
+    ) -> Option<R> {
         let Ticket(seat) = ticket;
         let mut state = lock(&self.state);
         loop {
@@ -328,7 +332,7 @@ impl<T, R: 'static> Group<T, R> {
     }
 
     /// Takes the result if it is there; otherwise `context` is woken when it is.
-    pub fn poll(&self, ticket: &Ticket<R>, context: &mut Context<'_>) -> Poll<Option<R>> {
+    pub(crate) fn poll(&self, ticket: &Ticket<R>, context: &mut Context<'_>) -> Poll<Option<R>> {
         // Wakers are foreign code: they are cloned and dropped without a lock of ours, since they may
         // own another ticket.
         let waker = context.waker().clone();
@@ -344,7 +348,7 @@ impl<T, R: 'static> Group<T, R> {
     }
 
     /// Calls `then` with the result when it is there, on the thread that has it.
-    pub fn detach(&self, ticket: &Ticket<R>, then: Box<dyn FnOnce(Option<R>) + Send>) {
+    pub(crate) fn detach(&self, ticket: &Ticket<R>, then: Box<dyn FnOnce(Option<R>) + Send>) {
         let state = lock(&self.state);
         let mut place = ticket.0.place();
         match place.result.take() {
@@ -361,7 +365,7 @@ impl<T, R: 'static> Group<T, R> {
     }
 
     /// Does the work of everybody who is queued, or leaves it to whoever is at work now.
-    pub fn flush(&self, mut work: impl FnMut(Vec<T>) -> Vec<R>) {
+    pub(crate) fn flush(&self, mut work: impl FnMut(Vec<T>) -> Vec<R>) {
         let mut state = lock(&self.state);
         if state.queue.is_empty() {
             return;
@@ -377,7 +381,7 @@ impl<T, R: 'static> Group<T, R> {
 
     /// Does everybody's work until it is told to stop and the queue is empty; calls `idle` whenever
     /// nothing has come for `patience`.
-    pub fn serve(
+    pub(crate) fn serve(
         &self,
         stop: &AtomicBool,
         patience: std::time::Duration,
@@ -413,7 +417,7 @@ impl<T, R: 'static> Group<T, R> {
     }
 
     /// Tells the flusher that looks at `flag` to stop when the queue is empty.
-    pub fn stop(&self, flag: &AtomicBool) {
+    pub(crate) fn stop(&self, flag: &AtomicBool) {
         // Under the lock, so that it does not come between the look and the wait.
         let mut state = lock(&self.state);
         state.stopping += 1;

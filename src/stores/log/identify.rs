@@ -58,7 +58,7 @@ const ZFS_BIG: [u8; 8] = 0x00ba_b10c_u64.to_be_bytes();
 
 /// What is on the disk, whose first byte that is not zero is at `first`. `None` if we do not know it, or
 /// cannot read where it would say so.
-pub fn identify(disk: &dyn Disk, first: u64) -> Option<Found> {
+pub(super) fn identify(disk: &dyn Disk, first: u64) -> Option<Found> {
     let len = disk.len().ok()?;
     let has = |offset: u64, magic: &[u8]| {
         let mut bytes = vec![0; magic.len()];

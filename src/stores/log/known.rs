@@ -11,13 +11,13 @@ use crate::values::lsn::Lsn;
 
 /// Which transactions the engine's own log has: everything up to `until`, and of the later ones these.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub(super) struct Known {
     pub until: u64,
     pub later: BTreeSet<u64>,
 }
 
 /// The log's end, behind what the engine surely knows.
-pub struct Tail {
+pub(super) struct Tail {
     /// Ranges that its transactions change, as of before them.
     pub before: Vec<(u32, Vec<u64>)>,
     /// Number, position, records.
@@ -26,7 +26,7 @@ pub struct Tail {
 
 /// Transaction `known` takes `block` to be in a state that it is in only by transaction `unknown`.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Dependent {
+pub(super) struct Dependent {
     pub known: u64,
     pub unknown: u64,
     pub block: u64,
@@ -34,7 +34,7 @@ pub struct Dependent {
 
 impl Known {
     /// Later ones that follow without a gap are no exceptions: images may know of them.
-    pub fn new(until: Lsn, later: &[Lsn]) -> Self {
+    pub(super) fn new(until: Lsn, later: &[Lsn]) -> Self {
         let mut new = Self { until: until.0, later: BTreeSet::new() };
         new.later.extend(later.iter().map(|lsn| lsn.0).filter(|&lsn| lsn > until.0));
         while new.later.remove(&(new.until + 1)) {
@@ -48,13 +48,13 @@ impl Known {
     }
 
     /// How many of `transactions` it does not know.
-    pub fn unknown(&self, transactions: &[(u64, u64, Vec<u8>)]) -> u64 {
+    pub(super) fn unknown(&self, transactions: &[(u64, u64, Vec<u8>)]) -> u64 {
         transactions.iter().filter(|(lsn, ..)| !self.has(*lsn)).count() as u64
     }
 
     /// What makes `now`, the state after all of `tail`, the one after those that are known, carried out
     /// one by one and strictly. O(ranges changed, and bytes of the records).
-    pub fn undo(&self, tail: &Tail, now: &Mirror) -> Result<Delta, Dependent> {
+    pub(super) fn undo(&self, tail: &Tail, now: &Mirror) -> Result<Delta, Dependent> {
         let mut wanted: BTreeMap<u32, Vec<u64>> = tail.before.iter().cloned().collect();
         for (lsn, _, records) in tail.transactions.iter().filter(|(lsn, ..)| self.has(*lsn)) {
             changes(records, |range, item| {
@@ -116,7 +116,7 @@ fn changes<E>(records: &[u8], mut look: impl FnMut(u32, Item) -> Result<(), E>) 
 }
 
 /// What the transaction does that undoes the one with these `records`.
-pub fn inverse(records: &[u8]) -> Delta {
+pub(super) fn inverse(records: &[u8]) -> Delta {
     let (mut allocated, mut freed) = (ExtentSet::default(), ExtentSet::default());
     let read: Result<(), ()> = changes(records, |range, item| {
         let start = u64::from(range) * RANGE_BLOCKS + u64::from(item.start);

@@ -5,18 +5,18 @@ use crate::stores::log::format::{MAJOR, MAX_REGIONS, PAGE, PAGE_ENTRIES, RegionE
 use crate::stores::log::record::{MAX_RECORD, RANGE_BLOCKS, RANGE_SHIFT};
 
 /// Bytes that one image is accounted for: the page, its record and its share of the directory.
-pub const IMAGE_COST: u64 = 4608;
+pub(super) const IMAGE_COST: u64 = 4608;
 
 /// Where the second half of the superblock slots lies: so far from the first that no 64 KiB hold a slot of
 /// both, whatever they begin at.
-pub const SECOND_PLACE: u64 = 128 << 10;
+pub(super) const SECOND_PLACE: u64 = 128 << 10;
 
 /// The same for the two copies of a directory page: at least this far from each other.
 const APART: u64 = (64 << 10) + PAGE as u64;
 
 /// Offsets of one log. Only a change of the device's size changes them, and what lies somewhere stays there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub(super) struct Layout {
     /// The format's version.
     pub major: u16,
     pub blocks: u64,
@@ -38,13 +38,13 @@ const RESERVE_PER_RANGE: u64 = 40;
 
 /// Where a directory page lies and what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DirectoryPlace {
+pub(super) struct DirectoryPlace {
     pub copies: [u64; 2],
     pub first_range: u32,
     pub count: usize,
 }
 
-pub fn ranges_of(blocks: u64) -> u32 {
+pub(super) fn ranges_of(blocks: u64) -> u32 {
     blocks.div_ceil(RANGE_BLOCKS) as u32
 }
 
@@ -73,7 +73,7 @@ impl RegionPages {
 }
 
 /// Where the superblock of `generation` lies: in both places, and in each by turns in two slots.
-pub fn slot_offsets(generation: u64) -> [u64; 2] {
+pub(super) fn slot_offsets(generation: u64) -> [u64; 2] {
     let slot = generation % 2 * PAGE as u64;
     [slot, SECOND_PLACE + slot]
 }
@@ -81,13 +81,13 @@ pub fn slot_offsets(generation: u64) -> [u64; 2] {
 impl Layout {
     /// The default limit of the live log: four times the cost of all images, so that at most half a
     /// byte of image is written for each byte of log; from 8 to 256 MiB.
-    pub fn default_limit(blocks: u64) -> u64 {
+    pub(super) fn default_limit(blocks: u64) -> u64 {
         (4 * IMAGE_COST * u64::from(ranges_of(blocks)))
             .clamp(8 << 20, 256 << 20)
             .next_multiple_of(PAGE as u64)
     }
 
-    pub fn new(blocks: u64, sector: u64, limit: u64) -> Self {
+    pub(super) fn new(blocks: u64, sector: u64, limit: u64) -> Self {
         Self::of_version(MAJOR, blocks, sector, limit)
     }
 
@@ -116,7 +116,7 @@ impl Layout {
     /// What there is room for stays: ranges that are cut off keep theirs, and can come back. New room
     /// is at least a quarter of what there is, if possible, so that growth of any number of steps needs
     /// fewer regions than a superblock has entries.
-    pub fn resized(&self, blocks: u64) -> Option<Self> {
+    pub(super) fn resized(&self, blocks: u64) -> Option<Self> {
         if !(1..=self.max_blocks()).contains(&blocks) {
             return None;
         }
@@ -134,7 +134,7 @@ impl Layout {
 
     /// The most blocks that the log can be one for: a reserve for each range must fit into a third of
     /// the ring, whose length is chosen once.
-    pub fn max_blocks(&self) -> u64 {
+    pub(super) fn max_blocks(&self) -> u64 {
         (u64::from(self.most_ranges()) * RANGE_BLOCKS).min(crate::values::extent::MAX_BLOCKS)
     }
 
@@ -156,12 +156,12 @@ impl Layout {
     }
 
     /// Ranges that there is room for.
-    pub fn ranges(&self) -> u32 {
+    pub(super) fn ranges(&self) -> u32 {
         self.regions.last().map_or(0, |last| last.first_range.get() + last.ranges.get())
     }
 
     /// Bytes of the whole area.
-    pub fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.regions.last().map_or(self.ring_start + self.ring_len, |last| {
             last.start.get() + self.region(last).end * PAGE as u64
         })
@@ -172,19 +172,19 @@ impl Layout {
     }
 
     /// The longest frame.
-    pub fn max_frame(&self) -> u64 {
+    pub(super) fn max_frame(&self) -> u64 {
         (self.limit / 8 / self.sector * self.sector)
             .clamp((MAX_RECORD as u64 + 128).next_multiple_of(self.sector), 64 << 10)
     }
 
     /// The most bytes of frames that one transaction may take.
-    pub fn max_commit(&self) -> u64 {
+    pub(super) fn max_commit(&self) -> u64 {
         self.limit / 4
     }
 
     /// Bytes of the ring that only condensing may use, so that it can always go on: an image record
     /// for every range, and what frames leave empty.
-    pub fn reserve(&self) -> u64 {
+    pub(super) fn reserve(&self) -> u64 {
         self.reserve_for(self.ranges())
     }
 
@@ -193,11 +193,11 @@ impl Layout {
     }
 
     /// Offset of a ring position.
-    pub fn ring_offset(&self, position: u64) -> u64 {
+    pub(super) fn ring_offset(&self, position: u64) -> u64 {
         self.ring_start + position % self.ring_len
     }
 
-    pub fn image_offset(&self, range: u32, slot: u8) -> u64 {
+    pub(super) fn image_offset(&self, range: u32, slot: u8) -> u64 {
         let region = self.regions.partition_point(|region| region.first_range.get() <= range) - 1;
         let region = &self.regions[region];
         let page = self.region(region).images
@@ -207,7 +207,7 @@ impl Layout {
     }
 
     /// All directory pages, by number.
-    pub fn directory(&self) -> Vec<DirectoryPlace> {
+    pub(super) fn directory(&self) -> Vec<DirectoryPlace> {
         let mut places = Vec::new();
         for region in &self.regions {
             let pages = directory_pages(region.ranges.get());
@@ -225,7 +225,7 @@ impl Layout {
     }
 
     /// Writes the geometry into a superblock.
-    pub fn describe(&self, superblock: &mut Superblock) {
+    pub(super) fn describe(&self, superblock: &mut Superblock) {
         superblock.major = self.major.into();
         superblock.range_shift = RANGE_SHIFT as u8;
         superblock.page_shift = PAGE.ilog2() as u8;
@@ -240,7 +240,7 @@ impl Layout {
     }
 
     /// The layout that a superblock describes, if it makes sense.
-    pub fn from_superblock(superblock: &Superblock) -> Option<Self> {
+    pub(super) fn from_superblock(superblock: &Superblock) -> Option<Self> {
         let sector = match superblock.sector_shift {
             shift @ (9 | 12) => 1 << shift,
             _ => return None,
@@ -269,7 +269,7 @@ impl Layout {
 }
 
 /// Whether `limit` is one that a log may have.
-pub fn is_limit(limit: u64) -> bool {
+pub(super) fn is_limit(limit: u64) -> bool {
     limit.is_multiple_of(PAGE as u64) && (64 << 10..=1 << 40).contains(&limit)
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// What somebody wants to do with a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub(super) enum Access {
     /// With all of the file or device.
     WriteAll,
     /// With bytes `offset..offset + len`.
@@ -23,7 +23,7 @@ pub enum Access {
 
 /// Opens `path` and locks what `access` needs; `create`s an empty file if there is none.
 /// [`io::ErrorKind::ResourceBusy`] or [`io::ErrorKind::WouldBlock`] if others have it.
-pub fn open(path: &Path, access: Access, create: bool) -> io::Result<File> {
+pub(super) fn open(path: &Path, access: Access, create: bool) -> io::Result<File> {
     let mut options = File::options();
     options.read(true);
     let file = match access {
@@ -64,7 +64,11 @@ mod system {
 
     /// All of a device is claimed as long as it is open. For a part we only try, since others may want
     /// to claim theirs: what is mounted is refused.
-    pub fn claim(path: &Path, access: Access, options: &mut OpenOptions) -> io::Result<File> {
+    pub(super) fn claim(
+        path: &Path,
+        access: Access,
+        options: &mut OpenOptions,
+    ) -> io::Result<File> {
         let claimed = options.custom_flags(O_EXCL).open(path)?;
         match access {
             Access::WritePart { .. } => options.custom_flags(0).open(path),
@@ -72,7 +76,7 @@ mod system {
         }
     }
 
-    pub fn lock(file: &File, access: Access) -> io::Result<()> {
+    pub(super) fn lock(file: &File, access: Access) -> io::Result<()> {
         let far = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         // A length of 0 is the whole file, however long it becomes.
         let (start, len) = match access {

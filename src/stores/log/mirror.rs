@@ -14,7 +14,7 @@ use crate::values::extent::Extent;
 use crate::values::plain_bitmap::spans;
 
 /// Words of a range.
-pub const RANGE_WORDS: usize = RANGE_BLOCKS as usize / 64;
+pub(super) const RANGE_WORDS: usize = RANGE_BLOCKS as usize / 64;
 
 /// A record that contradicts the state, or itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum Misfit {
 }
 
 /// The committed state of one device.
-pub struct Mirror {
+pub(super) struct Mirror {
     /// Its words, with room for at least `ranges`.
     ledger: Arc<Ledger>,
     ranges: u32,
@@ -45,62 +45,62 @@ impl std::fmt::Debug for Mirror {
 
 impl Mirror {
     /// All free, with room for `ranges`. `None` if the process has no memory for it.
-    pub fn new(blocks: u64, ranges: u32) -> Option<Self> {
+    pub(super) fn new(blocks: u64, ranges: u32) -> Option<Self> {
         let words = (ranges as usize).checked_mul(RANGE_WORDS)?;
         let ledger = Arc::new(Ledger::zeros(words).ok()?);
         Some(Self { ledger, ranges, blocks, allocated: 0 })
     }
 
-    pub fn blocks(&self) -> u64 {
+    pub(super) fn blocks(&self) -> u64 {
         self.blocks
     }
 
-    pub fn allocated(&self) -> u64 {
+    pub(super) fn allocated(&self) -> u64 {
         self.allocated
     }
 
     /// Ranges that there is room for.
-    pub fn ranges(&self) -> u32 {
+    pub(super) fn ranges(&self) -> u32 {
         self.ranges
     }
 
     /// What the allocator shares.
-    pub fn ledger(&self) -> &Arc<Ledger> {
+    pub(super) fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
 
     /// One bit per block of the device, and 0 behind the last.
-    pub fn words(&self) -> impl Iterator<Item = u64> + '_ {
+    pub(super) fn words(&self) -> impl Iterator<Item = u64> + '_ {
         (0..self.blocks.div_ceil(64) as usize).map(|index| self.ledger.word(index))
     }
 
     /// The first block from `start` on that is allocated, also behind the device's end.
-    pub fn allocated_from(&self, start: u64) -> Option<u64> {
+    pub(super) fn allocated_from(&self, start: u64) -> Option<u64> {
         let end = u64::from(self.ranges) * RANGE_BLOCKS;
         let rest = Extent::new(start, end.saturating_sub(start));
         self.ledger.first_allocated(rest)
     }
 
-    pub fn range(&self, range: u32) -> [u64; RANGE_WORDS] {
+    pub(super) fn range(&self, range: u32) -> [u64; RANGE_WORDS] {
         let start = range as usize * RANGE_WORDS;
         std::array::from_fn(|index| self.ledger.word(start + index))
     }
 
     /// The words, to be filled in by a recovery before anybody shares them; [`Mirror::set_allocated`] must
     /// follow.
-    pub fn words_mut(&mut self) -> &mut [u64] {
+    pub(super) fn words_mut(&mut self) -> &mut [u64] {
         let ledger = Arc::get_mut(&mut self.ledger);
         debug_assert!(ledger.is_some(), "nobody shares it yet");
         ledger.map(Ledger::plain).unwrap_or_default()
     }
 
     /// What [`Mirror::words_mut`] was given comes to this many allocated blocks.
-    pub fn set_allocated(&mut self, blocks: u64) {
+    pub(super) fn set_allocated(&mut self, blocks: u64) {
         self.allocated = blocks;
     }
 
     /// Room for at least `ranges`, the new ones free; `None` if the process has no memory for it.
-    pub fn make_room(&mut self, ranges: u32) -> Option<()> {
+    pub(super) fn make_room(&mut self, ranges: u32) -> Option<()> {
         if ranges > self.ranges {
             self.ledger.grow(u64::from(ranges) * RANGE_BLOCKS).ok()?;
             self.ranges = ranges;
@@ -109,13 +109,17 @@ impl Mirror {
     }
 
     /// Another number of blocks, for which there is room. Those that are cut off are free.
-    pub fn set_blocks(&mut self, blocks: u64) {
+    pub(super) fn set_blocks(&mut self, blocks: u64) {
         self.blocks = blocks;
     }
 
     /// Carries out the delta and fill records in `bytes`, all or none. `touched` is told of every
     /// range changed, more than once if need be.
-    pub fn apply(&mut self, bytes: &[u8], mut touched: impl FnMut(u32)) -> Result<(), Misfit> {
+    pub(super) fn apply(
+        &mut self,
+        bytes: &[u8],
+        mut touched: impl FnMut(u32),
+    ) -> Result<(), Misfit> {
         let mut records = Records::new(bytes);
         let mut offset = 0;
         while let Some(record) = records.next() {
@@ -201,7 +205,7 @@ impl Mirror {
     }
 
     /// Takes back what [`Mirror::apply`] did with `bytes`.
-    pub fn undo(&mut self, bytes: &[u8]) {
+    pub(super) fn undo(&mut self, bytes: &[u8]) {
         for record in Records::new(bytes) {
             match record {
                 Ok(Record::Delta { range, items: of }) => self.undo_items(range, of),
@@ -222,12 +226,12 @@ impl Mirror {
 }
 
 /// Blocks of `range` on a device of `blocks` blocks: fewer than others, or none, at its end.
-pub fn blocks_of(blocks: u64, range: u32) -> u32 {
+pub(super) fn blocks_of(blocks: u64, range: u32) -> u32 {
     blocks.saturating_sub(u64::from(range) * RANGE_BLOCKS).min(RANGE_BLOCKS) as u32
 }
 
 /// The words of one range.
-pub trait Words {
+pub(super) trait Words {
     fn word(&self, index: usize) -> u64;
     fn set_word(&mut self, index: usize, word: u64);
 }
@@ -260,7 +264,7 @@ impl Words for Shared<'_> {
 
 /// Carries out `item` on the words of its range, or names a block of the range that already is what
 /// the item would make it, and changes nothing.
-pub fn apply_item<W: Words + ?Sized>(words: &mut W, item: Item) -> Result<(), u32> {
+pub(super) fn apply_item<W: Words + ?Sized>(words: &mut W, item: Item) -> Result<(), u32> {
     let spans = || spans(Extent::new(item.start.into(), item.len.into()));
     for (index, mask) in spans() {
         let wrong = match item.op {
@@ -278,7 +282,7 @@ pub fn apply_item<W: Words + ?Sized>(words: &mut W, item: Item) -> Result<(), u3
 }
 
 /// Takes back in `words`, the state of `range`, what `records` did; whether they did anything there.
-pub fn undo_in_range(records: &[u8], range: u32, words: &mut [u64]) -> bool {
+pub(super) fn undo_in_range(records: &[u8], range: u32, words: &mut [u64]) -> bool {
     let mut any = false;
     let mut undo = |item: Item| {
         any = true;
@@ -300,7 +304,7 @@ pub fn undo_in_range(records: &[u8], range: u32, words: &mut [u64]) -> bool {
 }
 
 /// Whether `records` name a block from `blocks` on.
-pub fn names_from(records: &[u8], blocks: u64) -> bool {
+pub(super) fn names_from(records: &[u8], blocks: u64) -> bool {
     Records::new(records).flatten().any(|record| match record {
         Record::Delta { range, items: all } => {
             let end =
@@ -315,7 +319,7 @@ pub fn names_from(records: &[u8], blocks: u64) -> bool {
 }
 
 /// Free blocks and longest free run of a range, as if all of it were on the device.
-pub fn survey(words: &[u64]) -> (u32, u32) {
+pub(super) fn survey(words: &[u64]) -> (u32, u32) {
     let (mut free, mut largest, mut run) = (0, 0, 0);
     for &word in words {
         let mut bits = !word;

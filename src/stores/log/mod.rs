@@ -32,7 +32,7 @@ mod memory;
 mod mirror;
 mod open;
 mod order;
-pub mod record;
+pub(crate) mod record;
 mod recover;
 mod report;
 mod resize;

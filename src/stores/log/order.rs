@@ -7,7 +7,7 @@ use std::ops::Range;
 
 /// Parts of an engine's log, each with a `T`. They do not overlap. O(log n) in those that wait.
 #[derive(Debug)]
-pub struct Order<T> {
+pub(super) struct Order<T> {
     /// Everything before this has come.
     mark: u64,
     /// What came early, by its beginning: its end and the `T`.
@@ -15,26 +15,26 @@ pub struct Order<T> {
 }
 
 impl<T> Order<T> {
-    pub fn new(mark: u64) -> Self {
+    pub(super) fn new(mark: u64) -> Self {
         Self { mark, waiting: BTreeMap::new() }
     }
 
-    pub fn mark(&self) -> u64 {
+    pub(super) fn mark(&self) -> u64 {
         self.mark
     }
 
     /// What waits for one before it.
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.waiting.values().map(|(_, what)| what)
     }
 
     /// How many wait for one before them.
-    pub fn waiting(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
     /// Whether `span` has a length, begins at the mark or later, and overlaps nothing that waits.
-    pub fn takes(&self, span: &Range<u64>) -> bool {
+    pub(super) fn takes(&self, span: &Range<u64>) -> bool {
         let before = self.waiting.range(..=span.start).next_back();
         let behind = self.waiting.range(span.start..).next();
         !span.is_empty()
@@ -44,20 +44,20 @@ impl<T> Order<T> {
     }
 
     /// A part that [`Order::takes`] accepts. It waits until it is [`Order::next`].
-    pub fn add(&mut self, span: Range<u64>, what: T) {
+    pub(super) fn add(&mut self, span: Range<u64>, what: T) {
         debug_assert!(self.takes(&span), "{span:?} at mark {}", self.mark);
         self.waiting.insert(span.start, (span.end, what));
     }
 
     /// Moves the mark over the part that begins there, if that has come.
-    pub fn next(&mut self) -> Option<(Range<u64>, T)> {
+    pub(super) fn next(&mut self) -> Option<(Range<u64>, T)> {
         let (end, what) = self.waiting.remove(&self.mark)?;
         let start = std::mem::replace(&mut self.mark, end);
         Some((start..end, what))
     }
 
     /// Moves the mark back to before what [`Order::next`] gave last.
-    pub fn put_back(&mut self, span: Range<u64>, what: T) {
+    pub(super) fn put_back(&mut self, span: Range<u64>, what: T) {
         self.mark = span.start;
         self.waiting.insert(span.start, (span.end, what));
     }
@@ -65,7 +65,7 @@ impl<T> Order<T> {
 
 /// Which transactions the engine's own log has. What is noted beyond the mark takes about 16 bytes each.
 #[derive(Debug)]
-pub struct Recorded {
+pub(super) struct Recorded {
     /// It has everything up to this one.
     mark: u64,
     /// And of the later ones these.
@@ -73,18 +73,18 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    pub fn new(mark: u64, later: BTreeSet<u64>) -> Self {
+    pub(super) fn new(mark: u64, later: BTreeSet<u64>) -> Self {
         let mut new = Self { mark, later };
         new.raise(mark);
         new
     }
 
-    pub fn mark(&self) -> u64 {
+    pub(super) fn mark(&self) -> u64 {
         self.mark
     }
 
     /// It has `lsn`.
-    pub fn add(&mut self, lsn: u64) {
+    pub(super) fn add(&mut self, lsn: u64) {
         if lsn > self.mark {
             self.later.insert(lsn);
             self.raise(self.mark);
@@ -92,7 +92,7 @@ impl Recorded {
     }
 
     /// It has everything up to `lsn`.
-    pub fn raise(&mut self, lsn: u64) {
+    pub(super) fn raise(&mut self, lsn: u64) {
         self.mark = self.mark.max(lsn);
         while let Some(next) = self.later.first().copied().filter(|&next| next <= self.mark + 1) {
             self.later.pop_first();

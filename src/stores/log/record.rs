@@ -13,18 +13,18 @@
 //! one number, the length of what follows.
 
 /// Blocks of a range: what one image page of 4 KiB has bits for, and one level-1 node covers.
-pub const RANGE_BLOCKS: u64 = 1 << RANGE_SHIFT;
+pub(crate) const RANGE_BLOCKS: u64 = 1 << RANGE_SHIFT;
 /// The same as a power of two.
-pub const RANGE_SHIFT: u32 = 15;
+pub(crate) const RANGE_SHIFT: u32 = 15;
 
 const HEADER: usize = 8;
 /// Items that one group may hold, so that a frame always has room for a whole record (4 KiB).
 const GROUP_ITEMS: usize = 1000;
 /// Ranges that one fill may cover, so that bytes of the log cost a bounded time when they are replayed. (Version 1 of
 /// the format has no such limit.)
-pub const MAX_FILL: u32 = 64;
+pub(crate) const MAX_FILL: u32 = 64;
 /// The longest record.
-pub const MAX_RECORD: usize = HEADER + 4 * GROUP_ITEMS;
+pub(crate) const MAX_RECORD: usize = HEADER + 4 * GROUP_ITEMS;
 
 const DELTA: u8 = 1;
 const FILL: u8 = 2;
@@ -35,13 +35,13 @@ const SKIPPABLE: u8 = 0x80;
 
 /// What a record does to blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
+pub(crate) enum Op {
     Allocate,
     Free,
 }
 
 impl Op {
-    pub fn inverse(self) -> Self {
+    pub(crate) fn inverse(self) -> Self {
         match self {
             Self::Allocate => Self::Free,
             Self::Free => Self::Allocate,
@@ -51,14 +51,14 @@ impl Op {
 
 /// Blocks `start..start + len` of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Item {
+pub(crate) struct Item {
     pub start: u32,
     pub len: u32,
     pub op: Op,
 }
 
 impl Item {
-    pub fn encode(self) -> u32 {
+    pub(crate) fn encode(self) -> u32 {
         self.start | (self.len - 1) << 15 | u32::from(self.op == Op::Free) << 30
     }
 
@@ -71,7 +71,7 @@ impl Item {
 
 /// The state of a range in an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     AllFree,
     AllUsed,
     /// In the page of the slot.
@@ -79,7 +79,7 @@ pub enum State {
 }
 
 impl State {
-    pub fn encode(self) -> u8 {
+    pub(crate) fn encode(self) -> u8 {
         match self {
             Self::AllFree => 0,
             Self::AllUsed => 1,
@@ -87,14 +87,14 @@ impl State {
         }
     }
 
-    pub fn decode(byte: u8) -> Option<Self> {
+    pub(crate) fn decode(byte: u8) -> Option<Self> {
         [Self::AllFree, Self::AllUsed, Self::Page].into_iter().find(|state| state.encode() == byte)
     }
 }
 
 /// What is known of an image: in a record, and in a directory entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Image {
+pub(crate) struct Image {
     /// The last transaction that the image knows of.
     pub base: u64,
     pub crc: u32,
@@ -106,7 +106,7 @@ pub struct Image {
 
 /// One record, borrowing the bytes it was parsed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Record<'a> {
+pub(crate) enum Record<'a> {
     Delta { range: u32, items: &'a [u8] },
     Fill { first: u32, count: u32, op: Op },
     Image { range: u32, image: Image },
@@ -116,7 +116,7 @@ pub enum Record<'a> {
 }
 
 /// The items of a [`Record::Delta`]; `None` for one that is malformed.
-pub fn items(bytes: &[u8]) -> impl DoubleEndedIterator<Item = Option<Item>> + '_ {
+pub(crate) fn items(bytes: &[u8]) -> impl DoubleEndedIterator<Item = Option<Item>> + '_ {
     bytes.chunks_exact(4).map(|chunk| Item::decode(u32::from_le_bytes(fixed(chunk))))
 }
 
@@ -128,18 +128,18 @@ fn fixed<const N: usize>(bytes: &[u8]) -> [u8; N] {
 
 /// Iterates over the records in `bytes`; an error carries the offset of the record that makes no
 /// sense, and ends the iteration.
-pub struct Records<'a> {
+pub(crate) struct Records<'a> {
     bytes: &'a [u8],
     offset: usize,
 }
 
 impl<'a> Records<'a> {
-    pub fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, offset: 0 }
     }
 
     /// Where the next record begins.
-    pub fn offset(&self) -> usize {
+    pub(crate) fn offset(&self) -> usize {
         self.offset
     }
 
@@ -210,16 +210,16 @@ fn push_header(bytes: &mut Vec<u8>, kind: u8, flags: u8, count: u16, range: u32)
     bytes.extend_from_slice(&range.to_le_bytes());
 }
 
-pub fn push_commit(bytes: &mut Vec<u8>) {
+pub(crate) fn push_commit(bytes: &mut Vec<u8>) {
     push_header(bytes, COMMIT, 0, 0, 0);
 }
 
-pub fn push_position(bytes: &mut Vec<u8>, position: u64) {
+pub(crate) fn push_position(bytes: &mut Vec<u8>, position: u64) {
     push_header(bytes, POSITION, 0, 0, 0);
     bytes.extend_from_slice(&position.to_le_bytes());
 }
 
-pub fn push_image(bytes: &mut Vec<u8>, range: u32, image: &Image) {
+pub(crate) fn push_image(bytes: &mut Vec<u8>, range: u32, image: &Image) {
     push_header(bytes, IMAGE, 0, 0, range);
     bytes.extend_from_slice(&image.base.to_le_bytes());
     for word in [image.crc, image.free, image.largest] {
@@ -228,14 +228,14 @@ pub fn push_image(bytes: &mut Vec<u8>, range: u32, image: &Image) {
     bytes.extend_from_slice(&[image.slot, image.state.encode(), 0, 0]);
 }
 
-pub fn push_fill(bytes: &mut Vec<u8>, first: u32, count: u32, op: Op) {
+pub(crate) fn push_fill(bytes: &mut Vec<u8>, first: u32, count: u32, op: Op) {
     push_header(bytes, FILL, u8::from(op == Op::Free), 0, first);
     bytes.extend_from_slice(&count.to_le_bytes());
     bytes.extend_from_slice(&[0; 4]);
 }
 
 /// Appends `items`, sorted by range, as groups.
-pub fn push_items(bytes: &mut Vec<u8>, items: &[(u32, u32)]) {
+pub(crate) fn push_items(bytes: &mut Vec<u8>, items: &[(u32, u32)]) {
     for of_range in items.chunk_by(|a, b| a.0 == b.0) {
         for group in of_range.chunks(GROUP_ITEMS) {
             push_header(bytes, DELTA, 0, group.len() as u16, group[0].0);

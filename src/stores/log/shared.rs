@@ -14,13 +14,13 @@ use crate::stores::log::report::Figures;
 use crate::transaction::Frozen;
 
 /// The part of a log that needs no writer.
-pub struct Shared {
+pub(super) struct Shared {
     state: Mutex<State>,
     seen: Mutex<Seen>,
 }
 
 /// The committed state, and in piggyback mode how it goes on.
-pub struct State {
+pub(super) struct State {
     pub mirror: Mirror,
     /// In piggyback mode: ranges that changed since the last checkpoint copied them.
     pub changed: BTreeSet<u32>,
@@ -31,7 +31,7 @@ pub struct State {
 
 /// What the writer shows of itself whenever a window is done.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Seen {
+pub(super) struct Seen {
     pub figures: Figures,
     pub memory: LogMemory,
     pub last: u64,
@@ -42,7 +42,7 @@ pub struct Seen {
 /// What a part of the engine's log holds: the delta of a transaction, or nothing. If it is dropped before it is
 /// applied, the transaction is in doubt: the engine's log has it.
 #[derive(Debug, Default)]
-pub struct Piece {
+pub(super) struct Piece {
     pub records: Vec<u8>,
     pub transaction: Option<Frozen>,
 }
@@ -66,50 +66,50 @@ impl Drop for Piece {
 }
 
 impl Shared {
-    pub fn new(mirror: Mirror, mark: u64) -> Self {
+    pub(super) fn new(mirror: Mirror, mark: u64) -> Self {
         let state =
             State { mirror, changed: BTreeSet::new(), order: Order::new(mark), contradicted: None };
         Self { state: Mutex::new(state), seen: Mutex::default() }
     }
 
     // Both are changed in single steps, so a panic under the lock leaves nothing half done.
-    pub fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn seen(&self) -> Seen {
+    pub(super) fn seen(&self) -> Seen {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn show(&self, seen: Seen) {
+    pub(super) fn show(&self, seen: Seen) {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
     }
 }
 
 impl State {
     /// Everything before this part of the engine's log is in the state.
-    pub fn mark(&self) -> u64 {
+    pub(super) fn mark(&self) -> u64 {
         self.order.mark()
     }
 
     /// Parts that wait for one before them.
-    pub fn waiting(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         self.order.waiting()
     }
 
     /// About how many bytes those have. O(parts that wait).
-    pub fn waiting_bytes(&self) -> usize {
+    pub(super) fn waiting_bytes(&self) -> usize {
         self.order.iter().map(Piece::bytes).sum()
     }
 
     /// An error if the state cannot go on.
-    pub fn check(&self) -> Result<(), CommitError> {
+    pub(super) fn check(&self) -> Result<(), CommitError> {
         self.contradicted.clone().map_or(Ok(()), Err)
     }
 
     /// Whether a part of the engine's log fits in; if it begins at the mark, `records` are carried out.
     /// [`State::add`] must follow.
-    pub fn admit(&mut self, span: &Range<u64>, records: &[u8]) -> Result<(), CommitError> {
+    pub(super) fn admit(&mut self, span: &Range<u64>, records: &[u8]) -> Result<(), CommitError> {
         self.check()?;
         let mark = self.mark();
         if !self.order.takes(span) {
@@ -120,7 +120,7 @@ impl State {
 
     /// Adds what was admitted. If it begins at the mark, that moves, and what waited for it is applied. Answers
     /// with the transactions that are applied, to be told so when the lock is gone.
-    pub fn add(&mut self, span: Range<u64>, piece: Piece) -> Vec<Frozen> {
+    pub(super) fn add(&mut self, span: Range<u64>, piece: Piece) -> Vec<Frozen> {
         let mut applied = Vec::new();
         let mut admitted = Some(span.start);
         self.order.add(span, piece);

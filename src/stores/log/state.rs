@@ -13,10 +13,10 @@ use crate::stores::log::record::{Image, RANGE_BLOCKS, State};
 
 /// Counters of a log stay below this, so that nothing computed from them overflows: no device lives for as
 /// many bytes or transactions. The writer stops before it, so that what it wrote can be opened.
-pub const COUNTER_END: u64 = 1 << 62;
+pub(super) const COUNTER_END: u64 = 1 << 62;
 
 /// What the bytes say, with which a writer goes on.
-pub struct Recovered {
+pub(super) struct Recovered {
     pub disk: Arc<dyn Disk>,
     pub layout: Layout,
     pub superblock: Superblock,
@@ -29,18 +29,18 @@ pub struct Recovered {
 
 /// An image, and the ring position of the first window with a change after it.
 #[derive(Clone, Copy, Debug)]
-pub struct Base {
+pub(super) struct Base {
     pub image: Image,
     pub after: Option<u64>,
 }
 
 /// The images of a range that matter: first the one that both copies of the directory name, last
 /// the newest.
-pub type Bases = SmallVec<[Base; 2]>;
+pub(super) type Bases = SmallVec<[Base; 2]>;
 
 /// Where the next frame goes.
 #[derive(Clone, Copy, Debug)]
-pub struct Head {
+pub(super) struct Head {
     pub position: u64,
     pub sequence: u64,
     /// The last transaction.
@@ -53,11 +53,11 @@ pub struct Head {
 }
 
 /// What a tail at this frame would say.
-pub type Mark = Tail;
+pub(super) type Mark = Tail;
 
 /// What was found of one directory page.
 #[derive(Clone, Copy, Debug)]
-pub struct PageFound {
+pub(super) struct PageFound {
     pub place: DirectoryPlace,
     pub version: Version,
     /// The copy that has it.
@@ -67,7 +67,7 @@ pub struct PageFound {
 }
 
 /// The image of a range that was never changed.
-pub const NOTHING: Image = Image {
+pub(super) const NOTHING: Image = Image {
     base: 0,
     crc: 0,
     free: RANGE_BLOCKS as u32,
@@ -77,7 +77,7 @@ pub const NOTHING: Image = Image {
 };
 
 /// A directory page of ranges that were never changed, which no superblock before that of `stamp` counts.
-pub fn empty_page(index: usize, place: &DirectoryPlace, stamp: u32) -> DirectoryPage {
+pub(super) fn empty_page(index: usize, place: &DirectoryPlace, stamp: u32) -> DirectoryPage {
     let entries = vec![NOTHING; place.count];
     DirectoryPage { page: index as u32, sequence: 1, previous: 0, stamp, entries }
 }

@@ -6,7 +6,7 @@
 
 /// Steps of one loader.
 #[derive(Debug, Default)]
-pub struct Steps {
+pub(super) struct Steps {
     #[cfg(test)]
     steps: crate::base::sync::Counter,
 }
@@ -14,7 +14,7 @@ pub struct Steps {
 impl Steps {
     /// Counts `steps` more.
     #[inline(always)]
-    pub fn add(&self, steps: usize) {
+    pub(super) fn add(&self, steps: usize) {
         #[cfg(test)]
         self.steps.add(steps as u64);
         let _ = steps;
@@ -22,7 +22,7 @@ impl Steps {
 
     /// Steps so far.
     #[cfg(test)]
-    pub fn get(&self) -> u64 {
+    pub(super) fn get(&self) -> u64 {
         self.steps.get()
     }
 }

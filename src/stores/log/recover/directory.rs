@@ -12,7 +12,7 @@ use crate::stores::log::state::PageFound;
 
 /// All pages, and the images that they name.
 #[derive(Debug, Default)]
-pub struct Directory {
+pub(super) struct Directory {
     pub pages: Vec<PageFound>,
     /// For each range one or two images, the older first.
     pub entries: Vec<SmallVec<[Image; 2]>>,
@@ -20,7 +20,7 @@ pub struct Directory {
 
 impl Directory {
     /// The offset of the page that `range` is in.
-    pub fn offset_of(&self, range: u32) -> u64 {
+    pub(super) fn offset_of(&self, range: u32) -> u64 {
         let page = self.pages.iter().rfind(|page| page.place.first_range <= range);
         page.map_or(0, |page| page.place.copies[0])
     }

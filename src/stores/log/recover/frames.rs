@@ -18,7 +18,7 @@ const CHUNK: u64 = 1 << 20;
 
 /// An intact frame of the log.
 #[derive(Debug)]
-pub struct Frame {
+pub(super) struct Frame {
     pub header: FrameHeader,
     /// Its records in `Log::bytes`.
     pub records: Range<usize>,
@@ -28,7 +28,7 @@ pub struct Frame {
 
 /// The part of the ring that counts.
 #[derive(Debug)]
-pub struct Log {
+pub(super) struct Log {
     pub frames: Vec<Frame>,
     pub bytes: Vec<u8>,
     /// Images that its records name, and the position of the frame that each is in.
@@ -253,13 +253,13 @@ impl Log {
     }
 
     /// Whether the log begins inside a transaction, whose first changes it does not have.
-    pub fn is_cut(&self) -> bool {
+    pub(super) fn is_cut(&self) -> bool {
         let is_cut = |frame: &Frame| frame.header.flags.get() & CONTINUED != 0;
         self.frames.first().is_some_and(is_cut) && !faulty(Fault::CutTransactionReplayed)
     }
 
     /// A mark for each frame.
-    pub fn marks(&self, superblock: &Superblock) -> VecDeque<Mark> {
+    pub(super) fn marks(&self, superblock: &Superblock) -> VecDeque<Mark> {
         let mut mark = superblock.tail;
         let mut marks = VecDeque::with_capacity(self.frames.len());
         for frame in &self.frames {

@@ -7,7 +7,7 @@ use crate::stores::log::disk::Disk;
 use crate::stores::log::error::{IoFailure, LogError, Part};
 use crate::stores::log::work::Steps;
 
-pub struct Loader {
+pub(crate) struct Loader {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) name: String,
     pub(super) read_bytes: AtomicU64,
@@ -15,18 +15,18 @@ pub struct Loader {
 }
 
 impl Loader {
-    pub fn new(disk: Arc<dyn Disk>) -> Self {
+    pub(crate) fn new(disk: Arc<dyn Disk>) -> Self {
         let name = disk.name();
         Self { disk, name, read_bytes: AtomicU64::new(0), steps: Steps::default() }
     }
 
     /// What loading has cost so far.
     #[cfg(test)]
-    pub fn steps(&self) -> u64 {
+    pub(crate) fn steps(&self) -> u64 {
         self.steps.get()
     }
 
-    pub fn io(&self, action: &'static str, offset: u64, error: std::io::Error) -> LogError {
+    pub(crate) fn io(&self, action: &'static str, offset: u64, error: std::io::Error) -> LogError {
         let (file, error) = (self.name.clone(), Arc::new(error));
         LogError::Io(IoFailure { file, action, offset, error })
     }
@@ -36,11 +36,11 @@ impl Loader {
         self.disk.read(offset, bytes).map_err(|error| self.io("read", offset, error))
     }
 
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    pub fn damage(&self, part: Part, offset: u64) -> LogError {
+    pub(crate) fn damage(&self, part: Part, offset: u64) -> LogError {
         LogError::Damaged { file: self.name.clone(), part, offset }
     }
 }

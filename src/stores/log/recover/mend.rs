@@ -11,7 +11,7 @@ use crate::stores::log::state::Recovered;
 impl Loader {
     /// Makes both copies of each directory page the newest version, which is durable, but where a range had to be restored from an
     /// older image, which the other copy may be alone to name.
-    pub fn mend_directory(&self, recovered: &mut Recovered) -> Result<(), LogError> {
+    pub(crate) fn mend_directory(&self, recovered: &mut Recovered) -> Result<(), LogError> {
         let identity = recovered.superblock.identity();
         let mut writes = Vec::new();
         for (index, page) in recovered.pages.iter_mut().enumerate().filter(|(_, p)| !p.whole) {
@@ -44,7 +44,7 @@ impl Loader {
     }
 
     /// Makes the frames behind the end of a damaged log void, so that they prove no more that something is missing.
-    pub fn give_up_rest(&self, recovered: &Recovered) -> Result<(), LogError> {
+    pub(crate) fn give_up_rest(&self, recovered: &Recovered) -> Result<(), LogError> {
         let Recovered { layout, superblock, head, .. } = recovered;
         let zeros = vec![0; layout.sector as usize];
         for position in self.frames_after(layout, superblock, head.position)? {
@@ -70,12 +70,12 @@ impl Loader {
     }
 
     /// What the next superblock has to say of the directory.
-    pub fn directory_crc(recovered: &Recovered) -> u32 {
+    pub(crate) fn directory_crc(recovered: &Recovered) -> u32 {
         directory_crc(recovered.pages.iter().map(|page| page.version.crc))
     }
 
     /// Writes the superblock that follows, to both places.
-    pub fn write_superblock(&self, superblock: &mut Superblock) -> Result<(), LogError> {
+    pub(crate) fn write_superblock(&self, superblock: &mut Superblock) -> Result<(), LogError> {
         superblock.generation = superblock.generation.get().wrapping_add(1).into();
         for offset in slot_offsets(superblock.generation.get()) {
             self.write(offset, &superblock.to_page())?;
@@ -83,11 +83,11 @@ impl Loader {
         self.sync()
     }
 
-    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), LogError> {
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), LogError> {
         self.disk.write(offset, bytes).map_err(|error| self.io("write", offset, error))
     }
 
-    pub fn sync(&self) -> Result<(), LogError> {
+    pub(crate) fn sync(&self) -> Result<(), LogError> {
         self.disk.sync().map_err(|error| self.io("sync", 0, error))
     }
 }

@@ -19,7 +19,7 @@ mod superblock;
 
 use std::sync::atomic::Ordering;
 
-pub use loader::Loader;
+pub(super) use loader::Loader;
 
 use crate::stores::log::authority::Authority;
 use crate::stores::log::error::{LogError, Part};
@@ -41,7 +41,7 @@ const SNAPSHOT_TRIES: usize = 16;
 const SNAPSHOT_REFUSALS: usize = 3;
 
 /// Everything known after looking, before anything is written.
-pub struct Loaded {
+pub(super) struct Loaded {
     pub recovered: Recovered,
     pub report: Report,
     /// What comes behind the transaction asked for.
@@ -53,7 +53,7 @@ impl Loader {
     /// meanwhile. Frames that the superblock needs are not written over while it is the newest, and what else
     /// is read has checksums: an image, for one, may be written over once its successor is durable, and
     /// is read again then.
-    pub fn snapshot(&self, until: Option<Lsn>) -> Result<Loaded, LogError> {
+    pub(super) fn snapshot(&self, until: Option<Lsn>) -> Result<Loaded, LogError> {
         let mut refused = 0;
         for _ in 0..SNAPSHOT_TRIES {
             let loaded = self.load(until);
@@ -70,7 +70,7 @@ impl Loader {
     }
 
     /// Everything: the state after the last transaction, and the way back to `until` if that is an earlier one.
-    pub fn load(&self, until: Option<Lsn>) -> Result<Loaded, LogError> {
+    pub(super) fn load(&self, until: Option<Lsn>) -> Result<Loaded, LogError> {
         let started = std::time::Instant::now();
         let (superblock, damaged_copies) = self.superblock()?;
         let layout = self.layout(&superblock)?;

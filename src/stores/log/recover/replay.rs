@@ -29,7 +29,7 @@ use crate::values::plain_bitmap::first_set;
 /// of device.
 const MAX_FILLED: u64 = 1 << 28;
 
-pub struct Replay<'a> {
+pub(super) struct Replay<'a> {
     pub loader: &'a Loader,
     pub layout: &'a Layout,
     pub log: &'a Log,
@@ -60,7 +60,7 @@ struct Share {
 }
 
 /// What the replay came to.
-pub struct Replayed {
+pub(super) struct Replayed {
     pub mirror: Mirror,
     pub bases: Vec<Bases>,
     /// The state of ranges that were changed after `until`, as of then.
@@ -68,7 +68,11 @@ pub struct Replayed {
 }
 
 impl Replay<'_> {
-    pub fn run(&self, directory: &Directory, report: &mut Report) -> Result<Replayed, LogError> {
+    pub(super) fn run(
+        &self,
+        directory: &Directory,
+        report: &mut Report,
+    ) -> Result<Replayed, LogError> {
         let (blocks, ranges) = (self.layout.blocks, self.layout.ranges());
         let mut mirror = Mirror::new(blocks, ranges)
             .ok_or(ConfigError::OutOfMemory { bytes: blocks.div_ceil(8) })?;

@@ -8,7 +8,7 @@ use crate::values::lsn::Lsn;
 impl Log {
     /// What comes after `until`, to be taken back as far as the engine does not know it; `before` are the ranges
     /// that it changes, as of then. `None` if there is nothing.
-    pub fn tail_after(&self, until: Lsn, before: Vec<(u32, Vec<u64>)>) -> Option<Tail> {
+    pub(super) fn tail_after(&self, until: Lsn, before: Vec<(u32, Vec<u64>)>) -> Option<Tail> {
         let transactions = || self.transactions_after(until);
         (self.head.lsn > until.0).then(|| Tail { before, transactions: transactions() })
     }

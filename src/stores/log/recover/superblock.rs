@@ -9,7 +9,7 @@ use crate::stores::log::state::COUNTER_END;
 
 impl Loader {
     /// The newest intact superblock, and how many slots are damaged.
-    pub fn superblock(&self) -> Result<(Superblock, u64), LogError> {
+    pub(crate) fn superblock(&self) -> Result<(Superblock, u64), LogError> {
         let file = self.name.clone();
         let len = self.disk.len().map_err(|error| self.io("measure", 0, error))?;
         if len < 2 * PAGE as u64 {

@@ -11,14 +11,14 @@ use rand_pcg::Pcg64Mcg;
 
 use crate::stores::log::disk::Disk;
 
-pub const SECTOR: usize = 512;
+pub(super) const SECTOR: usize = 512;
 
 /// What lies before and behind a region, and must stay as it is.
 const GUARD: usize = 4096;
 const GUARD_BYTE: u8 = 0xA5;
 
 #[derive(Debug, Default)]
-pub struct SimDisk {
+pub(super) struct SimDisk {
     /// Where the log's area begins in the medium.
     offset: usize,
     /// The length of a region that cannot grow.
@@ -53,7 +53,7 @@ struct State {
 
 /// What a device can refuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
+pub(super) enum Operation {
     Read,
     Write,
     Sync,
@@ -63,7 +63,7 @@ pub enum Operation {
 
 /// An error that the device will give, once.
 #[derive(Clone, Copy, Debug)]
-pub struct Refusal {
+pub(super) struct Refusal {
     pub operation: Operation,
     /// So many of them are done first.
     pub after: u64,
@@ -82,7 +82,7 @@ struct Probe {
 
 /// Something that a device does without saying so, once.
 #[derive(Clone, Copy, Debug)]
-pub struct Mischief {
+pub(super) struct Mischief {
     /// Writes that are carried out before.
     pub after: u64,
     /// Where the write goes instead: a number that is taken modulo the places there are. Nowhere, if
@@ -91,12 +91,12 @@ pub struct Mischief {
 }
 
 impl SimDisk {
-    pub fn new(bytes: Vec<u8>) -> Self {
+    pub(super) fn new(bytes: Vec<u8>) -> Self {
         Self::on(0, None, bytes)
     }
 
     /// A region of `len` bytes in a larger medium, all zeros.
-    pub fn region(len: usize) -> Self {
+    pub(super) fn region(len: usize) -> Self {
         let mut bytes = vec![GUARD_BYTE; len + 2 * GUARD];
         bytes[GUARD..GUARD + len].fill(0);
         Self::on(GUARD, Some(len), bytes)
@@ -109,7 +109,7 @@ impl SimDisk {
     }
 
     /// The same area of another medium.
-    pub fn restarted(&self, bytes: Vec<u8>) -> Self {
+    pub(super) fn restarted(&self, bytes: Vec<u8>) -> Self {
         Self::on(self.offset, self.fixed, bytes)
     }
 
@@ -117,17 +117,17 @@ impl SimDisk {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    pub fn is_region(&self) -> bool {
+    pub(super) fn is_region(&self) -> bool {
         self.fixed.is_some()
     }
 
     /// Where the log's area lies in a medium of `len` bytes.
-    pub fn area(&self, len: usize) -> Range<usize> {
+    pub(super) fn area(&self, len: usize) -> Range<usize> {
         self.offset..self.fixed.map_or(len, |fixed| self.offset + fixed)
     }
 
     /// Whether everything outside the log's area is as it was.
-    pub fn is_alone(&self) -> bool {
+    pub(super) fn is_alone(&self) -> bool {
         let state = self.state();
         let area = self.area(state.current.len());
         let outside = [&state.current[..area.start], &state.current[area.end..]];
@@ -135,77 +135,77 @@ impl SimDisk {
     }
 
     /// The power fails in the `operations`-th write or flush from now.
-    pub fn crash_after(&self, operations: u64, torn: u8) {
+    pub(super) fn crash_after(&self, operations: u64, torn: u8) {
         let mut state = self.state();
         state.crash_at = Some(state.operations + operations);
         state.torn = torn;
     }
 
-    pub fn has_crashed(&self) -> bool {
+    pub(super) fn has_crashed(&self) -> bool {
         self.state().crashed
     }
 
     /// The process was killed, and not the power: what it wrote is there, flushed or not.
-    pub fn revive(&self) {
+    pub(super) fn revive(&self) {
         self.state().crashed = false;
         self.calm();
     }
 
     /// Nothing that was arranged happens any more.
-    pub fn calm(&self) {
+    pub(super) fn calm(&self) {
         let mut state = self.state();
         (state.crash_at, state.probe, state.mischief) = (None, None, None);
         state.refusals.clear();
     }
 
     /// The device answers the next `operation` with `error`, once for each call.
-    pub fn refuse(&self, operation: Operation, error: io::ErrorKind) {
+    pub(super) fn refuse(&self, operation: Operation, error: io::ErrorKind) {
         self.refuse_later(Refusal { operation, after: 0, error, arrives: 0 });
     }
 
-    pub fn refuse_later(&self, refusal: Refusal) {
+    pub(super) fn refuse_later(&self, refusal: Refusal) {
         self.state().refusals.push(refusal);
     }
 
     /// The device is well again; what it would still have refused.
-    pub fn take_refusals(&self) -> Vec<Refusal> {
+    pub(super) fn take_refusals(&self) -> Vec<Refusal> {
         std::mem::take(&mut self.state().refusals)
     }
 
     /// Whether everything is flushed.
-    pub fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         self.state().unsynced.is_empty()
     }
 
     /// How many calls were refused.
-    pub fn refused(&self) -> u64 {
+    pub(super) fn refused(&self) -> u64 {
         self.state().refused
     }
 
     /// Takes down what a power failure would leave, at one in `one_in` operations from now.
-    pub fn probe(&self, seed: u64, one_in: u32) {
+    pub(super) fn probe(&self, seed: u64, one_in: u32) {
         let rng = Pcg64Mcg::seed_from_u64(seed);
         self.state().probe = Some(Probe { rng, one_in, found: Vec::new() });
     }
 
     /// What was taken down: the number of the operation, and the medium.
-    pub fn probed(&self) -> Vec<(u64, Vec<u8>)> {
+    pub(super) fn probed(&self) -> Vec<(u64, Vec<u8>)> {
         self.state().probe.take().map_or_else(Vec::new, |probe| probe.found)
     }
 
-    pub fn mischief(&self, mischief: Mischief) {
+    pub(super) fn mischief(&self, mischief: Mischief) {
         self.state().mischief = Some(mischief);
     }
 
     /// Remembers the content at the last flush, for [`SimDisk::revert`].
-    pub fn remember(&self) {
+    pub(super) fn remember(&self) {
         let flushed = self.after_losing(|_| false);
         self.state().older = Some(flushed);
     }
 
     /// What is there if `len` bytes that are aligned went back to what was remembered; one of those
     /// places where it makes a difference, if there is any.
-    pub fn revert(&self, len: usize, rng: &mut Pcg64Mcg) -> Option<Vec<u8>> {
+    pub(super) fn revert(&self, len: usize, rng: &mut Pcg64Mcg) -> Option<Vec<u8>> {
         let state = self.state();
         let older = state.older.as_ref()?;
         let both = older.len().min(state.current.len());
@@ -222,12 +222,12 @@ impl SimDisk {
     }
 
     /// What is found after the power came back.
-    pub fn after_crash(&self, rng: &mut Pcg64Mcg) -> Vec<u8> {
+    pub(super) fn after_crash(&self, rng: &mut Pcg64Mcg) -> Vec<u8> {
         self.state().outcome(rng)
     }
 
     /// What is found if of the unsynced sectors just those in `survive` got through.
-    pub fn after_losing(&self, survive: impl Fn(usize) -> bool) -> Vec<u8> {
+    pub(super) fn after_losing(&self, survive: impl Fn(usize) -> bool) -> Vec<u8> {
         let state = self.state();
         let mut bytes = state.current.clone();
         for (&sector, versions) in state.unsynced.iter().filter(|&(&sector, _)| !survive(sector)) {
@@ -237,7 +237,7 @@ impl SimDisk {
     }
 
     /// What is there now.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         self.state().current.clone()
     }
 }

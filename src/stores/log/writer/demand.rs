@@ -47,7 +47,7 @@ impl Writer {
     }
 
     /// Condenses until the log begins at `until` or later, as far as the engine's word allows.
-    pub fn advance(&mut self, until: u64) -> Result<(), CommitError> {
+    pub(crate) fn advance(&mut self, until: u64) -> Result<(), CommitError> {
         self.check_failed()?;
         while self.free_from < until {
             let mut window = Window::default();
@@ -70,18 +70,18 @@ impl Writer {
     }
 
     /// Whether there is anything that no image holds.
-    pub fn has_changes(&self) -> bool {
+    pub(crate) fn has_changes(&self) -> bool {
         !self.shared.state().changed.is_empty()
             || (0..self.ranges.len() as u32).any(|range| self.is_changed(range))
     }
 
     /// Whether no image holds the state of `range` as of the last window.
-    pub fn is_changed(&self, range: u32) -> bool {
+    pub(crate) fn is_changed(&self, range: u32) -> bool {
         self.ranges[range as usize].last().is_some_and(|base| base.after.is_some())
     }
 
     /// Images of everything absorbed before the mark, as one transaction.
-    pub fn checkpoint(&mut self) -> Result<(), CommitError> {
+    pub(crate) fn checkpoint(&mut self) -> Result<(), CommitError> {
         self.check_failed()?;
         self.make_room(self.layout.reserve() / 2)?;
         let mut window = Window::default();
@@ -124,7 +124,7 @@ impl Writer {
     }
 
     /// One step of condensing while nothing else happens: about a sixteenth of the changed ranges.
-    pub fn idle(&mut self) -> Result<bool, CommitError> {
+    pub(crate) fn idle(&mut self) -> Result<bool, CommitError> {
         self.check_failed()?;
         if self.is_clean() {
             return Ok(false);

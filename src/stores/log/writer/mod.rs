@@ -38,8 +38,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-pub use plan::image;
-pub use resize::NewArea;
+pub(super) use plan::image;
+pub(super) use resize::NewArea;
 
 use pack::Packer;
 
@@ -61,7 +61,7 @@ use crate::values::lsn::Lsn;
 const MAX_IMAGES: usize = 1024;
 
 /// A transaction to be committed, and what became of it.
-pub struct Work<'a> {
+pub(super) struct Work<'a> {
     pub records: &'a [u8],
     /// Takes back other transactions: room was kept for it, and its size is theirs.
     pub undo: bool,
@@ -121,7 +121,7 @@ struct Frames {
     head: Option<Head>,
 }
 
-pub struct Writer {
+pub(super) struct Writer {
     pub disk: Arc<dyn Disk>,
     pub layout: Layout,
     pub shared: Arc<Shared>,
@@ -160,7 +160,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn new(recovered: Recovered) -> Self {
+    pub(super) fn new(recovered: Recovered) -> Self {
         let Recovered { disk, layout, superblock, mirror, head, ranges, pages, marks } = recovered;
         let directory = pages
             .iter()
@@ -206,13 +206,13 @@ impl Writer {
         }
     }
 
-    pub fn is_clean(&self) -> bool {
+    pub(super) fn is_clean(&self) -> bool {
         self.superblock.tail.position.get() == self.head.position
             && self.free_from == self.head.position
     }
 
     /// Commits `works` in order, in as few windows as the ring allows; each learns its own result.
-    pub fn commit(&mut self, works: &mut [Work<'_>]) {
+    pub(super) fn commit(&mut self, works: &mut [Work<'_>]) {
         let max = self.layout.max_commit();
         let mut rest = works;
         while !rest.is_empty() {
@@ -315,11 +315,11 @@ impl Writer {
     }
 
     /// Refuses everything from here on.
-    pub fn refuse(&mut self, failure: IoFailure) {
+    pub(super) fn refuse(&mut self, failure: IoFailure) {
         self.failed.get_or_insert(failure);
     }
 
-    pub fn check_failed(&self) -> Result<(), CommitError> {
+    pub(super) fn check_failed(&self) -> Result<(), CommitError> {
         if let Some(failure) = &self.failed {
             return Err(CommitError::Refused(failure.clone()));
         }
@@ -331,7 +331,7 @@ impl Writer {
 
     /// Images must not know of these transactions (number, position, records) until they are called
     /// stable.
-    pub fn keep(&mut self, transactions: Vec<(u64, u64, Vec<u8>)>) {
+    pub(super) fn keep(&mut self, transactions: Vec<(u64, u64, Vec<u8>)>) {
         if self.keep_unstable {
             let bytes = |(_, _, records): &(u64, u64, Vec<u8>)| records.len() as u64 + 8;
             self.unstable_bytes += transactions.iter().map(bytes).sum::<u64>();
@@ -340,7 +340,7 @@ impl Writer {
     }
 
     /// The records of a transaction that the engine has not called stable.
-    pub fn unstable(&self, lsn: u64) -> Option<&[u8]> {
+    pub(super) fn unstable(&self, lsn: u64) -> Option<&[u8]> {
         let index = self.unstable.binary_search_by_key(&lsn, |&(of, ..)| of).ok()?;
         Some(&self.unstable[index].2)
     }
@@ -351,7 +351,7 @@ impl Writer {
     }
 
     /// The engine's own log is durable up to this transaction.
-    pub fn stable(&mut self, lsn: u64) {
+    pub(super) fn stable(&mut self, lsn: u64) {
         while let Some((_, _, records)) = self.unstable.front().filter(|&&(of, ..)| of <= lsn) {
             self.unstable_bytes -= records.len() as u64 + 8;
             self.unstable.pop_front();
@@ -464,7 +464,7 @@ impl Writer {
         CommitError::Sync(failure)
     }
 
-    pub fn failure(&self, action: &'static str, offset: u64, error: io::Error) -> IoFailure {
+    pub(super) fn failure(&self, action: &'static str, offset: u64, error: io::Error) -> IoFailure {
         IoFailure { file: self.disk.name(), action, offset, error: Arc::new(error) }
     }
 
@@ -530,7 +530,7 @@ impl Writer {
     }
 
     /// Lets those see how far it has come who do not wait for the writer.
-    pub fn show(&self) {
+    pub(super) fn show(&self) {
         self.shared.show(Seen {
             figures: self.figures,
             memory: self.memory(),
@@ -602,7 +602,7 @@ impl Writer {
     }
 
     /// A transaction in the window that began at `position` changed `range`.
-    pub fn changed_at(&mut self, range: u32, position: u64) {
+    pub(super) fn changed_at(&mut self, range: u32, position: u64) {
         if let Some(base) = self.ranges[range as usize].last_mut()
             && base.after.is_none()
         {

@@ -8,7 +8,7 @@ use crate::stores::log::state::Head;
 
 /// Cuts records into frames. A frame ends inside a transaction only if the transaction alone is
 /// longer than a frame.
-pub struct Packer {
+pub(super) struct Packer {
     head: Head,
     /// Transactions finished in the frame at hand, and blocks allocated after them.
     ended: u64,
@@ -28,7 +28,7 @@ pub struct Packer {
 }
 
 impl Packer {
-    pub fn new(writer: &mut Writer) -> Self {
+    pub(super) fn new(writer: &mut Writer) -> Self {
         let mut bytes = std::mem::take(&mut writer.buffer);
         bytes.clear();
         Self {
@@ -48,17 +48,17 @@ impl Packer {
     }
 
     /// Image records, which belong to no transaction.
-    pub fn images(&mut self, records: &[u8]) {
+    pub(super) fn images(&mut self, records: &[u8]) {
         self.split(records, true);
     }
 
     /// The next transaction brings the engine to `position`.
-    pub fn position(&mut self, position: u64) {
+    pub(super) fn position(&mut self, position: u64) {
         self.engine = position;
     }
 
     /// One transaction, after which `allocated` blocks are allocated.
-    pub fn transaction(&mut self, records: &[u8], allocated: u64) {
+    pub(super) fn transaction(&mut self, records: &[u8], allocated: u64) {
         let len = records.len() + 8;
         if self.records.len() + len > self.capacity {
             self.close();
@@ -127,7 +127,7 @@ impl Packer {
         boundary | continued
     }
 
-    pub fn finish(mut self) -> Frames {
+    pub(super) fn finish(mut self) -> Frames {
         self.close();
         self.frames.head = Some(self.head);
         self.frames

@@ -241,14 +241,14 @@ impl Writer {
     }
 
     /// What a tail at the end of the log says.
-    pub fn mark(&self) -> Mark {
+    pub(crate) fn mark(&self) -> Mark {
         mark(&self.head)
     }
 }
 
 /// The image of a range whose state is `words`, and its page if it needs one. The device's end makes no
 /// difference: what is behind it is free, and may be on the device some day.
-pub fn image(words: &[u64], base: u64, slot: u8) -> (Image, Option<Vec<u8>>) {
+pub(crate) fn image(words: &[u64], base: u64, slot: u8) -> (Image, Option<Vec<u8>>) {
     let (free, largest) = survey(words);
     let state = match u64::from(free) {
         0 => State::AllUsed,

@@ -29,7 +29,7 @@ const STEP: u64 = 8 << 20;
 
 /// How far the making of room for more ranges has come.
 #[derive(Debug, Default)]
-pub struct NewArea {
+pub(crate) struct NewArea {
     /// The length that the disk had before, and the end of what is written.
     progress: Option<(u64, u64)>,
 }
@@ -37,7 +37,11 @@ pub struct NewArea {
 impl Writer {
     /// Makes room for a device of `blocks` blocks, one step of it, if there is not enough: zeros, flushed,
     /// behind all that the log uses. Whether there is enough.
-    pub fn make_area(&mut self, blocks: u64, area: &mut NewArea) -> Result<bool, CommitError> {
+    pub(crate) fn make_area(
+        &mut self,
+        blocks: u64,
+        area: &mut NewArea,
+    ) -> Result<bool, CommitError> {
         self.check_failed()?;
         let Some(layout) = self.layout.resized(blocks) else { return Ok(true) };
         let (from, end) = (self.layout.len(), layout.len());
@@ -65,7 +69,7 @@ impl Writer {
     }
 
     /// Gives back what was made room for: the growth has failed.
-    pub fn give_back_area(&self, area: &NewArea) {
+    pub(crate) fn give_back_area(&self, area: &NewArea) {
         if let Some((before, _)) = area.progress {
             // A file that stays longer is no harm.
             let _cut = self.disk.cut(before);
@@ -74,7 +78,7 @@ impl Writer {
 
     /// Makes the log one for a device of `blocks` blocks, from 1 to the most there can be. After an
     /// error the size is as before, or the log refuses from then on.
-    pub fn resize(&mut self, blocks: u64) -> Result<(), LogError> {
+    pub(crate) fn resize(&mut self, blocks: u64) -> Result<(), LogError> {
         self.check_failed()?;
         let refuse = |value, reason| Err(LogError::Option { name: "blocks", value, reason });
         let Some(layout) = self.layout.resized(blocks) else {

@@ -9,7 +9,7 @@ use crate::values::delta::Delta;
 use crate::values::lsn::Lsn;
 
 /// Hands over the delta that `span` of the engine's log carries.
-pub fn absorb(
+pub(super) fn absorb(
     opened: &Opened,
     frozen: Frozen,
     span: Range<u64>,
@@ -18,27 +18,27 @@ pub fn absorb(
 }
 
 /// Feeds in again, after a crash, what `span` carries.
-pub fn replay(opened: &Opened, delta: &Delta, span: Range<u64>) -> Result<(), CommitError> {
+pub(super) fn replay(opened: &Opened, delta: &Delta, span: Range<u64>) -> Result<(), CommitError> {
     opened.replay(delta, span)
 }
 
 /// Declares that `span` carries nothing.
-pub fn skip(opened: &Opened, span: Range<u64>) -> Result<(), CommitError> {
+pub(super) fn skip(opened: &Opened, span: Range<u64>) -> Result<(), CommitError> {
     opened.log.skip(span)
 }
 
 /// The engine's own log is durable up to this transaction.
-pub fn stable(opened: &Opened, lsn: u64) -> Result<(), CommitError> {
+pub(super) fn stable(opened: &Opened, lsn: u64) -> Result<(), CommitError> {
     opened.log.stable(Lsn(lsn))
 }
 
 /// The engine's own log has this one.
-pub fn recorded(opened: &Opened, lsn: u64) -> Result<(), CommitError> {
+pub(super) fn recorded(opened: &Opened, lsn: u64) -> Result<(), CommitError> {
     opened.log.recorded(Lsn(lsn))
 }
 
 /// What the engine's own log has, if there is word of it.
-pub fn recover(ask: &Ask) -> OpenOptions {
+pub(super) fn recover(ask: &Ask) -> OpenOptions {
     let options = OpenOptions::new();
     match ask.until {
         Some(lsn) => {

@@ -15,13 +15,13 @@ use crate::values::extent::Extent;
 /// What the engine says after a crash that its own log has: everything, or all up to one transaction and
 /// some of the later ones.
 #[derive(Clone, Debug, Default)]
-pub struct Ask {
+pub(super) struct Ask {
     pub until: Option<u64>,
     pub also: Vec<u64>,
 }
 
 #[derive(Default)]
-pub struct Engine {
+pub(super) struct Engine {
     /// It has said that it has everything up to this one.
     pub oldest: u64,
     /// And these.
@@ -31,7 +31,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    pub fn has(&self, number: u64) -> bool {
+    pub(super) fn has(&self, number: u64) -> bool {
         number >= self.oldest && !self.gone.contains(&number)
     }
 
@@ -47,7 +47,7 @@ impl Engine {
 
 impl World {
     /// What the engine may say after a crash now.
-    pub fn ask(&self, rng: &mut Pcg64Mcg) -> Ask {
+    pub(super) fn ask(&self, rng: &mut Pcg64Mcg) -> Ask {
         if self.authority != Authority::Engine || rng.random_ratio(1, 4) {
             return Ask::default();
         }
@@ -67,7 +67,7 @@ impl World {
     }
 
     /// A transaction up to which the engine's log may have everything.
-    pub fn known(&self, rng: &mut Pcg64Mcg) -> u64 {
+    pub(super) fn known(&self, rng: &mut Pcg64Mcg) -> u64 {
         let (last, oldest) = (self.line.acknowledged(), self.engine.oldest);
         let recent = last.saturating_sub(5).max(oldest);
         let from = if rng.random() { recent } else { oldest };
@@ -89,14 +89,14 @@ impl World {
     }
 
     /// The state that `ask` leads to, of a log that ends with `found`.
-    pub fn target(&self, ask: &Ask, found: u64) -> Bits {
+    pub(super) fn target(&self, ask: &Ask, found: u64) -> Bits {
         let mut state = self.line.state(ask.until.unwrap_or(found));
         ask.also.iter().for_each(|&number| state.apply(&self.line.entry(number).delta));
         state
     }
 
     /// The engine's own log has become durable: up to some transaction, or one of the later ones.
-    pub fn stable(&mut self) {
+    pub(super) fn stable(&mut self) {
         let mut rng = Pcg64Mcg::seed_from_u64(self.rng.random());
         let (oldest, last) = (self.engine.oldest, self.line.acknowledged());
         if rng.random() || !self.engine.gone.is_empty() || last == oldest {
@@ -111,7 +111,7 @@ impl World {
         self.raise(oldest);
     }
 
-    pub fn stable_until(&mut self, number: u64) {
+    pub(super) fn stable_until(&mut self, number: u64) {
         adapter::stable(&self.opened(), number).expect("acknowledged");
         self.raise(number);
     }
@@ -124,7 +124,7 @@ impl World {
     }
 
     /// The engine goes on with what it asked for; the log ended with `number`.
-    pub fn taken_back(&mut self, number: u64, ask: &Ask) {
+    pub(super) fn taken_back(&mut self, number: u64, ask: &Ask) {
         let Some(until) = ask.until else {
             self.engine = Engine { oldest: number, ..Engine::default() };
             self.line.forget(number);

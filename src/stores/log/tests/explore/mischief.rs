@@ -14,7 +14,7 @@ use crate::stores::log::{Authority, LogError, SpaceMapLog};
 use crate::values::lsn::Lsn;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     Lost,
     Misplaced,
     /// 64 KiB, aligned: what a device erases at once, or a page of a copy-on-write file system.

@@ -7,7 +7,7 @@ use crate::stores::log::Authority;
 
 /// One thing that an engine does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(super) enum Step {
     /// Commits a few transactions with one flush.
     Group,
     /// Queues a transaction.
@@ -32,7 +32,7 @@ pub enum Step {
 
 /// Drawn anew for each seed, so that some seeds do only a few things, and those often.
 #[derive(Clone, Debug)]
-pub struct Mix {
+pub(super) struct Mix {
     steps: Vec<(Step, u32)>,
     /// Power failures come within so many writes and flushes.
     pub within: u64,
@@ -47,7 +47,7 @@ pub struct Mix {
 }
 
 impl Mix {
-    pub fn draw(authority: Authority, rng: &mut Pcg64Mcg) -> Self {
+    pub(super) fn draw(authority: Authority, rng: &mut Pcg64Mcg) -> Self {
         let common = [
             (Step::Idle, 4),
             (Step::Condense, 1),
@@ -79,12 +79,12 @@ impl Mix {
     }
 
     /// The device refuses nothing, and nobody looks at it meanwhile.
-    pub fn be_healthy(&mut self) {
+    pub(super) fn be_healthy(&mut self) {
         self.steps.retain(|(step, _)| ![Step::Refuse, Step::Verify].contains(step));
         self.probes = 0;
     }
 
-    pub fn step(&self, rng: &mut Pcg64Mcg) -> Step {
+    pub(super) fn step(&self, rng: &mut Pcg64Mcg) -> Step {
         let total: u32 = self.steps.iter().map(|(_, weight)| weight).sum();
         let mut at = rng.random_range(0..total);
         for &(step, weight) in &self.steps {

@@ -11,7 +11,7 @@ use crate::values::delta::Delta;
 
 impl World {
     /// Appends a transaction to the engine's log, and sometimes something else before it.
-    pub fn write_down(&mut self, frozen: Frozen) {
+    pub(super) fn write_down(&mut self, frozen: Frozen) {
         if self.rng.random_ratio(1, 10) {
             self.append(Delta::default(), true);
             self.own.in_flight.push((self.line.end(), None));
@@ -27,7 +27,7 @@ impl World {
     }
 
     /// Hands over a transaction that has not been, mostly the oldest.
-    pub fn absorb(&mut self) -> Result<(), String> {
+    pub(super) fn absorb(&mut self) -> Result<(), String> {
         if self.own.in_flight.is_empty() {
             return Ok(());
         }
@@ -54,12 +54,12 @@ impl World {
     }
 
     /// The last transaction that was handed over: the engine's own log has it, durably.
-    pub fn handed_over(&self) -> u64 {
+    pub(super) fn handed_over(&self) -> u64 {
         self.own.early.last().copied().unwrap_or(self.line.acknowledged())
     }
 
     /// From here on, a checkpoint as of now may be found.
-    pub fn begin_checkpoint(&mut self) {
+    pub(super) fn begin_checkpoint(&mut self) {
         if self.authority == Authority::Piggyback {
             self.own.checkpoints.push(self.line.acknowledged());
         }
@@ -71,7 +71,7 @@ impl World {
         self.line.forget(number);
     }
 
-    pub fn checkpoint(&mut self) -> Result<(), String> {
+    pub(super) fn checkpoint(&mut self) -> Result<(), String> {
         self.begin_checkpoint();
         let number = self.line.acknowledged();
         let done = self.act(|opened| opened.log.checkpoint())?;
@@ -84,7 +84,7 @@ impl World {
 
     /// Feeds in, after a crash, what the engine's log has behind the checkpoint; meanwhile there may
     /// be checkpoints, and another crash.
-    pub fn replay(&mut self) -> Result<(), String> {
+    pub(super) fn replay(&mut self) -> Result<(), String> {
         while self.line.acknowledged() < self.line.end() {
             let number = self.line.acknowledged() + 1;
             self.feed(&self.opened(), number)?;

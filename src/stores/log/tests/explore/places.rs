@@ -8,7 +8,7 @@ use crate::stores::log::layout::{Layout, slot_offsets};
 use crate::stores::log::tests::sim::SimDisk;
 
 /// The slots of the superblock in each of its places, of which one may be lost altogether.
-pub fn superblock_places() -> Vec<Vec<usize>> {
+pub(super) fn superblock_places() -> Vec<Vec<usize>> {
     let offsets = [0, 1].map(slot_offsets);
     (0..2).map(|place| offsets.iter().map(|slot| slot[place] as usize).collect()).collect()
 }
@@ -26,7 +26,7 @@ fn newest(area: &[u8]) -> Option<(Superblock, Vec<usize>)> {
 }
 
 /// Everything of which there is another, intact copy: in each entry all copies.
-pub fn copies(area: &[u8]) -> Vec<Vec<usize>> {
+pub(super) fn copies(area: &[u8]) -> Vec<Vec<usize>> {
     let Some((newest, intact)) = newest(area) else { return Vec::new() };
     let Some(layout) = Layout::from_superblock(&newest) else { return Vec::new() };
     let mut copies = Vec::new();
@@ -50,7 +50,7 @@ pub fn copies(area: &[u8]) -> Vec<Vec<usize>> {
 
 /// The last transaction that the older of the images knows of which the copies of the directory name,
 /// for each range.
-pub fn named(disk: &SimDisk) -> Vec<u64> {
+pub(super) fn named(disk: &SimDisk) -> Vec<u64> {
     let medium = disk.bytes();
     let area = &medium[disk.area(medium.len())];
     let (superblock, _) = newest(area).expect("a log that is open");
@@ -75,7 +75,7 @@ pub fn named(disk: &SimDisk) -> Vec<u64> {
 
 /// Flips a bit in a page of which there is another, intact copy. It must make no difference,
 /// whatever a power failure left.
-pub fn flip_a_spare(area: &mut [u8], rng: &mut Pcg64Mcg) {
+pub(super) fn flip_a_spare(area: &mut [u8], rng: &mut Pcg64Mcg) {
     let copies = copies(area);
     if copies.is_empty() || rng.random() {
         return;

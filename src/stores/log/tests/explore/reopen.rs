@@ -22,7 +22,7 @@ use crate::values::lsn::Lsn;
 
 impl World {
     /// Creates the log, perhaps with a power failure on the way.
-    pub fn create(&mut self) -> Result<(), String> {
+    pub(super) fn create(&mut self) -> Result<(), String> {
         select_tight_ring(self.mix.tight);
         let sector = if self.rng.random() { 512 } else { 4096 };
         let options = small().sector(sector).authority(self.authority);
@@ -67,7 +67,7 @@ impl World {
     }
 
     /// The process ends, by a power failure or alone.
-    pub fn crash(&mut self) {
+    pub(super) fn crash(&mut self) {
         self.forget_process();
         let killed = self.rng.random_ratio(1, 4);
         if killed {
@@ -87,7 +87,7 @@ impl World {
 
     /// Opens, with failures while doing so. `false` if there is no log yet, which only a creation cut
     /// short can leave.
-    pub fn reopen(&mut self, created: bool) -> Result<bool, String> {
+    pub(super) fn reopen(&mut self, created: bool) -> Result<bool, String> {
         let mut is_known = true;
         loop {
             let mut rng = Pcg64Mcg::seed_from_u64(self.rng.random());
@@ -214,7 +214,7 @@ impl World {
     }
 
     /// Goes on with what was found.
-    pub fn take_up(&mut self, opened: Opened, ask: &Ask) -> Result<(), String> {
+    pub(super) fn take_up(&mut self, opened: Opened, ask: &Ask) -> Result<(), String> {
         let number = self.found(&opened, ask)?;
         self.blocks = (opened.allocator.blocks(), opened.allocator.blocks());
         match self.authority {

@@ -11,7 +11,7 @@ use crate::values::extent::Extent;
 use crate::values::request::Request;
 
 impl World {
-    pub fn grow(&mut self) -> Result<(), String> {
+    pub(super) fn grow(&mut self) -> Result<(), String> {
         if self.blocks.0 >= 10 * RANGE_BLOCKS {
             return Ok(());
         }
@@ -42,7 +42,7 @@ impl World {
         }
     }
 
-    pub fn shrink(&mut self) -> Result<(), String> {
+    pub(super) fn shrink(&mut self) -> Result<(), String> {
         let Some(begun) = self.shrink.take() else {
             let blocks = self.blocks.0;
             let less = self.rng.random_range(0..blocks.min(RANGE_BLOCKS));

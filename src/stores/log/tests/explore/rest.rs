@@ -13,7 +13,7 @@ use crate::stores::log::{Authority, OpenOptions, SpaceMapLog};
 impl World {
     /// Each place of the superblock can be lost, and each copy of what there is more than once can be
     /// damaged.
-    pub fn damage_places(&mut self) -> Result<(), String> {
+    pub(super) fn damage_places(&mut self) -> Result<(), String> {
         let absorbing =
             self.authority == Authority::Piggyback && self.line.acknowledged() > self.line.first();
         if absorbing || !self.is_at_rest() || !self.rng.random_ratio(1, 8) {

@@ -36,7 +36,7 @@ fn same_or_refused(bytes: Vec<u8>, expected: (u64, u32), what: &str) -> Result<(
 /// A range changes and gets another image while a page of the directory that names the last one is
 /// written. Condensing is cut short after any number of writes, and what a commit writes beside its frames
 /// finds no room.
-pub fn changes_while_the_directory_is_written() -> Result<(), String> {
+pub(super) fn changes_while_the_directory_is_written() -> Result<(), String> {
     for (first, second) in (0..10).flat_map(|first| (0..10).map(move |second| (first, second))) {
         let (disk, opened) = create(RANGE_BLOCKS, Authority::Log)?;
         for (round, after) in [first, second].into_iter().enumerate() {
@@ -63,7 +63,7 @@ pub fn changes_while_the_directory_is_written() -> Result<(), String> {
 }
 
 /// Of a checkpoint that takes two frames only the first arrives.
-pub fn a_checkpoint_of_two_frames_is_cut_short() -> Result<(), String> {
+pub(super) fn a_checkpoint_of_two_frames_is_cut_short() -> Result<(), String> {
     let ranges = 300;
     let (disk, opened) = create(ranges * RANGE_BLOCKS, Authority::Piggyback)?;
     let mut states = Vec::new();
@@ -117,7 +117,7 @@ fn absorb_again(opened: &Opened, ranges: u64) {
 
 /// The log names an image that is older than its tail, since the engine's word came late; and the newest
 /// image of that range is damaged.
-pub fn a_stale_image_beside_a_damaged_one() -> Result<(), String> {
+pub(super) fn a_stale_image_beside_a_damaged_one() -> Result<(), String> {
     let (disk, opened) = create(2 * RANGE_BLOCKS, Authority::Engine)?;
     let stable = |lsn: Lsn| opened.log.stable(lsn).map_err(|error| error.to_string());
     let advance =
@@ -146,7 +146,7 @@ pub fn a_stale_image_beside_a_damaged_one() -> Result<(), String> {
 }
 
 /// The last frame but one is damaged.
-pub fn the_last_frame_but_one_is_damaged() -> Result<(), String> {
+pub(super) fn the_last_frame_but_one_is_damaged() -> Result<(), String> {
     let mut rng = Pcg64Mcg::seed_from_u64(2);
     let (disk, opened) = create(RANGE_BLOCKS, Authority::Log)?;
     let mut frames = Vec::new();
@@ -165,7 +165,7 @@ pub fn the_last_frame_but_one_is_damaged() -> Result<(), String> {
 }
 
 /// The engine says nothing of its own log for as long as there is room, and then knows of nothing.
-pub fn everything_is_taken_back() -> Result<(), String> {
+pub(super) fn everything_is_taken_back() -> Result<(), String> {
     let (disk, opened) = create(4 * RANGE_BLOCKS, Authority::Engine)?;
     let before = bitmap(&opened);
     for round in 0.. {
@@ -204,7 +204,7 @@ const COURSE: u32 = 4;
 
 /// An engine that never says that anything is durable can go back to the beginning, whatever short course
 /// of events came before, openings among them.
-pub fn the_beginning_is_never_out_of_reach() -> Result<(), String> {
+pub(super) fn the_beginning_is_never_out_of_reach() -> Result<(), String> {
     use Event::*;
     let all = [Nothing, Near, Far, Condense, Shrink, Reopen];
     for course in 0..all.len().pow(COURSE) {
@@ -251,7 +251,7 @@ fn went_back(events: &[Event]) -> Result<(), String> {
 
 /// A write fails below three transactions of which each frees what the one before allocates; then they
 /// are repeated.
-pub fn a_window_of_dependent_transactions_fails() -> Result<(), String> {
+pub(super) fn a_window_of_dependent_transactions_fails() -> Result<(), String> {
     let (disk, opened) = create(RANGE_BLOCKS, Authority::Log)?;
     commit(&opened, &[], &[Extent::new(0, 10)]);
     let mut pending = Vec::new();
@@ -293,7 +293,7 @@ const ALL: [(&str, Scenario); 7] = [
 
 /// Seeds by which long runs found something. The log begins inside a transaction, since the ranges that this changed
 /// first have newer images; the engine asks for a state before such an image.
-pub fn a_transaction_loses_its_beginning() -> Result<(), String> {
+pub(super) fn a_transaction_loses_its_beginning() -> Result<(), String> {
     for seed in [11331, 13063] {
         run(Authority::Engine, seed).map_err(|error| format!("seed {seed}: {error}"))?;
     }

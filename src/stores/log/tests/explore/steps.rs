@@ -18,7 +18,7 @@ type Committed = Result<Lsn, CommitFailed<'static, CommitError>>;
 
 impl World {
     /// Works until the power fails, a flush fails, or it has been enough.
-    pub fn live(&mut self) -> Result<(), String> {
+    pub(super) fn live(&mut self) -> Result<(), String> {
         self.disk.crash_after(self.rng.random_range(1..=self.mix.within), self.rng.random());
         if self.authority == Authority::Piggyback {
             self.replay()?;
@@ -35,7 +35,7 @@ impl World {
     }
 
     /// Works for so many steps, without a crash.
-    pub fn live_well(&mut self, steps: u32) -> Result<(), String> {
+    pub(super) fn live_well(&mut self, steps: u32) -> Result<(), String> {
         for _ in 0..steps {
             let step = self.mix.step(&mut self.rng);
             self.tell(|world| format!("{step:?}, behind {}", world.line.acknowledged()));
@@ -78,7 +78,7 @@ impl World {
         }
     }
 
-    pub fn maintained(&mut self, done: Result<(), CommitError>) -> Result<(), String> {
+    pub(super) fn maintained(&mut self, done: Result<(), CommitError>) -> Result<(), String> {
         let Err(error) = done else { return Ok(()) };
         self.tell(|_| format!("  {error}"));
         self.excuse(&error).map(drop)
@@ -104,7 +104,7 @@ impl World {
     }
 
     /// A transaction of some allocations and frees, also of what others that are under way allocate.
-    pub fn frozen(&mut self) -> Frozen {
+    pub(super) fn frozen(&mut self) -> Frozen {
         let opened = self.opened();
         let allocator = &opened.allocator;
         let mut transaction = allocator.begin();
@@ -152,7 +152,7 @@ impl World {
     }
 
     /// Queues a transaction.
-    pub fn submit(&mut self, frozen: Frozen) -> Result<(), String> {
+    pub(super) fn submit(&mut self, frozen: Frozen) -> Result<(), String> {
         let delta = frozen.delta().clone();
         match self.opened().log.submit(frozen) {
             Ok(pending) => {
@@ -203,7 +203,7 @@ impl World {
     }
 
     /// Commits `last` on this thread, if there is one, and waits for everything that is queued.
-    pub fn settle(&mut self, last: Option<Frozen>) -> Result<(), String> {
+    pub(super) fn settle(&mut self, last: Option<Frozen>) -> Result<(), String> {
         let flush = self.rng.random();
         self.settle_by(last, flush)
     }
@@ -324,7 +324,7 @@ impl World {
     }
 
     /// Commits a transaction in the way of this authority, and waits for it.
-    pub fn commit(&mut self, frozen: Frozen) -> Result<(), String> {
+    pub(super) fn commit(&mut self, frozen: Frozen) -> Result<(), String> {
         if self.authority == Authority::Piggyback {
             self.write_down(frozen);
             while !self.own.in_flight.is_empty() && !self.is_over() {

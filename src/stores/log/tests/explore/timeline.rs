@@ -15,15 +15,15 @@ use crate::values::extent_set::ExtentSet;
 use crate::values::plain_bitmap::{first_set, spans};
 
 /// The longest device that is explored.
-pub const MOST_BLOCKS: u64 = 12 * RANGE_BLOCKS;
+pub(super) const MOST_BLOCKS: u64 = 12 * RANGE_BLOCKS;
 
 /// One bit per block, 1 = allocated.
 #[derive(Clone, PartialEq)]
-pub struct Bits(Vec<u64>);
+pub(super) struct Bits(Vec<u64>);
 
 impl Bits {
     /// All free.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(vec![0; (MOST_BLOCKS / 64) as usize])
     }
 
@@ -35,32 +35,32 @@ impl Bits {
         }
     }
 
-    pub fn apply(&mut self, delta: &Delta) {
+    pub(super) fn apply(&mut self, delta: &Delta) {
         self.flip(delta.allocated(), true);
         self.flip(delta.freed(), false);
     }
 
     /// The state of a device that has `words`.
-    pub fn of(words: &[u64]) -> Self {
+    pub(super) fn of(words: &[u64]) -> Self {
         let mut bits = Self::new();
         bits.0[..words.len()].copy_from_slice(words);
         bits
     }
 
-    pub fn words(&self) -> &[u64] {
+    pub(super) fn words(&self) -> &[u64] {
         &self.0
     }
 
-    pub fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.0.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
-    pub fn is_allocated(&self, block: u64) -> bool {
+    pub(super) fn is_allocated(&self, block: u64) -> bool {
         self.0[(block / 64) as usize] >> (block % 64) & 1 == 1
     }
 
     /// The extents of allocated blocks in `extent`.
-    pub fn parts(&self, extent: Extent) -> Vec<Extent> {
+    pub(super) fn parts(&self, extent: Extent) -> Vec<Extent> {
         let mut parts = Vec::new();
         for (index, mask) in spans(extent) {
             push_bits(&mut parts, 64 * index as u64, self.0[index] & mask);
@@ -69,7 +69,7 @@ impl Bits {
     }
 
     /// An extent of allocated blocks on a device of `blocks`, if there is one behind a random place.
-    pub fn allocated(&self, blocks: u64, rng: &mut Pcg64Mcg) -> Option<Extent> {
+    pub(super) fn allocated(&self, blocks: u64, rng: &mut Pcg64Mcg) -> Option<Extent> {
         let start = first_set(&self.0, rng.random_range(0..blocks))?;
         let longest = 1u64 << rng.random_range(0..13);
         let longest = rng.random_range(1..=longest);
@@ -79,7 +79,7 @@ impl Bits {
     }
 
     /// What makes `self` the state `to`.
-    pub fn difference(&self, to: &Self) -> Delta {
+    pub(super) fn difference(&self, to: &Self) -> Delta {
         let (mut allocated, mut freed) = (Vec::new(), Vec::new());
         for (index, (&now, &then)) in self.0.iter().zip(&to.0).enumerate() {
             push_bits(&mut allocated, 64 * index as u64, then & !now);
@@ -103,7 +103,7 @@ impl std::fmt::Debug for Bits {
 
 /// A transaction.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub(super) struct Entry {
     pub delta: Delta,
     /// The part of the engine's log that carries it, where there is one.
     pub span: Range<u64>,
@@ -120,7 +120,7 @@ impl From<Delta> for Entry {
 /// Transactions by number, from the oldest that can be asked for: those that the log has acknowledged
 /// (or taken in), and those of which it is not known.
 #[derive(Debug)]
-pub struct Timeline {
+pub(super) struct Timeline {
     old: Bits,
     first: u64,
     /// The end of what the engine's log has up to `first`.
@@ -133,7 +133,7 @@ pub struct Timeline {
 
 impl Timeline {
     /// A device begins with this state.
-    pub fn new(state: Bits) -> Self {
+    pub(super) fn new(state: Bits) -> Self {
         Self {
             old: state.clone(),
             first: 0,
@@ -145,20 +145,20 @@ impl Timeline {
     }
 
     /// The oldest that can be asked for.
-    pub fn first(&self) -> u64 {
+    pub(super) fn first(&self) -> u64 {
         self.first
     }
 
-    pub fn acknowledged(&self) -> u64 {
+    pub(super) fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
 
-    pub fn now(&self) -> &Bits {
+    pub(super) fn now(&self) -> &Bits {
         &self.now
     }
 
     /// The last that there may be.
-    pub fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         self.first + self.entries.len() as u64
     }
 
@@ -166,52 +166,52 @@ impl Timeline {
         (number - self.first) as usize
     }
 
-    pub fn entry(&self, number: u64) -> &Entry {
+    pub(super) fn entry(&self, number: u64) -> &Entry {
         &self.entries[self.index(number) - 1]
     }
 
     /// Those that are not acknowledged.
-    pub fn pending(&self) -> impl Iterator<Item = &Entry> {
+    pub(super) fn pending(&self) -> impl Iterator<Item = &Entry> {
         self.entries.range(self.index(self.acknowledged)..)
     }
 
-    pub fn clone_pending(&self) -> Vec<Entry> {
+    pub(super) fn clone_pending(&self) -> Vec<Entry> {
         self.pending().cloned().collect()
     }
 
     /// Others instead of those that are not acknowledged.
-    pub fn replace_pending(&mut self, pending: Vec<Entry>) {
+    pub(super) fn replace_pending(&mut self, pending: Vec<Entry>) {
         self.entries.truncate(self.index(self.acknowledged));
         self.entries.extend(pending);
     }
 
     /// How far the engine's log goes with `number`.
-    pub fn end_of(&self, number: u64) -> u64 {
+    pub(super) fn end_of(&self, number: u64) -> u64 {
         if number == self.first { self.first_end } else { self.entry(number).span.end }
     }
 
     /// The transaction with which the engine's log goes as far as `position`.
-    pub fn number_of(&self, position: u64) -> Option<u64> {
+    pub(super) fn number_of(&self, position: u64) -> Option<u64> {
         (self.first..=self.end()).find(|&number| self.end_of(number) == position)
     }
 
-    pub fn push(&mut self, entry: Entry) {
+    pub(super) fn push(&mut self, entry: Entry) {
         self.entries.push_back(entry);
     }
 
     /// Takes away what was not acknowledged and cannot be: the `index`-th of those.
-    pub fn remove_pending(&mut self, index: usize) {
+    pub(super) fn remove_pending(&mut self, index: usize) {
         let index = self.index(self.acknowledged) + index;
         self.entries.remove(index);
     }
 
     /// Nothing behind `number` has become of what was not acknowledged.
-    pub fn cut(&mut self, number: u64) {
+    pub(super) fn cut(&mut self, number: u64) {
         assert!(number >= self.acknowledged, "acknowledged");
         self.entries.truncate(self.index(number));
     }
 
-    pub fn acknowledge(&mut self, number: u64) {
+    pub(super) fn acknowledge(&mut self, number: u64) {
         for index in self.index(self.acknowledged)..self.index(number) {
             self.now.apply(&self.entries[index].delta);
         }
@@ -219,7 +219,7 @@ impl Timeline {
     }
 
     /// Nobody asks for what came before `number` any more.
-    pub fn forget(&mut self, number: u64) {
+    pub(super) fn forget(&mut self, number: u64) {
         assert!(number <= self.acknowledged, "not there yet");
         self.first_end = self.end_of(number);
         for entry in self.entries.drain(..(number - self.first) as usize) {
@@ -229,12 +229,12 @@ impl Timeline {
     }
 
     /// After a crash the engine's log was fed in only up to `number`.
-    pub fn go_back(&mut self, number: u64) {
+    pub(super) fn go_back(&mut self, number: u64) {
         self.now = self.state(number);
         self.acknowledged = number;
     }
 
-    pub fn state(&self, number: u64) -> Bits {
+    pub(super) fn state(&self, number: u64) -> Bits {
         let (mut state, from) = match number >= self.acknowledged {
             true => (self.now.clone(), self.acknowledged),
             false => (self.old.clone(), self.first),
@@ -247,7 +247,7 @@ impl Timeline {
 }
 
 /// Compares an allocator that nobody has used yet with a state.
-pub fn compare(allocator: &Allocator, expected: &Bits) -> Result<(), String> {
+pub(super) fn compare(allocator: &Allocator, expected: &Bits) -> Result<(), String> {
     let blocks = allocator.blocks();
     let bitmap = allocator.to_bitmap().map_err(|error| error.to_string())?;
     compare_words(blocks, &bitmap, expected)?;
@@ -262,7 +262,7 @@ pub fn compare(allocator: &Allocator, expected: &Bits) -> Result<(), String> {
 }
 
 /// Compares the words of a device with a state.
-pub fn compare_words(blocks: u64, words: &[u64], expected: &Bits) -> Result<(), String> {
+pub(super) fn compare_words(blocks: u64, words: &[u64], expected: &Bits) -> Result<(), String> {
     for (index, (found, expected)) in words.iter().zip(expected.words()).enumerate() {
         if found != expected {
             return Err(format!("blocks from {}: {found:x}, not {expected:x}", 64 * index));

@@ -21,7 +21,7 @@ use crate::transaction::{Frozen, Transaction};
 
 /// A failure that is no surprise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Excuse {
+pub(super) enum Excuse {
     /// Nothing has happened.
     NotDone,
     /// It shows after a restart.
@@ -30,7 +30,7 @@ pub enum Excuse {
 
 /// An engine under [`Authority::Piggyback`].
 #[derive(Default)]
-pub struct OwnLog {
+pub(super) struct OwnLog {
     /// Written to the engine's log, and not handed over yet: by number, with nothing for what carries no
     /// delta.
     pub in_flight: Vec<(u64, Option<Frozen>)>,
@@ -40,7 +40,7 @@ pub struct OwnLog {
     pub checkpoints: Vec<u64>,
 }
 
-pub struct World {
+pub(super) struct World {
     pub authority: Authority,
     pub rng: Pcg64Mcg,
     pub mix: Mix,
@@ -67,7 +67,7 @@ pub struct World {
 }
 
 /// Where the log can begin, as the running one knows it and as one that was opened again would.
-pub fn tails(opened: &Opened, disk: &Arc<SimDisk>) -> Result<(u64, u64), LogError> {
+pub(super) fn tails(opened: &Opened, disk: &Arc<SimDisk>) -> Result<(u64, u64), LogError> {
     let ours = opened.log.inner.writer().tail();
     let mut theirs = Loader::new(disk.clone()).load(None)?.recovered;
     for (bases, oldest) in theirs.ranges.iter_mut().zip(places::named(disk)) {
@@ -77,13 +77,13 @@ pub fn tails(opened: &Opened, disk: &Arc<SimDisk>) -> Result<(u64, u64), LogErro
     Ok((ours.position.get(), Writer::new(theirs).tail().position.get()))
 }
 
-pub fn at_operation(operation: u64, error: &str) -> String {
+pub(super) fn at_operation(operation: u64, error: &str) -> String {
     format!("a power failure at operation {operation}: {error}")
 }
 
 impl World {
     /// The first moments of `seed`: no log yet.
-    pub fn new(authority: Authority, seed: u64) -> Self {
+    pub(super) fn new(authority: Authority, seed: u64) -> Self {
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
         let ranges = rng.random_range(1..6);
         let blocks = ranges * RANGE_BLOCKS + rng.random_range(1..RANGE_BLOCKS);
@@ -109,19 +109,19 @@ impl World {
         }
     }
 
-    pub fn opened(&self) -> Arc<Opened> {
+    pub(super) fn opened(&self) -> Arc<Opened> {
         self.opened.clone().expect("opened before anything is done with it")
     }
 
     /// The process has a log from now on.
-    pub fn go_on(&mut self, opened: Opened) {
+    pub(super) fn go_on(&mut self, opened: Opened) {
         self.opened = Some(Arc::new(opened));
         let refused = self.disk.refused();
         (self.in_doubt, self.refused, self.refused_before) = (false, refused, refused);
     }
 
     /// The process is gone, with all it held.
-    pub fn forget_process(&mut self) {
+    pub(super) fn forget_process(&mut self) {
         self.shrink = None;
         self.queue.clear();
         self.kept.clear();
@@ -130,23 +130,23 @@ impl World {
     }
 
     /// Prints what happens, with `FREEMAP_CRASH_TRACE=1`.
-    pub fn tell(&self, what: impl FnOnce(&Self) -> String) {
+    pub(super) fn tell(&self, what: impl FnOnce(&Self) -> String) {
         if self.traced {
             println!("{}", what(self));
         }
     }
 
     /// Whether everything is flushed, and the disk has refused nothing.
-    pub fn is_at_rest(&self) -> bool {
+    pub(super) fn is_at_rest(&self) -> bool {
         self.disk.is_settled() && self.disk.refused() == self.refused_before
     }
 
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.in_doubt || self.disk.has_crashed()
     }
 
     /// Does something that may write, and looks what a power failure on the way would have left.
-    pub fn act<T>(&mut self, work: impl FnOnce(&Opened) -> T) -> Result<T, String> {
+    pub(super) fn act<T>(&mut self, work: impl FnOnce(&Opened) -> T) -> Result<T, String> {
         let result = self.watch(work);
         for (operation, bytes) in self.disk.probed() {
             self.points += 1;
@@ -160,7 +160,7 @@ impl World {
     }
 
     /// Does something of which the caller checks what a power failure would have left.
-    pub fn watch<T>(&mut self, work: impl FnOnce(&Opened) -> T) -> T {
+    pub(super) fn watch<T>(&mut self, work: impl FnOnce(&Opened) -> T) -> T {
         let opened = self.opened();
         self.refused = self.disk.refused();
         if self.mix.probes > 0 {
@@ -170,7 +170,7 @@ impl World {
     }
 
     /// Whether a failure is one that the disk gave cause for.
-    pub fn excuse(&mut self, error: &CommitError) -> Result<Excuse, String> {
+    pub(super) fn excuse(&mut self, error: &CommitError) -> Result<Excuse, String> {
         let cause = self.disk.has_crashed() || self.disk.refused() > self.refused;
         let ever = self.disk.has_crashed() || self.disk.refused() > self.refused_before;
         match error {
@@ -196,7 +196,7 @@ impl World {
     }
 
     /// The same for calls that read as well.
-    pub fn excuse_log(&mut self, error: &LogError) -> Result<Excuse, String> {
+    pub(super) fn excuse_log(&mut self, error: &LogError) -> Result<Excuse, String> {
         match error {
             LogError::Commit(error) => self.excuse(error),
             LogError::Io(_) if self.disk.refused() > self.refused => Ok(Excuse::NotDone),
@@ -205,7 +205,7 @@ impl World {
     }
 
     /// The state in memory is the one acknowledged, and the disk has it too.
-    pub fn look(&mut self) -> Result<(), String> {
+    pub(super) fn look(&mut self) -> Result<(), String> {
         let opened = self.opened();
         let (blocks, words) = opened.log.committed();
         compare_words(blocks, &words, self.line.now()).map_err(|e| format!("in memory: {e}"))?;
@@ -232,7 +232,7 @@ impl World {
     }
 
     /// Opens what a power failure left, beside the disk itself.
-    pub fn check_image(&self, mut bytes: Vec<u8>, seed: u64) -> Result<(), String> {
+    pub(super) fn check_image(&self, mut bytes: Vec<u8>, seed: u64) -> Result<(), String> {
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
         let area = self.disk.area(bytes.len());
         places::flip_a_spare(&mut bytes[area], &mut rng);
@@ -257,7 +257,7 @@ impl World {
     }
 
     /// Feeds in what the engine's own log has.
-    pub fn feed(&self, opened: &Opened, number: u64) -> Result<(), String> {
+    pub(super) fn feed(&self, opened: &Opened, number: u64) -> Result<(), String> {
         let entry = self.line.entry(number);
         let fed = match entry.skipped {
             true => adapter::skip(opened, entry.span.clone()),
@@ -267,7 +267,7 @@ impl World {
     }
 
     /// Which transaction a log that was just opened ends with; an error if it cannot be.
-    pub fn found(&self, opened: &Opened, ask: &Ask) -> Result<u64, String> {
+    pub(super) fn found(&self, opened: &Opened, ask: &Ask) -> Result<u64, String> {
         let blocks = opened.allocator.blocks();
         if blocks != self.blocks.0 && blocks != self.blocks.1 {
             return Err(format!("{blocks} blocks, not one of {:?}", self.blocks));
