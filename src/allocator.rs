@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use crossbeam_utils::CachePadded;
-
-use crate::base::account::Account;
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
 use crate::base::heap::reserved;
-use crate::base::sync::{Claim, Counter};
+use crate::base::sync::Counter;
 use crate::base::word::Word;
 use crate::core::Core;
 use crate::handle::Handle;
@@ -23,16 +20,11 @@ use crate::insight::free_extents::FreeExtents;
 use crate::insight::memory::Memory;
 use crate::insight::stats::{ShardStats, Stats};
 use crate::insight::survey::Survey;
-use crate::quarantine::Quarantine;
-use crate::request::thread_cursor;
-use crate::space::class_reserve::Reserves;
-use crate::space::closed::Aside;
-use crate::space::discards::Pending;
-use crate::space::escrow::Escrow;
+use crate::placement::Placer;
+use crate::request::{allocate, batch, free, reserve, thread_cursor};
+use crate::space::Space;
 use crate::space::gate::Gate;
-use crate::space::lanes::Lanes;
 use crate::space::ledger::{Committed, Keeper, Ledger};
-use crate::space::shard_counts::ShardCounts;
 use crate::space::shards::Shards;
 use crate::space::survey_records::SurveyRecords;
 use crate::transaction::Transaction;
@@ -198,13 +190,13 @@ impl Builder {
     /// See [`ConfigError`].
     pub fn build_with_ledger(self, mut allocated: Vec<u64>) -> Result<Allocator, ConfigError> {
         let (blocks, plain_frees) = (self.blocks, self.tuning.plain_frees);
-        let core = self.core_from_bitmap(&allocated)?;
+        let mut core = self.core_from_bitmap(&allocated)?;
         let last = allocated.len() - 1; // there is a block
         allocated[last] &= on_device(blocks, last);
         let ledger = Arc::new(Ledger::new(allocated));
         let keeper = Keeper::Transactions;
-        let committed = Some(Committed { ledger, keeper, plain_frees });
-        Ok(Allocator { core: Arc::new(Core { committed, ..core }) })
+        core.space.committed = Some(Committed { ledger, keeper, plain_frees });
+        Ok(Allocator { core: Arc::new(core) })
     }
 
     /// An allocator whose state is that of `ledger`, which a store keeps. `gate` is where durable frees
@@ -215,9 +207,10 @@ impl Builder {
         gate: Option<Gate>,
     ) -> Result<Allocator, ConfigError> {
         let plain_frees = self.tuning.plain_frees;
-        let core = self.core_from_ledger(&ledger)?;
+        let mut core = self.core_from_ledger(&ledger)?;
         let committed = Some(Committed { ledger, keeper: Keeper::Store, plain_frees });
-        Ok(Allocator { core: Arc::new(Core { committed, gate, ..core }) })
+        (core.space.committed, core.space.gate) = (committed, gate);
+        Ok(Allocator { core: Arc::new(core) })
     }
 
     /// An allocator without a store whose state is that of `ledger`.
@@ -281,45 +274,15 @@ impl Builder {
         let shards = Shards::new::<Native>(blocks, wanted);
         let memory = |OutOfMemory { bytes }| ConfigError::OutOfMemory { bytes: bytes as u64 };
         let (bitmap, at_start) = index(blocks, &shards).map_err(memory)?;
-        let shard_order = (shards.shard_leaves() as u64 * LEAF_BLOCKS).ilog2();
-        let shard_counts = ShardCounts::new(shard_order, at_start).map_err(memory)?;
-        let aside = Aside::new(blocks).map_err(memory)?;
         let surveyed = SurveyRecords::new(shards.count(bitmap.leaf_count())).map_err(memory)?;
-        let escrow = Escrow::new(blocks).map_err(memory)?;
-        let pending = Pending::new(blocks).map_err(memory)?;
-        let quarantine = Quarantine::new(2 * threads.min(32), blocks).map_err(memory)?;
-        let core = Core {
-            surveyed,
-            committing: CachePadded::new(Counter::new(0)),
-            bitmap,
-            aside,
-            escrow,
-            pending,
-            discarder: Claim::default(),
-            discarding_blocks: Counter::new(0),
-            discarded_blocks: Counter::new(0),
-            skipped_discards: Counter::new(0),
-            administration: Claim::default(),
-            zones,
-            reserves: Reserves::new(),
-            shards,
-            lanes: Lanes::new(),
-            shard_counts,
-            quarantine,
-            committed: None,
-            gate: None,
-            held_blocks: Counter::new(0),
-            conflicts: Counter::new(0),
-            block_size,
-            handles: Counter::new(0),
-            handles_memory: Account::default(),
-            refreshed: Counter::new(0),
-            id: ALLOCATORS.fetch_add(1),
-        };
+        let space = Space::new(bitmap, shards, at_start, threads).map_err(memory)?;
+        let id = ALLOCATORS.fetch_add(1);
+        let core = Core { space, placer: Placer::new(zones), surveyed, block_size, id };
         for (class, placement) in placements.iter().enumerate() {
             if let Some(Placement { reserve: blocks @ 1.., .. }) = *placement {
-                let mut cursor = core.cursor(|_| core.lanes.shared(0));
-                core.make_reserve(&mut cursor, class, blocks);
+                let mut cursor =
+                    core.placer.new_cursor(&core.space, |_| core.space.lanes.shared(0));
+                reserve::make_reserve(&core, &mut cursor, class, blocks);
             }
         }
         Ok(core)
@@ -391,14 +354,14 @@ impl Allocator {
     /// Blocks whose free is durable and which wait for older [`ReadGuard`]s. Exact while nothing
     /// else runs.
     pub fn quarantined_blocks(&self) -> u64 {
-        self.core.quarantine.blocks()
+        self.core.space.quarantine.blocks()
     }
 
     /// Lets out of the quarantine whatever the guards allow, and says how many blocks that was.
     /// Commits do this bit by bit, and allocations as far as they need it before they answer that nothing
     /// fits; an engine that stops committing may call it to see its free space whole. O(blocks let out).
     pub fn collect(&self) -> u64 {
-        thread_cursor::with_lane(&self.core, |lane| self.core.collect(lane, u64::MAX))
+        thread_cursor::with_lane(&self.core, |lane| self.core.space.collect(lane, u64::MAX))
     }
 
     /// Allocates `len` adjacent blocks. See [`Allocator::allocate_with`].
@@ -407,7 +370,7 @@ impl Allocator {
     /// See [`AllocError`]; nothing is allocated then.
     #[inline]
     pub fn allocate(&self, len: u64) -> Result<Extent, AllocError> {
-        thread_cursor::with_cursor(&self.core, |cursor| self.core.allocate(cursor, len))
+        thread_cursor::with_cursor(&self.core, |cursor| allocate::allocate(&self.core, cursor, len))
     }
 
     /// Allocates what `request` asks for, exactly as many blocks as it says (unless it is
@@ -434,7 +397,7 @@ impl Allocator {
         extents: &mut Vec<Extent>,
     ) -> Result<(), AllocError> {
         thread_cursor::with_cursor(&self.core, |cursor| {
-            self.core.allocate_into(cursor, request, extents)
+            allocate::allocate_into(&self.core, cursor, request, extents)
         })?;
         Ok(())
     }
@@ -447,7 +410,7 @@ impl Allocator {
     pub fn allocate_reported(&self, request: &Request) -> Result<(Extents, Effort), AllocError> {
         let mut extents = Extents::new();
         let effort = thread_cursor::with_cursor(&self.core, |cursor| {
-            self.core.allocate_into(cursor, request, &mut extents)
+            allocate::allocate_into(&self.core, cursor, request, &mut extents)
         })?;
         Ok((extents, effort))
     }
@@ -459,7 +422,7 @@ impl Allocator {
     /// See [`AllocError`]; nothing is allocated then.
     pub fn allocate_many(&self, len: u64, extents: &mut [Extent]) -> Result<(), AllocError> {
         thread_cursor::with_cursor(&self.core, |cursor| {
-            self.core.allocate_many(cursor, len, extents)
+            batch::allocate_many(&self.core, cursor, len, extents)
         })
     }
 
@@ -469,7 +432,9 @@ impl Allocator {
     /// See [`FreeManyError`]; nothing is changed then, unless another thread frees some of the same
     /// blocks at the same moment.
     pub fn free_many(&self, extents: &mut [Extent]) -> Result<(), FreeManyError> {
-        thread_cursor::with_cursor(&self.core, |cursor| self.core.free_many(cursor, extents))
+        thread_cursor::with_cursor(&self.core, |cursor| {
+            batch::free_many(&self.core, cursor, extents)
+        })
     }
 
     /// Frees `extent`: part of an allocation, or several neighbouring ones at once.
@@ -484,7 +449,7 @@ impl Allocator {
     /// See [`FreeError`]: nothing is changed then, but for the race that [`FreeError::Torn`] names.
     #[inline]
     pub fn free(&self, extent: Extent) -> Result<(), FreeError> {
-        thread_cursor::with_cursor(&self.core, |cursor| self.core.free(cursor, extent))
+        thread_cursor::with_cursor(&self.core, |cursor| free::free(&self.core, cursor, extent))
     }
 
     /// Takes exactly `extent` out of the free space: for loading a state, or for ranges that the
@@ -493,7 +458,9 @@ impl Allocator {
     /// # Errors
     /// See [`MarkError`]; nothing is changed then.
     pub fn mark_allocated(&self, extent: Extent) -> Result<(), MarkError> {
-        thread_cursor::with_lane(&self.core, |lane| self.core.mark_allocated(lane, extent))
+        thread_cursor::with_lane(&self.core, |lane| {
+            allocate::mark_allocated(&self.core, lane, extent)
+        })
     }
 
     /// Puts `extent` into the free space. The same as [`Allocator::free`], under the name that goes
@@ -511,7 +478,7 @@ impl Allocator {
     /// # Errors
     /// [`RangeError`] if the extent is empty or not on the device.
     pub fn is_free(&self, extent: Extent) -> Result<bool, RangeError> {
-        self.core.is_free(extent)
+        self.core.space.is_free(extent)
     }
 
     /// Whether every block of `extent` is allocated. O(len / 64); read word by word, so a mixture
@@ -520,14 +487,14 @@ impl Allocator {
     /// # Errors
     /// [`RangeError`] if the extent is empty or not on the device.
     pub fn is_allocated(&self, extent: Extent) -> Result<bool, RangeError> {
-        self.core.is_allocated(extent)
+        self.core.space.is_allocated(extent)
     }
 
     /// The first free block at or after `from`; `None` if there is none, or `from` is not on the
     /// device. Allocated stretches are skipped by the summary. A block that is free during the
     /// whole call is never missed.
     pub fn next_free(&self, from: u64) -> Option<u64> {
-        self.core.bitmap.next_free(from)
+        self.core.space.bitmap.next_free(from)
     }
 
     /// The maximal free extents in ascending order. Stops nobody: see [`FreeExtents`].
@@ -538,7 +505,7 @@ impl Allocator {
     /// The maximal free extents at or after `block`, in ascending order; an extent that begins
     /// before `block` is cut there. To go on later, begin at [`FreeExtents::position`].
     pub fn free_extents_from(&self, block: u64) -> FreeExtents<'_> {
-        FreeExtents::new(&self.core.bitmap, block)
+        FreeExtents::new(&self.core.space.bitmap, block)
     }
 
     /// The committed state as [`Allocator::from_bitmap`] takes it, with that of all frozen transactions if
@@ -548,7 +515,7 @@ impl Allocator {
     /// # Errors
     /// [`ConfigError::OutOfMemory`] if the process has no memory for it.
     pub fn committed_bitmap(&self) -> Result<Option<Vec<u64>>, ConfigError> {
-        let Some(Committed { ledger, .. }) = &self.core.committed else { return Ok(None) };
+        let Some(Committed { ledger, .. }) = &self.core.space.committed else { return Ok(None) };
         let mut committed = zeroed(self.blocks().div_ceil(64) as usize)?;
         for (index, word) in committed.iter_mut().enumerate() {
             // Only where there is something, so that the rest goes on costing nothing.
@@ -570,7 +537,7 @@ impl Allocator {
         let blocks = self.blocks();
         let mut allocated = zeroed(blocks.div_ceil(64) as usize)?;
         for (word, on_device) in Bitmap::<Native>::words_of(0, blocks) {
-            let unowned = self.core.bitmap.look(word) | self.core.unowned_in_word(word);
+            let unowned = self.core.space.bitmap.look(word) | self.core.space.unowned_in_word(word);
             let block = word as u64 * u64::from(<Native as Geometry>::WORD_BLOCKS);
             let taken = (!unowned & on_device).to_u64();
             if taken != 0 {
@@ -650,7 +617,7 @@ impl Allocator {
 
     /// Blocks of the device.
     pub fn blocks(&self) -> u64 {
-        self.core.bitmap.blocks()
+        self.core.space.bitmap.blocks()
     }
 
     /// Bytes per block.
@@ -661,7 +628,7 @@ impl Allocator {
     /// Free blocks. Summed from the counters of the handles: O(1), exact while nothing else runs,
     /// and close to it while something does.
     pub fn free_blocks(&self) -> u64 {
-        self.core.free_blocks()
+        self.core.space.free_blocks()
     }
 
     /// What the allocator knows about itself, without a look at the bitmap: figures of this moment,
@@ -691,23 +658,23 @@ impl Allocator {
     /// Compares every level of the index with the one below. Meaningful while nothing else runs;
     /// harmless at any time. O(blocks).
     pub fn verify(&self) -> Verification {
-        self.core.bitmap.verify()
+        self.core.space.bitmap.verify()
     }
 
     /// Number of shards.
     pub fn shards(&self) -> usize {
-        self.core.shard_count()
+        self.core.space.shard_count()
     }
 
     /// Blocks in each shard but the last.
     pub fn shard_blocks(&self) -> u64 {
-        self.core.shards.shard_leaves() as u64 * LEAF_BLOCKS
+        self.core.space.shards.shard_leaves() as u64 * LEAF_BLOCKS
     }
 
     /// Free blocks of shard `index`, counted from 0; nothing if there is no such shard. From counters of
     /// the handles: O(64), exact while nothing else runs.
     pub fn shard_free_blocks(&self, index: usize) -> Option<u64> {
-        (index < self.shards()).then(|| self.core.shard_free(index))
+        (index < self.shards()).then(|| self.core.space.shard_free(index))
     }
 
     /// Bytes that the allocator and its handles occupy: see [`Memory`]. O(shards).

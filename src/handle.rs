@@ -6,6 +6,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::core::Core;
 use crate::placement::cursor::Cursor;
+use crate::request::{allocate, batch, free};
 use crate::transaction::Transaction;
 use crate::values::error::{AllocError, FreeError, FreeManyError};
 use crate::values::extent::{Extent, Extents};
@@ -52,8 +53,9 @@ const BESIDE_CURSOR: usize = size_of::<Handle>() - size_of::<Cursor>();
 
 impl Handle {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        let cursor = CachePadded::new(core.cursor(|_| core.lanes.acquire()));
-        core.handles_memory.add(BESIDE_CURSOR);
+        let cursor =
+            CachePadded::new(core.placer.new_cursor(&core.space, |_| core.space.lanes.acquire()));
+        core.placer.handles_memory.add(BESIDE_CURSOR);
         Self { core, cursor }
     }
 
@@ -68,7 +70,7 @@ impl Handle {
     /// See [`AllocError`]; nothing is allocated then.
     #[inline]
     pub fn allocate(&mut self, len: u64) -> Result<Extent, AllocError> {
-        self.core.allocate(&mut self.cursor, len)
+        allocate::allocate(&self.core, &mut self.cursor, len)
     }
 
     /// Allocates what `request` asks for: see
@@ -91,7 +93,7 @@ impl Handle {
         request: &Request,
         extents: &mut Vec<Extent>,
     ) -> Result<(), AllocError> {
-        self.core.allocate_into(&mut self.cursor, request, extents)?;
+        allocate::allocate_into(&self.core, &mut self.cursor, request, extents)?;
         Ok(())
     }
 
@@ -119,7 +121,7 @@ impl Handle {
         request: &Request,
     ) -> Result<(Extents, Effort), AllocError> {
         let mut extents = Extents::new();
-        let effort = self.core.allocate_into(&mut self.cursor, request, &mut extents)?;
+        let effort = allocate::allocate_into(&self.core, &mut self.cursor, request, &mut extents)?;
         Ok((extents, effort))
     }
 
@@ -146,7 +148,7 @@ impl Handle {
     /// holds is of no use. Until such a call has given back what it had, others do not find it: of
     /// two calls at the same moment both can fail.
     pub fn allocate_many(&mut self, len: u64, extents: &mut [Extent]) -> Result<(), AllocError> {
-        self.core.allocate_many(&mut self.cursor, len, extents)
+        batch::allocate_many(&self.core, &mut self.cursor, len, extents)
     }
 
     /// Frees all of `extents`, which need not be of one length nor allocated together, with one
@@ -159,7 +161,7 @@ impl Handle {
     /// blocks at the same moment. Blocks that a store knows to be committed are refused
     /// ([`FreeError::Committed`]).
     pub fn free_many(&mut self, extents: &mut [Extent]) -> Result<(), FreeManyError> {
-        self.core.free_many(&mut self.cursor, extents)
+        batch::free_many(&self.core, &mut self.cursor, extents)
     }
 
     /// Frees `extent`, through whichever handle it was allocated: see
@@ -169,13 +171,13 @@ impl Handle {
     /// See [`FreeError`]: nothing is changed then, but for the race that [`FreeError::Torn`] names.
     #[inline]
     pub fn free(&mut self, extent: Extent) -> Result<(), FreeError> {
-        self.core.free(&mut self.cursor, extent)
+        free::free(&self.core, &mut self.cursor, extent)
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.core.lanes.release(self.cursor.lane);
-        self.core.handles_memory.take(BESIDE_CURSOR);
+        self.core.space.lanes.release(self.cursor.lane);
+        self.core.placer.handles_memory.take(BESIDE_CURSOR);
     }
 }

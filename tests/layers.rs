@@ -23,19 +23,6 @@ const LAYERS: [&str; 15] = [
     "lib",
 ];
 
-/// Files that look up today, and where to. Each goes when what it does to `Core` belongs to the parts that it
-/// needs.
-const DEBTS: [(&str, &str); 8] = [
-    ("placement/fit", "core"),
-    ("placement/nearby", "core"),
-    ("placement/neighbour", "core"),
-    ("placement/start", "core"),
-    ("placement/zones", "core"),
-    ("space/committed", "core"),
-    ("space/release", "core"),
-    ("space/release", "placement"),
-];
-
 /// The files of the crate by module path (`index/mod.rs` is `index`, `index/leaf.rs` is `index/leaf`), with the
 /// paths that each one names. Without what is there for tests and for the model checker alone.
 struct Sources(BTreeMap<String, BTreeSet<String>>);
@@ -171,15 +158,11 @@ fn layers_look_down() {
     for file in sources.0.keys() {
         for other in sources.needs(file) {
             if rank(layer_of(other)) > rank(layer_of(file)) {
-                found.insert((file.as_str(), layer_of(other)));
+                found.insert((file.as_str(), other));
             }
         }
     }
-    let debts = BTreeSet::from(DEBTS);
-    let new: Vec<_> = found.difference(&debts).collect();
-    let paid: Vec<_> = debts.difference(&found).collect();
-    assert!(new.is_empty(), "these look up: {new:?}");
-    assert!(paid.is_empty(), "these look up no more, so they leave DEBTS: {paid:?}");
+    assert!(found.is_empty(), "these look up: {found:?}");
 }
 
 #[test]

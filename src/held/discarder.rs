@@ -3,11 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::base::geometry::NativeWord;
 use crate::core::Core;
 use crate::request::thread_cursor;
-use crate::space::lanes::LaneId;
-use crate::values::extent::{Extent, Extents, runs_in_word};
+use crate::values::extent::{Extent, Extents};
 
 const NANOS: u128 = 1_000_000_000;
 
@@ -163,25 +161,25 @@ impl Batch<'_> {
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
         let core = self.core;
-        core.discarding_blocks.add(self.extents.blocks().wrapping_neg());
+        core.space.discarding_blocks.add(self.extents.blocks().wrapping_neg());
         thread_cursor::with_lane(core, |lane| {
-            self.extents.iter().for_each(|&extent| core.let_out_undiscarded(lane, extent));
+            self.extents.iter().for_each(|&extent| core.space.let_out_undiscarded(lane, extent));
         });
     }
 }
 
 impl Discarder {
     pub(crate) fn new(core: Arc<Core>, limits: DiscardLimits) -> Option<Self> {
-        core.discarder.acquire().then(|| {
-            core.aside.activate();
-            core.pending.set_limit(limits.waiting, &mut |_, _| {});
+        core.space.discarder.acquire().then(|| {
+            core.space.closed.activate();
+            core.space.discards.set_limit(limits.waiting, &mut |_, _| {});
             Self { core, limits, position: 0, allowance: limits.batch_blocks, refilled: None }
         })
     }
 
     /// Blocks that wait to be discarded. Exact while nothing else runs.
     pub fn waiting_blocks(&self) -> u64 {
-        self.core.pending.waiting()
+        self.core.space.discards.waiting()
     }
 
     /// What to do at `now`. O(extents of a batch), each O(levels of the summary).
@@ -191,9 +189,9 @@ impl Discarder {
             return Discarding::Nothing;
         }
         let core = &*self.core;
-        let affordable = core.free_blocks() / 4;
+        let affordable = core.space.free_blocks() / 4;
         if affordable == 0 {
-            thread_cursor::with_lane(core, |lane| core.skip_discards(lane));
+            thread_cursor::with_lane(core, |lane| core.space.skip_discards(lane));
             return Discarding::Nothing;
         }
         let since =
@@ -214,8 +212,8 @@ impl Discarder {
         }
         let extents = self.take_batch(affordable.min(self.allowance));
         self.allowance -= extents.blocks();
-        self.core.discarding_blocks.add(extents.blocks());
-        self.core.discarded_blocks.add(extents.blocks());
+        self.core.space.discarding_blocks.add(extents.blocks());
+        self.core.space.discarded_blocks.add(extents.blocks());
         if extents.is_empty() {
             return Discarding::Nothing;
         }
@@ -228,7 +226,7 @@ impl Discarder {
         let mut list: Vec<Extent> = Vec::with_capacity(self.limits.batch_extents.min(1024));
         let (mut left, mut wrapped, mut short) = (most, false, 0);
         while left > 0 && list.len() < self.limits.batch_extents && short < SHORT_ONES {
-            let Some((start, len)) = core.pending.take(self.position, left) else {
+            let Some((start, len)) = core.space.discards.take(self.position, left) else {
                 if wrapped {
                     break;
                 }
@@ -239,8 +237,8 @@ impl Discarder {
             let extent = Extent { start, len };
             if len < self.limits.shortest.min(left) {
                 short += 1;
-                core.skipped_discards.add(len);
-                thread_cursor::with_lane(core, |lane| core.let_out_undiscarded(lane, extent));
+                core.space.skipped_discards.add(len);
+                thread_cursor::with_lane(core, |lane| core.space.let_out_undiscarded(lane, extent));
             } else {
                 list.push(extent);
                 left -= len;
@@ -254,25 +252,11 @@ impl Drop for Discarder {
     fn drop(&mut self) {
         let core = &*self.core;
         thread_cursor::with_lane(core, |lane| {
-            core.pending.set_limit(0, &mut |word, bits| core.free_word(lane, word, bits));
+            core.space
+                .discards
+                .set_limit(0, &mut |word, bits| core.space.free_word(lane, word, bits));
         });
-        core.aside.deactivate();
-        core.discarder.release();
-    }
-}
-
-impl Core {
-    /// Has all that waits to be discarded become free as it is; the number of blocks.
-    pub(crate) fn skip_discards(&self, lane: LaneId) -> u64 {
-        let blocks = self.bitmap.blocks();
-        let skipped =
-            self.pending.let_out(0, blocks, &mut |word, bits| self.free_word(lane, word, bits));
-        self.skipped_discards.add(skipped);
-        skipped
-    }
-
-    /// Frees blocks of one word, that the caller owns, past the discarder.
-    pub(crate) fn free_word(&self, lane: LaneId, word: usize, bits: NativeWord) {
-        runs_in_word(word, bits).for_each(|extent| self.let_out_undiscarded(lane, extent));
+        core.space.closed.deactivate();
+        core.space.discarder.release();
     }
 }

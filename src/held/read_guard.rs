@@ -63,12 +63,12 @@ impl Hold<'_> {
 impl<'a> ReadGuard<'a> {
     #[inline]
     pub(crate) fn borrowed(core: &'a Core) -> Self {
-        let pin = Some(core.quarantine.pin(lane()));
+        let pin = Some(core.space.quarantine.pin(lane()));
         Self { core: Hold::Borrowed(core), pin }
     }
 
     pub(crate) fn shared(core: Arc<Core>) -> ReadGuard<'static> {
-        let pin = Some(core.quarantine.pin(lane()));
+        let pin = Some(core.space.quarantine.pin(lane()));
         ReadGuard { core: Hold::Shared(core), pin }
     }
 }
@@ -77,7 +77,7 @@ impl Drop for ReadGuard<'_> {
     #[inline]
     fn drop(&mut self) {
         if let Some(pin) = self.pin.take() {
-            self.core.core().quarantine.unpin(pin);
+            self.core.core().space.quarantine.unpin(pin);
         }
     }
 }

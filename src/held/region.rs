@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::base::geometry::LEAF_BLOCKS;
 use crate::core::Core;
-use crate::request::thread_cursor;
+use crate::request::{promise, thread_cursor};
 use crate::space::closed::Overlap;
 use crate::values::error::{CloseError, on_device};
 use crate::values::extent::Extent;
@@ -58,7 +58,7 @@ pub struct Region {
 
 impl Region {
     pub(crate) fn close(core: Arc<Core>, extent: Extent) -> Result<Self, CloseError> {
-        let closed = core.administration.with(|| Self::close_alone(&core, extent));
+        let closed = core.space.administration.with(|| Self::close_alone(&core, extent));
         let (blocks, leaves) = closed.unwrap_or(Err(CloseError::Busy))?;
         Ok(Self { core, blocks, leaves })
     }
@@ -68,13 +68,13 @@ impl Region {
         core: &Core,
         extent: Extent,
     ) -> Result<(Range<u64>, Range<usize>), CloseError> {
-        let blocks = core.bitmap.blocks();
+        let blocks = core.space.bitmap.blocks();
         let (start, len) = on_device(extent, blocks)?;
         let leaves = start / LEAF_BLOCKS..(start + len).div_ceil(LEAF_BLOCKS);
         let region = leaves.start * LEAF_BLOCKS..blocks.min(leaves.end * LEAF_BLOCKS);
         let leaves = leaves.start as usize..leaves.end as usize;
         thread_cursor::with_lane(core, |lane| {
-            core.aside.close(&core.bitmap, leaves.clone(), &mut core.moved(lane))
+            core.space.closed.close(&core.space.bitmap, leaves.clone(), &mut core.space.moved(lane))
         })
         .map_err(|Overlap { leaf }| CloseError::Closed { block: leaf as u64 * LEAF_BLOCKS })?;
         Ok((region, leaves))
@@ -94,7 +94,7 @@ impl Region {
     /// others free blocks of the region, a mixture of moments, never less than at its end.
     /// O(blocks of the region / 64).
     pub fn live_blocks(&self) -> u64 {
-        self.core.aside.live_blocks(&self.core.bitmap, self.blocks.clone())
+        self.core.space.closed.live_blocks(&self.core.space.bitmap, self.blocks.clone())
     }
 
     /// The extents that are in use, ascending: what has to be moved before the region is empty.
@@ -107,7 +107,8 @@ impl Region {
     pub(crate) fn live_in(&self, blocks: Range<u64>) -> impl Iterator<Item = Extent> + '_ {
         let mut from = blocks.start;
         std::iter::from_fn(move || {
-            let (start, end) = self.core.aside.next_live(&self.core.bitmap, from, blocks.end)?;
+            let (start, end) =
+                self.core.space.closed.next_live(&self.core.space.bitmap, from, blocks.end)?;
             from = end;
             Some(Extent { start, len: end - start })
         })
@@ -125,15 +126,15 @@ impl Region {
     pub(crate) fn is_empty_in(&self, blocks: Range<u64>) -> bool {
         let core = &*self.core;
         thread_cursor::with_cursor(core, |cursor| {
-            core.collect(cursor.lane, u64::MAX);
-            core.move_escrow(cursor, self.blocks.start, self.blocks.end);
+            core.space.collect(cursor.lane, u64::MAX);
+            promise::move_escrow(core, cursor, self.blocks.start, self.blocks.end);
             let lane = cursor.lane;
-            let mut free = |word, bits| core.free_word(lane, word, bits);
-            core.pending.let_out(self.blocks.start, self.blocks.end, &mut free);
-            let moved = &mut core.moved(lane);
-            core.aside.sweep(&core.bitmap, self.leaves.clone(), moved);
+            let mut free = |word, bits| core.space.free_word(lane, word, bits);
+            core.space.discards.let_out(self.blocks.start, self.blocks.end, &mut free);
+            let moved = &mut core.space.moved(lane);
+            core.space.closed.sweep(&core.space.bitmap, self.leaves.clone(), moved);
         });
-        core.aside.is_empty(blocks)
+        core.space.closed.is_empty(blocks)
     }
 
     /// The whole region as one extent that the caller owns, if it is [empty](Self::is_empty): to use it,
@@ -146,7 +147,7 @@ impl Region {
     }
 
     pub(crate) fn take_in(&self, blocks: Range<u64>) -> bool {
-        self.is_empty_in(blocks.clone()) && self.core.aside.take(blocks)
+        self.is_empty_in(blocks.clone()) && self.core.space.closed.take(blocks)
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -159,7 +160,11 @@ impl Drop for Region {
     fn drop(&mut self) {
         let core = &*self.core;
         thread_cursor::with_lane(core, |lane| {
-            core.aside.open(&core.bitmap, self.leaves.clone(), &mut core.moved(lane));
+            core.space.closed.open(
+                &core.space.bitmap,
+                self.leaves.clone(),
+                &mut core.space.moved(lane),
+            );
         });
     }
 }

@@ -18,7 +18,7 @@ pub(crate) fn grow<E: From<ResizeError>>(
     blocks: u64,
     durable: impl FnOnce() -> Result<(), E>,
 ) -> Result<(), E> {
-    let grown = core.administration.with(|| grow_alone(core, blocks, durable));
+    let grown = core.space.administration.with(|| grow_alone(core, blocks, durable));
     grown.unwrap_or_else(|| Err(ResizeError::from(CloseError::Busy).into()))
 }
 
@@ -27,7 +27,7 @@ fn grow_alone<E: From<ResizeError>>(
     wanted: u64,
     durable: impl FnOnce() -> Result<(), E>,
 ) -> Result<(), E> {
-    let blocks = core.bitmap.blocks();
+    let blocks = core.space.bitmap.blocks();
     if wanted > MAX_BLOCKS {
         return Err(ResizeError::TooManyBlocks { wanted, max: MAX_BLOCKS }.into());
     }
@@ -35,23 +35,23 @@ fn grow_alone<E: From<ResizeError>>(
         return Err(ResizeError::Length { blocks, wanted }.into());
     }
     let make_room = || -> Result<(), OutOfMemory> {
-        if let Some(committed) = &core.committed {
+        if let Some(committed) = &core.space.committed {
             committed.ledger.grow(wanted)?;
         }
-        core.aside.lengthen(wanted)?;
-        core.surveyed.lengthen(core.shards_of(wanted))?;
-        core.escrow.lengthen(wanted)?;
-        core.pending.lengthen(wanted)?;
-        core.quarantine.lengthen(wanted)?;
-        core.shard_counts.lengthen(core.shards_of(wanted))?;
-        core.bitmap.make_room(wanted)
+        core.space.closed.lengthen(wanted)?;
+        core.surveyed.lengthen(core.space.shards_of(wanted))?;
+        core.space.escrow.lengthen(wanted)?;
+        core.space.discards.lengthen(wanted)?;
+        core.space.quarantine.lengthen(wanted)?;
+        core.space.shard_counts.lengthen(core.space.shards_of(wanted))?;
+        core.space.bitmap.make_room(wanted)
     };
     make_room().map_err(|memory| ResizeError::OutOfMemory { bytes: memory.bytes as u64 })?;
     durable()?;
-    core.bitmap.set_length(wanted);
+    core.space.bitmap.set_length(wanted);
     if wanted > blocks {
         let added = Extent { start: blocks, len: wanted - blocks };
-        thread_cursor::with_lane(core, |lane| core.let_out_undiscarded(lane, added));
+        thread_cursor::with_lane(core, |lane| core.space.let_out_undiscarded(lane, added));
     }
     Ok(())
 }
@@ -123,13 +123,13 @@ impl<E: std::error::Error + 'static> std::error::Error for ShrinkFailed<E> {
 impl Shrink {
     pub(crate) fn begin(core: Arc<Core>, wanted: u64) -> Result<Self, ResizeError> {
         let close = || {
-            let blocks = core.bitmap.blocks();
+            let blocks = core.space.bitmap.blocks();
             if wanted == 0 || wanted >= blocks {
                 return Err(ResizeError::Length { blocks, wanted });
             }
             Ok(Region::close_alone(&core, Extent { start: wanted, len: blocks - wanted })?)
         };
-        let closed = core.administration.with(close).unwrap_or(Err(CloseError::Busy.into()));
+        let closed = core.space.administration.with(close).unwrap_or(Err(CloseError::Busy.into()));
         let (blocks, leaves) = closed?;
         let tail = wanted..blocks.end;
         Ok(Self { region: Region::of(core, blocks, leaves), tail })
@@ -148,7 +148,7 @@ impl Shrink {
     /// Blocks behind the new end that somebody owns: see [`Region::live_blocks`].
     pub fn live_blocks(&self) -> u64 {
         let core = self.region.core();
-        core.aside.live_blocks(&core.bitmap, self.tail.clone())
+        core.space.closed.live_blocks(&core.space.bitmap, self.tail.clone())
     }
 
     /// The extents behind the new end that are in use, ascending: see [`Region::live_extents`]. The first
@@ -179,7 +179,7 @@ impl Shrink {
         in_doubt: impl FnOnce(&E) -> bool,
     ) -> Result<(), ShrinkFailed<E>> {
         let core = self.core().clone();
-        let finished = match core.administration.own() {
+        let finished = match core.space.administration.own() {
             None => Err(ResizeError::from(CloseError::Busy).into()),
             Some(_owner) => self.finish_alone(durable, in_doubt),
         };
@@ -192,7 +192,7 @@ impl Shrink {
         in_doubt: impl FnOnce(&E) -> bool,
     ) -> Result<(), E> {
         let (core, tail) = (self.core(), || self.tail.clone());
-        let blocks = core.bitmap.blocks();
+        let blocks = core.space.bitmap.blocks();
         if blocks != self.tail.end {
             return Err(ResizeError::Length { blocks, wanted: self.tail.start }.into());
         }
@@ -202,14 +202,14 @@ impl Shrink {
         // Nobody's, and ours: as long as we do not give it back, nobody is told of any of it.
         if let Err(error) = durable() {
             if !in_doubt(&error) {
-                core.aside.put_back(tail());
+                core.space.closed.put_back(tail());
             }
             return Err(error);
         }
-        core.bitmap.shorten(self.tail.start);
-        core.aside.forget(&core.bitmap, tail());
-        core.pending.let_out(self.tail.start, self.tail.end, &mut |_, _| {});
-        core.surveyed.forget(core.shard_count()..core.shards_of(blocks));
+        core.space.bitmap.shorten(self.tail.start);
+        core.space.closed.forget(&core.space.bitmap, tail());
+        core.space.discards.let_out(self.tail.start, self.tail.end, &mut |_, _| {});
+        core.surveyed.forget(core.space.shard_count()..core.space.shards_of(blocks));
         Ok(())
     }
 

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native, WORD_BLOCKS};
-use crate::base::word::order_above;
 use crate::core::Core;
 use crate::placement::cursor::Cursor;
+use crate::request::allocate;
 use crate::request::bounded::add;
 use crate::values::class::Class;
 use crate::values::error::AllocError;
@@ -44,7 +43,10 @@ pub struct Stream {
 
 impl Stream {
     pub(crate) fn new(core: Arc<Core>, class: Class) -> Self {
-        let cursor = core.cursor(|n| core.lanes.shared(n as usize)).in_sequence();
+        let cursor = core
+            .placer
+            .new_cursor(&core.space, |n| core.space.lanes.shared(n as usize))
+            .in_sequence();
         Self { core, cursor, class, next: None }
     }
 
@@ -69,32 +71,34 @@ impl Stream {
     /// See [`AllocError`]; nothing is allocated then.
     pub fn allocate_with(&mut self, request: &Request) -> Result<Extents, AllocError> {
         let core = self.core.clone();
-        request.validate(core.bitmap.blocks())?;
+        request.validate(core.space.bitmap.blocks())?;
         let near = request.near;
         let request = Request { class: self.class, near: None, ..*request };
         let next = near.or(self.next);
-        let next = next.unwrap_or_else(|| core.start_of_stream(&mut self.cursor, self.class));
+        let next = next.unwrap_or_else(|| {
+            core.placer.start_of_stream(&core.space, &mut self.cursor, self.class)
+        });
         let mut extents = Extents::new();
-        let first = core.claim_at(&mut self.cursor, &request, next);
+        let first = claim_at(&core, &mut self.cursor, &request, next);
         if let Some(first) = first {
             extents.append(first); // the first has room
         }
         let behind = first.map_or(next, |first| first.start + first.len);
         let left = request.len - extents.blocks();
         if left > 0 {
-            core.go_on_behind(&mut self.cursor, &request, left, behind);
+            core.placer.go_on_behind(&core.space, &mut self.cursor, &request, left, behind);
             let rest = Request { len: left, ..request };
             let mut others = Extents::new();
-            let enough = core.allocate_into(&mut self.cursor, &rest, &mut others);
+            let enough = allocate::allocate_into(&core, &mut self.cursor, &rest, &mut others);
             let partial = request.partial && first.is_some();
             if let (Err(error), false) = (enough, partial) {
-                core.take_back(self.cursor.lane, &extents);
+                core.space.take_back(self.cursor.lane, &extents);
                 return Err(error);
             }
             for (nth, &extent) in others.iter().enumerate() {
                 if !add(&mut extents, 0, extent, request.max_extent) {
-                    core.take_back(self.cursor.lane, &extents);
-                    core.take_back(self.cursor.lane, &others[nth..]);
+                    core.space.take_back(self.cursor.lane, &extents);
+                    core.space.take_back(self.cursor.lane, &others[nth..]);
                     return Err(AllocError::OutOfMemory);
                 }
             }
@@ -108,63 +112,24 @@ impl Stream {
     }
 }
 
-impl Core {
-    /// Where a stream of `class` begins.
-    fn start_of_stream(&self, cursor: &mut Cursor, class: Class) -> u64 {
-        let count = self.bitmap.leaf_count();
-        let whole = |leaves: std::ops::Range<usize>| {
-            let found = self.bitmap.next_leaf(Native::MAX_ORDER, leaves.start);
-            found.filter(|leaf| leaves.contains(leaf))
-        };
-        let len = LEAF_BLOCKS;
-        let leaf = match self.zones.of(class.index()) {
-            Some(zone) => {
-                let request = Request::new(len).class(class);
-                let home = self.leaf_in_zones(cursor, &request, zone);
-                zone.search_order(home, count, Native::FANOUT).find_map(whole).unwrap_or(home)
-            }
-            None => {
-                let home = cursor.place(len).word / Native::LEAF_WORDS;
-                let order = self.shards.search_order(home.min(count - 1), count);
-                order.into_iter().find_map(whole).unwrap_or(home)
-            }
-        };
-        leaf as u64 * LEAF_BLOCKS
+/// Claims from block `next` on what `request` wants: all of it, or, if it takes any pieces, what is free
+/// there.
+fn claim_at(core: &Core, cursor: &mut Cursor, request: &Request, next: u64) -> Option<Extent> {
+    let start = next.checked_next_multiple_of(request.align)?;
+    let end = start.checked_add(request.len)?.min(core.space.bitmap.blocks());
+    if start >= end || request.len > request.max_extent {
+        return None;
     }
-
-    /// Claims from block `next` on what `request` wants: all of it, or, if it takes any pieces, what is free
-    /// there.
-    fn claim_at(&self, cursor: &mut Cursor, request: &Request, next: u64) -> Option<Extent> {
-        let start = next.checked_next_multiple_of(request.align)?;
-        let end = start.checked_add(request.len)?.min(self.bitmap.blocks());
-        if start >= end || request.len > request.max_extent {
-            return None;
-        }
-        let pieces = request.scattered && request.takes_any_pieces();
-        let free = self.bitmap.run_end(start, end) - start;
-        let len = if pieces { free } else { request.len };
-        if len == 0 || free < len || self.bitmap.claim(start, len).is_err() {
-            return None;
-        }
-        let extent = Extent { start, len };
-        if !self.keeps(cursor.lane, extent) {
-            return None;
-        }
-        self.count_allocated(cursor.lane, extent);
-        Some(extent)
+    let pieces = request.scattered && request.takes_any_pieces();
+    let free = core.space.bitmap.run_end(start, end) - start;
+    let len = if pieces { free } else { request.len };
+    if len == 0 || free < len || core.space.bitmap.claim(start, len).is_err() {
+        return None;
     }
-
-    /// Has the next search for `left` blocks begin at block `behind`.
-    fn go_on_behind(&self, cursor: &mut Cursor, request: &Request, left: u64, behind: u64) {
-        let block = if behind < self.bitmap.blocks() { behind } else { 0 };
-        for len in
-            [left, left.min(request.max_extent), 1 << order_above(left).min(Native::MAX_ORDER)]
-        {
-            cursor.place(len).word = (block / WORD_BLOCKS) as usize;
-        }
-        if self.zones.are_set() {
-            let rest = Request { len: left, ..*request };
-            self.set_leaf_in_zones(cursor, &rest, block);
-        }
+    let extent = Extent { start, len };
+    if !core.space.keeps(cursor.lane, extent) {
+        return None;
     }
+    core.space.count_allocated(cursor.lane, extent);
+    Some(extent)
 }

@@ -140,7 +140,7 @@ pub struct EvacuationPlanner {
 impl EvacuationPlanner {
     pub(crate) fn new(core: Arc<Core>, request: &EvacuationRequest) -> Self {
         let mut walk = Walk::new(*request);
-        walk.is_finished = request.run_blocks > core.bitmap.blocks();
+        walk.is_finished = request.run_blocks > core.space.bitmap.blocks();
         Self { core, walk }
     }
 
@@ -162,7 +162,7 @@ impl EvacuationPlanner {
 
     /// The block at which the walk goes on.
     pub fn position(&self) -> u64 {
-        (self.walk.leaf as u64 * LEAF_BLOCKS).min(self.core.bitmap.blocks())
+        (self.walk.leaf as u64 * LEAF_BLOCKS).min(self.core.space.bitmap.blocks())
     }
 
     /// Goes on to the end, and looks at the neighbours of the candidates. O(blocks / 64).
@@ -198,14 +198,14 @@ struct Window {
 impl Window {
     /// As it is told, if it is still on the device.
     fn look_around(self, core: &Core, request: &EvacuationRequest) -> Option<Evacuation> {
-        let device = core.bitmap.blocks();
+        let device = core.space.bitmap.blocks();
         let (start, len) = (self.first_leaf * LEAF_BLOCKS, request.leaves() * LEAF_BLOCKS);
         let end = (start + len).min(device);
         if start + request.run_blocks > end {
             return None;
         }
-        let before = core.bitmap.run_start(start, start.saturating_sub(len));
-        let behind = core.bitmap.run_end(end, (end + len).min(device));
+        let before = core.space.bitmap.run_start(start, start.saturating_sub(len));
+        let behind = core.space.bitmap.run_end(end, (end + len).min(device));
         Some(Evacuation {
             extent: Extent { start, len: end - start },
             blocks_to_move: self.blocks,
@@ -261,14 +261,14 @@ impl Walk {
 
     fn read_leaf(&mut self, core: &Core) {
         let start = self.leaf as u64 * LEAF_BLOCKS;
-        let left = core.bitmap.blocks().saturating_sub(start);
+        let left = core.space.bitmap.blocks().saturating_sub(start);
         let len = left.min(LEAF_BLOCKS);
         // The device may have become smaller since.
         if len == 0 {
             return self.end();
         }
         let found = self.look(core, len);
-        let closed = core.aside.is_active() && core.aside.is_closed(self.leaf);
+        let closed = core.space.closed.is_active() && core.space.closed.is_closed(self.leaf);
         self.leaf += 1;
         // A run that ends with the device.
         let short = (self.request.leaves() - 1) * LEAF_BLOCKS + len < self.request.run_blocks;
@@ -295,15 +295,15 @@ impl Walk {
     fn look(&mut self, core: &Core, len: u64) -> LeafUse {
         let carried = self.carry;
         let mut found = LeafUse::default();
-        let closer = core.has_unowned();
-        if !closer && !core.bitmap.may_have_free(self.leaf) {
+        let closer = core.space.has_unowned();
+        if !closer && !core.space.bitmap.may_have_free(self.leaf) {
             self.carry = true;
             return LeafUse { live: len as u16, begun: u16::from(!carried), carried };
         }
         let start = self.leaf as u64 * LEAF_BLOCKS;
-        let words = core.bitmap.leaf_words(self.leaf);
+        let words = core.space.bitmap.leaf_words(self.leaf);
         for ((word, mask), free) in Bitmap::<Native>::words_of(start, len).zip(words) {
-            let unused = if closer { free | core.unowned_in_word(word) } else { free };
+            let unused = if closer { free | core.space.unowned_in_word(word) } else { free };
             let live = (!unused & mask).to_u64();
             found.live += live.count_ones() as u16;
             found.begun += (live & !(live << 1 | u64::from(self.carry))).count_ones() as u16;

@@ -1,6 +1,7 @@
 //! What an allocator and its handles occupy.
 
 use crate::core::Core;
+use crate::space::Space;
 use crate::space::gate::Gate;
 
 /// Bytes that an allocator has asked the process's memory for, from
@@ -50,17 +51,20 @@ impl Memory {
     }
 
     pub(crate) fn of(core: &Core) -> Self {
-        let Core { bitmap, aside, escrow, pending, quarantine, gate, .. } = core;
-        let Core { surveyed, committed, .. } = core;
+        let Space { bitmap, closed, escrow, discards, quarantine, gate, .. } = &core.space;
         Self {
             bitmap: bitmap.leaf_bytes(),
             search: bitmap.summary_bytes() + size_of::<Core>(),
-            counters: core.lanes.bytes() + core.shard_counts.bytes(),
-            aside: aside.bytes() + escrow.bytes() + pending.bytes() + quarantine.mark_bytes(),
-            committed: committed.as_ref().map_or(0, |committed| committed.ledger.bytes()),
-            handles: core.handles_memory.bytes(),
+            counters: core.space.lanes.bytes() + core.space.shard_counts.bytes(),
+            aside: closed.bytes() + escrow.bytes() + discards.bytes() + quarantine.mark_bytes(),
+            committed: core
+                .space
+                .committed
+                .as_ref()
+                .map_or(0, |committed| committed.ledger.bytes()),
+            handles: core.placer.handles_memory.bytes(),
             quarantine: quarantine.bytes() + gate.as_ref().map_or(0, Gate::bytes),
-            surveys: surveyed.bytes(),
+            surveys: core.surveyed.bytes(),
         }
     }
 }

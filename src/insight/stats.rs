@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::base::geometry::{Geometry, Native};
 use crate::core::Core;
 use crate::index::events::Event;
+use crate::space::Space;
 use crate::space::survey_records::Surveyed;
 
 /// What [`Allocator::stats`](crate::Allocator::stats) answers: figures of this moment, how often some
@@ -110,26 +111,26 @@ pub struct ShardStats {
 
 impl Stats {
     pub(crate) fn of(core: &Core) -> Self {
-        let Core { bitmap, quarantine, .. } = core;
-        let (blocks, shards) = (bitmap.blocks(), core.shard_count());
+        let Space { bitmap, quarantine, .. } = &core.space;
+        let (blocks, shards) = (bitmap.blocks(), core.space.shard_count());
         let mut surveyed = core.surveyed.all(shards);
         // Of a device that was made shorter the last shard's figure is too large.
         surveyed.free_blocks = surveyed.free_blocks.min(blocks);
-        let orders = (0..shards).map(|shard| core.shard_largest_order(shard));
+        let orders = (0..shards).map(|shard| core.space.shard_largest_order(shard));
         Self {
             blocks,
             block_size: core.block_size,
             shards,
-            free_blocks: core.free_blocks(),
-            pending_blocks: core.committing.get(),
-            held_blocks: core.held_blocks.get(),
+            free_blocks: core.space.free_blocks(),
+            pending_blocks: core.space.committing.get(),
+            held_blocks: core.space.held_blocks.get(),
             quarantined_blocks: quarantine.blocks(),
             quarantine_age: quarantine.age(),
-            reserved_blocks: core.escrow.promised(),
-            discard_waiting_blocks: core.pending.waiting(),
-            discarding_blocks: core.discarding_blocks.get(),
+            reserved_blocks: core.space.escrow.promised(),
+            discard_waiting_blocks: core.space.discards.waiting(),
+            discarding_blocks: core.space.discarding_blocks.get(),
             guards: quarantine.pinned(),
-            conflicting_frees: core.conflicts.get(),
+            conflicting_frees: core.space.conflicts.get(),
             largest_order: largest(orders),
             counters: Counters::of(core),
             surveyed,
@@ -151,17 +152,17 @@ fn largest(orders: impl Iterator<Item = Option<u32>>) -> Option<u32> {
 
 impl Counters {
     fn of(core: &Core) -> Self {
-        let total = |event| core.bitmap.events().total(event);
+        let total = |event| core.space.bitmap.events().total(event);
         Self {
             lost_claims: total(Event::LostClaim),
             rolled_back_claims: total(Event::RolledBackClaim),
             summary_repairs: total(Event::Repair),
             exact_searches: total(Event::ExactSearch),
-            spills: core.lanes.spills(),
+            spills: core.space.lanes.spills(),
             refused_no_space: total(Event::NoSpace),
             refused_no_contiguous: total(Event::NoContiguous),
-            discarded_blocks: core.discarded_blocks.get(),
-            skipped_discard_blocks: core.skipped_discards.get(),
+            discarded_blocks: core.space.discarded_blocks.get(),
+            skipped_discard_blocks: core.space.skipped_discards.get(),
             shard_surveys: total(Event::ShardSurvey),
         }
     }
@@ -169,15 +170,15 @@ impl Counters {
 
 impl ShardStats {
     pub(crate) fn of(core: &Core, index: usize) -> Option<Self> {
-        if index >= core.shard_count() {
+        if index >= core.space.shard_count() {
             return None;
         }
-        let shard_blocks = (core.shards.shard_leaves() * Native::LEAF_BLOCKS) as u64;
+        let shard_blocks = (core.space.shards.shard_leaves() * Native::LEAF_BLOCKS) as u64;
         let start = index as u64 * shard_blocks;
         Some(Self {
             start,
-            blocks: shard_blocks.min(core.bitmap.blocks().saturating_sub(start)),
-            largest_order: core.shard_largest_order(index),
+            blocks: shard_blocks.min(core.space.bitmap.blocks().saturating_sub(start)),
+            largest_order: core.space.shard_largest_order(index),
             surveyed: core.surveyed.shard(index),
         })
     }

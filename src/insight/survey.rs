@@ -51,9 +51,9 @@ pub struct Survey {
 impl Survey {
     /// A survey of `shards`, of which there is at least one.
     pub(crate) fn new(core: Arc<Core>, shards: Range<usize>) -> Self {
-        let leaf = shards.start * core.shards.shard_leaves();
+        let leaf = shards.start * core.space.shards.shard_leaves();
         let start = leaf as u64 * LEAF_BLOCKS;
-        let cut = start > 0 && core.bitmap.is_free(start - 1, 1);
+        let cut = start > 0 && core.space.bitmap.is_free(start - 1, 1);
         let run = if cut { Run::Before } else { Run::None };
         let (found, carried, runs) = (Found::default(), None, Runs::default());
         Self { core, walk: Walk { shards, leaf, run, found, carried, runs } }
@@ -87,7 +87,7 @@ impl Survey {
 
     /// The block at which the walk goes on.
     pub fn position(&self) -> u64 {
-        (self.walk.leaf as u64 * LEAF_BLOCKS).min(self.core.bitmap.blocks())
+        (self.walk.leaf as u64 * LEAF_BLOCKS).min(self.core.space.bitmap.blocks())
     }
 
     /// What was found in the shards that are done.
@@ -126,11 +126,11 @@ impl Walk {
     fn read_leaf(&mut self, core: &Core) {
         let start = self.leaf as u64 * LEAF_BLOCKS;
         // The device may have become smaller since.
-        if self.leaf >= core.bitmap.leaf_count() {
+        if self.leaf >= core.space.bitmap.leaf_count() {
             return self.end_shard(core);
         }
-        if core.bitmap.may_have_free(self.leaf) {
-            let words = core.bitmap.leaf_words(self.leaf);
+        if core.space.bitmap.may_have_free(self.leaf) {
+            let words = core.space.bitmap.leaf_words(self.leaf);
             for (block, word) in (start..).step_by(WORD_BLOCKS as usize).zip(words) {
                 self.read_word(core, block, word.to_u64());
             }
@@ -138,13 +138,13 @@ impl Walk {
             self.end_run(core, start);
         }
         self.leaf += 1;
-        if self.leaf.is_multiple_of(core.shards.shard_leaves()) || self.is_at_end(core) {
+        if self.leaf.is_multiple_of(core.space.shards.shard_leaves()) || self.is_at_end(core) {
             self.end_shard(core);
         }
     }
 
     fn is_at_end(&self, core: &Core) -> bool {
-        self.leaf >= core.bitmap.leaf_count()
+        self.leaf >= core.space.bitmap.leaf_count()
     }
 
     /// Looks at `word`, 1 = free, whose lowest bit is `block`.
@@ -198,7 +198,7 @@ impl Walk {
     fn end_shard(&mut self, core: &Core) {
         let at_end = self.is_at_end(core);
         if at_end {
-            self.end_run(core, core.bitmap.blocks());
+            self.end_run(core, core.space.bitmap.blocks());
         }
         let (shard, found) = (self.shards.start, take(&mut self.found));
         self.shards.start = if at_end { self.shards.end } else { shard + 1 };
@@ -212,8 +212,8 @@ impl Walk {
     /// Behind the last shard: looks for the end of a run that began in it.
     fn follow_run(&mut self, core: &Core) {
         let start = self.leaf as u64 * LEAF_BLOCKS;
-        let end = (start + LEAF_BLOCKS).min(core.bitmap.blocks());
-        let run_end = core.bitmap.run_end(start, end);
+        let end = (start + LEAF_BLOCKS).min(core.space.bitmap.blocks());
+        let run_end = core.space.bitmap.run_end(start, end);
         self.leaf += 1;
         if run_end < end || self.is_at_end(core) {
             self.end_run(core, run_end);
@@ -222,10 +222,10 @@ impl Walk {
 
     fn record(&mut self, core: &Core, shard: usize, found: &Found) {
         self.runs.merge(&found.runs);
-        if shard >= core.shard_count() {
+        if shard >= core.space.shard_count() {
             return; // the device was made shorter
         }
         core.surveyed.record(shard, found);
-        core.count(Event::ShardSurvey, shard);
+        core.space.count(Event::ShardSurvey, shard);
     }
 }

@@ -1,8 +1,8 @@
 //! Closed regions, a device that changes its length (a), and discards (d). Blocks that a thread owns are marked, so
 //! that a second owner is noticed at once.
 
-use crate::space::closed::{Aside, Moved};
-use crate::space::discards::Pending;
+use crate::space::closed::{Closed, Moved};
+use crate::space::discards::Discards;
 use loom::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
@@ -10,7 +10,7 @@ use super::*;
 /// An index with a place for what is set aside, and who owns what.
 struct Device {
     index: Bitmap<Bit>,
-    aside: Aside<Bit>,
+    closed: Closed<Bit>,
     owned: Vec<AtomicBool>,
 }
 
@@ -22,9 +22,9 @@ impl Device {
     fn new(blocks: u64, free: &[u64]) -> Arc<Self> {
         let words = |word: usize| u64::from(free.contains(&(word as u64)));
         let index = Bitmap::from_words(blocks, 1, words).expect("memory");
-        let aside = Aside::new(blocks).expect("memory");
+        let closed = Closed::new(blocks).expect("memory");
         let owned = (0..blocks).map(|block| AtomicBool::new(!free.contains(&block))).collect();
-        Arc::new(Self { index, aside, owned })
+        Arc::new(Self { index, closed, owned })
     }
 
     fn own(&self, block: u64) {
@@ -38,7 +38,7 @@ impl Device {
             let block =
                 self.index.claim_aligned(0, 1, 0, 0..self.index.leaf_count(), Pack::First)?;
             let kept =
-                !self.aside.is_active() || self.aside.keeps(&self.index, block, 1, &mut nothing);
+                !self.closed.is_active() || self.closed.keeps(&self.index, block, 1, &mut nothing);
             if kept {
                 self.own(block);
                 return Some(block);
@@ -49,8 +49,8 @@ impl Device {
     fn free(&self, block: u64) {
         self.owned[block as usize].store(false, Ordering::Relaxed);
         let release = |block, len| self.index.release(block, len);
-        let freed = if self.aside.is_active() {
-            self.aside.release(&self.index, block, 1, &mut nothing, release)
+        let freed = if self.closed.is_active() {
+            self.closed.release(&self.index, block, 1, &mut nothing, release)
         } else {
             release(block, 1)
         };
@@ -58,18 +58,18 @@ impl Device {
     }
 
     fn close(&self, leaves: std::ops::Range<usize>) -> bool {
-        self.aside.close(&self.index, leaves, &mut nothing).is_ok()
+        self.closed.close(&self.index, leaves, &mut nothing).is_ok()
     }
 
     fn open(&self, leaves: std::ops::Range<usize>) {
-        self.aside.open(&self.index, leaves, &mut nothing);
+        self.closed.open(&self.index, leaves, &mut nothing);
     }
 
     /// Takes the closed block `block` if nobody owns it.
     fn take(&self, block: u64) -> bool {
         let (leaves, blocks) = (block as usize..block as usize + 1, block..block + 1);
-        self.aside.sweep(&self.index, leaves.clone(), &mut nothing);
-        let taken = self.aside.take(blocks);
+        self.closed.sweep(&self.index, leaves.clone(), &mut nothing);
+        let taken = self.closed.take(blocks);
         if taken {
             self.own(block);
             self.open(leaves);
@@ -79,7 +79,7 @@ impl Device {
 
     /// At the end, with everything open: each block is free or somebody's.
     fn all_there(&self) {
-        assert!(!self.aside.is_active());
+        assert!(!self.closed.is_active());
         let owned = self.owned.iter().filter(|owned| owned.load(Ordering::Relaxed)).count();
         let found = self.index.verify();
         assert!(found.is_clean(), "{:?}", found.differences);
@@ -184,11 +184,11 @@ pub fn a8() {
         }
     });
     assert!(device.close(1..2));
-    device.aside.sweep(&device.index, 1..2, &mut nothing);
-    if device.aside.take(1..2) {
+    device.closed.sweep(&device.index, 1..2, &mut nothing);
+    if device.closed.take(1..2) {
         device.own(1);
         device.index.shorten(1);
-        device.aside.forget(&device.index, 1..2);
+        device.closed.forget(&device.index, 1..2);
     }
     device.open(1..2);
     join(other);
@@ -216,7 +216,7 @@ pub fn a10() {
     let device = Device::new(2, &[0]);
     let freeing = spawn(&device, |device| device.free(1));
     assert!(device.close(0..2));
-    if device.aside.take(0..2) {
+    if device.closed.take(0..2) {
         (0..2).for_each(|block| device.own(block));
     }
     device.open(0..2);
@@ -225,22 +225,22 @@ pub fn a10() {
 }
 
 /// What is freed waits to be discarded (d).
-struct Discards {
+struct Discarding {
     index: Bitmap<Bit>,
-    pending: Pending<Bit>,
+    discards: Discards<Bit>,
 }
 
-impl Discards {
+impl Discarding {
     fn new(limit: u64) -> Arc<Self> {
         let index = Bitmap::from_words(1, 1, |_| 0).expect("memory");
-        let pending = Pending::new(1).expect("memory");
-        pending.set_limit(limit, &mut |_, _| {});
-        Arc::new(Self { index, pending })
+        let discards = Discards::new(1).expect("memory");
+        discards.set_limit(limit, &mut |_, _| {});
+        Arc::new(Self { index, discards })
     }
 
     fn free(&self) {
-        let freed = if self.pending.has_room(1) {
-            self.pending.put(0, 1, &mut |word, bits| self.let_out(word, bits))
+        let freed = if self.discards.has_room(1) {
+            self.discards.put(0, 1, &mut |word, bits| self.let_out(word, bits))
         } else {
             self.index.release(0, 1)
         };
@@ -253,7 +253,7 @@ impl Discards {
 
     fn allocate(&self) -> Option<u64> {
         exact(&self.index, 1).ok().or_else(|| {
-            self.pending.let_out(0, 1, &mut |word, bits| self.let_out(word, bits));
+            self.discards.let_out(0, 1, &mut |word, bits| self.let_out(word, bits));
             exact(&self.index, 1).ok()
         })
     }
@@ -261,19 +261,19 @@ impl Discards {
 
 /// A free while the discarder leaves.
 pub fn d1() {
-    let device = Discards::new(1);
-    let freeing = spawn(&device, Discards::free);
-    device.pending.set_limit(0, &mut |word, bits| device.let_out(word, bits));
+    let device = Discarding::new(1);
+    let freeing = spawn(&device, Discarding::free);
+    device.discards.set_limit(0, &mut |word, bits| device.let_out(word, bits));
     join(freeing);
     assert_eq!(exact(&device.index, 1), Ok(0), "the block is free");
 }
 
 /// The discarder takes a block that an allocation wants.
 pub fn d2() {
-    let device = Discards::new(1);
+    let device = Discarding::new(1);
     device.free();
-    let allocating = spawn(&device, Discards::allocate);
-    if let Some((start, len)) = device.pending.take(0, 1) {
+    let allocating = spawn(&device, Discarding::allocate);
+    if let Some((start, len)) = device.discards.take(0, 1) {
         free(&device.index, start, len);
     }
     let mut got: Vec<u64> = join(allocating).into_iter().collect();

@@ -1,7 +1,7 @@
 //! Promises of space (e).
 
 use crate::space::class_reserve::Reserve;
-use crate::space::closed::Aside;
+use crate::space::closed::Closed;
 use crate::space::escrow::Escrow;
 
 use super::*;
@@ -113,39 +113,40 @@ pub fn e5() {
 /// What a class has in reserve, in a device of which some is closed.
 struct Kept {
     device: Arc<Device>,
-    aside: Aside<Bit>,
+    closed: Closed<Bit>,
     reserve: Reserve,
 }
 
 impl Kept {
     fn free(&self, block: u64) {
-        let kept = self.aside.is_active()
-            && self.reserve.refill(&self.aside, &self.device.escrow, block, 1) == 1;
+        let kept = self.closed.is_active()
+            && self.reserve.refill(&self.closed, &self.device.escrow, block, 1) == 1;
         if !kept {
             free(&self.device.index, block, 1);
         }
-        assert!(self.aside.is_active(), "nobody looks what is closed");
+        assert!(self.closed.is_active(), "nobody looks what is closed");
     }
 }
 
 /// The reserve is used, and made up for by frees.
 pub fn e6() {
     let device = Device::new(2, &[], &[0]);
-    let kept = Kept { device, aside: Aside::new(2).expect("memory"), reserve: Reserve::default() };
+    let kept =
+        Kept { device, closed: Closed::new(2).expect("memory"), reserve: Reserve::default() };
     assert_eq!(kept.device.escrow.take_tokens(1), Ok(()));
     kept.reserve.add(1);
-    kept.aside.activate();
+    kept.closed.activate();
     let kept = Arc::new(kept);
     let freeing = spawn(&kept, |kept| kept.free(1));
     assert_eq!(kept.reserve.take(1, false), 1);
     let (block, _) = kept.device.escrow.take(1).expect("there is a block for each token");
-    kept.reserve.owe(&kept.aside, 1);
+    kept.reserve.owe(&kept.closed, 1);
     kept.free(block);
     join(freeing);
     assert_eq!(kept.reserve.tokens(), 1, "one of the two was kept");
     assert!(exact(&kept.device.index, 1).is_ok() && exact(&kept.device.index, 1).is_err());
     assert_eq!(kept.reserve.take(1, false), 1);
     assert!(kept.device.escrow.take(1).is_some());
-    kept.aside.deactivate();
-    assert!(!kept.aside.is_active());
+    kept.closed.deactivate();
+    assert!(!kept.closed.is_active());
 }

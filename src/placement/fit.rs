@@ -9,12 +9,14 @@
 //! idea of keeping free space by exact length is that of quick lists (Weinstock 1976; Wilson et al. 1995).
 
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
-use crate::core::Core;
 use crate::index::Lost;
 use crate::index::events::Event;
+use crate::placement::Placer;
 use crate::placement::cursor::Cursor;
 use crate::placement::known_runs::{ENDLESS, LOOK_EVERY, Seen};
+use crate::space::Space;
 use crate::values::class::Class;
+use crate::values::extent::Extent;
 use crate::values::request::Request;
 
 /// Runs that one request tries, at most.
@@ -29,13 +31,18 @@ const PASSED: usize = 16;
 /// a leaf.
 const REACH: u64 = 2 * LEAF_BLOCKS;
 
-impl Core {
+impl Placer {
     /// Claims a run that fits `request`, if it is one that goes by what was seen.
     #[inline]
-    pub(crate) fn fitting(&self, cursor: &mut Cursor, request: &Request) -> Option<(u64, u64)> {
+    pub(crate) fn fitting(
+        &self,
+        space: &Space,
+        cursor: &mut Cursor,
+        request: &Request,
+    ) -> Option<(u64, u64)> {
         let len = request.len;
         let goes = self.goes_by_seen(request) && (2..=LEAF_BLOCKS).contains(&len);
-        let start = goes.then(|| self.claim_fitting(cursor, len)).flatten()?;
+        let start = goes.then(|| self.claim_fitting(space, cursor, len)).flatten()?;
         Some((start, len))
     }
 
@@ -49,7 +56,12 @@ impl Core {
 
     /// Claims `len` blocks at the start of a free run that is not much longer, if this handle finds one
     /// soon: at most 32 runs tried and one node looked at.
-    pub(crate) fn claim_fitting(&self, cursor: &mut Cursor, len: u64) -> Option<u64> {
+    pub(crate) fn claim_fitting(
+        &self,
+        space: &Space,
+        cursor: &mut Cursor,
+        len: u64,
+    ) -> Option<u64> {
         if cursor.sequential {
             return None;
         }
@@ -58,33 +70,36 @@ impl Core {
         let mut may_look = true;
         for _ in 0..TRIED {
             let Some(hint) = seen.take(len) else {
-                if !std::mem::take(&mut may_look) || !self.look_now_and_then(seen, len) {
+                if !std::mem::take(&mut may_look) || !self.look_now_and_then(space, seen, len) {
                     return None;
                 }
                 continue;
             };
             let long = hint.len >= LEAF_BLOCKS;
             let found = if long {
-                let start = self.bitmap.run_beyond_word(hint.word);
-                let start = start.filter(|start| start + len <= self.bitmap.blocks());
+                let start = space.bitmap.run_beyond_word(hint.word);
+                let start = start.filter(|start| start + len <= space.bitmap.blocks());
                 start.map(|start| (start, hint.len))
             } else {
-                self.bitmap.run_in_word(hint.word, len, REACH)
+                space.bitmap.run_in_word(hint.word, len, REACH)
             };
             let Some((start, run)) = found else { continue };
             if run > hint.len {
                 seen.put(start, run);
                 continue;
             }
-            if run > len && std::mem::take(&mut may_look) && self.look_now_and_then(seen, len) {
+            if run > len
+                && std::mem::take(&mut may_look)
+                && self.look_now_and_then(space, seen, len)
+            {
                 seen.put(start, run);
                 continue;
             }
-            if !self.claim_of_run(seen, start, run, len) {
+            if !self.claim_of_run(space, seen, start, run, len) {
                 continue;
             }
             if long {
-                self.tell_of_broken_leaf(start, len);
+                self.tell_of_broken_leaf(space, start, len);
             }
             return Some(start);
         }
@@ -95,6 +110,7 @@ impl Core {
     /// else the longest of those that have at least `least`. At most 32 runs tried.
     pub(crate) fn claim_piece(
         &self,
+        space: &Space,
         cursor: &mut Cursor,
         least: u64,
         most: u64,
@@ -105,12 +121,12 @@ impl Core {
         let seen = &mut cursor.seen;
         for _ in 0..TRIED {
             let hint = seen.take_piece(least, most)?;
-            let found = self.bitmap.run_in_word(hint.word, hint.len, REACH);
+            let found = space.bitmap.run_in_word(hint.word, hint.len, REACH);
             let Some((start, run)) = found else { continue };
             let len = run.min(most);
             if run > hint.len && run > len {
                 seen.put(start, run);
-            } else if self.claim_of_run(seen, start, run, len) {
+            } else if self.claim_of_run(space, seen, start, run, len) {
                 return Some((start, len));
             }
         }
@@ -120,8 +136,8 @@ impl Core {
     /// Claims the first `len` blocks of the run of `run` blocks at `start`, unless somebody was quicker, and
     /// remembers what is left of it.
     #[inline]
-    fn claim_of_run(&self, seen: &mut Seen, start: u64, run: u64, len: u64) -> bool {
-        let claimed = self.bitmap.claim(start, len).is_ok();
+    fn claim_of_run(&self, space: &Space, seen: &mut Seen, start: u64, run: u64, len: u64) -> bool {
+        let claimed = space.bitmap.claim(start, len).is_ok();
         if claimed && run > len && self.is_for_bulk(start + len) {
             seen.put(start + len, if run == ENDLESS { run } else { run - len });
         }
@@ -131,10 +147,10 @@ impl Core {
     /// Claims a single free block, between blocks in use, that this handle has seen. Tries no more than it
     /// remembers.
     #[inline(never)]
-    pub(crate) fn claim_single(&self, cursor: &mut Cursor) -> Option<u64> {
+    pub(crate) fn claim_single(&self, space: &Space, cursor: &mut Cursor) -> Option<u64> {
         while cursor.seen.has_single() {
             let hint = cursor.seen.take(1)?;
-            match self.bitmap.claim_hole_in(hint.word) {
+            match space.bitmap.claim_hole_in(hint.word) {
                 Ok(Some((block, others))) => {
                     // A handle of single blocks alone goes on where it frees, which is quicker.
                     if others && cursor.is_mixed() {
@@ -143,16 +159,30 @@ impl Core {
                     return Some(block);
                 }
                 Ok(None) => {}
-                Err(Lost) => self.count(Event::LostClaim, hint.word),
+                Err(Lost) => space.count(Event::LostClaim, hint.word),
             }
         }
         None
     }
 
+    /// Remembers where `extent` was freed, and the run that this has completed.
+    #[inline(always)]
+    pub(crate) fn remember_freed(
+        &self,
+        space: &Space,
+        cursor: &mut Cursor,
+        Extent { start, len }: Extent,
+    ) {
+        if len > 1 || cursor.is_mixed() {
+            self.saw_freed(space, cursor, start, len);
+        }
+        cursor.freed(start, len);
+    }
+
     /// Remembers the run that a free of `len` blocks from `start` on has completed.
     #[inline]
-    pub(crate) fn saw_freed(&self, cursor: &mut Cursor, start: u64, len: u64) {
-        let (start, run) = self.bitmap.run_around(start, len, LEAF_BLOCKS);
+    pub(crate) fn saw_freed(&self, space: &Space, cursor: &mut Cursor, start: u64, len: u64) {
+        let (start, run) = space.bitmap.run_around(start, len, LEAF_BLOCKS);
         if self.is_for_bulk(start) {
             cursor.seen.put(start, run);
         }
@@ -166,16 +196,16 @@ impl Core {
 
     /// Looks at the next node of the summary for somebody who wants `len` blocks, if enough was asked for
     /// since the last look; whether it did.
-    fn look_now_and_then(&self, seen: &mut Seen, len: u64) -> bool {
+    fn look_now_and_then(&self, space: &Space, seen: &mut Seen, len: u64) -> bool {
         seen.asked += len;
         if seen.asked < seen.look_after {
             return false;
         }
         seen.asked = 0;
-        let nodes = self.bitmap.leaf_count().div_ceil(Native::FANOUT);
+        let nodes = space.bitmap.leaf_count().div_ceil(Native::FANOUT);
         if seen.place.is_none() || seen.node >= nodes {
             // What is free from before a node until behind it was seen where it begins.
-            let is_whole = |node: usize| node < nodes && self.bitmap.is_whole(node);
+            let is_whole = |node: usize| node < nodes && space.bitmap.is_whole(node);
             let mut goes_on = is_whole(seen.node);
             for _ in 0..PASSED {
                 seen.node = if seen.node + 1 < nodes { seen.node + 1 } else { 0 };
@@ -187,7 +217,7 @@ impl Core {
         }
         let (node, from) = (seen.node, seen.place.unwrap_or(0));
         let mut taught = false;
-        seen.place = self.bitmap.runs_under(node, from, REACH, |start, run| {
+        seen.place = space.bitmap.runs_under(node, from, REACH, |start, run| {
             taught |= self.is_for_bulk(start) && seen.put(start, run) && run >= len;
         });
         let longer = (2 * seen.look_after).min(LOOK_AT_LEAST_EVERY);
@@ -197,10 +227,10 @@ impl Core {
 
     /// Claims leave it to searches to repair the summary. But whoever chooses runs goes by which leaves
     /// are entirely free: the first claim in such a one says that it is not any more.
-    fn tell_of_broken_leaf(&self, start: u64, len: u64) {
+    fn tell_of_broken_leaf(&self, space: &Space, start: u64, len: u64) {
         let (first, last) = (start / LEAF_BLOCKS, (start + len - 1) / LEAF_BLOCKS);
         if start.is_multiple_of(LEAF_BLOCKS) || first != last {
-            self.bitmap.refresh(last as usize);
+            space.bitmap.refresh(last as usize);
         }
     }
 }

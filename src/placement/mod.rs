@@ -4,6 +4,10 @@
 //! slowly.
 //! Uses: all below `space`, and `space`.
 
+use crate::base::account::Account;
+use crate::base::sync::Counter;
+use crate::values::class::Zones;
+
 pub(crate) mod cursor;
 pub(crate) mod cuts;
 pub(crate) mod fit;
@@ -11,6 +15,30 @@ pub(crate) mod known_runs;
 pub(crate) mod nearby;
 pub(crate) mod neighbour;
 pub(crate) mod pace;
+pub(crate) mod passes;
 pub(crate) mod recent_frees;
+pub(crate) mod sequence;
+pub(crate) mod single;
 pub(crate) mod start;
 pub(crate) mod zones;
+
+/// What handles share of where they allocate.
+#[derive(Debug)]
+pub(crate) struct Placer {
+    /// Where requests of each class are placed.
+    pub zones: Zones,
+    /// Handles made so far, which says where the next one starts.
+    pub handles: Counter,
+    /// What they have taken.
+    pub handles_memory: Account,
+    /// Leaves that requests for a best fit have seen to, one round after another.
+    pub refreshed: Counter,
+}
+
+impl Placer {
+    /// Classes go to `zones`.
+    pub(crate) fn new(zones: Zones) -> Self {
+        let (handles, refreshed) = (Counter::new(0), Counter::new(0));
+        Self { zones, handles, handles_memory: Account::default(), refreshed }
+    }
+}

@@ -4,13 +4,12 @@ use std::ops::Range;
 
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native, WORD_BLOCKS};
 use crate::base::word::order_above;
-use crate::core::Core;
 use crate::index::events::Event;
 use crate::index::{Pack, Search};
+use crate::placement::Placer;
 use crate::placement::cursor::{Cursor, Nothing};
+use crate::space::Space;
 use crate::values::class::Class;
-use crate::values::error::AllocError;
-use crate::values::extent::Extent;
 use crate::values::request::Request;
 
 /// Leaves that each request for a best fit sees to.
@@ -23,61 +22,10 @@ const REUSED: usize = 8;
 /// sequence: for single blocks, about what a device has that is 98 % full at random.
 const RICH: u32 = 6;
 
-impl Core {
-    /// One extent for `request`.
-    #[inline]
-    pub(crate) fn contiguous(
+impl Placer {
+    pub(crate) fn claim_contiguous(
         &self,
-        cursor: &mut Cursor,
-        request: &Request,
-    ) -> Result<Extent, AllocError> {
-        if self.known_to_fail(cursor, request.len, request.align) {
-            return Err(self.failure(request.len, request.align));
-        }
-        let fitting = self.fitting(cursor, request);
-        match fitting.and_then(|claimed| self.settle(cursor, request, claimed)) {
-            Some(extent) => Ok(extent),
-            None => self.search(cursor, request),
-        }
-    }
-
-    /// The same where no run that was seen will do.
-    pub(crate) fn search(
-        &self,
-        cursor: &mut Cursor,
-        request: &Request,
-    ) -> Result<Extent, AllocError> {
-        let &Request { len, align, near, .. } = request;
-        loop {
-            let from = near.unwrap_or_else(|| self.place_of(cursor, len));
-            let found = self.claim_contiguous(cursor, request, from);
-            let claimed = found.ok_or_else(|| self.failure(len, align))?;
-            if let Some(extent) = self.settle(cursor, request, claimed) {
-                return Ok(extent);
-            }
-        }
-    }
-
-    /// Makes what was claimed the answer, unless it may not be kept.
-    #[inline]
-    pub(crate) fn settle(
-        &self,
-        cursor: &mut Cursor,
-        request: &Request,
-        (start, len): (u64, u64),
-    ) -> Option<Extent> {
-        if request.near.is_none() {
-            self.go_on(cursor, request, len, start + len - 1);
-        }
-        let extent = Extent { start, len };
-        self.keeps(cursor.lane, extent).then(|| {
-            self.count_allocated(cursor.lane, extent);
-            extent
-        })
-    }
-
-    fn claim_contiguous(
-        &self,
+        space: &Space,
         cursor: &mut Cursor,
         request: &Request,
         from: u64,
@@ -86,40 +34,49 @@ impl Core {
         let placed = near.is_none() && !best_fit;
         let zone = self.zones.of(class.index()).filter(|_| placed);
         let quick = match zone {
-            Some(zone) => self.claim_in_zones(cursor, request, zone),
-            None => self.aligned(cursor, request, from),
+            Some(zone) => self.claim_in_zones(space, cursor, request, zone),
+            None => self.aligned(space, cursor, request, from),
         };
         if quick.is_some() {
             return quick;
         }
         let search = Search { least: len, most: len, align, take: |_| len };
         if len > LEAF_BLOCKS
-            && let Some(taken) = self.bitmap.claim_quick(from, &search)
+            && let Some(taken) = space.bitmap.claim_quick(from, &search)
         {
             return Some(taken);
         }
-        let found = self.bitmap.claim_exact(from, &search);
-        found.map_err(|ticket| self.remember(cursor, Nothing { ticket, least: len, align })).ok()
+        let found = space.bitmap.claim_exact(from, &search);
+        found
+            .map_err(|ticket| self.remember(space, cursor, Nothing { ticket, least: len, align }))
+            .ok()
     }
 
     /// The block where `cursor` looks for runs of `len` blocks first.
-    pub(crate) fn place_of(&self, cursor: &mut Cursor, len: u64) -> u64 {
+    pub(crate) fn place_of(&self, space: &Space, cursor: &mut Cursor, len: u64) -> u64 {
         let block = cursor.place(len).word as u64 * WORD_BLOCKS;
         // It lies behind the end if the device was made shorter.
-        if block < self.bitmap.blocks() { block } else { 0 }
+        if block < space.bitmap.blocks() { block } else { 0 }
     }
 
     /// The handle's next run of the class of `len` blocks is looked for from block `last` on. If placements
     /// are set, only requests without a class go by that, and only where they are at home.
     #[inline(always)]
-    pub(crate) fn go_on(&self, cursor: &mut Cursor, request: &Request, len: u64, last: u64) {
+    pub(crate) fn go_on(
+        &self,
+        space: &Space,
+        cursor: &mut Cursor,
+        request: &Request,
+        len: u64,
+        last: u64,
+    ) {
         if self.zones.are_set() && !(request.class == Class::BULK && self.is_for_bulk(last)) {
             return;
         }
         let word = (last / WORD_BLOCKS) as usize;
         let before = std::mem::replace(&mut cursor.place(len).word, word);
-        if !self.shards.same(before / Native::LEAF_WORDS, word / Native::LEAF_WORDS) {
-            self.lanes.spilled(cursor.lane);
+        if !space.shards.same(before / Native::LEAF_WORDS, word / Native::LEAF_WORDS) {
+            space.lanes.spilled(cursor.lane);
         }
     }
 
@@ -127,6 +84,7 @@ impl Core {
     #[inline]
     pub(crate) fn aligned(
         &self,
+        space: &Space,
         cursor: &mut Cursor,
         request: &Request,
         from: u64,
@@ -138,109 +96,134 @@ impl Core {
         let order = order_above(len.max(align));
         let claimed = |start| (start, len);
         if best_fit {
-            self.refresh_some();
+            self.refresh_some(space);
             return (order..=Native::MAX_ORDER).find_map(|class| {
                 let search = Search { least: len, most: len, align, take: |_| len };
-                self.search_order(request, from).into_iter().find_map(|leaves| {
-                    self.bitmap.claim_around(class, leaves, Pack::OnlyTight, &search)
+                self.search_order(space, request, from).into_iter().find_map(|leaves| {
+                    space.bitmap.claim_around(class, leaves, Pack::OnlyTight, &search)
                 })
             });
         }
-        if !self.bitmap.shows(order) {
+        if !space.bitmap.shows(order) {
             return None;
         }
         let Some(near) = near else {
-            return self.around_cursor(cursor, order, len).map(claimed);
+            return self.around_cursor(space, cursor, order, len).map(claimed);
         };
         // Only the first part holds blocks below `near`, which come last in the order.
         let floors = [near, 0, 0, 0];
-        self.search_order(request, from)
+        self.search_order(space, request, from)
             .into_iter()
             .zip(floors)
             .find_map(|(leaves, floor)| {
-                self.bitmap.claim_aligned(order, len, floor, leaves, Pack::Tight)
+                space.bitmap.claim_aligned(order, len, floor, leaves, Pack::Tight)
             })
             .map(claimed)
     }
 
     /// Repairs what the summary says of the next leaves in turn. A best fit goes by what leaves do
     /// *not* have, and that is where the summary lags behind.
-    fn refresh_some(&self) {
-        let leaves = self.bitmap.leaf_count() as u64;
+    fn refresh_some(&self, space: &Space) {
+        let leaves = space.bitmap.leaf_count() as u64;
         let some = leaves.min(REFRESHED);
         let first = self.refreshed.fetch_add(some) % leaves;
-        (first..first + some).for_each(|leaf| self.bitmap.refresh((leaf % leaves) as usize));
+        (first..first + some).for_each(|leaf| space.bitmap.refresh((leaf % leaves) as usize));
     }
 
     /// The beginning of an aligned run of `order`: in the leaf at hand, or where this handle has just
     /// freed one, or as near as the summary can say.
-    fn around_cursor(&self, cursor: &mut Cursor, order: u32, len: u64) -> Option<u64> {
+    fn around_cursor(
+        &self,
+        space: &Space,
+        cursor: &mut Cursor,
+        order: u32,
+        len: u64,
+    ) -> Option<u64> {
         let place = cursor.place(len);
         if place.look_now() {
-            place.poor = self.is_poor(place.word, order);
+            place.poor = self.is_poor(space, place.word, order);
         }
-        if place.word >= self.bitmap.leaf_count() * Native::LEAF_WORDS {
+        if place.word >= space.bitmap.leaf_count() * Native::LEAF_WORDS {
             place.word = 0;
         }
         let crowded = std::mem::take(&mut place.crowded);
         if crowded {
             // Not where it happened: counting there costs those that lose nothing.
-            self.count(Event::LostClaim, place.word);
+            space.count(Event::LostClaim, place.word);
         }
-        if crowded && self.shard_count() > 1 {
+        if crowded && space.shard_count() > 1 {
             // Somebody else works here. Two handles that go through the same leaves in step fail
             // each other's claims and pull each other's cache lines: one of them has to leave.
-            place.word = self.home(self.handles.fetch_add(1));
+            place.word = self.home(space, self.handles.fetch_add(1));
         } else if place.poor {
             for word in std::iter::from_fn(|| place.reuse()).take(REUSED) {
-                let claimed = self.bitmap.claim_in_leaf(order, len, word as u64 * WORD_BLOCKS);
+                let claimed = space.bitmap.claim_in_leaf(order, len, word as u64 * WORD_BLOCKS);
                 if claimed.is_some() {
                     return claimed;
                 }
             }
         } else {
-            let claimed = self.bitmap.claim_in_leaf(order, len, place.word as u64 * WORD_BLOCKS);
+            let claimed = space.bitmap.claim_in_leaf(order, len, place.word as u64 * WORD_BLOCKS);
             if claimed.is_some() {
                 return claimed;
             }
         }
         let leaf = place.word / Native::LEAF_WORDS;
-        let found = self.bitmap.claim_behind(order, len, leaf, Pack::Tight).or_else(|| {
+        let found = space.bitmap.claim_behind(order, len, leaf, Pack::Tight).or_else(|| {
             let node = leaf / Native::FANOUT * Native::FANOUT;
-            let leaf_count = self.bitmap.leaf_count();
-            let [behind, before, rest @ ..] = self.shards.search_order(node, leaf_count);
-            let claim = |leaves| self.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight);
+            let leaf_count = space.bitmap.leaf_count();
+            let [behind, before, rest @ ..] = space.shards.search_order(node, leaf_count);
+            let claim = |leaves| space.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight);
             let likely = || {
-                let shard = self.likely_shard(self.shards.of(leaf), order)?;
-                claim(self.shards.leaves(shard, leaf_count))
+                let shard = self.likely_shard(space, space.shards.of(leaf), order)?;
+                claim(space.shards.leaves(shard, leaf_count))
             };
             let own = claim(behind).or_else(|| claim(before));
             own.or_else(likely).or_else(|| rest.into_iter().find_map(claim))
         })?;
-        place.poor = self.is_poor((found / WORD_BLOCKS) as usize, order);
+        place.poor = self.is_poor(space, (found / WORD_BLOCKS) as usize, order);
         Some(found)
     }
 
     /// Whether the leaf of `word` has little to offer for runs of `order`.
-    fn is_poor(&self, word: usize, order: u32) -> bool {
+    fn is_poor(&self, space: &Space, word: usize, order: u32) -> bool {
         // Runs longer than a word can begin in few words.
         let most = Native::LEAF_WORDS as u32 >> order.saturating_sub(Native::WORD_ORDER);
-        self.bitmap.words_with(word, order) < RICH.min(most)
+        space.bitmap.words_with(word, order) < RICH.min(most)
     }
 
     /// The word where the `n`-th handle begins.
-    pub(crate) fn home(&self, n: u64) -> usize {
-        self.shards.home(n, self.bitmap.leaf_count()) * Native::LEAF_WORDS
+    pub(crate) fn home(&self, space: &Space, n: u64) -> usize {
+        space.shards.home(n, space.bitmap.leaf_count()) * Native::LEAF_WORDS
     }
 
     /// The leaves in the order in which `request` should look at them, beginning at block `from`.
     #[inline]
-    pub(crate) fn search_order(&self, request: &Request, from: u64) -> [Range<usize>; 4] {
+    pub(crate) fn search_order(
+        &self,
+        space: &Space,
+        request: &Request,
+        from: u64,
+    ) -> [Range<usize>; 4] {
         let leaf = (from / LEAF_BLOCKS) as usize;
         if request.near.is_some() {
-            let end = self.bitmap.leaf_count();
+            let end = space.bitmap.leaf_count();
             return [leaf..end, 0..(leaf + 1).min(end), 0..0, 0..0];
         }
-        self.shards.search_order(leaf, self.bitmap.leaf_count())
+        space.shards.search_order(leaf, space.bitmap.leaf_count())
+    }
+
+    pub(crate) fn known_to_fail(
+        &self,
+        space: &Space,
+        cursor: &Cursor,
+        least: u64,
+        align: u64,
+    ) -> bool {
+        cursor.known_to_fail(least, align, |ticket| space.bitmap.still_none(ticket))
+    }
+
+    pub(crate) fn remember(&self, space: &Space, cursor: &mut Cursor, nothing: Nothing) {
+        cursor.remember(nothing, |ticket| space.bitmap.still_none(ticket));
     }
 }

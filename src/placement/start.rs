@@ -1,18 +1,19 @@
 //! Where a new handle begins.
 
 use crate::base::geometry::{Geometry, Native};
-use crate::core::Core;
+use crate::placement::Placer;
 use crate::placement::cursor::Cursor;
+use crate::space::Space;
 use crate::space::lanes::LaneId;
 
-impl Core {
+impl Placer {
     /// A cursor for a new handle, in a shard of its own while there are enough.
-    pub(crate) fn cursor(&self, lane: impl FnOnce(u64) -> LaneId) -> Cursor {
+    pub(crate) fn new_cursor(&self, space: &Space, lane: impl FnOnce(u64) -> LaneId) -> Cursor {
         let n = self.handles.fetch_add(1);
         match self.zones.of(0) {
-            None => Cursor::new(self.home(n), lane(n), &self.handles_memory),
+            None => Cursor::new(self.home(space, n), lane(n), &self.handles_memory),
             Some(zone) => {
-                let word = self.first_leaf(zone) * Native::LEAF_WORDS;
+                let word = self.first_leaf(space, zone) * Native::LEAF_WORDS;
                 Cursor::new(word, lane(n), &self.handles_memory).with_classes()
             }
         }

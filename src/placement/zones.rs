@@ -6,24 +6,26 @@
 
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
 use crate::base::word::order_above;
-use crate::core::Core;
 use crate::index::{Pack, Refused, Search, Taken, Wanted};
+use crate::placement::Placer;
 use crate::placement::cursor::Cursor;
+use crate::space::Space;
 use crate::values::class::Zone;
 use crate::values::extent::Extent;
 use crate::values::request::{Effort, Request};
 
-impl Core {
+impl Placer {
     /// Claims a run for `request` in the first zone of its class that has one.
     pub(crate) fn claim_in_zones(
         &self,
+        space: &Space,
         cursor: &mut Cursor,
         request: &Request,
         zone: &Zone,
     ) -> Option<(u64, u64)> {
         let &Request { len, align, .. } = request;
-        let leaf = self.leaf_in_zones(cursor, request, zone);
-        let ranges = || zone.search_order(leaf, self.bitmap.leaf_count(), Native::FANOUT);
+        let leaf = self.leaf_in_zones(space, cursor, request, zone);
+        let ranges = || zone.search_order(leaf, space.bitmap.leaf_count(), Native::FANOUT);
         let search = Search { least: len, most: len, align, take: |_| len };
         let quick = len <= LEAF_BLOCKS && align <= LEAF_BLOCKS && align.is_power_of_two();
         let order = order_above(len.max(align)).min(Native::MAX_ORDER);
@@ -33,38 +35,39 @@ impl Core {
             let aligned = || {
                 let mut ranges = ranges().filter(within).filter(|_| quick);
                 ranges.find_map(|leaves| {
-                    let start = self.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight)?;
+                    let start = space.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight)?;
                     Some((start, len))
                 })
             };
             let any = || {
                 let floor = zone.start as u64 * LEAF_BLOCKS;
                 let mut ranges = ranges().filter(within);
-                ranges.find_map(|leaves| self.bitmap.claim_in_leaves(leaves, floor, &search))
+                ranges.find_map(|leaves| space.bitmap.claim_in_leaves(leaves, floor, &search))
             };
             aligned().or_else(any)
         })?;
-        self.set_leaf_in_zones(cursor, request, found.0 + found.1 - 1);
+        self.set_leaf_in_zones(space, cursor, request, found.0 + found.1 - 1);
         Some(found)
     }
 
     /// Claims pieces for `request`, the longest first in each zone of its class.
     pub(crate) fn gang_in_zones<F: FnMut(Extent) -> Taken>(
         &self,
+        space: &Space,
         cursor: &mut Cursor,
         request: &Request,
         zone: &Zone,
         wanted: &mut Wanted<F>,
         effort: &mut Effort,
     ) -> Result<(), Refused> {
-        let leaf = self.leaf_in_zones(cursor, request, zone);
-        let leaf_count = self.bitmap.leaf_count();
+        let leaf = self.leaf_in_zones(space, cursor, request, zone);
+        let leaf_count = space.bitmap.leaf_count();
         for part in &zone.leaves {
             let mut order = order_above(wanted.left).min(Native::MAX_ORDER);
             while wanted.left > 0 && wanted.looks > 0 {
                 let ranges = zone.search_order(leaf, leaf_count, Native::FANOUT);
                 let ranges = ranges.filter(|leaves| part.contains(&leaves.start));
-                self.claim_pieces_in(order, ranges, wanted, effort)?;
+                self.claim_pieces_in(space, order, ranges, wanted, effort)?;
                 if order == 0 {
                     break;
                 }
@@ -77,26 +80,33 @@ impl Core {
     /// The leaf where this handle was last for requests like this one, or where it begins.
     pub(crate) fn leaf_in_zones(
         &self,
+        space: &Space,
         cursor: &mut Cursor,
         request: &Request,
         zone: &Zone,
     ) -> usize {
         let place = cursor.class_place(request.class.index(), request.len);
         if *place == usize::MAX {
-            *place = self.first_leaf(zone);
+            *place = self.first_leaf(space, zone);
         }
         *place
     }
 
     /// Remembers that block `last` was the last of an allocation.
-    pub(crate) fn set_leaf_in_zones(&self, cursor: &mut Cursor, request: &Request, last: u64) {
+    pub(crate) fn set_leaf_in_zones(
+        &self,
+        _space: &Space,
+        cursor: &mut Cursor,
+        request: &Request,
+        last: u64,
+    ) {
         *cursor.class_place(request.class.index(), request.len) = (last / LEAF_BLOCKS) as usize;
     }
 
     /// Where a handle begins in `zone`.
-    pub(crate) fn first_leaf(&self, zone: &Zone) -> usize {
+    pub(crate) fn first_leaf(&self, space: &Space, zone: &Zone) -> usize {
         use crate::values::class::Direction::{Down, Spread, Up};
-        let leaf_count = self.bitmap.leaf_count();
+        let leaf_count = space.bitmap.leaf_count();
         let Some(first) = zone.leaves.iter().find(|range| range.start < leaf_count) else {
             return 0;
         };

@@ -6,167 +6,172 @@ use crate::core::Core;
 use crate::index::{Pack, Search};
 use crate::placement::cursor::{Cursor, Nothing};
 use crate::placement::cuts::plan;
+use crate::request::refusal;
 use crate::space::lanes::LaneId;
 use crate::values::error::AllocError;
 use crate::values::extent::{Extent, ExtentList};
 use crate::values::request::{Effort, Request};
 
-impl Core {
-    pub(crate) fn scattered(
-        &self,
-        cursor: &mut Cursor,
-        request: &Request,
-        list: &mut impl ExtentList,
-        effort: &mut Effort,
-    ) -> Result<(), AllocError> {
-        let before = list.extents().len();
-        let mut left = request.len;
-        let mut order = u32::MAX;
-        while let Some(extent) = self.piece(cursor, request, left, &mut order) {
-            if !self.keeps(cursor.lane, extent) {
-                continue;
-            }
-            effort.leaves += 1;
-            if effort.leaves >= request.effort && order > order_above(request.min_extent) {
-                order = order_above(request.min_extent);
-                effort.gave_up = true;
-            }
-            if request.near.is_none() {
-                let last = extent.start + extent.len - 1;
-                self.go_on(cursor, request, left.min(request.max_extent), last);
-            }
-            if !add(list, before, extent, request.max_extent) {
-                self.give_back(extent);
-                self.give_back_from(list, before);
-                return Err(AllocError::OutOfMemory);
-            }
-            left -= extent.len;
+pub(crate) fn scattered(
+    core: &Core,
+    cursor: &mut Cursor,
+    request: &Request,
+    list: &mut impl ExtentList,
+    effort: &mut Effort,
+) -> Result<(), AllocError> {
+    let before = list.extents().len();
+    let mut left = request.len;
+    let mut order = u32::MAX;
+    while let Some(extent) = piece(core, cursor, request, left, &mut order) {
+        if !core.space.keeps(cursor.lane, extent) {
+            continue;
         }
-        let enough = left == 0 || (request.partial && left < request.len);
-        if !enough {
-            self.give_back_from(list, before);
-            if request.min_extent == 1 || request.partial {
-                return Err(self.failure(request.len, request.align));
-            }
-            self.planned(cursor.lane, request, list)?;
+        effort.leaves += 1;
+        if effort.leaves >= request.effort && order > order_above(request.min_extent) {
+            order = order_above(request.min_extent);
+            effort.gave_up = true;
         }
-        for &extent in &list.extents()[before..] {
-            self.count_allocated(cursor.lane, extent);
+        if request.near.is_none() {
+            let last = extent.start + extent.len - 1;
+            core.placer.go_on(&core.space, cursor, request, left.min(request.max_extent), last);
         }
-        Ok(())
+        if !add(list, before, extent, request.max_extent) {
+            core.space.give_back(extent);
+            core.space.give_back_from(list, before);
+            return Err(AllocError::OutOfMemory);
+        }
+        left -= extent.len;
     }
+    let enough = left == 0 || (request.partial && left < request.len);
+    if !enough {
+        core.space.give_back_from(list, before);
+        if request.min_extent == 1 || request.partial {
+            return Err(refusal::failure(core, request.len, request.align));
+        }
+        planned(core, cursor.lane, request, list)?;
+    }
+    for &extent in &list.extents()[before..] {
+        core.space.count_allocated(cursor.lane, extent);
+    }
+    Ok(())
+}
 
-    /// The next extent of a scattered request that still wants `left` blocks: of the largest order
-    /// to be had, which `order` carries from one extent to the next.
-    fn piece(
-        &self,
-        cursor: &mut Cursor,
-        request: &Request,
-        left: u64,
-        order: &mut u32,
-    ) -> Option<Extent> {
-        let &Request { min_extent: least, max_extent, align, near, .. } = request;
-        let most = left.min(max_extent);
-        if most < least || self.known_to_fail(cursor, least, align) {
-            return None;
-        }
-        let from = near.unwrap_or_else(|| self.place_of(cursor, most));
-        let search = Search { least, most, align, take: |run| share(request, left, run) };
-        let extent = |(start, len)| Extent { start, len };
-        let whole = order_above(most).min(Native::MAX_ORDER);
-        if *order == u32::MAX && share(request, left, most) == most {
-            let one = Request { len: most, scattered: false, ..*request };
-            let fitting = self.fitting(cursor, &one);
-            if let Some(taken) = fitting.or_else(|| self.aligned(cursor, &one, from)) {
-                return Some(extent(taken));
-            }
-        }
-        *order = whole.min(*order);
-        while 1 << *order >= least {
-            let claim = |leaves| self.bitmap.claim_around(*order, leaves, Pack::Tight, &search);
-            let ranges = self.bitmap.shows(*order).then(|| self.search_order(request, from));
-            let taken = ranges.into_iter().flatten().find_map(claim);
-            if let Some(taken) = taken {
-                return Some(extent(taken));
-            }
-            if *order == 0 {
-                break;
-            }
-            *order -= 1;
-        }
-        match self.bitmap.claim_exact(from, &search) {
-            Ok(taken) => Some(extent(taken)),
-            Err(ticket) => {
-                // Only if every run is welcome does "nothing to take" mean "no such run".
-                if share(request, left, least) > 0 {
-                    self.remember(cursor, Nothing { ticket, least, align });
-                }
-                None
-            }
+/// The next extent of a scattered request that still wants `left` blocks: of the largest order
+/// to be had, which `order` carries from one extent to the next.
+fn piece(
+    core: &Core,
+    cursor: &mut Cursor,
+    request: &Request,
+    left: u64,
+    order: &mut u32,
+) -> Option<Extent> {
+    let &Request { min_extent: least, max_extent, align, near, .. } = request;
+    let most = left.min(max_extent);
+    if most < least || core.placer.known_to_fail(&core.space, cursor, least, align) {
+        return None;
+    }
+    let from = near.unwrap_or_else(|| core.placer.place_of(&core.space, cursor, most));
+    let search = Search { least, most, align, take: |run| share(request, left, run) };
+    let extent = |(start, len)| Extent { start, len };
+    let whole = order_above(most).min(Native::MAX_ORDER);
+    if *order == u32::MAX && share(request, left, most) == most {
+        let one = Request { len: most, scattered: false, ..*request };
+        let fitting = core.placer.fitting(&core.space, cursor, &one);
+        if let Some(taken) =
+            fitting.or_else(|| core.placer.aligned(&core.space, cursor, &one, from))
+        {
+            return Some(extent(taken));
         }
     }
+    *order = whole.min(*order);
+    while 1 << *order >= least {
+        let claim = |leaves| core.space.bitmap.claim_around(*order, leaves, Pack::Tight, &search);
+        let ranges = core
+            .space
+            .bitmap
+            .shows(*order)
+            .then(|| core.placer.search_order(&core.space, request, from));
+        let taken = ranges.into_iter().flatten().find_map(claim);
+        if let Some(taken) = taken {
+            return Some(extent(taken));
+        }
+        if *order == 0 {
+            break;
+        }
+        *order -= 1;
+    }
+    match core.space.bitmap.claim_exact(from, &search) {
+        Ok(taken) => Some(extent(taken)),
+        Err(ticket) => {
+            // Only if every run is welcome does "nothing to take" mean "no such run".
+            if share(request, left, least) > 0 {
+                core.placer.remember(&core.space, cursor, Nothing { ticket, least, align });
+            }
+            None
+        }
+    }
+}
 
-    /// The last resort of a scattered request with a lower bound on its extents: lists all runs,
-    /// chooses, and claims the choice; from the beginning if somebody was quicker.
-    #[cold]
-    fn planned(
-        &self,
-        lane: LaneId,
-        request: &Request,
-        list: &mut impl ExtentList,
-    ) -> Result<(), AllocError> {
-        let &Request { len, min_extent: min, max_extent: max, align, .. } = request;
-        let before = list.extents().len();
-        let per_run = if align == 1 { u64::MAX } else { 1 };
-        loop {
-            let ticket = self.bitmap.expect_runs_of(min);
-            let mut runs = Vec::new();
-            let mut lens = Vec::new();
-            let mut from = 0;
-            while let Some(start) = self.bitmap.next_free(from) {
-                let end = self.bitmap.run_end(start, self.bitmap.blocks());
-                let aligned = start.next_multiple_of(align);
-                if aligned < end && end - aligned >= min {
-                    if runs.try_reserve(1).is_err() || lens.try_reserve(1).is_err() {
-                        return Err(AllocError::OutOfMemory);
-                    }
-                    runs.push(aligned);
-                    lens.push(end - aligned);
+/// The last resort of a scattered request with a lower bound on its extents: lists all runs,
+/// chooses, and claims the choice; from the beginning if somebody was quicker.
+#[cold]
+fn planned(
+    core: &Core,
+    lane: LaneId,
+    request: &Request,
+    list: &mut impl ExtentList,
+) -> Result<(), AllocError> {
+    let &Request { len, min_extent: min, max_extent: max, align, .. } = request;
+    let before = list.extents().len();
+    let per_run = if align == 1 { u64::MAX } else { 1 };
+    loop {
+        let ticket = core.space.bitmap.expect_runs_of(min);
+        let mut runs = Vec::new();
+        let mut lens = Vec::new();
+        let mut from = 0;
+        while let Some(start) = core.space.bitmap.next_free(from) {
+            let end = core.space.bitmap.run_end(start, core.space.bitmap.blocks());
+            let aligned = start.next_multiple_of(align);
+            if aligned < end && end - aligned >= min {
+                if runs.try_reserve(1).is_err() || lens.try_reserve(1).is_err() {
+                    return Err(AllocError::OutOfMemory);
                 }
-                from = end + 1;
+                runs.push(aligned);
+                lens.push(end - aligned);
             }
-            let Some(cuts) = plan(&lens, len, min, max, per_run) else {
-                if self.bitmap.still_none(ticket) {
-                    return Err(self.failure(len, align));
-                }
-                continue;
-            };
-            let mut extents = cuts.iter().flat_map(|cut| {
-                let (each, more) = (cut.blocks / cut.pieces, cut.blocks % cut.pieces);
-                let mut start = runs[cut.run];
-                (0..cut.pieces).map(move |piece| {
-                    let extent = Extent::new(start, each + u64::from(piece < more));
-                    start += extent.len;
-                    extent
-                })
-            });
-            let mut memory = true;
-            let claimed = extents.all(|extent| {
-                let claimed =
-                    self.bitmap.claim(extent.start, extent.len).is_ok() && self.keeps(lane, extent);
-                if claimed && !list.append(extent) {
-                    self.give_back(extent);
-                    memory = false;
-                }
-                claimed && memory
-            });
-            if claimed {
-                return Ok(());
+            from = end + 1;
+        }
+        let Some(cuts) = plan(&lens, len, min, max, per_run) else {
+            if core.space.bitmap.still_none(ticket) {
+                return Err(refusal::failure(core, len, align));
             }
-            self.give_back_from(list, before);
-            if !memory {
-                return Err(AllocError::OutOfMemory);
+            continue;
+        };
+        let mut extents = cuts.iter().flat_map(|cut| {
+            let (each, more) = (cut.blocks / cut.pieces, cut.blocks % cut.pieces);
+            let mut start = runs[cut.run];
+            (0..cut.pieces).map(move |piece| {
+                let extent = Extent::new(start, each + u64::from(piece < more));
+                start += extent.len;
+                extent
+            })
+        });
+        let mut memory = true;
+        let claimed = extents.all(|extent| {
+            let claimed = core.space.bitmap.claim(extent.start, extent.len).is_ok()
+                && core.space.keeps(lane, extent);
+            if claimed && !list.append(extent) {
+                core.space.give_back(extent);
+                memory = false;
             }
+            claimed && memory
+        });
+        if claimed {
+            return Ok(());
+        }
+        core.space.give_back_from(list, before);
+        if !memory {
+            return Err(AllocError::OutOfMemory);
         }
     }
 }

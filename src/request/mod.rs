@@ -5,8 +5,14 @@
 //! Uses: `placement` and all below it, `core`.
 
 pub(crate) mod allocate;
+pub(crate) mod attempt;
 pub(crate) mod batch;
 pub(crate) mod bounded;
+pub(crate) mod contiguous;
+pub(crate) mod free;
+pub(crate) mod make_room;
 pub(crate) mod pieces;
+pub(crate) mod promise;
+pub(crate) mod refusal;
 pub(crate) mod reserve;
 pub(crate) mod thread_cursor;

@@ -10,179 +10,157 @@
 //! A handle that may take any run goes by what it remembers, and makes such passes now and then: see
 //! `pace.rs`.
 
-use std::ops::Range;
-
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
 use crate::base::word::order_above;
 use crate::core::Core;
 use crate::index::{Refused, Search, Taken, Wanted};
 use crate::placement::cursor::{Cursor, Nothing};
 use crate::request::bounded::add;
+use crate::request::refusal;
 use crate::values::error::AllocError;
-use crate::values::extent::{Extent, ExtentList};
+use crate::values::extent::ExtentList;
 use crate::values::request::{Effort, Request};
 
 /// Leaves that a search for a whole run counts as having looked into, if it finds none.
 const IN_VAIN: u64 = 16;
 
-impl Core {
-    /// Appends extents to `list` that make up `request`, which takes any.
-    pub(crate) fn gang(
-        &self,
-        cursor: &mut Cursor,
-        request: &Request,
-        list: &mut impl ExtentList,
-        effort: &mut Effort,
-    ) -> Result<(), AllocError> {
-        let before = list.extents().len();
-        let claimed = self.claim_gang(cursor, request, list, effort);
-        let taken: u64 = list.extents()[before..].iter().map(|extent| extent.len).sum();
-        let enough = taken == request.len || (request.partial && taken > 0);
-        if claimed.is_err() || !enough {
-            self.give_back_from(list, before);
-            let memory = claimed.map_err(|Refused| AllocError::OutOfMemory);
-            return memory.and(Err(self.failure(request.len, 1)));
+/// Appends extents to `list` that make up `request`, which takes any.
+pub(crate) fn gang(
+    core: &Core,
+    cursor: &mut Cursor,
+    request: &Request,
+    list: &mut impl ExtentList,
+    effort: &mut Effort,
+) -> Result<(), AllocError> {
+    let before = list.extents().len();
+    let claimed = claim_gang(core, cursor, request, list, effort);
+    let taken: u64 = list.extents()[before..].iter().map(|extent| extent.len).sum();
+    let enough = taken == request.len || (request.partial && taken > 0);
+    if claimed.is_err() || !enough {
+        core.space.give_back_from(list, before);
+        let memory = claimed.map_err(|Refused| AllocError::OutOfMemory);
+        return memory.and(Err(refusal::failure(core, request.len, 1)));
+    }
+    let extents = &list.extents()[before..];
+    if request.near.is_none()
+        && let Some(last) = extents.last()
+    {
+        core.placer.go_on(&core.space, cursor, request, request.len, last.start + last.len - 1);
+        if core.placer.zones.are_set() {
+            core.placer.set_leaf_in_zones(&core.space, cursor, request, last.start + last.len - 1);
         }
-        let extents = &list.extents()[before..];
-        if request.near.is_none()
-            && let Some(last) = extents.last()
+    }
+    for &extent in extents {
+        core.space.count_allocated(cursor.lane, extent);
+    }
+    Ok(())
+}
+
+/// Claims what there is, up to all of `request`.
+fn claim_gang(
+    core: &Core,
+    cursor: &mut Cursor,
+    request: &Request,
+    list: &mut impl ExtentList,
+    effort: &mut Effort,
+) -> Result<(), Refused> {
+    let before = list.extents().len();
+    if core.placer.known_to_fail(&core.space, cursor, 1, 1) {
+        return Ok(());
+    }
+    let lane = cursor.lane;
+    let mut wanted = Wanted {
+        left: request.len,
+        looks: request.effort,
+        took: |extent| {
+            if !core.space.keeps(lane, extent) {
+                return Taken::Passed;
+            }
+            if !add(list, before, extent, u64::MAX) {
+                core.space.give_back(extent);
+                return Taken::Refused;
+            }
+            Taken::Kept
+        },
+    };
+    let from =
+        request.near.unwrap_or_else(|| core.placer.place_of(&core.space, cursor, request.len));
+    let zone = core.placer.zones.of(request.class.index()).filter(|_| request.near.is_none());
+    let mut order = order_above(request.len).min(Native::MAX_ORDER);
+    if let Some(zone) = zone {
+        core.placer.gang_in_zones(&core.space, cursor, request, zone, &mut wanted, effort)?;
+    } else if let Some((start, len)) = whole(core, cursor, request, from, order) {
+        wanted.take(start, len)?;
+    } else if request.len <= LEAF_BLOCKS && !request.best_fit {
+        // That was a search for this order everywhere, or none was due. (A best fit passes by what the
+        // summary wrongly says to be longer.)
+        order = order.saturating_sub(1);
+    }
+    let by_seen = core.placer.goes_by_seen(request) && !cursor.sequential;
+    while wanted.left > 0 {
+        while by_seen
+            && wanted.left > 0
+            && let Some((start, len)) =
+                core.placer.claim_piece(&core.space, cursor, 1 << order, wanted.left)
         {
-            self.go_on(cursor, request, request.len, last.start + last.len - 1);
-            if self.zones.are_set() {
-                self.set_leaf_in_zones(cursor, request, last.start + last.len - 1);
-            }
-        }
-        for &extent in extents {
-            self.count_allocated(cursor.lane, extent);
-        }
-        Ok(())
-    }
-
-    /// Claims what there is, up to all of `request`.
-    fn claim_gang(
-        &self,
-        cursor: &mut Cursor,
-        request: &Request,
-        list: &mut impl ExtentList,
-        effort: &mut Effort,
-    ) -> Result<(), Refused> {
-        let before = list.extents().len();
-        if self.known_to_fail(cursor, 1, 1) {
-            return Ok(());
-        }
-        let lane = cursor.lane;
-        let mut wanted = Wanted {
-            left: request.len,
-            looks: request.effort,
-            took: |extent| {
-                if !self.keeps(lane, extent) {
-                    return Taken::Passed;
-                }
-                if !add(list, before, extent, u64::MAX) {
-                    self.give_back(extent);
-                    return Taken::Refused;
-                }
-                Taken::Kept
-            },
-        };
-        let from = request.near.unwrap_or_else(|| self.place_of(cursor, request.len));
-        let zone = self.zones.of(request.class.index()).filter(|_| request.near.is_none());
-        let mut order = order_above(request.len).min(Native::MAX_ORDER);
-        if let Some(zone) = zone {
-            self.gang_in_zones(cursor, request, zone, &mut wanted, effort)?;
-        } else if let Some((start, len)) = self.whole(cursor, request, from, order) {
             wanted.take(start, len)?;
-        } else if request.len <= LEAF_BLOCKS && !request.best_fit {
-            // That was a search for this order everywhere, or none was due. (A best fit passes by what the
-            // summary wrongly says to be longer.)
-            order = order.saturating_sub(1);
         }
-        let by_seen = self.goes_by_seen(request) && !cursor.sequential;
-        while wanted.left > 0 {
-            while by_seen
-                && wanted.left > 0
-                && let Some((start, len)) = self.claim_piece(cursor, 1 << order, wanted.left)
-            {
-                wanted.take(start, len)?;
-            }
-            if order == 0 {
-                wanted.looks = u64::MAX;
-            }
-            if !by_seen || cursor.passes.is_due(order) {
-                let before = (wanted.left, effort.leaves);
-                let ranges = self.search_order(request, from).into_iter();
-                self.claim_pieces_in(order, ranges, &mut wanted, effort)?;
-                if by_seen && wanted.left == before.0 {
-                    cursor.passes.was_in_vain(order, effort.leaves - before.1);
-                }
-            }
-            if order == 0 || wanted.left == 0 {
-                break;
-            }
-            order = (order - 1).min(order_above(wanted.left));
-            if wanted.looks == 0 {
-                (order, effort.gave_up) = (0, true);
+        if order == 0 {
+            wanted.looks = u64::MAX;
+        }
+        if !by_seen || cursor.passes.is_due(order) {
+            let before = (wanted.left, effort.leaves);
+            let ranges = core.placer.search_order(&core.space, request, from).into_iter();
+            core.placer.claim_pieces_in(&core.space, order, ranges, &mut wanted, effort)?;
+            if by_seen && wanted.left == before.0 {
+                cursor.passes.was_in_vain(order, effort.leaves - before.1);
             }
         }
-        // What others have given back behind our back, or nothing, for certain.
-        while wanted.left > 0 {
-            let left = wanted.left;
-            let search = Search { least: 1, most: left, align: 1, take: |run: u64| run.min(left) };
-            match self.bitmap.claim_exact(from, &search) {
-                Ok((start, len)) => wanted.take(start, len)?,
-                Err(ticket) => {
-                    self.remember(cursor, Nothing { ticket, least: 1, align: 1 });
-                    return Ok(());
-                }
-            }
+        if order == 0 || wanted.left == 0 {
+            break;
         }
-        Ok(())
+        order = (order - 1).min(order_above(wanted.left));
+        if wanted.looks == 0 {
+            (order, effort.gave_up) = (0, true);
+        }
     }
+    // What others have given back behind our back, or nothing, for certain.
+    while wanted.left > 0 {
+        let left = wanted.left;
+        let search = Search { least: 1, most: left, align: 1, take: |run: u64| run.min(left) };
+        match core.space.bitmap.claim_exact(from, &search) {
+            Ok((start, len)) => wanted.take(start, len)?,
+            Err(ticket) => {
+                core.placer.remember(&core.space, cursor, Nothing { ticket, least: 1, align: 1 });
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
 
-    /// A run for all of `request`, of which `order` is the order.
-    #[inline]
-    fn whole(
-        &self,
-        cursor: &mut Cursor,
-        request: &Request,
-        from: u64,
-        order: u32,
-    ) -> Option<(u64, u64)> {
-        if request.len > LEAF_BLOCKS {
-            return None; // longer than an order: pieces of the largest one come next
-        }
-        if let Some(found) = self.fitting(cursor, request) {
-            return Some(found);
-        }
-        let by_seen = self.goes_by_seen(request) && !cursor.sequential;
-        if by_seen && !(self.bitmap.shows(order) && cursor.passes.is_due(order)) {
-            return None;
-        }
-        let found = self.aligned(cursor, request, from);
-        if by_seen && found.is_none() {
-            cursor.passes.was_in_vain(order, IN_VAIN);
-        }
-        found
+/// A run for all of `request`, of which `order` is the order.
+#[inline]
+fn whole(
+    core: &Core,
+    cursor: &mut Cursor,
+    request: &Request,
+    from: u64,
+    order: u32,
+) -> Option<(u64, u64)> {
+    if request.len > LEAF_BLOCKS {
+        return None; // longer than an order: pieces of the largest one come next
     }
-
-    /// One pass over `ranges` of leaves for runs of `order`, and what it took.
-    pub(crate) fn claim_pieces_in<F: FnMut(Extent) -> Taken>(
-        &self,
-        order: u32,
-        ranges: impl Iterator<Item = Range<usize>>,
-        wanted: &mut Wanted<F>,
-        effort: &mut Effort,
-    ) -> Result<(), Refused> {
-        if !self.bitmap.shows(order) {
-            return Ok(());
-        }
-        let looks = wanted.looks;
-        for leaves in ranges {
-            if wanted.left > 0 {
-                self.bitmap.claim_pieces(order, leaves, wanted)?;
-            }
-        }
-        effort.leaves += looks - wanted.looks;
-        Ok(())
+    if let Some(found) = core.placer.fitting(&core.space, cursor, request) {
+        return Some(found);
     }
+    let by_seen = core.placer.goes_by_seen(request) && !cursor.sequential;
+    if by_seen && !(core.space.bitmap.shows(order) && cursor.passes.is_due(order)) {
+        return None;
+    }
+    let found = core.placer.aligned(&core.space, cursor, request, from);
+    if by_seen && found.is_none() {
+        cursor.passes.was_in_vain(order, IN_VAIN);
+    }
+    found
 }

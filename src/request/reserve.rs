@@ -4,82 +4,71 @@
 
 use crate::core::Core;
 use crate::placement::cursor::Cursor;
+use crate::request::{attempt, promise};
 use crate::values::error::AllocError;
 use crate::values::extent::{Extent, ExtentList, Extents};
 use crate::values::request::{Effort, Request};
 
-impl Core {
-    /// Gives class `class` a reserve of `blocks` blocks; what is not free is owed.
-    pub(crate) fn make_reserve(&self, cursor: &mut Cursor, class: usize, blocks: u64) {
-        let reserve = &self.reserves.0[class];
-        let now = blocks.min(self.free_blocks());
-        let made = if now > 0 && self.promise(cursor, now).is_ok() { now } else { 0 };
-        reserve.add(made);
-        reserve.owe(&self.aside, blocks - made);
-    }
+/// Gives class `class` a reserve of `blocks` blocks; what is not free is owed.
+pub(crate) fn make_reserve(core: &Core, cursor: &mut Cursor, class: usize, blocks: u64) {
+    let reserve = &core.space.class_reserves.0[class];
+    let now = blocks.min(core.space.free_blocks());
+    let made = if now > 0 && promise::promise(core, cursor, now).is_ok() { now } else { 0 };
+    reserve.add(made);
+    reserve.owe(&core.space.closed, blocks - made);
+}
 
-    /// Meets `request` from the reserve of its class and what is free, or answers with `failed` again.
-    #[cold]
-    pub(crate) fn allocate_of_reserve(
-        &self,
-        cursor: &mut Cursor,
-        request: &Request,
-        list: &mut impl ExtentList,
-        failed: AllocError,
-    ) -> Result<Effort, AllocError> {
-        let reserve = &self.reserves.0[request.class.index()];
-        if !failed.is_want_of_space() || reserve.tokens() == 0 {
-            return Err(failed);
+/// Meets `request` from the reserve of its class and what is free, or answers with `failed` again.
+#[cold]
+pub(crate) fn allocate_of_reserve(
+    core: &Core,
+    cursor: &mut Cursor,
+    request: &Request,
+    list: &mut impl ExtentList,
+    failed: AllocError,
+) -> Result<Effort, AllocError> {
+    let reserve = &core.space.class_reserves.0[request.class.index()];
+    if !failed.is_want_of_space() || reserve.tokens() == 0 {
+        return Err(failed);
+    }
+    let (before, mut effort) = (list.extents().len(), Effort::default());
+    if request.takes_any_blocks() {
+        let part = request.scattered().partial();
+        // If it finds nothing, all of it is to come from the reserve.
+        let _ = attempt::allocate_now(core, cursor, &part, list, &mut effort);
+    }
+    let had: u64 = list.extents()[before..].iter().map(|extent| extent.len).sum();
+    let missing = request.len - had;
+    let tokens = reserve.take(missing, request.partial);
+    let rest = Request { len: tokens, ..*request };
+    let drawn = match tokens {
+        // All of it was free by now.
+        0 if missing == 0 || (had > 0 && request.partial) => Ok(()),
+        0 => Err(failed),
+        _ => promise::draw(core, &rest, list, failed),
+    };
+    match drawn {
+        Ok(()) => {
+            reserve.owe(&core.space.closed, tokens);
+            Ok(effort)
         }
-        let (before, mut effort) = (list.extents().len(), Effort::default());
-        if request.takes_any_blocks() {
-            let part = request.scattered().partial();
-            // If it finds nothing, all of it is to come from the reserve.
-            let _ = self.allocate_now(cursor, &part, list, &mut effort);
-        }
-        let had: u64 = list.extents()[before..].iter().map(|extent| extent.len).sum();
-        let missing = request.len - had;
-        let tokens = reserve.take(missing, request.partial);
-        let rest = Request { len: tokens, ..*request };
-        let drawn = match tokens {
-            // All of it was free by now.
-            0 if missing == 0 || (had > 0 && request.partial) => Ok(()),
-            0 => Err(failed),
-            _ => self.draw(&rest, list, failed),
-        };
-        match drawn {
-            Ok(()) => {
-                reserve.owe(&self.aside, tokens);
-                Ok(effort)
-            }
-            Err(error) => {
-                reserve.add(tokens);
-                self.take_back(cursor.lane, &list.extents()[before..]);
-                list.cut(before);
-                Err(error)
-            }
+        Err(error) => {
+            reserve.add(tokens);
+            core.space.take_back(cursor.lane, &list.extents()[before..]);
+            list.cut(before);
+            Err(error)
         }
     }
+}
 
-    /// The same for one extent.
-    pub(crate) fn one_of_reserve(
-        &self,
-        cursor: &mut Cursor,
-        request: &Request,
-        failed: AllocError,
-    ) -> Result<Extent, AllocError> {
-        let mut extents = Extents::new();
-        self.allocate_of_reserve(cursor, request, &mut extents, failed)?;
-        Ok(extents[0])
-    }
-
-    /// Keeps as much of `start..start + len`, which is being freed, as reserves are owed. What is left.
-    pub(crate) fn refill_reserves(&self, start: u64, len: u64) -> (u64, u64) {
-        let (mut start, mut len) = (start, len);
-        for reserve in &self.reserves.0 {
-            let part = reserve.refill(&self.aside, &self.escrow, start, len);
-            (start, len) = (start + part, len - part);
-        }
-        (start, len)
-    }
+/// The same for one extent.
+pub(crate) fn one_of_reserve(
+    core: &Core,
+    cursor: &mut Cursor,
+    request: &Request,
+    failed: AllocError,
+) -> Result<Extent, AllocError> {
+    let mut extents = Extents::new();
+    allocate_of_reserve(core, cursor, request, &mut extents, failed)?;
+    Ok(extents[0])
 }

@@ -62,5 +62,5 @@ impl Places {
 
 #[cold]
 fn new_cursor(core: &Core) -> Cursor {
-    core.cursor(|n| core.lanes.shared(n as usize))
+    core.placer.new_cursor(&core.space, |n| core.space.lanes.shared(n as usize))
 }

@@ -7,7 +7,7 @@
 use crate::base::geometry::Geometry;
 use crate::base::mutant::{Mutant, mutated};
 use crate::base::sync::{AtomicWord, Site};
-use crate::space::closed::Aside;
+use crate::space::closed::Closed;
 use crate::space::escrow::Escrow;
 use crate::values::class::CLASSES;
 
@@ -48,7 +48,7 @@ impl Reserve {
 
     /// Has `blocks` more be owed. Frees are told to look first: between owing and telling them, somebody
     /// could pay and have them look away from what others want seen [mutant: OweBeforeLook].
-    pub(crate) fn owe<G: Geometry>(&self, aside: &Aside<G>, blocks: u64) {
+    pub(crate) fn owe<G: Geometry>(&self, aside: &Closed<G>, blocks: u64) {
         if blocks == 0 {
             return;
         }
@@ -68,7 +68,7 @@ impl Reserve {
     /// owed; how many.
     pub(crate) fn refill<G: Geometry>(
         &self,
-        aside: &Aside<G>,
+        aside: &Closed<G>,
         escrow: &Escrow<G>,
         start: u64,
         len: u64,

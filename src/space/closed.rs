@@ -37,7 +37,7 @@ pub(crate) enum Moved {
 
 /// What is set aside of one index.
 #[derive(Debug)]
-pub(crate) struct Aside<G: Geometry> {
+pub(crate) struct Closed<G: Geometry> {
     /// Number of ranges that are closed, and of others who want everybody to look closer.
     ranges: AtomicWord<u64>,
     /// One bit per leaf: closed.
@@ -53,7 +53,7 @@ pub(crate) struct Overlap {
     pub leaf: usize,
 }
 
-impl<G: Geometry> Aside<G> {
+impl<G: Geometry> Closed<G> {
     /// For a device of `blocks` blocks, with nothing closed. Takes no memory before something is.
     pub(crate) fn new(blocks: u64) -> Result<Self, OutOfMemory> {
         Ok(Self {

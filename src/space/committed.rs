@@ -1,11 +1,11 @@
 //! What an allocator does by the committed state of its store.
 
-use crate::core::Core;
+use crate::space::Space;
 use crate::space::ledger::{Keeper, Ledger};
 use crate::values::error::{FreeError, on_device};
 use crate::values::extent::Extent;
 
-impl Core {
+impl Space {
     fn kept_by(&self, keeper: Keeper) -> Option<&Ledger> {
         let committed = self.committed.as_ref();
         committed.filter(|c| c.keeper == keeper).map(|committed| &*committed.ledger)

@@ -17,7 +17,7 @@ use crate::index::{Bitmap, ReleaseError};
 
 /// What waits to be discarded, of one index.
 #[derive(Debug)]
-pub(crate) struct Pending<G: Geometry> {
+pub(crate) struct Discards<G: Geometry> {
     /// A set bit is a block that waits.
     blocks: Bitmap<G>,
     /// Blocks that may wait; none if there is no discarder.
@@ -26,7 +26,7 @@ pub(crate) struct Pending<G: Geometry> {
     waiting: Counter,
 }
 
-impl<G: Geometry> Pending<G> {
+impl<G: Geometry> Discards<G> {
     /// For a device of `blocks` blocks, without a discarder. Takes no memory before something waits.
     pub(crate) fn new(blocks: u64) -> Result<Self, OutOfMemory> {
         Ok(Self {

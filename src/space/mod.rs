@@ -4,15 +4,207 @@
 //! is free, or kept in one of these places, or a caller's.
 //! Uses: `base`, `values`, `index`, `quarantine`.
 
+use crate::base::geometry::{LEAF_BLOCKS, Native, NativeWord};
+use crate::base::heap::OutOfMemory;
+use crate::base::sync::{Claim, Counter};
+use crate::index::Bitmap;
+use crate::index::events::Event;
+use crate::quarantine::Quarantine;
+use crate::space::class_reserve::Reserves;
+use crate::space::closed::{Closed, Moved};
+use crate::space::discards::Discards;
+use crate::space::escrow::Escrow;
+use crate::space::gate::Gate;
+use crate::space::lanes::{LaneId, Lanes};
+use crate::space::ledger::Committed;
+use crate::space::shard_counts::ShardCounts;
+use crate::space::shards::Shards;
+use crate::values::error::{RangeError, on_device};
+use crate::values::extent::Extent;
+
 pub(crate) mod class_reserve;
 pub(crate) mod closed;
 pub(crate) mod committed;
 pub(crate) mod discards;
 pub(crate) mod escrow;
 pub(crate) mod gate;
+pub(crate) mod keep;
 pub(crate) mod lanes;
 pub(crate) mod ledger;
+pub(crate) mod let_out;
 pub(crate) mod release;
 pub(crate) mod shard_counts;
 pub(crate) mod shards;
 pub(crate) mod survey_records;
+
+use std::fmt::{Debug, Formatter};
+
+use crossbeam_utils::CachePadded;
+
+/// What there is on the device, and who has it.
+pub(crate) struct Space {
+    pub bitmap: Bitmap<Native>,
+    /// Blocks that are neither free nor in use, and the closed regions.
+    pub closed: Closed<Native>,
+    /// Blocks that are kept for promises.
+    pub escrow: Escrow<Native>,
+    /// Freed blocks that wait to be discarded.
+    pub discards: Discards<Native>,
+    /// Held by the discarder, if there is one.
+    pub discarder: Claim,
+    /// Blocks that the device is being told of.
+    pub discarding_blocks: Counter,
+    /// Blocks that it was told of, and blocks that waited in vain.
+    pub discarded_blocks: Counter,
+    pub skipped_discards: Counter,
+    /// Held while regions are closed or the device changes its length: one caller at a time.
+    pub administration: Claim,
+    /// What is kept for each class.
+    pub class_reserves: Reserves,
+    pub shards: Shards,
+    pub lanes: Lanes,
+    pub shard_counts: ShardCounts,
+    pub quarantine: Quarantine,
+    /// Blocks that transactions will free whose commit has begun.
+    pub committing: CachePadded<Counter>,
+    /// What its store knows to be committed, if it has one.
+    pub committed: Option<Committed>,
+    /// Where durable frees wait for the engine's word, if the store wants it so.
+    pub gate: Option<Gate>,
+    /// Blocks that wait there, and those of frees that are held one by one.
+    pub held_blocks: Counter,
+    /// Blocks that were free already when the quarantine let them out, freed behind its back; and blocks
+    /// that a transaction had allocated although they were committed, which stay so.
+    pub conflicts: Counter,
+}
+
+/// In short: the bitmap of a TiB would take hundreds of megabytes.
+impl Debug for Space {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Space")
+            .field("blocks", &self.bitmap.blocks())
+            .field("free_blocks", &self.free_blocks())
+            .field("quarantined_blocks", &self.quarantine.blocks())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Space {
+    /// The space of `bitmap`, with `at_start` free blocks in each of `shards`, for so many `threads`.
+    pub(crate) fn new(
+        bitmap: Bitmap<Native>,
+        shards: Shards,
+        at_start: Vec<u64>,
+        threads: usize,
+    ) -> Result<Self, OutOfMemory> {
+        let blocks = bitmap.blocks();
+        let shard_order = (shards.shard_leaves() as u64 * LEAF_BLOCKS).ilog2();
+        Ok(Self {
+            closed: Closed::new(blocks)?,
+            escrow: Escrow::new(blocks)?,
+            discards: Discards::new(blocks)?,
+            discarder: Claim::default(),
+            discarding_blocks: Counter::new(0),
+            discarded_blocks: Counter::new(0),
+            skipped_discards: Counter::new(0),
+            administration: Claim::default(),
+            class_reserves: Reserves::new(),
+            lanes: Lanes::new(),
+            shard_counts: ShardCounts::new(shard_order, at_start)?,
+            quarantine: Quarantine::new(2 * threads.min(32), blocks)?,
+            committing: CachePadded::new(Counter::new(0)),
+            committed: None,
+            gate: None,
+            held_blocks: Counter::new(0),
+            conflicts: Counter::new(0),
+            bitmap,
+            shards,
+        })
+    }
+
+    /// Number of shards.
+    pub(crate) fn shard_count(&self) -> usize {
+        self.shards_of(self.bitmap.blocks())
+    }
+
+    /// Number of shards of `blocks` blocks.
+    pub(crate) fn shards_of(&self, blocks: u64) -> usize {
+        self.shards.count(blocks.div_ceil(LEAF_BLOCKS) as usize)
+    }
+
+    /// Free blocks of shard `index`, which must exist, exact while nothing else runs. O(lanes).
+    pub(crate) fn shard_free(&self, index: usize) -> u64 {
+        self.shard_counts.free(index)
+    }
+
+    /// The largest order of which shard `index`, which must exist, may have an aligned run; nothing if it
+    /// has no free block. May promise too much, never too little. O(orders).
+    pub(crate) fn shard_largest_order(&self, index: usize) -> Option<u32> {
+        self.bitmap.largest_order_under(self.shards.level(), index)
+    }
+
+    /// Free blocks: exact while nothing runs, and never more than the device has.
+    pub(crate) fn free_blocks(&self) -> u64 {
+        let free = self.bitmap.free_at_start().wrapping_add(self.lanes.sum());
+        // Lanes are read one after another: a block freed through a lane read late and allocated
+        // through one read early counts as two.
+        let free = if free > u64::MAX / 2 { 0 } else { free };
+        (free + self.escrow.spare()).min(self.bitmap.blocks())
+    }
+
+    /// Counts what goes between the free space and what is set aside.
+    pub(crate) fn moved(&self, lane: LaneId) -> impl FnMut(Moved, u64, u64) {
+        move |moved, start, len| match moved {
+            Moved::Freed => self.count_freed(lane, Extent { start, len }),
+            Moved::Taken => self.count_allocated(lane, Extent { start, len }),
+        }
+    }
+
+    /// Every claim that somebody is told of is counted here, and every free in
+    /// [`Core::count_freed`].
+    #[inline(always)]
+    pub(crate) fn count_allocated(&self, lane: LaneId, extent: Extent) {
+        self.lanes.allocated(lane, extent.len);
+        self.shard_counts.allocated(lane, extent);
+    }
+
+    #[inline(always)]
+    pub(crate) fn count_freed(&self, lane: LaneId, extent: Extent) {
+        self.lanes.freed(lane, extent.len);
+        self.shard_counts.freed(lane, extent);
+    }
+
+    /// Counts what happened off the usual path; see [`Events::count`](crate::index::events::Events::count).
+    pub(crate) fn count(&self, event: Event, place: usize) {
+        self.bitmap.events().count(event, place);
+    }
+
+    /// Free blocks of `extent`, checked to be on the device, all free?
+    pub(crate) fn is_free(&self, extent: Extent) -> Result<bool, RangeError> {
+        let (start, len) = on_device(extent, self.bitmap.blocks())?;
+        Ok(self.bitmap.is_free(start, len))
+    }
+
+    pub(crate) fn is_allocated(&self, extent: Extent) -> Result<bool, RangeError> {
+        let (start, len) = on_device(extent, self.bitmap.blocks())?;
+        Ok(self.first_unowned(start, start + len) == start + len)
+    }
+
+    /// The first block of `start..end` that nobody owns, or `end`: free, set aside, in escrow, or waiting to
+    /// be discarded.
+    pub(crate) fn first_unowned(&self, start: u64, end: u64) -> u64 {
+        let kept = self.closed.held_in(start, end).min(self.escrow.first_in(start, end));
+        self.bitmap.free_in(start, end).min(self.discards.first_in(start, end)).min(kept)
+    }
+
+    /// Whether there may be blocks that nobody owns and that are not free either.
+    #[inline]
+    pub(crate) fn has_unowned(&self) -> bool {
+        self.closed.is_active() || !self.escrow.is_empty()
+    }
+
+    /// Blocks of word `word` that nobody owns and that are not free either.
+    pub(crate) fn unowned_in_word(&self, word: usize) -> NativeWord {
+        self.closed.held_in_word(word) | self.escrow.look(word) | self.discards.look(word)
+    }
+}

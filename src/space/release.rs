@@ -1,33 +1,12 @@
 //! Ways back into the free space.
 
-use crate::core::Core;
 use crate::index::ReleaseError;
-use crate::placement::cursor::Cursor;
+use crate::space::Space;
 use crate::space::lanes::LaneId;
 use crate::values::error::{FreeError, on_device};
 use crate::values::extent::{Extent, ExtentList, Extents};
 
-impl Core {
-    /// Gives `extent` back, or says why not.
-    #[inline(always)]
-    pub(crate) fn free(&self, cursor: &mut Cursor, extent: Extent) -> Result<(), FreeError> {
-        if self.committed.is_some() {
-            self.refuse_committed(extent)?;
-        }
-        self.release(cursor.lane, extent)?;
-        self.remember_freed(cursor, extent);
-        Ok(())
-    }
-
-    /// Remembers where `extent` was freed, and the run that this has completed.
-    #[inline(always)]
-    pub(crate) fn remember_freed(&self, cursor: &mut Cursor, Extent { start, len }: Extent) {
-        if len > 1 || cursor.is_mixed() {
-            self.saw_freed(cursor, start, len);
-        }
-        cursor.freed(start, len);
-    }
-
+impl Space {
     /// The same for those who have no cursor.
     #[inline(always)]
     pub(crate) fn release(&self, lane: LaneId, extent: Extent) -> Result<(), FreeError> {
@@ -42,8 +21,13 @@ impl Core {
 
     /// The same for what is on the device and was freed by no transaction.
     #[inline(always)]
-    fn release_owned(&self, lane: LaneId, start: u64, len: u64) -> Result<(), FreeError> {
-        if self.aside.is_active() {
+    pub(super) fn release_owned(
+        &self,
+        lane: LaneId,
+        start: u64,
+        len: u64,
+    ) -> Result<(), FreeError> {
+        if self.closed.is_active() {
             return self.release_looking(lane, Extent { start, len }, true);
         }
         self.release_now(lane, start, len).map_err(|error| free_error(error, start))
@@ -86,9 +70,9 @@ impl Core {
             return Err(FreeError::DoubleFree { block });
         }
         let release_rest = |start, len| {
-            if discard && self.pending.has_room(len) {
+            if discard && self.discards.has_room(len) {
                 let mut free = |word, bits| self.free_word(lane, word, bits);
-                return self.pending.put(start, len, &mut free);
+                return self.discards.put(start, len, &mut free);
             }
             self.release_now(lane, start, len)
         };
@@ -104,17 +88,18 @@ impl Core {
             }
         };
         let moved = &mut self.moved(lane);
-        let released = self.aside.release(&self.bitmap, start, len, moved, release);
+        let released = self.closed.release(&self.bitmap, start, len, moved, release);
         released.map_err(|error| free_error(error, start))
     }
 
-    /// Quarantines `extents`, whose free is durable and [ours](Self::own_frees), and lets out a little more than
-    /// came in. The committing handle remembers what comes out, as if it had freed that now.
-    pub(crate) fn retire(&self, cursor: &mut Cursor, extents: &[Extent]) {
-        self.quarantine.retire(extents, |extent| {
-            self.let_out(cursor.lane, extent);
-            self.remember_freed(cursor, extent);
-        });
+    /// Keeps as much of `start..start + len`, which is being freed, as reserves are owed. What is left.
+    pub(crate) fn refill_reserves(&self, start: u64, len: u64) -> (u64, u64) {
+        let (mut start, mut len) = (start, len);
+        for reserve in &self.class_reserves.0 {
+            let part = reserve.refill(&self.closed, &self.escrow, start, len);
+            (start, len) = (start + part, len - part);
+        }
+        (start, len)
     }
 
     /// Marks `extents` as freed by the caller; those that nobody has freed before, in parts where others have. The
@@ -138,54 +123,6 @@ impl Core {
     /// Undoes [`Self::mark_freed`]: they stay allocated.
     pub(crate) fn disown_frees(&self, extents: impl IntoIterator<Item = Extent>) {
         extents.into_iter().for_each(|extent| self.quarantine.unmark(extent));
-    }
-
-    /// Lets out of the quarantine at least `blocks` blocks, or whatever the guards allow; the number of blocks.
-    pub(crate) fn collect(&self, lane: LaneId, blocks: u64) -> u64 {
-        self.quarantine.collect(blocks, |extent| self.let_out(lane, extent))
-    }
-
-    /// Frees what comes out of the quarantine, or what a transaction has given up: all of it but the blocks
-    /// that are free already, and those that the store knows to be committed.
-    pub(crate) fn let_out(&self, lane: LaneId, extent: Extent) {
-        self.without_committed(extent, |part| {
-            self.let_out_by(part, |part| {
-                let (start, len) = on_device(part, self.bitmap.blocks())?;
-                self.release_owned(lane, start, len)
-            });
-        });
-    }
-
-    /// The same past the discarder.
-    pub(crate) fn let_out_undiscarded(&self, lane: LaneId, extent: Extent) {
-        self.let_out_by(extent, |part| self.release_looking(lane, part, false));
-    }
-
-    fn let_out_by(&self, extent: Extent, release: impl Fn(Extent) -> Result<(), FreeError>) {
-        let Extent { mut start, len } = extent;
-        let end = start + len;
-        while start < end {
-            match release(Extent { start, len: end - start }) {
-                Ok(()) => return,
-                Err(FreeError::DoubleFree { block }) => {
-                    if block > start && release(Extent { start, len: block - start }).is_err() {
-                        self.conflicts.add(block - start);
-                    }
-                    self.conflicts.add(1);
-                    start = block + 1;
-                }
-                Err(FreeError::Torn { released }) => start += released.len,
-                Err(FreeError::Range(_) | FreeError::Committed { .. }) => {
-                    debug_assert!(false, "{extent} was checked when it was freed");
-                    return;
-                }
-            }
-        }
-    }
-
-    /// The same for what was allocated and counted, but not told of.
-    pub(crate) fn take_back(&self, lane: LaneId, extents: &[Extent]) {
-        extents.iter().for_each(|&extent| self.let_out_undiscarded(lane, extent));
     }
 
     /// Undoes a claim of this thread that nobody was told about.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::core::Core;
 use crate::placement::cursor::Cursor;
 use crate::request::thread_cursor;
+use crate::transaction::let_go;
 use crate::values::extent::{Extent, Extents};
 use crate::values::lsn::Lsn;
 
@@ -35,7 +36,7 @@ impl HeldFrees {
 
     /// For the engine to keep.
     pub(crate) fn counted(mut self) -> Self {
-        self.core.held_blocks.add(self.freed.blocks());
+        self.core.space.held_blocks.add(self.freed.blocks());
         self.counted = true;
         self
     }
@@ -66,14 +67,17 @@ impl HeldFrees {
         }
         let core = &*self.core;
         if self.counted {
-            core.held_blocks.add(freed.blocks().wrapping_neg());
+            core.space.held_blocks.add(freed.blocks().wrapping_neg());
         }
         match cursor {
-            Some(cursor) => core.let_go(cursor, self.lsn, freed),
+            Some(cursor) => let_go::let_go(core, cursor, self.lsn, freed),
             None => {
                 let mut freed = Some(freed);
                 thread_cursor::with_cursor(core, |cursor| {
-                    freed.take().into_iter().for_each(|freed| core.let_go(cursor, self.lsn, freed));
+                    freed
+                        .take()
+                        .into_iter()
+                        .for_each(|freed| let_go::let_go(core, cursor, self.lsn, freed));
                 });
             }
         }
@@ -88,8 +92,8 @@ impl Drop for HeldFrees {
             return;
         }
         if !self.counted {
-            self.core.held_blocks.add(freed.blocks());
+            self.core.space.held_blocks.add(freed.blocks());
         }
-        self.core.keep_held(self.lsn, freed);
+        let_go::keep_held(&self.core, self.lsn, freed);
     }
 }

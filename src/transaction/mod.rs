@@ -15,7 +15,7 @@ use crate::core::Core;
 use crate::held::reservation::Reservation;
 use crate::held::stream::Stream;
 use crate::placement::cursor::Cursor;
-use crate::request::thread_cursor;
+use crate::request::{allocate, thread_cursor};
 use crate::space::ledger::Change;
 use crate::transaction::held_frees::HeldFrees;
 use crate::transaction::store::Store;
@@ -180,7 +180,7 @@ impl<'h> Transaction<'h> {
     /// # Errors
     /// See [`AllocError`]; the transaction is as it was then.
     pub fn allocate(&mut self, len: u64) -> Result<Extent, AllocError> {
-        let extent = self.with_cursor(|core, cursor| core.allocate(cursor, len))?;
+        let extent = self.with_cursor(|core, cursor| allocate::allocate(core, cursor, len))?;
         self.open.allocated.insert(extent);
         Ok(extent)
     }
@@ -192,7 +192,9 @@ impl<'h> Transaction<'h> {
     /// See [`AllocError`]; the transaction is as it was then.
     pub fn allocate_with(&mut self, request: &Request) -> Result<Extents, AllocError> {
         let mut extents = Extents::new();
-        self.with_cursor(|core, cursor| core.allocate_into(cursor, request, &mut extents))?;
+        self.with_cursor(|core, cursor| {
+            allocate::allocate_into(core, cursor, request, &mut extents)
+        })?;
         extents.iter().for_each(|&extent| self.open.allocated.insert(extent));
         Ok(extents)
     }
@@ -236,7 +238,7 @@ impl<'h> Transaction<'h> {
     /// # Errors
     /// See [`MarkError`]; the transaction is as it was then.
     pub fn mark_allocated(&mut self, extent: Extent) -> Result<(), MarkError> {
-        self.with_cursor(|core, cursor| core.mark_allocated(cursor.lane, extent))?;
+        self.with_cursor(|core, cursor| allocate::mark_allocated(core, cursor.lane, extent))?;
         self.open.allocated.insert(extent);
         Ok(())
     }
@@ -267,11 +269,14 @@ impl<'h> Transaction<'h> {
     /// as it was then.
     pub fn free(&mut self, extent: Extent) -> Result<(), FreeError> {
         let Open { core, allocated, freed, returned, .. } = &mut self.open;
-        let (start, len) = on_device(extent, core.bitmap.blocks())?;
+        let (start, len) = on_device(extent, core.space.bitmap.blocks())?;
         let end = start + len;
         let twice = [&*freed, &*returned].into_iter().filter_map(|set| set.overlap(extent));
         let twice = twice.map(|part| part.start).min();
-        let unowned = core.first_unowned(start, end).min(core.quarantine.first_marked(start, end));
+        let unowned = core
+            .space
+            .first_unowned(start, end)
+            .min(core.space.quarantine.first_marked(start, end));
         let free = Some(unowned).filter(|&block| block < end);
         if let Some(block) = twice.into_iter().chain(free).min() {
             return Err(FreeError::DoubleFree { block });
@@ -369,7 +374,7 @@ impl<'h> Transaction<'h> {
 
     /// Leaves the transaction frozen, or after an error as it was.
     fn make_durable<S: Store + ?Sized>(&mut self, store: &S) -> Result<Lsn, S::Error> {
-        let has_log = self.open.core.has_log();
+        let has_log = self.open.core.space.has_log();
         let delta = self.open.freeze(has_log);
         store.commit(&delta).inspect_err(|error| {
             self.open.in_doubt |= store.leaves_doubt(error);
@@ -469,7 +474,7 @@ impl Open {
 
     /// What a store has to make durable, and whether to hear what becomes of it.
     fn freeze(&mut self, followed: bool) -> Delta {
-        let conflict = match self.core.entered() {
+        let conflict = match self.core.space.entered() {
             Some(ledger) => ledger.enter(self.changes()).err(),
             None => None,
         };
@@ -488,7 +493,7 @@ impl Open {
 
     /// Makes what it frees its own to free; and the first block that is another transaction's, if there is one.
     fn own_frees(&mut self) -> (Extents, Option<u64>) {
-        let own = self.core.mark_freed(self.freed.iter());
+        let own = self.core.space.mark_freed(self.freed.iter());
         if own.blocks() == self.freed.iter().map(|extent| extent.len).sum::<u64>() {
             self.owned = Owned::All;
             return (own, None);
@@ -504,8 +509,8 @@ impl Open {
     fn disown_frees(&mut self) {
         match std::mem::take(&mut self.owned) {
             Owned::None => {}
-            Owned::All => self.core.disown_frees(self.freed.iter()),
-            Owned::Part(own) => self.core.disown_frees(own),
+            Owned::All => self.core.space.disown_frees(self.freed.iter()),
+            Owned::Part(own) => self.core.space.disown_frees(own),
         }
     }
 
@@ -513,7 +518,7 @@ impl Open {
     fn count_pending(&mut self, blocks: u64) {
         let before = std::mem::replace(&mut self.pending, blocks);
         if blocks != before {
-            self.core.committing.add(blocks.wrapping_sub(before));
+            self.core.space.committing.add(blocks.wrapping_sub(before));
         }
     }
 
@@ -524,7 +529,8 @@ impl Open {
         self.fate = None;
         self.frozen = false;
         self.disown_frees();
-        if let (true, Some(ledger)) = (std::mem::take(&mut self.entered), self.core.entered()) {
+        if let (true, Some(ledger)) = (std::mem::take(&mut self.entered), self.core.space.entered())
+        {
             ledger.leave(self.changes());
         }
     }
@@ -547,7 +553,7 @@ impl Open {
     /// Lets go of everything but what it frees.
     fn settle(mut self, cursor: Option<&mut Cursor>) -> HeldFrees {
         let lsn = self.fate.take().and_then(|fate| fate.lsn());
-        if lsn.is_none() && self.core.has_log() {
+        if lsn.is_none() && self.core.space.has_log() {
             // The log knows nothing of it: what it frees is allocated there, and will be at a restart.
             self.in_doubt = true;
             return HeldFrees::new(self.core.clone(), lsn, Extents::new());
@@ -558,16 +564,16 @@ impl Open {
             Owned::All => {}
             // The store did not mind the conflict.
             Owned::Part(own) => {
-                self.core.conflicts.add(freed.blocks() - own.blocks());
+                self.core.space.conflicts.add(freed.blocks() - own.blocks());
                 freed = own;
             }
-            Owned::None => freed = self.core.own_frees(freed),
+            Owned::None => freed = self.core.space.own_frees(freed),
         }
         // Nothing durable names these, but a reader may have been told of them; and a first try that
         // failed may have named them.
         let returned = std::mem::take(&mut self.returned);
         if !self.in_doubt {
-            let returned = self.core.own_frees(returned.into_extents());
+            let returned = self.core.space.own_frees(returned.into_extents());
             HeldFrees::new(self.core.clone(), None, returned).release_by(cursor);
         }
         HeldFrees::new(self.core.clone(), lsn, freed)
@@ -585,7 +591,7 @@ impl Drop for Open {
         if self.is_taken() || self.frozen && std::thread::panicking() {
             // Between the write and the word that it is done: nobody knows. What it would have freed
             // stays, and may be freed again, which comes to the same in either case.
-            if let (true, Some(ledger)) = (self.entered, self.core.entered()) {
+            if let (true, Some(ledger)) = (self.entered, self.core.space.entered()) {
                 ledger.leave(self.freed.iter().map(|extent| (extent, Change::Free)));
             }
             return;
@@ -597,11 +603,11 @@ impl Drop for Open {
             }
             thread_cursor::with_lane(core, |lane| {
                 for extent in self.allocated.iter().chain(self.returned.iter()) {
-                    core.let_out(lane, extent);
+                    core.space.let_out(lane, extent);
                 }
             });
         };
-        match core.entered() {
+        match core.space.entered() {
             Some(ledger) if self.entered => ledger.give_up(self.changes(), let_out),
             _ => let_out(),
         }

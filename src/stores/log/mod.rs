@@ -61,7 +61,7 @@ pub use report::{Figures, Report};
 
 use crate::core::Core;
 use crate::transaction::store::Store;
-use crate::transaction::{CommitFailed, Frozen, Transaction};
+use crate::transaction::{CommitFailed, Frozen, Transaction, let_go};
 use crate::values::delta::Delta;
 use crate::values::lsn::Lsn;
 use group::{Full, Group, Ticket};
@@ -252,7 +252,7 @@ impl Inner {
         let mark = Lsn(recorded.mark());
         drop(recorded);
         if let Some(core) = self.core.upgrade() {
-            core.open_gate(mark);
+            let_go::open_gate(&core, mark);
         }
     }
 
@@ -470,7 +470,7 @@ impl SpaceMapLog {
         let [work] = works;
         let undo = work.result.unwrap_or_else(|| Err(self.inner.broken()))?;
         if let Some(core) = self.inner.core.upgrade() {
-            core.revoke(lsn, undo, inverse.freed);
+            let_go::revoke(&core, lsn, undo, inverse.freed);
         }
         Ok(undo)
     }

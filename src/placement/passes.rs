@@ -1,0 +1,32 @@
+//! Passes over the summary for pieces.
+
+use crate::index::{Refused, Taken, Wanted};
+use crate::placement::Placer;
+use crate::space::Space;
+use crate::values::extent::Extent;
+use crate::values::request::Effort;
+use std::ops::Range;
+
+impl Placer {
+    /// One pass over `ranges` of leaves for runs of `order`, and what it took.
+    pub(crate) fn claim_pieces_in<F: FnMut(Extent) -> Taken>(
+        &self,
+        space: &Space,
+        order: u32,
+        ranges: impl Iterator<Item = Range<usize>>,
+        wanted: &mut Wanted<F>,
+        effort: &mut Effort,
+    ) -> Result<(), Refused> {
+        if !space.bitmap.shows(order) {
+            return Ok(());
+        }
+        let looks = wanted.looks;
+        for leaves in ranges {
+            if wanted.left > 0 {
+                space.bitmap.claim_pieces(order, leaves, wanted)?;
+            }
+        }
+        effort.leaves += looks - wanted.looks;
+        Ok(())
+    }
+}

@@ -1,0 +1,32 @@
+//! One attempt to meet a request.
+
+use crate::core::Core;
+use crate::placement::cursor::Cursor;
+use crate::request::{bounded, contiguous, pieces};
+use crate::values::error::AllocError;
+use crate::values::extent::ExtentList;
+use crate::values::request::{Effort, Request};
+
+#[inline]
+pub(crate) fn allocate_now(
+    core: &Core,
+    cursor: &mut Cursor,
+    request: &Request,
+    list: &mut impl ExtentList,
+    effort: &mut Effort,
+) -> Result<(), AllocError> {
+    if request.scattered {
+        return if request.takes_any_pieces() {
+            pieces::gang(core, cursor, request, list, effort)
+        } else {
+            bounded::scattered(core, cursor, request, list, effort)
+        };
+    }
+    let extent = contiguous::contiguous(core, cursor, request)?;
+    if !list.append(extent) {
+        core.space.give_back(extent);
+        core.space.count_freed(cursor.lane, extent);
+        return Err(AllocError::OutOfMemory);
+    }
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! Requests for one extent.
+
+use crate::core::Core;
+use crate::placement::cursor::Cursor;
+use crate::request::refusal;
+use crate::values::error::AllocError;
+use crate::values::extent::Extent;
+use crate::values::request::Request;
+
+/// One extent for `request`.
+#[inline]
+pub(crate) fn contiguous(
+    core: &Core,
+    cursor: &mut Cursor,
+    request: &Request,
+) -> Result<Extent, AllocError> {
+    if core.placer.known_to_fail(&core.space, cursor, request.len, request.align) {
+        return Err(refusal::failure(core, request.len, request.align));
+    }
+    let fitting = core.placer.fitting(&core.space, cursor, request);
+    match fitting.and_then(|claimed| settle(core, cursor, request, claimed)) {
+        Some(extent) => Ok(extent),
+        None => search(core, cursor, request),
+    }
+}
+
+/// The same where no run that was seen will do.
+pub(crate) fn search(
+    core: &Core,
+    cursor: &mut Cursor,
+    request: &Request,
+) -> Result<Extent, AllocError> {
+    let &Request { len, align, near, .. } = request;
+    loop {
+        let from = near.unwrap_or_else(|| core.placer.place_of(&core.space, cursor, len));
+        let found = core.placer.claim_contiguous(&core.space, cursor, request, from);
+        let claimed = found.ok_or_else(|| refusal::failure(core, len, align))?;
+        if let Some(extent) = settle(core, cursor, request, claimed) {
+            return Ok(extent);
+        }
+    }
+}
+
+/// Makes what was claimed the answer, unless it may not be kept.
+#[inline]
+pub(crate) fn settle(
+    core: &Core,
+    cursor: &mut Cursor,
+    request: &Request,
+    (start, len): (u64, u64),
+) -> Option<Extent> {
+    if request.near.is_none() {
+        core.placer.go_on(&core.space, cursor, request, len, start + len - 1);
+    }
+    let extent = Extent { start, len };
+    core.space.keeps(cursor.lane, extent).then(|| {
+        core.space.count_allocated(cursor.lane, extent);
+        extent
+    })
+}

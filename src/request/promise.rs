@@ -1,0 +1,123 @@
+//! Blocks that are kept for promises.
+
+use crate::core::Core;
+use crate::placement::cursor::Cursor;
+use crate::request::{make_room, refusal};
+use crate::space::let_out::CHUNK;
+use crate::values::error::AllocError;
+use crate::values::extent::{Extent, ExtentList, Extents};
+use crate::values::request::Request;
+
+/// Has the caller have `blocks` tokens of the escrow. Repeats only when others were promised what it
+/// had put there.
+pub(crate) fn promise(core: &Core, cursor: &mut Cursor, blocks: u64) -> Result<(), AllocError> {
+    Request::new(blocks).validate(core.space.bitmap.blocks())?;
+    while let Err(spare) = core.space.escrow.take_tokens(blocks) {
+        let missing = blocks - spare;
+        let filled = fill_escrow(core, cursor, missing.next_multiple_of(CHUNK));
+        if filled.is_err() && fill_escrow(core, cursor, missing).is_err() {
+            // What others left there meanwhile may be enough now.
+            return core
+                .space
+                .escrow
+                .take_tokens(blocks)
+                .map_err(|_| refusal::no_room_for(core, 1, blocks));
+        }
+    }
+    Ok(())
+}
+
+fn fill_escrow(core: &Core, cursor: &mut Cursor, blocks: u64) -> Result<(), AllocError> {
+    let mut extents = Extents::new();
+    make_room::allocate_unreserved(
+        core,
+        cursor,
+        &Request::new(blocks).scattered(),
+        &mut extents,
+        false,
+    )?;
+    extents.iter().for_each(|extent| core.space.escrow.put(extent.start, extent.len));
+    Ok(())
+}
+
+/// Allocates what `request` asks for, which the caller has tokens for; those are spare then, or used up.
+pub(crate) fn allocate_promised(
+    core: &Core,
+    cursor: &mut Cursor,
+    request: &Request,
+) -> Result<Extents, AllocError> {
+    let mut extents = Extents::new();
+    let failed = match make_room::allocate_unreserved(core, cursor, request, &mut extents, true) {
+        Ok(_) => {
+            core.space.give_up(cursor.lane, extents.blocks());
+            return Ok(extents);
+        }
+        Err(error) if error.is_want_of_space() => error,
+        Err(error) => return Err(error),
+    };
+    draw(core, request, &mut extents, failed)?;
+    Ok(extents)
+}
+
+/// Meets `request` with blocks from escrow, as many as the caller has tokens for, which are used up then;
+/// or answers with `failed`, or that there is no memory, and has done nothing.
+pub(crate) fn draw(
+    core: &Core,
+    request: &Request,
+    list: &mut impl ExtentList,
+    failed: AllocError,
+) -> Result<(), AllocError> {
+    let before = list.extents().len();
+    let runs = |left: u64| {
+        if request.takes_any_blocks() {
+            core.space.escrow.take(left.min(request.max_extent))
+        } else if request.scattered {
+            None
+        } else {
+            core.space.escrow.take_run(request.len, request.align)
+        }
+    };
+    let mut left = request.len;
+    let mut error = failed;
+    while let Some((start, len)) = (left > 0).then(|| runs(left)).flatten() {
+        if !list.append(Extent { start, len }) {
+            core.space.escrow.put_blocks(start, len);
+            error = AllocError::OutOfMemory;
+            break;
+        }
+        left -= len;
+    }
+    if left == 0 {
+        return Ok(());
+    }
+    // The tokens are the caller's still.
+    for extent in &list.extents()[before..] {
+        core.space.escrow.put_blocks(extent.start, extent.len);
+    }
+    list.cut(before);
+    Err(error)
+}
+
+/// Puts other blocks into escrow for those of `from..to`, which is closed, and lets these go: as far as
+/// others are free.
+pub(crate) fn move_escrow(core: &Core, cursor: &mut Cursor, from: u64, to: u64) {
+    core.space.collect_escrow(cursor.lane);
+    let mut at = core.space.escrow.first_in(from, to);
+    while at < to {
+        let most = core.space.escrow.run_end(at, to) - at;
+        let mut others = Extents::new();
+        let request = Request::new(most.max(1)).scattered().partial();
+        if make_room::allocate_unreserved(core, cursor, &request, &mut others, true).is_err() {
+            return;
+        }
+        let put = |extent: &Extent| core.space.escrow.put_blocks(extent.start, extent.len);
+        let put: u64 = others.iter().map(put).sum();
+        let taken = core.space.escrow.take_without_tokens(at, to, put);
+        if let Some((start, len)) = taken {
+            core.space.let_out_undiscarded(cursor.lane, Extent { start, len });
+        }
+        // More went in than came out if somebody else was quicker.
+        core.space.escrow.leave_tokens(put - taken.map_or(0, |(_, len)| len));
+        at = core.space.escrow.first_in(at, to);
+    }
+}

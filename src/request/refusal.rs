@@ -1,0 +1,37 @@
+//! What is answered when nothing fits.
+
+use crate::core::Core;
+use crate::index::events::Event;
+use crate::space::lanes::LaneId;
+use crate::values::error::AllocError;
+
+pub(crate) fn failure(core: &Core, requested: u64, align: u64) -> AllocError {
+    // One block fits wherever it is free: do not let the counters contradict the search.
+    let free = if (requested, align) == (1, 1) { 0 } else { core.space.free_blocks() };
+    if free < requested {
+        AllocError::NoSpace { requested, free }
+    } else {
+        AllocError::NoContiguous { requested, free }
+    }
+}
+
+pub(crate) fn no_room_for(core: &Core, len: u64, total: u64) -> AllocError {
+    match failure(core, total, 1) {
+        // Single blocks fit wherever they are free: others freed some since the search.
+        AllocError::NoContiguous { requested, .. } if len == 1 => {
+            AllocError::NoSpace { requested, free: requested - 1 }
+        }
+        error => error,
+    }
+}
+
+/// Every refusal that somebody is told of is counted here.
+#[cold]
+pub(crate) fn count_refused(core: &Core, lane: LaneId, error: &AllocError) {
+    let event = match error {
+        AllocError::NoSpace { .. } => Event::NoSpace,
+        AllocError::NoContiguous { .. } => Event::NoContiguous,
+        _ => return,
+    };
+    core.space.count(event, lane.index());
+}

@@ -1,0 +1,109 @@
+//! What nobody owns any more becomes free: out of the quarantine, escrow and the hands of the discarder.
+
+use crate::base::geometry::NativeWord;
+use crate::space::Space;
+use crate::space::lanes::LaneId;
+use crate::values::error::{FreeError, on_device};
+use crate::values::extent::{Extent, runs_in_word};
+
+/// Blocks that the escrow is filled up by, so that most promises find theirs there: a leaf.
+pub(crate) const CHUNK: u64 = 512;
+
+/// Spare blocks that are left in escrow for the promises to come. Whoever finds nothing free gets them.
+const SPARE: u64 = 4 * CHUNK;
+
+impl Space {
+    /// Lets out of the quarantine at least `blocks` blocks, or whatever the guards allow; the number of blocks.
+    pub(crate) fn collect(&self, lane: LaneId, blocks: u64) -> u64 {
+        self.quarantine.collect(blocks, |extent| self.let_out(lane, extent))
+    }
+
+    /// Frees what comes out of the quarantine, or what a transaction has given up: all of it but the blocks
+    /// that are free already, and those that the store knows to be committed.
+    pub(crate) fn let_out(&self, lane: LaneId, extent: Extent) {
+        self.without_committed(extent, |part| {
+            self.let_out_by(part, |part| {
+                let (start, len) = on_device(part, self.bitmap.blocks())?;
+                self.release_owned(lane, start, len)
+            });
+        });
+    }
+
+    /// The same past the discarder.
+    pub(crate) fn let_out_undiscarded(&self, lane: LaneId, extent: Extent) {
+        self.let_out_by(extent, |part| self.release_looking(lane, part, false));
+    }
+
+    fn let_out_by(&self, extent: Extent, release: impl Fn(Extent) -> Result<(), FreeError>) {
+        let Extent { mut start, len } = extent;
+        let end = start + len;
+        while start < end {
+            match release(Extent { start, len: end - start }) {
+                Ok(()) => return,
+                Err(FreeError::DoubleFree { block }) => {
+                    if block > start && release(Extent { start, len: block - start }).is_err() {
+                        self.conflicts.add(block - start);
+                    }
+                    self.conflicts.add(1);
+                    start = block + 1;
+                }
+                Err(FreeError::Torn { released }) => start += released.len,
+                Err(FreeError::Range(_) | FreeError::Committed { .. }) => {
+                    debug_assert!(false, "{extent} was checked when it was freed");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The same for what was allocated and counted, but not told of.
+    pub(crate) fn take_back(&self, lane: LaneId, extents: &[Extent]) {
+        extents.iter().for_each(|&extent| self.let_out_undiscarded(lane, extent));
+    }
+
+    /// Frees what is spare in escrow; the number of blocks.
+    pub(crate) fn collect_escrow(&self, lane: LaneId) -> u64 {
+        let mut freed = 0;
+        loop {
+            // Some at a time: whoever finds none that is spare and nothing free gives up.
+            let tokens = self.escrow.take_up_to(CHUNK);
+            if tokens == 0 {
+                return freed;
+            }
+            self.let_out_of_escrow(lane, tokens);
+            freed += tokens;
+        }
+    }
+
+    fn let_out_of_escrow(&self, lane: LaneId, tokens: u64) {
+        let mut left = tokens;
+        while left > 0 {
+            let Some((start, len)) = self.escrow.take(left) else {
+                debug_assert!(false, "there is a block for each token");
+                return;
+            };
+            self.let_out_undiscarded(lane, Extent { start, len });
+            left -= len;
+        }
+    }
+
+    /// Leaves `tokens` to others, and gives the blocks back of those that are too many.
+    pub(crate) fn give_up(&self, lane: LaneId, tokens: u64) {
+        self.escrow.leave_tokens(tokens);
+        self.let_out_of_escrow(lane, self.escrow.take_all_but(SPARE));
+    }
+
+    /// Has all that waits to be discarded become free as it is; the number of blocks.
+    pub(crate) fn skip_discards(&self, lane: LaneId) -> u64 {
+        let blocks = self.bitmap.blocks();
+        let skipped =
+            self.discards.let_out(0, blocks, &mut |word, bits| self.free_word(lane, word, bits));
+        self.skipped_discards.add(skipped);
+        skipped
+    }
+
+    /// Frees blocks of one word, that the caller owns, past the discarder.
+    pub(crate) fn free_word(&self, lane: LaneId, word: usize, bits: NativeWord) {
+        runs_in_word(word, bits).for_each(|extent| self.let_out_undiscarded(lane, extent));
+    }
+}
