@@ -72,12 +72,21 @@ pub(crate) trait Word:
     fn leading_zeros(self) -> u32;
     /// The word without its lowest set bit.
     fn without_lowest(self) -> Self;
+    /// The lowest bits of `run`, which is a span from bit 0, at each set bit; those are at least as far apart as
+    /// it is long.
+    fn times(self, run: Self) -> Self;
 
     /// `len` set bits from bit `from` up; `from + len` must not exceed the width.
     #[inline(always)]
     fn span(from: u32, len: u32) -> Self {
         debug_assert!(from + len <= Self::BITS);
         if len == 0 { Self::ZERO } else { (Self::MAX >> (Self::BITS - len)) << from }
+    }
+
+    /// The word, which is not zero, without its highest set bit.
+    #[inline(always)]
+    fn without_highest(self) -> Self {
+        self & !Self::bit(Self::BITS - 1 - self.leading_zeros())
     }
 
     /// Bit `index` alone.
@@ -250,6 +259,10 @@ macro_rules! word {
             #[inline(always)]
             fn without_lowest(self) -> Self {
                 self & self.wrapping_sub(1)
+            }
+            #[inline(always)]
+            fn times(self, run: Self) -> Self {
+                self.wrapping_mul(run)
             }
         }
     };

@@ -123,13 +123,9 @@ fn claim_at(core: &Core, cursor: &mut Cursor, request: &Request, next: u64) -> O
     let pieces = request.scattered && request.takes_any_pieces();
     let free = core.space.bitmap.run_end(start, end) - start;
     let len = if pieces { free } else { request.len };
-    if len == 0 || free < len || core.space.bitmap.claim(start, len).is_err() {
+    if len == 0 || free < len {
         return None;
     }
-    let extent = Extent { start, len };
-    if !core.space.keeps(cursor.lane, extent) {
-        return None;
-    }
-    core.space.count_allocated(cursor.lane, extent);
-    Some(extent)
+    let claimed = core.space.bitmap.claim(start, len).ok()?;
+    core.space.keep(cursor.lane, claimed)
 }

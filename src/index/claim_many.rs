@@ -3,12 +3,11 @@
 use std::ops::Range;
 
 use super::search::Visit;
-use super::{Bitmap, Pack, Search};
+use super::{Bitmap, Claimed, Pack, Search};
 use crate::base::geometry::Geometry;
 use crate::base::sync::Site;
 use crate::base::word::Word;
 use crate::index::summary::Look;
-use crate::values::extent::Extent;
 
 /// What is still wanted of a request in pieces.
 #[derive(Debug)]
@@ -36,9 +35,10 @@ pub(crate) enum Taken {
 #[derive(Debug)]
 pub(crate) struct Refused;
 
-impl<F: FnMut(Extent) -> Taken> Wanted<F> {
-    pub(crate) fn take(&mut self, start: u64, len: u64) -> Result<(), Refused> {
-        match (self.took)(Extent { start, len }) {
+impl<F: FnMut(Claimed) -> Taken> Wanted<F> {
+    pub(crate) fn take(&mut self, claimed: Claimed) -> Result<(), Refused> {
+        let len = claimed.len();
+        match (self.took)(claimed) {
             Taken::Kept => self.left -= len,
             Taken::Passed => {}
             Taken::Refused => return Err(Refused),
@@ -51,7 +51,7 @@ impl<G: Geometry> Bitmap<G> {
     /// Claims the runs in `leaves` that hold an aligned run of `order`, as far as they are wanted: one
     /// pass over the leaves that may have such runs, with one compare-exchange for all that lie inside
     /// one word.
-    pub(crate) fn claim_pieces<F: FnMut(Extent) -> Taken>(
+    pub(crate) fn claim_pieces<F: FnMut(Claimed) -> Taken>(
         &self,
         order: u32,
         leaves: Range<usize>,
@@ -79,7 +79,7 @@ impl<G: Geometry> Bitmap<G> {
         done.unwrap_or(Ok(()))
     }
 
-    fn claim_pieces_of_word<F: FnMut(Extent) -> Taken>(
+    fn claim_pieces_of_word<F: FnMut(Claimed) -> Taken>(
         &self,
         order: u32,
         word: usize,
@@ -102,7 +102,8 @@ impl<G: Geometry> Bitmap<G> {
             let place = rest.trailing_zeros();
             let len = (!(rest >> place)).trailing_zeros();
             rest &= !G::Word::span(place, len);
-            if let Err(refused) = wanted.take(first + u64::from(place), u64::from(len)) {
+            let claimed = Claimed::new(first + u64::from(place), u64::from(len));
+            if let Err(refused) = wanted.take(claimed) {
                 if rest != G::Word::ZERO {
                     let released = self.release_in_word(word, rest);
                     debug_assert_eq!(released, Ok(()), "blocks we own cannot be free");
@@ -117,9 +118,9 @@ impl<G: Geometry> Bitmap<G> {
             }
             let left = wanted.left;
             let search = Search { least: 1, most: left, align: 1, take: |run: u64| run.min(left) };
-            if let Some(Ok((start, len))) = self.claim_run_around(first + u64::from(place), &search)
-            {
-                wanted.take(start, len)?;
+            let claimed = self.claim_run_around(first + u64::from(place), &search);
+            if let Some(Ok(claimed)) = claimed {
+                wanted.take(claimed)?;
             }
         }
         Ok(())

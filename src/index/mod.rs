@@ -29,6 +29,7 @@ pub(crate) mod watch;
 
 mod build;
 mod claim_many;
+mod claimed;
 mod measure;
 mod publish;
 mod read;
@@ -39,6 +40,7 @@ mod verify;
 
 pub(crate) use crate::base::heap::OutOfMemory;
 pub(crate) use claim_many::{Refused, Taken, Wanted};
+pub(crate) use claimed::{Claimed, ClaimedRuns};
 pub(crate) use search::{Lost, Pack, Search};
 pub use verify::{Difference, Verification};
 
@@ -235,7 +237,7 @@ impl<G: Geometry> Bitmap<G> {
     /// Words are claimed in ascending order, so of all who hold part of something the one who got
     /// furthest is stopped only by a finished allocation or by one still further (invariant 5).
     /// O(len / word width) compare-exchanges.
-    pub(crate) fn claim(&self, start: u64, len: u64) -> Result<(), Conflict> {
+    pub(crate) fn claim(&self, start: u64, len: u64) -> Result<Claimed, Conflict> {
         debug_assert!(len > 0);
         let pieces = Self::pieces(start, len);
         if !mutated(Mutant::NoPrecheckRollbackAll) {
@@ -249,11 +251,12 @@ impl<G: Geometry> Bitmap<G> {
         for piece in pieces {
             if let Err(free) = self.claim_piece(piece) {
                 let conflict = Conflict { block: Self::first_block(piece, !free) };
-                return self.roll_back(start, len, piece, conflict);
+                self.roll_back(start, len, piece, conflict)?;
+                break;
             }
         }
         self.claimed(start, len);
-        Ok(())
+        Ok(Claimed::new(start, len))
     }
 
     /// Takes the blocks of `piece`, or answers with the word that lacks some.

@@ -7,14 +7,13 @@
 
 use std::ops::Range;
 
-use super::Bitmap;
+use super::{Bitmap, Claimed, ClaimedRuns};
 use crate::base::geometry::Geometry;
 use crate::base::sync::Site;
 use crate::base::word::{Word, order_within};
 use crate::index::events::Event;
 use crate::index::summary::{Found, Look};
 use crate::index::watch::Ticket;
-use crate::values::extent::Extent;
 
 /// Which leaves of a level-1 node a search prefers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +65,7 @@ impl<G: Geometry> Bitmap<G> {
     /// Claims the lowest free block of word `word`, if it has one: the shortest way there is. One
     /// attempt; whoever asked counts that it was lost.
     #[inline(always)]
-    pub(crate) fn claim_one_in(&self, word: usize) -> Result<Option<u64>, Lost> {
+    pub(crate) fn claim_one_in(&self, word: usize) -> Result<Option<Claimed>, Lost> {
         let atomic = self.word(word);
         let free = atomic.load(Site::LeafLook);
         if free == G::Word::ZERO {
@@ -74,7 +73,10 @@ impl<G: Geometry> Bitmap<G> {
         }
         let place = free.trailing_zeros();
         match self.take(atomic, free, free & !G::Word::bit(place)) {
-            Ok(_) => Ok(Some(word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place))),
+            Ok(_) => {
+                let block = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
+                Ok(Some(Claimed::new(block, 1)))
+            }
             Err(_) => Err(Lost),
         }
     }
@@ -82,7 +84,7 @@ impl<G: Geometry> Bitmap<G> {
     /// Claims the lowest block of word `word` that is free between two in use, and says whether there are
     /// others. One attempt, as above.
     #[inline]
-    pub(crate) fn claim_hole_in(&self, word: usize) -> Result<Option<(u64, bool)>, Lost> {
+    pub(crate) fn claim_hole_in(&self, word: usize) -> Result<Option<(Claimed, bool)>, Lost> {
         let words = self.leaf_count() * G::LEAF_WORDS;
         if word >= words {
             return Ok(None); // the device was made shorter
@@ -99,45 +101,36 @@ impl<G: Geometry> Bitmap<G> {
         let block = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
         let others = holes.without_lowest() != G::Word::ZERO;
         match self.take(atomic, free, free & !G::Word::bit(place)) {
-            Ok(_) => Ok(Some((block, others))),
+            Ok(_) => Ok(Some((Claimed::new(block, 1), others))),
             Err(_) => Err(Lost),
         }
     }
 
     /// Claims the lowest aligned runs of `order` (no wider than a word) in word `word`, `len` blocks of
-    /// each, as many as there are or `extents` has room for, all in one step; how many. Nothing if
-    /// another thread changed the word just now.
+    /// each, at most `most` of them, all in one step. Nothing if another thread changed the word just now.
     #[inline]
     pub(crate) fn claim_many_in_word(
         &self,
         word: usize,
         order: u32,
         len: u32,
-        extents: &mut [Extent],
-    ) -> usize {
+        most: usize,
+    ) -> Option<ClaimedRuns<G::Word>> {
         let atomic = self.word(word);
         let free = atomic.load(Site::LeafLook);
-        let first = word as u64 * u64::from(G::WORD_BLOCKS);
-        let run = G::Word::span(0, len);
-        let (mut runs, mut mask, mut taken) = (free.aligned_runs(order), G::Word::ZERO, 0);
-        for extent in extents {
-            if runs == G::Word::ZERO {
-                break;
-            }
-            let place = runs.trailing_zeros();
-            runs = runs.without_lowest();
-            mask |= run << place;
-            *extent = Extent { start: first + u64::from(place), len: u64::from(len) };
-            taken += 1;
+        let mut places = free.aligned_runs(order);
+        for _ in most..places.count_ones() as usize {
+            places = places.without_highest();
         }
-        if taken == 0 {
-            return 0;
+        let mask = places.times(G::Word::span(0, len));
+        if places == G::Word::ZERO {
+            return None;
         }
         if self.take(atomic, free, free & !mask).is_err() {
             self.events.count(Event::LostClaim, word);
-            return 0;
+            return None;
         }
-        taken
+        Some(ClaimedRuns::new(word as u64 * u64::from(G::WORD_BLOCKS), places, len))
     }
 
     /// In how many of its words the leaf of word `word` has an aligned run of `order`.
@@ -149,7 +142,7 @@ impl<G: Geometry> Bitmap<G> {
     /// Claims the first `len` blocks of an aligned run of `order` (no wider than a word) in word
     /// `word`, at or after place `from`.
     #[inline]
-    fn claim_in_word(&self, word: usize, order: u32, len: u32, from: u32) -> Option<u64> {
+    fn claim_in_word(&self, word: usize, order: u32, len: u32, from: u32) -> Option<Claimed> {
         let atomic = self.word(word);
         let mut free = atomic.load(Site::LeafLook);
         loop {
@@ -157,7 +150,8 @@ impl<G: Geometry> Bitmap<G> {
             let mask = G::Word::span(place, len);
             match self.take(atomic, free, free & !mask) {
                 Ok(_) => {
-                    return Some(word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place));
+                    let start = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
+                    return Some(Claimed::new(start, len.into()));
                 }
                 Err(now) => {
                     self.events.count(Event::LostClaim, word);
@@ -170,15 +164,15 @@ impl<G: Geometry> Bitmap<G> {
     /// Claims `len` blocks at the start of an aligned run of `order`, in the leaf of block `from` and
     /// not before it. One attempt at each run.
     #[inline]
-    pub(crate) fn claim_in_leaf(&self, order: u32, len: u64, from: u64) -> Option<u64> {
+    pub(crate) fn claim_in_leaf(&self, order: u32, len: u64, from: u64) -> Option<Claimed> {
         match self.visit_leaf(order, len, from) {
-            Visit::Done(start) => Some(start),
+            Visit::Done(claimed) => Some(claimed),
             _ => None,
         }
     }
 
     #[inline]
-    fn visit_leaf(&self, order: u32, len: u64, from: u64) -> Visit<u64> {
+    fn visit_leaf(&self, order: u32, len: u64, from: u64) -> Visit<Claimed> {
         let width = u64::from(G::WORD_BLOCKS);
         let word = (from / width) as usize;
         let leaf = word / G::LEAF_WORDS;
@@ -194,11 +188,11 @@ impl<G: Geometry> Bitmap<G> {
             let claimed = if order <= G::WORD_ORDER {
                 self.claim_in_word(index, order, len as u32, place)
             } else {
-                let start = index as u64 * width;
-                (place == 0 && self.claim(start, len).is_ok()).then_some(start)
+                let whole = (place == 0).then(|| self.claim(index as u64 * width, len).ok());
+                whole.flatten()
             };
-            if let Some(start) = claimed {
-                return Visit::Done(start);
+            if let Some(claimed) = claimed {
+                return Visit::Done(claimed);
             }
         }
         Visit::From(leaf + 1)
@@ -213,7 +207,7 @@ impl<G: Geometry> Bitmap<G> {
         from: u64,
         leaves: Range<usize>,
         pack: Pack,
-    ) -> Option<u64> {
+    ) -> Option<Claimed> {
         self.visit_leaves(order, leaves, Look::Quick, pack, |leaf| {
             self.visit_leaf(order, len, from.max((leaf * G::LEAF_BLOCKS) as u64))
         })
@@ -228,7 +222,7 @@ impl<G: Geometry> Bitmap<G> {
         len: u64,
         leaf: usize,
         pack: Pack,
-    ) -> Option<u64> {
+    ) -> Option<Claimed> {
         let node = leaf / G::FANOUT;
         let todo = self.candidates(order, node, leaf + 1, &(0..self.leaf_count()), Look::Quick);
         let visit = |leaf| self.visit_leaf(order, len, (leaf * G::LEAF_BLOCKS) as u64);
@@ -243,11 +237,11 @@ impl<G: Geometry> Bitmap<G> {
         leaves: Range<usize>,
         pack: Pack,
         search: &Search<F>,
-    ) -> Option<(u64, u64)> {
+    ) -> Option<Claimed> {
         self.visit_leaves(order, leaves, Look::Quick, pack, |leaf| {
             let Some(inside) = self.first_group(leaf, order) else { return Visit::Stale };
             match self.claim_run_around(inside, search) {
-                Some(Ok(extent)) => Visit::Done(extent),
+                Some(Ok(claimed)) => Visit::Done(claimed),
                 _ => Visit::From(leaf + 1),
             }
         })
@@ -258,7 +252,7 @@ impl<G: Geometry> Bitmap<G> {
         &self,
         inside: u64,
         search: &Search<F>,
-    ) -> Option<Result<(u64, u64), u64>> {
+    ) -> Option<Result<Claimed, u64>> {
         let end = self.run_end(inside, self.blocks().min(inside.saturating_add(search.most)));
         let start = self.run_start(inside, end.saturating_sub(search.most));
         self.claim_of_run(start, end, search)
@@ -284,14 +278,11 @@ impl<G: Geometry> Bitmap<G> {
         start: u64,
         end: u64,
         search: &Search<F>,
-    ) -> Option<Result<(u64, u64), u64>> {
+    ) -> Option<Result<Claimed, u64>> {
         let start = start.checked_next_multiple_of(search.align)?;
         let run = end.checked_sub(start)?;
         let len = if run < search.least { 0 } else { (search.take)(run) };
-        (len > 0).then(|| match self.claim(start, len) {
-            Ok(()) => Ok((start, len)),
-            Err(conflict) => Err(conflict.block),
-        })
+        (len > 0).then(|| self.claim(start, len).map_err(|conflict| conflict.block))
     }
 
     /// The exact search: claims a part of a run as `search` wants it, beginning at block `from` and
@@ -304,12 +295,12 @@ impl<G: Geometry> Bitmap<G> {
         &self,
         from: u64,
         search: &Search<F>,
-    ) -> Result<(u64, u64), Ticket> {
+    ) -> Result<Claimed, Ticket> {
         loop {
             self.events.count(Event::ExactSearch, (from / G::LEAF_BLOCKS as u64) as usize);
             let ticket = self.watch.register(search.least);
-            if let Some(extent) = self.claim_quick(from, search) {
-                return Ok(extent);
+            if let Some(claimed) = self.claim_quick(from, search) {
+                return Ok(claimed);
             }
             if self.watch.undisturbed(ticket) {
                 return Err(ticket);
@@ -322,7 +313,7 @@ impl<G: Geometry> Bitmap<G> {
         &self,
         from: u64,
         search: &Search<F>,
-    ) -> Option<(u64, u64)> {
+    ) -> Option<Claimed> {
         let leaf_blocks = G::LEAF_BLOCKS as u64;
         let first = (from / leaf_blocks) as usize;
         let found = self.claim_in_runs(first..self.leaf_count(), from, search);
@@ -341,7 +332,7 @@ impl<G: Geometry> Bitmap<G> {
         leaves: Range<usize>,
         floor: u64,
         search: &Search<F>,
-    ) -> Option<(u64, u64)> {
+    ) -> Option<Claimed> {
         self.claim_in_runs(leaves, floor, search)
     }
 
@@ -368,7 +359,7 @@ impl<G: Geometry> Bitmap<G> {
         leaves: Range<usize>,
         floor: u64,
         search: &Search<F>,
-    ) -> Option<(u64, u64)> {
+    ) -> Option<Claimed> {
         let order = order_within(search.least).min(G::MAX_ORDER);
         let leaf_blocks = G::LEAF_BLOCKS as u64;
         // A fitting run that has a group of `order` in a leaf begins at most this far before it.
@@ -393,7 +384,7 @@ impl<G: Geometry> Bitmap<G> {
                 // perhaps free all the time. The end falls each time, so this ends.
                 while let Some(claimed) = self.claim_of_run(start, end, search) {
                     match claimed {
-                        Ok(extent) => return Visit::Done(extent),
+                        Ok(claimed) => return Visit::Done(claimed),
                         Err(block) => end = block,
                     }
                 }

@@ -36,7 +36,7 @@ impl Device {
     fn allocate(&self) -> Option<u64> {
         loop {
             let block =
-                self.index.claim_aligned(0, 1, 0, 0..self.index.leaf_count(), Pack::First)?;
+                self.index.claim_aligned(0, 1, 0, 0..self.index.leaf_count(), Pack::First)?.start();
             let kept =
                 !self.closed.is_active() || self.closed.keeps(&self.index, block, 1, &mut nothing);
             if kept {

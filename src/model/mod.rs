@@ -200,7 +200,8 @@ fn allocate<G: Geometry>(index: &Bitmap<G>, len: u64) -> Option<u64> {
     let order = order_above(len);
     let quick = (order <= G::MAX_ORDER)
         .then(|| index.claim_aligned(order, len, 0, 0..index.leaf_count(), Pack::First))
-        .flatten();
+        .flatten()
+        .map(|claimed| claimed.start());
     match quick {
         Some(start) => tidy(index, start, len),
         None => return exact(index, len).ok(),
@@ -235,7 +236,7 @@ fn repair<G: Geometry>(index: &Bitmap<G>, level: usize, child: usize, order: u32
 
 fn exact<G: Geometry>(index: &Bitmap<G>, len: u64) -> Result<u64, crate::index::watch::Ticket> {
     let search = Search { least: len, most: len, align: 1, take: |_| len };
-    let claimed = index.claim_exact(0, &search).map(|(start, _)| start);
+    let claimed = index.claim_exact(0, &search).map(|claimed| claimed.start());
     if let Ok(start) = claimed {
         tidy(index, start, len);
     }

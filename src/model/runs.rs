@@ -367,7 +367,10 @@ pub fn b5() {
     for (leaf, order) in [(0, 1), (1, 0), (1, 1)] {
         index.promise(1, leaf, order);
     }
-    let searcher = spawn(&index, |index| index.claim_aligned(1, 2, 0, 0..2, Pack::First));
+    let searcher = spawn(&index, |index| {
+        let claimed = index.claim_aligned(1, 2, 0, 0..2, Pack::First);
+        claimed.map(|claimed| claimed.start())
+    });
     free(&index, 1, 1);
     let mut owned = vec![(2, 2)];
     owned.extend(join(searcher).map(|start| (start, 2)));
@@ -424,11 +427,9 @@ pub fn m4() {
 
 /// Whatever the two find, nobody gets a block that the other has.
 pub fn m3() {
-    use crate::values::extent::Extent;
     fn many(index: &Bitmap<Whole>) -> Vec<(u64, u64)> {
-        let mut extents = [Extent { start: 9, len: 9 }; 3];
-        let taken = index.claim_many_in_word(0, 0, 1, &mut extents);
-        extents[..taken].iter().map(|extent| (extent.start, extent.len)).collect()
+        let claimed = index.claim_many_in_word(0, 0, 1, 3).into_iter();
+        claimed.flat_map(|runs| runs.into_each()).map(|run| run.into_run()).collect()
     }
     let index = index::<Whole>(4, 1, &[0, 1, 3]);
     let other = spawn(&index, many);
@@ -520,7 +521,7 @@ pub fn s13d() {
 fn as_much_as_possible<G: Geometry>(index: &Bitmap<G>, least: u64) -> (u64, u64) {
     let search = Search { least, most: index.blocks(), align: 1, take: |run| run };
     match index.claim_exact(0, &search) {
-        Ok(extent) => extent,
+        Ok(claimed) => claimed.into_run(),
         Err(_) => panic!("nothing found although something fitting was free all the time"),
     }
 }

@@ -9,8 +9,8 @@
 //! idea of keeping free space by exact length is that of quick lists (Weinstock 1976; Wilson et al. 1995).
 
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
-use crate::index::Lost;
 use crate::index::events::Event;
+use crate::index::{Claimed, Lost};
 use crate::placement::Placer;
 use crate::placement::cursor::Cursor;
 use crate::placement::known_runs::{ENDLESS, LOOK_EVERY, Seen};
@@ -39,11 +39,10 @@ impl Placer {
         space: &Space,
         cursor: &mut Cursor,
         request: &Request,
-    ) -> Option<(u64, u64)> {
+    ) -> Option<Claimed> {
         let len = request.len;
         let goes = self.goes_by_seen(request) && (2..=LEAF_BLOCKS).contains(&len);
-        let start = goes.then(|| self.claim_fitting(space, cursor, len)).flatten()?;
-        Some((start, len))
+        goes.then(|| self.claim_fitting(space, cursor, len)).flatten()
     }
 
     /// Whether `request` may have any run there is.
@@ -61,7 +60,7 @@ impl Placer {
         space: &Space,
         cursor: &mut Cursor,
         len: u64,
-    ) -> Option<u64> {
+    ) -> Option<Claimed> {
         if cursor.sequential {
             return None;
         }
@@ -95,13 +94,11 @@ impl Placer {
                 seen.put(start, run);
                 continue;
             }
-            if !self.claim_of_run(space, seen, start, run, len) {
-                continue;
-            }
+            let Some(claimed) = self.claim_of_run(space, seen, start, run, len) else { continue };
             if long {
                 self.tell_of_broken_leaf(space, start, len);
             }
-            return Some(start);
+            return Some(claimed);
         }
         None
     }
@@ -114,7 +111,7 @@ impl Placer {
         cursor: &mut Cursor,
         least: u64,
         most: u64,
-    ) -> Option<(u64, u64)> {
+    ) -> Option<Claimed> {
         if cursor.sequential {
             return None;
         }
@@ -126,8 +123,8 @@ impl Placer {
             let len = run.min(most);
             if run > hint.len && run > len {
                 seen.put(start, run);
-            } else if self.claim_of_run(space, seen, start, run, len) {
-                return Some((start, len));
+            } else if let Some(claimed) = self.claim_of_run(space, seen, start, run, len) {
+                return Some(claimed);
             }
         }
         None
@@ -136,27 +133,34 @@ impl Placer {
     /// Claims the first `len` blocks of the run of `run` blocks at `start`, unless somebody was quicker, and
     /// remembers what is left of it.
     #[inline]
-    fn claim_of_run(&self, space: &Space, seen: &mut Seen, start: u64, run: u64, len: u64) -> bool {
-        let claimed = space.bitmap.claim(start, len).is_ok();
-        if claimed && run > len && self.is_for_bulk(start + len) {
+    fn claim_of_run(
+        &self,
+        space: &Space,
+        seen: &mut Seen,
+        start: u64,
+        run: u64,
+        len: u64,
+    ) -> Option<Claimed> {
+        let claimed = space.bitmap.claim(start, len).ok()?;
+        if run > len && self.is_for_bulk(start + len) {
             seen.put(start + len, if run == ENDLESS { run } else { run - len });
         }
-        claimed
+        Some(claimed)
     }
 
     /// Claims a single free block, between blocks in use, that this handle has seen. Tries no more than it
     /// remembers.
     #[inline(never)]
-    pub(crate) fn claim_single(&self, space: &Space, cursor: &mut Cursor) -> Option<u64> {
+    pub(crate) fn claim_single(&self, space: &Space, cursor: &mut Cursor) -> Option<Claimed> {
         while cursor.seen.has_single() {
             let hint = cursor.seen.take(1)?;
             match space.bitmap.claim_hole_in(hint.word) {
-                Ok(Some((block, others))) => {
+                Ok(Some((claimed, others))) => {
                     // A handle of single blocks alone goes on where it frees, which is quicker.
                     if others && cursor.is_mixed() {
-                        cursor.seen.put(block, 1);
+                        cursor.seen.put(claimed.start(), 1);
                     }
-                    return Some(block);
+                    return Some(claimed);
                 }
                 Ok(None) => {}
                 Err(Lost) => space.count(Event::LostClaim, hint.word),

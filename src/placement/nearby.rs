@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native, WORD_BLOCKS};
 use crate::base::word::order_above;
 use crate::index::events::Event;
-use crate::index::{Pack, Search};
+use crate::index::{Claimed, Pack, Search};
 use crate::placement::Placer;
 use crate::placement::cursor::{Cursor, Nothing};
 use crate::space::Space;
@@ -29,7 +29,7 @@ impl Placer {
         cursor: &mut Cursor,
         request: &Request,
         from: u64,
-    ) -> Option<(u64, u64)> {
+    ) -> Option<Claimed> {
         let &Request { len, align, near, best_fit, class, .. } = request;
         let placed = near.is_none() && !best_fit;
         let zone = self.zones.of(class.index()).filter(|_| placed);
@@ -42,9 +42,9 @@ impl Placer {
         }
         let search = Search { least: len, most: len, align, take: |_| len };
         if len > LEAF_BLOCKS
-            && let Some(taken) = space.bitmap.claim_quick(from, &search)
+            && let Some(claimed) = space.bitmap.claim_quick(from, &search)
         {
-            return Some(taken);
+            return Some(claimed);
         }
         let found = space.bitmap.claim_exact(from, &search);
         found
@@ -88,13 +88,12 @@ impl Placer {
         cursor: &mut Cursor,
         request: &Request,
         from: u64,
-    ) -> Option<(u64, u64)> {
+    ) -> Option<Claimed> {
         let &Request { len, align, near, best_fit, .. } = request;
         if len > LEAF_BLOCKS || align > LEAF_BLOCKS || !align.is_power_of_two() {
             return None;
         }
         let order = order_above(len.max(align));
-        let claimed = |start| (start, len);
         if best_fit {
             self.refresh_some(space);
             return (order..=Native::MAX_ORDER).find_map(|class| {
@@ -108,17 +107,13 @@ impl Placer {
             return None;
         }
         let Some(near) = near else {
-            return self.around_cursor(space, cursor, order, len).map(claimed);
+            return self.around_cursor(space, cursor, order, len);
         };
         // Only the first part holds blocks below `near`, which come last in the order.
         let floors = [near, 0, 0, 0];
-        self.search_order(space, request, from)
-            .into_iter()
-            .zip(floors)
-            .find_map(|(leaves, floor)| {
-                space.bitmap.claim_aligned(order, len, floor, leaves, Pack::Tight)
-            })
-            .map(claimed)
+        self.search_order(space, request, from).into_iter().zip(floors).find_map(
+            |(leaves, floor)| space.bitmap.claim_aligned(order, len, floor, leaves, Pack::Tight),
+        )
     }
 
     /// Repairs what the summary says of the next leaves in turn. A best fit goes by what leaves do
@@ -138,7 +133,7 @@ impl Placer {
         cursor: &mut Cursor,
         order: u32,
         len: u64,
-    ) -> Option<u64> {
+    ) -> Option<Claimed> {
         let place = cursor.place(len);
         if place.look_now() {
             place.poor = self.is_poor(space, place.word, order);
@@ -181,7 +176,7 @@ impl Placer {
             let own = claim(behind).or_else(|| claim(before));
             own.or_else(likely).or_else(|| rest.into_iter().find_map(claim))
         })?;
-        place.poor = self.is_poor(space, (found / WORD_BLOCKS) as usize, order);
+        place.poor = self.is_poor(space, (found.start() / WORD_BLOCKS) as usize, order);
         Some(found)
     }
 

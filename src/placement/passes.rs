@@ -1,15 +1,14 @@
 //! Passes over the summary for pieces.
 
-use crate::index::{Refused, Taken, Wanted};
+use crate::index::{Claimed, Refused, Taken, Wanted};
 use crate::placement::Placer;
 use crate::space::Space;
-use crate::values::extent::Extent;
 use crate::values::request::Effort;
 use std::ops::Range;
 
 impl Placer {
     /// One pass over `ranges` of leaves for runs of `order`, and what it took.
-    pub(crate) fn claim_pieces_in<F: FnMut(Extent) -> Taken>(
+    pub(crate) fn claim_pieces_in<F: FnMut(Claimed) -> Taken>(
         &self,
         space: &Space,
         order: u32,

@@ -1,7 +1,7 @@
 //! One block.
 
-use crate::index::Lost;
 use crate::index::events::Event;
+use crate::index::{Claimed, Lost};
 use crate::placement::Placer;
 use crate::placement::cursor::Cursor;
 use crate::space::Space;
@@ -11,16 +11,16 @@ impl Placer {
     /// come first: nothing else fits into those. Where it is short, the word in which a block was just freed is
     /// next, whose cache line is here.
     #[inline(always)]
-    pub(crate) fn claim_one(&self, space: &Space, cursor: &mut Cursor) -> Option<u64> {
+    pub(crate) fn claim_one(&self, space: &Space, cursor: &mut Cursor) -> Option<Claimed> {
         let (mixed, poor) = (cursor.is_mixed(), cursor.place(1).poor);
         if mixed {
             cursor.asked_for_one();
         }
         if (mixed || poor)
             && cursor.seen.has_single()
-            && let Some(start) = self.claim_single(space, cursor)
+            && let Some(claimed) = self.claim_single(space, cursor)
         {
-            return Some(start);
+            return Some(claimed.single());
         }
         let place = cursor.place(1);
         if poor && let Some(word) = place.reuse() {

@@ -6,12 +6,11 @@
 
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
 use crate::base::word::order_above;
-use crate::index::{Pack, Refused, Search, Taken, Wanted};
+use crate::index::{Claimed, Pack, Refused, Search, Taken, Wanted};
 use crate::placement::Placer;
 use crate::placement::cursor::Cursor;
 use crate::space::Space;
 use crate::values::class::Zone;
-use crate::values::extent::Extent;
 use crate::values::request::{Effort, Request};
 
 impl Placer {
@@ -22,7 +21,7 @@ impl Placer {
         cursor: &mut Cursor,
         request: &Request,
         zone: &Zone,
-    ) -> Option<(u64, u64)> {
+    ) -> Option<Claimed> {
         let &Request { len, align, .. } = request;
         let leaf = self.leaf_in_zones(space, cursor, request, zone);
         let ranges = || zone.search_order(leaf, space.bitmap.leaf_count(), Native::FANOUT);
@@ -35,8 +34,7 @@ impl Placer {
             let aligned = || {
                 let mut ranges = ranges().filter(within).filter(|_| quick);
                 ranges.find_map(|leaves| {
-                    let start = space.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight)?;
-                    Some((start, len))
+                    space.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight)
                 })
             };
             let any = || {
@@ -46,12 +44,12 @@ impl Placer {
             };
             aligned().or_else(any)
         })?;
-        self.set_leaf_in_zones(space, cursor, request, found.0 + found.1 - 1);
+        self.set_leaf_in_zones(space, cursor, request, found.last());
         Some(found)
     }
 
     /// Claims pieces for `request`, the longest first in each zone of its class.
-    pub(crate) fn gang_in_zones<F: FnMut(Extent) -> Taken>(
+    pub(crate) fn gang_in_zones<F: FnMut(Claimed) -> Taken>(
         &self,
         space: &Space,
         cursor: &mut Cursor,

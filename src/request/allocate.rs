@@ -2,6 +2,7 @@
 
 use crate::base::geometry::LEAF_BLOCKS;
 use crate::core::Core;
+use crate::index::Conflict;
 use crate::placement::cursor::Cursor;
 use crate::request::make_room::{self, LET_OUT};
 use crate::request::{contiguous, refusal, reserve};
@@ -14,11 +15,9 @@ use crate::values::request::{Effort, Request};
 #[inline(always)]
 pub(crate) fn allocate(core: &Core, cursor: &mut Cursor, len: u64) -> Result<Extent, AllocError> {
     if len == 1
-        && let Some(start) = core.placer.claim_one(&core.space, cursor)
-        && core.space.keeps(cursor.lane, Extent { start, len })
+        && let Some(claimed) = core.placer.claim_one(&core.space, cursor)
+        && let Some(extent) = core.space.keep(cursor.lane, claimed)
     {
-        let extent = Extent { start, len };
-        core.space.count_allocated(cursor.lane, extent);
         return Ok(extent);
     }
     allocate_elsewhere(core, cursor, len)
@@ -32,8 +31,8 @@ fn allocate_elsewhere(core: &Core, cursor: &mut Cursor, len: u64) -> Result<Exte
     let fits =
         (2..=LEAF_BLOCKS).contains(&len) && !core.placer.known_to_fail(&core.space, cursor, len, 1);
     if fits
-        && let Some(start) = core.placer.claim_fitting(&core.space, cursor, len)
-        && let Some(extent) = contiguous::settle(core, cursor, &request, (start, len))
+        && let Some(claimed) = core.placer.claim_fitting(&core.space, cursor, len)
+        && let Some(extent) = contiguous::settle(core, cursor, &request, claimed)
     {
         return Ok(extent);
     }
@@ -69,18 +68,17 @@ pub(crate) fn allocate_into(
 /// Takes exactly `extent`.
 pub(crate) fn mark_allocated(core: &Core, lane: LaneId, extent: Extent) -> Result<(), MarkError> {
     let (start, len) = on_device(extent, core.space.bitmap.blocks())?;
-    if let Err(conflict) = core.space.bitmap.claim(start, len) {
-        let closed =
-            core.space.closed.held_in(conflict.block, conflict.block + 1) == conflict.block;
-        return Err(match conflict.block {
-            block if closed => MarkError::Closed { block },
-            block => MarkError::AlreadyAllocated { block },
-        });
-    }
-    if !core.space.keeps(lane, extent) {
-        let block = core.space.closed.held_in(start, start + len);
+    let closed_in = |from, to| core.space.closed.held_in(from, to);
+    let claimed = core.space.bitmap.claim(start, len).map_err(|Conflict { block }| {
+        if closed_in(block, block + 1) == block {
+            MarkError::Closed { block }
+        } else {
+            MarkError::AlreadyAllocated { block }
+        }
+    })?;
+    if core.space.keep(lane, claimed).is_none() {
+        let block = closed_in(start, start + len);
         return Err(MarkError::Closed { block: if block < start + len { block } else { start } });
     }
-    core.space.count_allocated(lane, extent);
     Ok(())
 }

@@ -24,8 +24,7 @@ pub(crate) fn allocate_now(
     }
     let extent = contiguous::contiguous(core, cursor, request)?;
     if !list.append(extent) {
-        core.space.give_back(extent);
-        core.space.count_freed(cursor.lane, extent);
+        core.space.give_back(cursor.lane, extent);
         return Err(AllocError::OutOfMemory);
     }
     Ok(())

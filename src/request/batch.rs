@@ -33,15 +33,10 @@ pub(crate) fn allocate_many(
     let mut filled = 0;
     while filled < extents.len() {
         let rest = &mut extents[filled..];
-        // Of what is closed, one by one.
-        if (1..=WORD_BLOCKS).contains(&len) && !core.space.closed.is_active() {
-            let word = cursor.place(len).word;
-            let taken =
-                core.space.bitmap.claim_many_in_word(word, order_above(len), len as u32, rest);
-            // All in one word: it does not matter which of its blocks are counted.
-            let counted = Extent { start: word as u64 * WORD_BLOCKS, len: taken as u64 * len };
-            core.space.count_allocated(cursor.lane, counted);
-            filled += taken;
+        if (1..=WORD_BLOCKS).contains(&len) {
+            let (word, order) = (cursor.place(len).word, order_above(len));
+            let claimed = core.space.bitmap.claim_many_in_word(word, order, len as u32, rest.len());
+            filled += claimed.map_or(0, |claimed| core.space.keep_runs(cursor.lane, claimed, rest));
         }
         if let Some(next) = extents.get_mut(filled) {
             match allocate::allocate(core, cursor, len) {

@@ -3,6 +3,7 @@
 use crate::base::geometry::{Geometry, Native};
 use crate::base::word::order_above;
 use crate::core::Core;
+use crate::index::Claimed;
 use crate::index::{Pack, Search};
 use crate::placement::cursor::{Cursor, Nothing};
 use crate::placement::cuts::plan;
@@ -22,10 +23,8 @@ pub(crate) fn scattered(
     let before = list.extents().len();
     let mut left = request.len;
     let mut order = u32::MAX;
-    while let Some(extent) = piece(core, cursor, request, left, &mut order) {
-        if !core.space.keeps(cursor.lane, extent) {
-            continue;
-        }
+    while let Some(claimed) = piece(core, cursor, request, left, &mut order) {
+        let Some(extent) = core.space.keep(cursor.lane, claimed) else { continue };
         effort.leaves += 1;
         if effort.leaves >= request.effort && order > order_above(request.min_extent) {
             order = order_above(request.min_extent);
@@ -36,22 +35,19 @@ pub(crate) fn scattered(
             core.placer.go_on(&core.space, cursor, request, left.min(request.max_extent), last);
         }
         if !add(list, before, extent, request.max_extent) {
-            core.space.give_back(extent);
-            core.space.give_back_from(list, before);
+            core.space.give_back(cursor.lane, extent);
+            core.space.give_back_from(cursor.lane, list, before);
             return Err(AllocError::OutOfMemory);
         }
         left -= extent.len;
     }
     let enough = left == 0 || (request.partial && left < request.len);
     if !enough {
-        core.space.give_back_from(list, before);
+        core.space.give_back_from(cursor.lane, list, before);
         if request.min_extent == 1 || request.partial {
             return Err(refusal::failure(core, request.len, request.align));
         }
         planned(core, cursor.lane, request, list)?;
-    }
-    for &extent in &list.extents()[before..] {
-        core.space.count_allocated(cursor.lane, extent);
     }
     Ok(())
 }
@@ -64,7 +60,7 @@ fn piece(
     request: &Request,
     left: u64,
     order: &mut u32,
-) -> Option<Extent> {
+) -> Option<Claimed> {
     let &Request { min_extent: least, max_extent, align, near, .. } = request;
     let most = left.min(max_extent);
     if most < least || core.placer.known_to_fail(&core.space, cursor, least, align) {
@@ -72,7 +68,6 @@ fn piece(
     }
     let from = near.unwrap_or_else(|| core.placer.place_of(&core.space, cursor, most));
     let search = Search { least, most, align, take: |run| share(request, left, run) };
-    let extent = |(start, len)| Extent { start, len };
     let whole = order_above(most).min(Native::MAX_ORDER);
     if *order == u32::MAX && share(request, left, most) == most {
         let one = Request { len: most, scattered: false, ..*request };
@@ -80,7 +75,7 @@ fn piece(
         if let Some(taken) =
             fitting.or_else(|| core.placer.aligned(&core.space, cursor, &one, from))
         {
-            return Some(extent(taken));
+            return Some(taken);
         }
     }
     *order = whole.min(*order);
@@ -93,7 +88,7 @@ fn piece(
             .then(|| core.placer.search_order(&core.space, request, from));
         let taken = ranges.into_iter().flatten().find_map(claim);
         if let Some(taken) = taken {
-            return Some(extent(taken));
+            return Some(taken);
         }
         if *order == 0 {
             break;
@@ -101,7 +96,7 @@ fn piece(
         *order -= 1;
     }
     match core.space.bitmap.claim_exact(from, &search) {
-        Ok(taken) => Some(extent(taken)),
+        Ok(taken) => Some(taken),
         Err(ticket) => {
             // Only if every run is welcome does "nothing to take" mean "no such run".
             if share(request, left, least) > 0 {
@@ -158,18 +153,18 @@ fn planned(
         });
         let mut memory = true;
         let claimed = extents.all(|extent| {
-            let claimed = core.space.bitmap.claim(extent.start, extent.len).is_ok()
-                && core.space.keeps(lane, extent);
-            if claimed && !list.append(extent) {
-                core.space.give_back(extent);
+            let claimed = core.space.bitmap.claim(extent.start, extent.len).ok();
+            let kept = claimed.and_then(|claimed| core.space.keep(lane, claimed));
+            if kept.is_some() && !list.append(extent) {
+                core.space.give_back(lane, extent);
                 memory = false;
             }
-            claimed && memory
+            kept.is_some() && memory
         });
         if claimed {
             return Ok(());
         }
-        core.space.give_back_from(list, before);
+        core.space.give_back_from(lane, list, before);
         if !memory {
             return Err(AllocError::OutOfMemory);
         }

@@ -1,6 +1,7 @@
 //! Requests for one extent.
 
 use crate::core::Core;
+use crate::index::Claimed;
 use crate::placement::cursor::Cursor;
 use crate::request::refusal;
 use crate::values::error::AllocError;
@@ -47,14 +48,10 @@ pub(crate) fn settle(
     core: &Core,
     cursor: &mut Cursor,
     request: &Request,
-    (start, len): (u64, u64),
+    claimed: Claimed,
 ) -> Option<Extent> {
     if request.near.is_none() {
-        core.placer.go_on(&core.space, cursor, request, len, start + len - 1);
+        core.placer.go_on(&core.space, cursor, request, claimed.len(), claimed.last());
     }
-    let extent = Extent { start, len };
-    core.space.keeps(cursor.lane, extent).then(|| {
-        core.space.count_allocated(cursor.lane, extent);
-        extent
-    })
+    core.space.keep(cursor.lane, claimed)
 }

@@ -13,6 +13,7 @@
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
 use crate::base::word::order_above;
 use crate::core::Core;
+use crate::index::Claimed;
 use crate::index::{Refused, Search, Taken, Wanted};
 use crate::placement::cursor::{Cursor, Nothing};
 use crate::request::bounded::add;
@@ -37,7 +38,7 @@ pub(crate) fn gang(
     let taken: u64 = list.extents()[before..].iter().map(|extent| extent.len).sum();
     let enough = taken == request.len || (request.partial && taken > 0);
     if claimed.is_err() || !enough {
-        core.space.give_back_from(list, before);
+        core.space.give_back_from(cursor.lane, list, before);
         let memory = claimed.map_err(|Refused| AllocError::OutOfMemory);
         return memory.and(Err(refusal::failure(core, request.len, 1)));
     }
@@ -49,9 +50,6 @@ pub(crate) fn gang(
         if core.placer.zones.are_set() {
             core.placer.set_leaf_in_zones(&core.space, cursor, request, last.start + last.len - 1);
         }
-    }
-    for &extent in extents {
-        core.space.count_allocated(cursor.lane, extent);
     }
     Ok(())
 }
@@ -72,12 +70,10 @@ fn claim_gang(
     let mut wanted = Wanted {
         left: request.len,
         looks: request.effort,
-        took: |extent| {
-            if !core.space.keeps(lane, extent) {
-                return Taken::Passed;
-            }
+        took: |claimed| {
+            let Some(extent) = core.space.keep(lane, claimed) else { return Taken::Passed };
             if !add(list, before, extent, u64::MAX) {
-                core.space.give_back(extent);
+                core.space.give_back(lane, extent);
                 return Taken::Refused;
             }
             Taken::Kept
@@ -89,8 +85,8 @@ fn claim_gang(
     let mut order = order_above(request.len).min(Native::MAX_ORDER);
     if let Some(zone) = zone {
         core.placer.gang_in_zones(&core.space, cursor, request, zone, &mut wanted, effort)?;
-    } else if let Some((start, len)) = whole(core, cursor, request, from, order) {
-        wanted.take(start, len)?;
+    } else if let Some(claimed) = whole(core, cursor, request, from, order) {
+        wanted.take(claimed)?;
     } else if request.len <= LEAF_BLOCKS && !request.best_fit {
         // That was a search for this order everywhere, or none was due. (A best fit passes by what the
         // summary wrongly says to be longer.)
@@ -100,10 +96,10 @@ fn claim_gang(
     while wanted.left > 0 {
         while by_seen
             && wanted.left > 0
-            && let Some((start, len)) =
+            && let Some(claimed) =
                 core.placer.claim_piece(&core.space, cursor, 1 << order, wanted.left)
         {
-            wanted.take(start, len)?;
+            wanted.take(claimed)?;
         }
         if order == 0 {
             wanted.looks = u64::MAX;
@@ -129,7 +125,7 @@ fn claim_gang(
         let left = wanted.left;
         let search = Search { least: 1, most: left, align: 1, take: |run: u64| run.min(left) };
         match core.space.bitmap.claim_exact(from, &search) {
-            Ok((start, len)) => wanted.take(start, len)?,
+            Ok(claimed) => wanted.take(claimed)?,
             Err(ticket) => {
                 core.placer.remember(&core.space, cursor, Nothing { ticket, least: 1, align: 1 });
                 return Ok(());
@@ -147,7 +143,7 @@ fn whole(
     request: &Request,
     from: u64,
     order: u32,
-) -> Option<(u64, u64)> {
+) -> Option<Claimed> {
     if request.len > LEAF_BLOCKS {
         return None; // longer than an order: pieces of the largest one come next
     }

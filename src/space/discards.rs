@@ -95,10 +95,10 @@ impl<G: Geometry> Discards<G> {
             let start = self.blocks.next_free(from)?;
             let to = self.blocks.blocks().min(start.saturating_add(most));
             let end = self.blocks.run_end(start + 1, to);
-            if self.blocks.claim(start, end - start).is_ok() {
+            if let Ok(claimed) = self.blocks.claim(start, end - start) {
                 self.tidy(start);
-                self.waiting.add((end - start).wrapping_neg());
-                return Some((start, end - start));
+                self.waiting.add(claimed.len().wrapping_neg());
+                return Some(claimed.into_run());
             }
             // Somebody else took some of it.
             from = start + 1;

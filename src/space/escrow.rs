@@ -112,13 +112,19 @@ impl<G: Geometry> Escrow<G> {
     /// one: of all who search, each holds no more for a moment than he has tokens for.
     pub(crate) fn take(&self, tokens: u64) -> Option<(u64, u64)> {
         let search = Search { least: 1, most: tokens, align: 1, take: |run| tokens.min(run) };
-        self.blocks.claim_exact(0, &search).ok().inspect(|&(_, len)| self.taken(len))
+        self.claim(&search)
     }
 
     /// A run of exactly `len` blocks at a multiple of `align`, for as many of the caller's tokens.
     pub(crate) fn take_run(&self, len: u64, align: u64) -> Option<(u64, u64)> {
         let search = Search { least: len, most: len, align, take: |_| len };
-        self.blocks.claim_exact(0, &search).ok().inspect(|&(_, len)| self.taken(len))
+        self.claim(&search)
+    }
+
+    fn claim<F: Fn(u64) -> u64>(&self, search: &Search<F>) -> Option<(u64, u64)> {
+        let (start, len) = self.blocks.claim_exact(0, search).ok()?.into_run();
+        self.taken(len);
+        Some((start, len))
     }
 
     fn taken(&self, len: u64) {
@@ -135,9 +141,9 @@ impl<G: Geometry> Escrow<G> {
                 return None;
             }
             let end = self.blocks.run_end(start + 1, to.min(start.saturating_add(most)));
-            if self.blocks.claim(start, end - start).is_ok() {
-                self.taken(end - start);
-                return Some((start, end - start));
+            if let Ok(claimed) = self.blocks.claim(start, end - start) {
+                self.taken(claimed.len());
+                return Some(claimed.into_run());
             }
             from = start + 1;
         }

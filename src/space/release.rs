@@ -125,15 +125,17 @@ impl Space {
         extents.into_iter().for_each(|extent| self.quarantine.unmark(extent));
     }
 
-    /// Undoes a claim of this thread that nobody was told about.
-    pub(crate) fn give_back(&self, extent: Extent) {
+    /// Undoes [`Self::keep`], of what no caller was told of.
+    pub(crate) fn give_back(&self, lane: LaneId, extent: Extent) {
         let released = self.bitmap.release(extent.start, extent.len);
         debug_assert_eq!(released, Ok(()), "blocks we own cannot be free");
+        self.count_freed(lane, extent);
     }
 
-    pub(crate) fn give_back_from(&self, list: &mut impl ExtentList, before: usize) {
+    /// The same for all that `list` has behind its first `before` extents.
+    pub(crate) fn give_back_from(&self, lane: LaneId, list: &mut impl ExtentList, before: usize) {
         for &extent in &list.extents()[before..] {
-            self.give_back(extent);
+            self.give_back(lane, extent);
         }
         list.cut(before);
     }

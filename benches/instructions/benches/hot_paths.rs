@@ -113,7 +113,7 @@ fn mixed() -> Pairs {
 }
 
 #[library_benchmark]
-#[bench::in_sequence(args = (), setup = empty, config = limit(85))]
+#[bench::in_sequence(args = (), setup = empty, config = limit(80))]
 fn allocate(mut handle: Handle) -> Handle {
     for _ in 0..ROUND {
         let _ = black_box(handle.allocate(1));
@@ -131,7 +131,7 @@ fn free(mut handle: Handle) -> Handle {
 }
 
 #[library_benchmark]
-#[bench::in_sequence(args = (), setup = empty, config = limit(43))]
+#[bench::in_sequence(args = (), setup = empty, config = limit(39))]
 fn allocate_many(mut handle: Handle) -> Handle {
     let mut extents = [Extent::new(0, 0); ROUND];
     let _ = black_box(handle.allocate_many(1, &mut extents));
