@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::stores::log::error::{IoFailure, LogError};
-use crate::stores::log::lock::{self, Access};
+use crate::stores::log::lock::{self, Access, Locked};
 
 /// Storage for the log's metadata area: bytes at offsets, and a flush.
 ///
@@ -103,7 +103,8 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
 /// On Linux and Android (64 bits) the lock is one of the bytes in question, so regions of one file that do
 /// not overlap can be open at once, and a whole file and a region of it cannot. Elsewhere the lock is the
 /// file's: one at a time. All of these locks are between those who ask for them; who writes to the file
-/// without asking is not stopped.
+/// without asking is not stopped. Dropping it gives the lock back, also if a process that was forked meanwhile
+/// still has the file open.
 ///
 /// On Linux a *block device* that is mounted, or otherwise used by the system or by somebody who opened it
 /// with `O_EXCL`, is refused as [`LogError::Locked`]. One that is opened whole is claimed in the same way.
@@ -112,7 +113,7 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
 /// handle.
 #[derive(Debug)]
 pub struct FileDisk {
-    file: File,
+    file: Locked,
     path: PathBuf,
     offset: u64,
     /// A region of fixed length; a whole file grows.
@@ -259,7 +260,7 @@ impl Disk for FileDisk {
         match self.len {
             Some(len) => Ok(len),
             // Not the metadata: a block device reports no length there.
-            None => io::Seek::seek(&mut &self.file, io::SeekFrom::End(0)),
+            None => io::Seek::seek(&mut &*self.file, io::SeekFrom::End(0)),
         }
     }
 

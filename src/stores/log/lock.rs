@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
 use std::path::Path;
 
 /// What somebody wants to do with a part.
@@ -21,9 +22,39 @@ pub(super) enum Access {
     Look,
 }
 
+/// A file, of which a part is locked until this is dropped.
+///
+/// It is unlocked explicitly: a process that forks shares what it has open with the child, for good or until that
+/// becomes another program, and the lock lasts as long as any of the two has it. A child that drops its copy takes
+/// nothing away from its parent.
+#[derive(Debug)]
+pub(super) struct Locked {
+    file: File,
+    access: Access,
+    /// The process that locked it.
+    process: u32,
+}
+
+impl Deref for Locked {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        if self.access != Access::Look && self.process == std::process::id() {
+            // If it cannot be, it is when the last copy is closed.
+            let _unlocked = system::unlock(&self.file, self.access);
+        }
+    }
+}
+
 /// Opens `path` and locks what `access` needs; `create`s an empty file if there is none.
 /// [`io::ErrorKind::ResourceBusy`] or [`io::ErrorKind::WouldBlock`] if others have it.
-pub(super) fn open(path: &Path, access: Access, create: bool) -> io::Result<File> {
+pub(super) fn open(path: &Path, access: Access, create: bool) -> io::Result<Locked> {
     let mut options = File::options();
     options.read(true);
     let file = match access {
@@ -36,7 +67,7 @@ pub(super) fn open(path: &Path, access: Access, create: bool) -> io::Result<File
     if access != Access::Look {
         system::lock(&file, access)?;
     }
-    Ok(file)
+    Ok(Locked { file, access, process: std::process::id() })
 }
 
 #[cfg(unix)]
@@ -58,7 +89,7 @@ mod system {
     use std::path::Path;
 
     use nix::fcntl::{FcntlArg, fcntl};
-    use nix::libc::{F_RDLCK, F_WRLCK, O_EXCL, SEEK_SET, flock};
+    use nix::libc::{F_RDLCK, F_UNLCK, F_WRLCK, O_EXCL, SEEK_SET, c_int, flock};
 
     use super::Access;
 
@@ -77,13 +108,20 @@ mod system {
     }
 
     pub(super) fn lock(file: &File, access: Access) -> io::Result<()> {
+        set(file, access, if access == Access::Read { F_RDLCK } else { F_WRLCK })
+    }
+
+    pub(super) fn unlock(file: &File, access: Access) -> io::Result<()> {
+        set(file, access, F_UNLCK)
+    }
+
+    fn set(file: &File, access: Access, kind: c_int) -> io::Result<()> {
         let far = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         // A length of 0 is the whole file, however long it becomes.
         let (start, len) = match access {
             Access::WritePart { offset, len } => (far(offset), far(len).max(1)),
             _ => (0, 0),
         };
-        let kind = if access == Access::Read { F_RDLCK } else { F_WRLCK };
         let range = flock {
             l_type: kind as i16,
             l_whence: SEEK_SET as i16,
@@ -113,5 +151,43 @@ mod system {
             TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
             TryLockError::Error(error) => error,
         })
+    }
+
+    pub fn unlock(file: &File, _: Access) -> io::Result<()> {
+        file.unlock()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_that_a_forked_process_has_does_not_keep_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("free.log");
+        let part = Access::WritePart { offset: 4096, len: 4096 };
+        for access in [Access::WriteAll, part, Access::Read] {
+            let locked = open(&path, Access::WriteAll, true).unwrap();
+            drop(locked);
+            let locked = open(&path, access, false).unwrap();
+            // What a fork does to what is open.
+            let copy = locked.try_clone().unwrap();
+            assert!(open(&path, Access::WriteAll, false).is_err(), "{access:?}: it is in use");
+            drop(locked);
+            assert!(open(&path, Access::WriteAll, false).is_ok(), "{access:?}: nobody has it");
+            drop(copy);
+        }
+    }
+
+    #[test]
+    fn a_forked_process_that_drops_its_copy_leaves_the_lock_to_its_parent() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("free.log");
+        let locked = open(&path, Access::WriteAll, true).unwrap();
+        let copy = locked.try_clone().unwrap();
+        // As if another process did.
+        drop(Locked { file: copy, access: Access::WriteAll, process: locked.process ^ 1 });
+        assert!(open(&path, Access::WriteAll, false).is_err(), "it is in use");
     }
 }
