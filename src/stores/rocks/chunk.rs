@@ -12,68 +12,68 @@ const CHECKSUM: usize = 4;
 
 /// The number of blocks in a chunk, as a power of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ChunkOrder(u8);
+pub(super) struct ChunkOrder(u8);
 
 impl ChunkOrder {
     /// One word.
-    pub const MIN: Self = Self(6);
+    pub(super) const MIN: Self = Self(6);
     /// 128 KiB.
-    pub const MAX: Self = Self(20);
+    pub(super) const MAX: Self = Self(20);
     /// 2 KiB. `cargo bench --bench rocks -- chunk` tries all: smaller ones take more room, and longer to
     /// scan with operands pending; larger ones gain little more.
-    pub const DEFAULT: Self = Self(14);
+    pub(super) const DEFAULT: Self = Self(14);
 
     /// The order of chunks of `blocks` blocks, if there is one.
-    pub fn of_blocks(blocks: u64) -> Option<Self> {
+    pub(super) fn of_blocks(blocks: u64) -> Option<Self> {
         if blocks.is_power_of_two() { Self::new(blocks.ilog2() as u8) } else { None }
     }
 
     /// The order with the logarithm `order`, if there is one.
-    pub fn new(order: u8) -> Option<Self> {
+    pub(super) fn new(order: u8) -> Option<Self> {
         (Self::MIN.0..=Self::MAX.0).contains(&order).then_some(Self(order))
     }
 
-    pub fn get(self) -> u8 {
+    pub(super) fn get(self) -> u8 {
         self.0
     }
 
-    pub fn blocks(self) -> u64 {
+    pub(super) fn blocks(self) -> u64 {
         1 << self.0
     }
 
-    pub fn words(self) -> usize {
+    pub(super) fn words(self) -> usize {
         1 << (self.0 - Self::MIN.0)
     }
 
     /// Bytes of the bits.
-    pub fn bytes(self) -> usize {
+    pub(super) fn bytes(self) -> usize {
         8 * self.words()
     }
 
     /// Chunks of a device of `blocks` blocks.
-    pub fn count(self, blocks: u64) -> u64 {
+    pub(super) fn count(self, blocks: u64) -> u64 {
         blocks.div_ceil(self.blocks())
     }
 }
 
 /// The key of chunk `number`.
-pub fn key(number: u64) -> [u8; 8] {
+pub(super) fn key(number: u64) -> [u8; 8] {
     number.to_be_bytes()
 }
 
 /// The chunk whose key this is.
-pub fn number(key: &[u8]) -> Option<u64> {
+pub(super) fn number(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.try_into().ok()?))
 }
 
 /// Bytes of the value of a chunk of `order`.
-pub fn value_len(order: ChunkOrder) -> usize {
+pub(super) fn value_len(order: ChunkOrder) -> usize {
     order.bytes() + CHECKSUM
 }
 
 /// What is wrong with a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flaw {
+pub(super) enum Flaw {
     /// It has this many bytes.
     Length(usize),
     /// Its checksum is that of other bytes or of another key.
@@ -81,7 +81,7 @@ pub enum Flaw {
 }
 
 /// The value of `words` under `key`.
-pub fn encode(key: &[u8], words: impl IntoIterator<Item = u64>) -> Vec<u8> {
+pub(super) fn encode(key: &[u8], words: impl IntoIterator<Item = u64>) -> Vec<u8> {
     let words = words.into_iter();
     let mut value = Vec::with_capacity(8 * words.size_hint().0 + CHECKSUM);
     words.for_each(|word| value.extend_from_slice(&word.to_le_bytes()));
@@ -90,7 +90,7 @@ pub fn encode(key: &[u8], words: impl IntoIterator<Item = u64>) -> Vec<u8> {
 }
 
 /// The bits of a value under `key`, and how many blocks it is for.
-pub fn decode<'v>(key: &[u8], value: &'v [u8]) -> Result<(ChunkOrder, &'v [u8]), Flaw> {
+pub(super) fn decode<'v>(key: &[u8], value: &'v [u8]) -> Result<(ChunkOrder, &'v [u8]), Flaw> {
     let (bits, sum) = value.split_last_chunk::<CHECKSUM>().ok_or(Flaw::Length(value.len()))?;
     let order = ChunkOrder::of_blocks(8 * bits.len() as u64).ok_or(Flaw::Length(value.len()))?;
     if checksum(key, bits) == u32::from_le_bytes(*sum) {
@@ -101,7 +101,7 @@ pub fn decode<'v>(key: &[u8], value: &'v [u8]) -> Result<(ChunkOrder, &'v [u8]),
 }
 
 /// The words of bits that were decoded.
-pub fn words(bits: &[u8]) -> impl Iterator<Item = u64> + '_ {
+pub(super) fn words(bits: &[u8]) -> impl Iterator<Item = u64> + '_ {
     let (words, _) = bits.as_chunks::<8>();
     words.iter().map(|&bytes| u64::from_le_bytes(bytes))
 }

@@ -47,7 +47,7 @@ impl Mode for MultiThreaded {
 }
 
 /// The column family `name`, or the error that says it is not there.
-pub fn find<'a, M: Mode>(
+pub(super) fn find<'a, M: Mode>(
     db: &'a DBWithThreadMode<M>,
     name: &str,
 ) -> Result<M::Family<'a>, RocksError> {
@@ -55,7 +55,7 @@ pub fn find<'a, M: Mode>(
 }
 
 /// The options of a column family for a freelist.
-pub fn options() -> Options {
+pub(super) fn options() -> Options {
     let mut options = Options::default();
     merge::install(&mut options);
     // Pending operands are what makes a scan slow: this bounds how many there are. A flush folds
@@ -75,7 +75,7 @@ const WRITE_BUFFER: usize = 16 << 20;
 
 /// Opens a database with the column family `name` for a freelist, made if it is not there, and
 /// `others`, which have to be all the others it has.
-pub fn open_database<M: Mode>(
+pub(super) fn open_database<M: Mode>(
     path: &Path,
     options: &Options,
     name: &str,
@@ -107,7 +107,7 @@ pub fn open_database<M: Mode>(
 /// one would hand out the same blocks. RocksDB itself keeps other processes out, and a second
 /// opening of the database in this one, so its address stands for it.
 #[derive(Debug)]
-pub struct Lease {
+pub(super) struct Lease {
     database: usize,
     family: String,
 }
@@ -120,7 +120,10 @@ fn leases() -> MutexGuard<'static, BTreeSet<(usize, String)>> {
 
 impl Lease {
     /// The lease, unless somebody has it. Must not outlive `db`.
-    pub fn take<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<Self, RocksError> {
+    pub(super) fn take<M: Mode>(
+        db: &DBWithThreadMode<M>,
+        family: &str,
+    ) -> Result<Self, RocksError> {
         let database = std::ptr::from_ref(db).addr();
         if leases().insert((database, family.to_string())) {
             Ok(Self { database, family: family.to_string() })

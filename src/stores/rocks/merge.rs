@@ -18,7 +18,7 @@ use crate::stores::rocks::operand::Masks;
 const NAME: &str = "freemap.bits.1";
 
 /// Makes `options` those of a family that takes our operands.
-pub fn install(options: &mut Options) {
+pub(super) fn install(options: &mut Options) {
     options.set_merge_operator(
         NAME,
         |key: &[u8], value: Option<&[u8]>, operands: &MergeOperands| {
@@ -34,7 +34,7 @@ pub fn install(options: &mut Options) {
 }
 
 /// The value of `key` after `operands`.
-pub fn merge<'o>(
+pub(super) fn merge<'o>(
     key: &[u8],
     value: Option<&[u8]>,
     operands: impl Iterator<Item = &'o [u8]>,
@@ -50,7 +50,7 @@ pub fn merge<'o>(
 }
 
 /// Several operands as one, if they are all sound and for the same chunk size.
-pub fn combine<'o>(operands: impl Iterator<Item = &'o [u8]>) -> Option<Vec<u8>> {
+pub(super) fn combine<'o>(operands: impl Iterator<Item = &'o [u8]>) -> Option<Vec<u8>> {
     Some(sum(operands)?.encode())
 }
 

@@ -15,7 +15,7 @@ use crate::stores::rocks::error::{Place, RocksError};
 use crate::values::extent::MAX_BLOCKS;
 
 /// Not eight bytes, as those of chunks are, and greater.
-pub const KEY: &[u8] = b"meta";
+pub(super) const KEY: &[u8] = b"meta";
 
 const MAGIC: [u8; 8] = *b"fm-rocks";
 const VERSION: u16 = 1;
@@ -39,7 +39,7 @@ struct Page {
 
 /// What a freelist is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Meta {
+pub(super) struct Meta {
     pub blocks: u64,
     pub block_size: u32,
     pub chunk: ChunkOrder,
@@ -49,14 +49,14 @@ pub struct Meta {
 
 /// A change of the chunk size that has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rechunking {
+pub(super) struct Rechunking {
     pub target: ChunkOrder,
     /// How many of the larger chunks are done.
     pub units: u64,
 }
 
 impl Meta {
-    pub fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut page = Page::new_zeroed();
         page.magic = MAGIC;
         page.version = VERSION.into();
@@ -73,7 +73,7 @@ impl Meta {
     }
 
     /// What `bytes` say, found in `family`.
-    pub fn decode(bytes: &[u8], family: &str) -> Result<Self, RocksError> {
+    pub(super) fn decode(bytes: &[u8], family: &str) -> Result<Self, RocksError> {
         let family = || family.to_string();
         if !bytes.starts_with(&MAGIC) {
             return Err(RocksError::Foreign { family: family() });

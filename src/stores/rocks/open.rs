@@ -94,7 +94,7 @@ impl CreateOptions {
 }
 
 /// The order of chunks of `blocks` blocks.
-pub fn chunk_order(blocks: u64) -> Result<ChunkOrder, RocksError> {
+pub(super) fn chunk_order(blocks: u64) -> Result<ChunkOrder, RocksError> {
     let reason = "a power of two from 64 to 2^20";
     let error = RocksError::Option { name: "chunk_blocks", value: blocks, reason };
     ChunkOrder::of_blocks(blocks).ok_or(error)
@@ -401,7 +401,7 @@ fn write_chunks<M: Mode>(
 }
 
 /// Writes the description, and makes it durable with everything before it.
-pub fn write_meta<M: Mode>(
+pub(super) fn write_meta<M: Mode>(
     db: &DBWithThreadMode<M>,
     family: &str,
     meta: &Meta,
@@ -414,7 +414,7 @@ pub fn write_meta<M: Mode>(
 }
 
 /// Writes `batch`, synced.
-pub fn write<M: Mode>(
+pub(super) fn write<M: Mode>(
     db: &DBWithThreadMode<M>,
     family: &str,
     batch: WriteBatch,
@@ -424,7 +424,7 @@ pub fn write<M: Mode>(
 }
 
 /// The options of a write that is durable when it returns.
-pub fn synced() -> WriteOptions {
+pub(super) fn synced() -> WriteOptions {
     let mut synced = WriteOptions::default();
     synced.set_sync(true);
     synced

@@ -33,7 +33,7 @@ use crate::values::plain_bitmap::spans;
 const MASKS: u8 = 0x80;
 
 /// An encoded operand: that of a few runs without the heap.
-pub type Encoded = SmallVec<[u8; 32]>;
+pub(super) type Encoded = SmallVec<[u8; 32]>;
 
 /// A run of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ struct Run {
 
 /// An operand as it is worked on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Masks {
+pub(super) struct Masks {
     order: ChunkOrder,
     set: Vec<u64>,
     clear: Vec<u64>,
@@ -53,23 +53,23 @@ pub struct Masks {
 
 impl Masks {
     /// The empty operand.
-    pub fn new(order: ChunkOrder) -> Self {
+    pub(super) fn new(order: ChunkOrder) -> Self {
         Self { order, set: vec![0; order.words()], clear: vec![0; order.words()] }
     }
 
     /// The order of the chunk that an encoded operand is for, if it can be one.
-    pub fn order_of(operand: &[u8]) -> Option<ChunkOrder> {
+    pub(super) fn order_of(operand: &[u8]) -> Option<ChunkOrder> {
         ChunkOrder::new(operand.first()? & !MASKS)
     }
 
     /// The order of the chunk that it is for.
-    pub fn order(&self) -> ChunkOrder {
+    pub(super) fn order(&self) -> ChunkOrder {
         self.order
     }
 
     /// Makes it `self then operand`. `None` if `operand` is none, or one for another chunk size; it
     /// is useless then.
-    pub fn then(&mut self, operand: &[u8]) -> Option<()> {
+    pub(super) fn then(&mut self, operand: &[u8]) -> Option<()> {
         let (&head, body) = operand.split_first()?;
         if head & !MASKS != self.order.get() {
             return None;
@@ -143,7 +143,7 @@ impl Masks {
     }
 
     /// What the operand makes of `bits`.
-    pub fn apply<'m>(
+    pub(super) fn apply<'m>(
         &'m self,
         bits: impl Iterator<Item = u64> + 'm,
     ) -> impl Iterator<Item = u64> + 'm {
@@ -151,7 +151,7 @@ impl Masks {
     }
 
     /// The only encoding.
-    pub fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let masks_len = 2 * self.order.bytes();
         let mut bytes = vec![self.order.get()];
         if self.runs_len() > masks_len {
@@ -236,7 +236,7 @@ impl Encoder {
 /// The operands of a transaction, by chunk, ascending: what it `allocated` and `freed` are sorted
 /// lists with no block in common, as a [`Delta`](crate::Delta) has them. No heap but for chunks with
 /// many runs.
-pub fn operands<'d>(
+pub(super) fn operands<'d>(
     order: ChunkOrder,
     allocated: &'d [Extent],
     freed: &'d [Extent],

@@ -24,7 +24,7 @@ use crate::stores::rocks::scan::{read, read_meta, scan};
 use crate::stores::rocks::{RocksFreelist, chunk};
 
 /// Bytes of bitmap that one step moves, if a unit is not more.
-pub const STEP_BYTES: usize = 1 << 20;
+pub(super) const STEP_BYTES: usize = 1 << 20;
 
 /// How far a change of the chunk size is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,11 +14,11 @@ const PARTS_PER_THREAD: usize = 4;
 
 /// A key beside those of chunks and the description: what is written there shows whether the column
 /// family has our merge operator.
-pub const PROBE: &[u8] = b"probe";
+pub(super) const PROBE: &[u8] = b"probe";
 
 /// What a scan found.
 #[derive(Debug)]
-pub struct Scanned {
+pub(super) struct Scanned {
     pub meta: Meta,
     /// 1 = allocated, nothing beyond the last block.
     pub words: Vec<u64>,
@@ -28,7 +28,7 @@ pub struct Scanned {
 
 /// The freelist in `family` as of now. Runs beside whatever writes to it; keys that are not there
 /// cost nothing.
-pub fn scan<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<Scanned, RocksError> {
+pub(super) fn scan<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<Scanned, RocksError> {
     let snapshot = db.snapshot();
     let meta = read_meta(db, &snapshot, family)?;
     if let Some(rechunking) = meta.rechunking {
@@ -55,7 +55,7 @@ pub fn scan<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<Scanned, 
 }
 
 /// The description, checked.
-pub fn read_meta<M: Mode>(
+pub(super) fn read_meta<M: Mode>(
     db: &DBWithThreadMode<M>,
     snapshot: &SnapshotWithThreadMode<'_, DBWithThreadMode<M>>,
     family: &str,
@@ -67,13 +67,13 @@ pub fn read_meta<M: Mode>(
     Meta::decode(&bytes, family)
 }
 
-pub fn read_failed(error: rocksdb::Error, family: &str) -> RocksError {
+pub(super) fn read_failed(error: rocksdb::Error, family: &str) -> RocksError {
     RocksError::of(error, "read the freelist", family)
 }
 
 /// Reads the chunks `from..until`, or from the first key, or until the last, into their `words`, and
 /// shows each key of a chunk; how many those are.
-pub fn read<M: Mode>(
+pub(super) fn read<M: Mode>(
     db: &DBWithThreadMode<M>,
     snapshot: &SnapshotWithThreadMode<'_, DBWithThreadMode<M>>,
     family: &str,
