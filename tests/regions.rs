@@ -216,6 +216,11 @@ fn ownership_holds_while_the_device_changes() {
                         own(extent, 0, thread);
                         owned.push(extent);
                     }
+                    let mut several = vec![Extent::new(0, 0); len as usize % 25];
+                    if handle.allocate_many(1 + len % 4, &mut several).is_ok() {
+                        several.iter().for_each(|&extent| own(extent, 0, thread));
+                        owned.append(&mut several);
+                    }
                     while owned.len() > 60 {
                         let extent = owned.swap_remove(random.random_range(0..owned.len()));
                         own(extent, thread, 0);

@@ -83,10 +83,17 @@ pub(crate) trait Word:
         if len == 0 { Self::ZERO } else { (Self::MAX >> (Self::BITS - len)) << from }
     }
 
-    /// The word, which is not zero, without its highest set bit.
-    #[inline(always)]
-    fn without_highest(self) -> Self {
-        self & !Self::bit(Self::BITS - 1 - self.leading_zeros())
+    /// The lowest `count` of the set bits. O(1) if that is all of them or more, else O(the fewer of those that
+    /// stay and those that go).
+    #[inline]
+    fn lowest(self, count: usize) -> Self {
+        let all = self.count_ones() as usize;
+        if count < all / 2 {
+            let higher = (0..count).fold(self, |rest, _| rest.without_lowest());
+            return self & !higher;
+        }
+        let without_highest = |word: Self| word & !Self::bit(Self::BITS - 1 - word.leading_zeros());
+        (count..all).fold(self, |kept, _| without_highest(kept))
     }
 
     /// Bit `index` alone.
@@ -343,6 +350,31 @@ mod tests {
         run_starts_agree_with_counting_bits_at::<u32>(32);
         run_starts_agree_with_counting_bits_at::<u64>(64);
         run_starts_agree_with_counting_bits_at::<u64>(4);
+    }
+
+    fn runs_are_repeated_at_the_lowest_places_at<W: Word>() {
+        for word in samples::<W>() {
+            for order in 0..=W::BITS.ilog2() {
+                let places = word.aligned_runs(order);
+                for count in 0..=W::BITS as usize + 1 {
+                    let lowest = places.lowest(count);
+                    let naive = places.places().take(count).fold(W::ZERO, |all, n| all | W::bit(n));
+                    assert_eq!(lowest, naive, "{places:b}, the lowest {count}");
+                    for len in [1, 2, 3, 7, 1 << order].into_iter().filter(|&len| len <= 1 << order)
+                    {
+                        let each = lowest.places().map(|place| W::span(place, len));
+                        let naive = each.fold(W::ZERO, |all, run| all | run);
+                        assert_eq!(lowest.times(W::span(0, len)), naive, "{lowest:b}, {len} each");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn runs_are_repeated_at_the_lowest_places() {
+        runs_are_repeated_at_the_lowest_places_at::<u32>();
+        runs_are_repeated_at_the_lowest_places_at::<u64>();
     }
 
     #[test]

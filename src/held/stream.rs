@@ -92,13 +92,13 @@ impl Stream {
             let enough = allocate::allocate_into(&core, &mut self.cursor, &rest, &mut others);
             let partial = request.partial && first.is_some();
             if let (Err(error), false) = (enough, partial) {
-                core.space.take_back(self.cursor.lane, &extents);
+                core.space.give_back(self.cursor.lane, &extents);
                 return Err(error);
             }
             for (nth, &extent) in others.iter().enumerate() {
                 if !add(&mut extents, 0, extent, request.max_extent) {
-                    core.space.take_back(self.cursor.lane, &extents);
-                    core.space.take_back(self.cursor.lane, &others[nth..]);
+                    core.space.give_back(self.cursor.lane, &extents);
+                    core.space.give_back(self.cursor.lane, &others[nth..]);
                     return Err(AllocError::OutOfMemory);
                 }
             }

@@ -251,8 +251,8 @@ impl<G: Geometry> Bitmap<G> {
         for piece in pieces {
             if let Err(free) = self.claim_piece(piece) {
                 let conflict = Conflict { block: Self::first_block(piece, !free) };
-                self.roll_back(start, len, piece, conflict)?;
-                break;
+                let rolled_back = self.roll_back(start, len, piece, conflict);
+                return rolled_back.map(|()| Claimed::new(start, len));
             }
         }
         self.claimed(start, len);

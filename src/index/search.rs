@@ -118,10 +118,7 @@ impl<G: Geometry> Bitmap<G> {
     ) -> Option<ClaimedRuns<G::Word>> {
         let atomic = self.word(word);
         let free = atomic.load(Site::LeafLook);
-        let mut places = free.aligned_runs(order);
-        for _ in most..places.count_ones() as usize {
-            places = places.without_highest();
-        }
+        let places = free.aligned_runs(order).lowest(most);
         let mask = places.times(G::Word::span(0, len));
         if places == G::Word::ZERO {
             return None;

@@ -22,7 +22,7 @@ impl Device {
         Arc::new(Self { index, escrow })
     }
 
-    /// What `Core::promise` does for one block.
+    /// What `request::promise` does for one block.
     fn promise(&self) -> bool {
         while self.escrow.take_tokens(1).is_err() {
             match exact(&self.index, 1) {

@@ -4,10 +4,6 @@
 //! slowly.
 //! Uses: all below `space`, and `space`.
 
-use crate::base::account::Account;
-use crate::base::sync::Counter;
-use crate::values::class::Zones;
-
 pub(crate) mod cursor;
 pub(crate) mod cuts;
 pub(crate) mod fit;
@@ -22,17 +18,21 @@ pub(crate) mod single;
 pub(crate) mod start;
 pub(crate) mod zones;
 
+use crate::base::account::Account;
+use crate::base::sync::Counter;
+use crate::values::class::Zones;
+
 /// What handles share of where they allocate.
 #[derive(Debug)]
 pub(crate) struct Placer {
     /// Where requests of each class are placed.
-    pub zones: Zones,
+    pub(crate) zones: Zones,
     /// Handles made so far, which says where the next one starts.
-    pub handles: Counter,
+    pub(crate) handles: Counter,
     /// What they have taken.
-    pub handles_memory: Account,
+    pub(crate) handles_memory: Account,
     /// Leaves that requests for a best fit have seen to, one round after another.
-    pub refreshed: Counter,
+    pub(crate) refreshed: Counter,
 }
 
 impl Placer {

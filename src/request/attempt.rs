@@ -7,8 +7,10 @@ use crate::values::error::AllocError;
 use crate::values::extent::ExtentList;
 use crate::values::request::{Effort, Request};
 
+/// Appends extents to `list` that meet `request`, from what is free now, and says in `effort` what it took.
+/// After an error nothing is allocated, and the list is as it was.
 #[inline]
-pub(crate) fn allocate_now(
+pub(crate) fn attempt(
     core: &Core,
     cursor: &mut Cursor,
     request: &Request,
@@ -24,7 +26,7 @@ pub(crate) fn allocate_now(
     }
     let extent = contiguous::contiguous(core, cursor, request)?;
     if !list.append(extent) {
-        core.space.give_back(cursor.lane, extent);
+        core.space.give_back(cursor.lane, &[extent]);
         return Err(AllocError::OutOfMemory);
     }
     Ok(())

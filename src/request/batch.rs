@@ -42,7 +42,7 @@ pub(crate) fn allocate_many(
             match allocate::allocate(core, cursor, len) {
                 Ok(extent) => *next = extent,
                 Err(_) => {
-                    core.space.take_back(cursor.lane, &extents[..filled]);
+                    core.space.give_back(cursor.lane, &extents[..filled]);
                     return Err(refusal::no_room_for(core, len, total));
                 }
             }

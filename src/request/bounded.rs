@@ -35,7 +35,7 @@ pub(crate) fn scattered(
             core.placer.go_on(&core.space, cursor, request, left.min(request.max_extent), last);
         }
         if !add(list, before, extent, request.max_extent) {
-            core.space.give_back(cursor.lane, extent);
+            core.space.give_back(cursor.lane, &[extent]);
             core.space.give_back_from(cursor.lane, list, before);
             return Err(AllocError::OutOfMemory);
         }
@@ -156,7 +156,7 @@ fn planned(
             let claimed = core.space.bitmap.claim(extent.start, extent.len).ok();
             let kept = claimed.and_then(|claimed| core.space.keep(lane, claimed));
             if kept.is_some() && !list.append(extent) {
-                core.space.give_back(lane, extent);
+                core.space.give_back(lane, &[extent]);
                 memory = false;
             }
             kept.is_some() && memory

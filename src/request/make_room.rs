@@ -11,8 +11,8 @@ use crate::values::request::{Effort, Request};
 /// Fewer, and each of the next requests would have to search in vain first.
 pub(crate) const LET_OUT: u64 = 64;
 
-/// The same without what is kept for the class of `request`; and without what is spare in escrow, unless
-/// `spare`.
+/// Appends extents to `list` that meet `request`: tries until it succeeds, or has nowhere to get more free
+/// blocks from. Without what is kept for the request's class; and without what is spare in escrow, unless `spare`.
 #[inline]
 pub(crate) fn allocate_unreserved(
     core: &Core,
@@ -23,10 +23,10 @@ pub(crate) fn allocate_unreserved(
 ) -> Result<Effort, AllocError> {
     request.validate(core.space.bitmap.blocks())?;
     let mut effort = Effort::default();
-    let mut result = attempt::allocate_now(core, cursor, request, list, &mut effort);
+    let mut result = attempt::attempt(core, cursor, request, list, &mut effort);
     let mut blocks = LET_OUT.max(request.len);
     while may_retry(core, cursor, &result, spare, &mut blocks) {
-        result = attempt::allocate_now(core, cursor, request, list, &mut effort);
+        result = attempt::attempt(core, cursor, request, list, &mut effort);
     }
     result.map(|()| effort)
 }

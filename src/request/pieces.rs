@@ -73,7 +73,7 @@ fn claim_gang(
         took: |claimed| {
             let Some(extent) = core.space.keep(lane, claimed) else { return Taken::Passed };
             if !add(list, before, extent, u64::MAX) {
-                core.space.give_back(lane, extent);
+                core.space.give_back(lane, &[extent]);
                 return Taken::Refused;
             }
             Taken::Kept

@@ -112,6 +112,9 @@ pub(crate) fn move_escrow(core: &Core, cursor: &mut Cursor, from: u64, to: u64) 
         }
         let put = |extent: &Extent| core.space.escrow.put_blocks(extent.start, extent.len);
         let put: u64 = others.iter().map(put).sum();
+        if put == 0 {
+            return; // somebody frees wrongly what we own
+        }
         let taken = core.space.escrow.take_without_tokens(at, to, put);
         if let Some((start, len)) = taken {
             core.space.let_out_undiscarded(cursor.lane, Extent { start, len });

@@ -35,7 +35,7 @@ pub(crate) fn allocate_of_reserve(
     if request.takes_any_blocks() {
         let part = request.scattered().partial();
         // If it finds nothing, all of it is to come from the reserve.
-        let _ = attempt::allocate_now(core, cursor, &part, list, &mut effort);
+        let _ = attempt::attempt(core, cursor, &part, list, &mut effort);
     }
     let had: u64 = list.extents()[before..].iter().map(|extent| extent.len).sum();
     let missing = request.len - had;
@@ -54,7 +54,7 @@ pub(crate) fn allocate_of_reserve(
         }
         Err(error) => {
             reserve.add(tokens);
-            core.space.take_back(cursor.lane, &list.extents()[before..]);
+            core.space.give_back(cursor.lane, &list.extents()[before..]);
             list.cut(before);
             Err(error)
         }

@@ -49,3 +49,52 @@ impl Space {
         self.closed.keeps(&self.bitmap, extent.start, extent.len, &mut self.moved(lane))
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use crate::values::extent::Extent;
+    use crate::{Allocator, Region};
+
+    /// An allocator of two leaves of which the first has been closed since something was claimed there.
+    fn closed_after<T>(claim: impl Fn(&Allocator) -> T) -> (Allocator, T, Region) {
+        let allocator = Allocator::new(1024).expect("memory");
+        let claimed = claim(&allocator);
+        let region = allocator.close(Extent::new(0, 512)).expect("nothing is closed");
+        (allocator, claimed, region)
+    }
+
+    #[test]
+    fn what_was_claimed_before_its_leaf_was_closed_is_set_aside() {
+        let claim = |allocator: &Allocator| allocator.core().space.bitmap.claim(10, 5);
+        let (allocator, claimed, region) = closed_after(claim);
+        let space = &allocator.core().space;
+        assert_eq!(space.keep(space.lanes.shared(0), claimed.expect("all is free")), None);
+        assert!(region.is_empty());
+        drop(region);
+        assert_eq!((allocator.free_blocks(), allocator.verify().free_blocks), (1024, 1024));
+    }
+
+    #[test]
+    fn the_same_goes_for_many_in_one_word() {
+        for word in [0, 8] {
+            let claim = |allocator: &Allocator| {
+                allocator.core().space.bitmap.claim_many_in_word(word, 2, 3, 5)
+            };
+            let (allocator, claimed, region) = closed_after(claim);
+            let space = &allocator.core().space;
+            let mut extents = [Extent::new(0, 0); 5];
+            let claimed = claimed.expect("all is free");
+            let kept = space.keep_runs(space.lanes.shared(0), claimed, &mut extents);
+            let starts = [512, 516, 520, 524, 528].map(|start| Extent::new(start, 3));
+            match word {
+                0 => assert_eq!(kept, 0),
+                _ => assert_eq!((kept, extents), (5, starts)),
+            }
+            let used = 3 * kept as u64;
+            assert!(region.is_empty());
+            drop(region);
+            let counted = (allocator.free_blocks(), allocator.verify().free_blocks);
+            assert_eq!(counted, (1024 - used, 1024 - used));
+        }
+    }
+}

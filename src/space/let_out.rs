@@ -56,11 +56,6 @@ impl Space {
         }
     }
 
-    /// The same for what was allocated and counted, but not told of.
-    pub(crate) fn take_back(&self, lane: LaneId, extents: &[Extent]) {
-        extents.iter().for_each(|&extent| self.let_out_undiscarded(lane, extent));
-    }
-
     /// Frees what is spare in escrow; the number of blocks.
     pub(crate) fn collect_escrow(&self, lane: LaneId) -> u64 {
         let mut freed = 0;

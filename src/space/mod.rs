@@ -4,24 +4,6 @@
 //! is free, or kept in one of these places, or a caller's.
 //! Uses: `base`, `values`, `index`, `quarantine`.
 
-use crate::base::geometry::{LEAF_BLOCKS, Native, NativeWord};
-use crate::base::heap::OutOfMemory;
-use crate::base::sync::{Claim, Counter};
-use crate::index::Bitmap;
-use crate::index::events::Event;
-use crate::quarantine::Quarantine;
-use crate::space::class_reserve::Reserves;
-use crate::space::closed::{Closed, Moved};
-use crate::space::discards::Discards;
-use crate::space::escrow::Escrow;
-use crate::space::gate::Gate;
-use crate::space::lanes::{LaneId, Lanes};
-use crate::space::ledger::Committed;
-use crate::space::shard_counts::ShardCounts;
-use crate::space::shards::Shards;
-use crate::values::error::{RangeError, on_device};
-use crate::values::extent::Extent;
-
 pub(crate) mod class_reserve;
 pub(crate) mod closed;
 pub(crate) mod committed;
@@ -41,41 +23,59 @@ use std::fmt::{Debug, Formatter};
 
 use crossbeam_utils::CachePadded;
 
+use crate::base::geometry::{LEAF_BLOCKS, Native, NativeWord};
+use crate::base::heap::OutOfMemory;
+use crate::base::sync::{Claim, Counter};
+use crate::index::Bitmap;
+use crate::index::events::Event;
+use crate::quarantine::Quarantine;
+use crate::space::class_reserve::Reserves;
+use crate::space::closed::{Closed, Moved};
+use crate::space::discards::Discards;
+use crate::space::escrow::Escrow;
+use crate::space::gate::Gate;
+use crate::space::lanes::{LaneId, Lanes};
+use crate::space::ledger::Committed;
+use crate::space::shard_counts::ShardCounts;
+use crate::space::shards::Shards;
+use crate::values::error::{RangeError, on_device};
+use crate::values::extent::Extent;
+
 /// What there is on the device, and who has it.
 pub(crate) struct Space {
-    pub bitmap: Bitmap<Native>,
+    pub(crate) bitmap: Bitmap<Native>,
     /// Blocks that are neither free nor in use, and the closed regions.
-    pub closed: Closed<Native>,
+    pub(crate) closed: Closed<Native>,
     /// Blocks that are kept for promises.
-    pub escrow: Escrow<Native>,
+    pub(crate) escrow: Escrow<Native>,
     /// Freed blocks that wait to be discarded.
-    pub discards: Discards<Native>,
+    pub(crate) discards: Discards<Native>,
     /// Held by the discarder, if there is one.
-    pub discarder: Claim,
+    pub(crate) discarder: Claim,
     /// Blocks that the device is being told of.
-    pub discarding_blocks: Counter,
+    pub(crate) discarding_blocks: Counter,
     /// Blocks that it was told of, and blocks that waited in vain.
-    pub discarded_blocks: Counter,
-    pub skipped_discards: Counter,
+    pub(crate) discarded_blocks: Counter,
+    pub(crate) skipped_discards: Counter,
     /// Held while regions are closed or the device changes its length: one caller at a time.
-    pub administration: Claim,
+    pub(crate) administration: Claim,
     /// What is kept for each class.
-    pub class_reserves: Reserves,
-    pub shards: Shards,
-    pub lanes: Lanes,
-    pub shard_counts: ShardCounts,
-    pub quarantine: Quarantine,
+    pub(crate) class_reserves: Reserves,
+    pub(crate) shards: Shards,
+    pub(crate) lanes: Lanes,
+    pub(crate) shard_counts: ShardCounts,
+    pub(crate) quarantine: Quarantine,
     /// Blocks that transactions will free whose commit has begun.
-    pub committing: CachePadded<Counter>,
+    pub(crate) committing: CachePadded<Counter>,
     /// What its store knows to be committed, if it has one.
-    pub committed: Option<Committed>,
+    pub(crate) committed: Option<Committed>,
     /// Where durable frees wait for the engine's word, if the store wants it so.
-    pub gate: Option<Gate>,
+    pub(crate) gate: Option<Gate>,
     /// Blocks that wait there, and those of frees that are held one by one.
-    pub held_blocks: Counter,
+    pub(crate) held_blocks: Counter,
     /// Blocks that were free already when the quarantine let them out, freed behind its back; and blocks
     /// that a transaction had allocated although they were committed, which stay so.
-    pub conflicts: Counter,
+    pub(crate) conflicts: Counter,
 }
 
 /// In short: the bitmap of a TiB would take hundreds of megabytes.
@@ -160,8 +160,7 @@ impl Space {
         }
     }
 
-    /// Every claim that somebody is told of is counted here, and every free in
-    /// [`Core::count_freed`].
+    /// What is kept is counted here, and what is given back or freed in [`Space::count_freed`].
     #[inline(always)]
     pub(crate) fn count_allocated(&self, lane: LaneId, extent: Extent) {
         self.lanes.allocated(lane, extent.len);

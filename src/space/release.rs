@@ -1,4 +1,13 @@
 //! Ways back into the free space.
+//!
+//! | verb | what | on its way |
+//! |---|---|---|
+//! | [`release`](Space::release) | what a caller frees | refused if somebody else frees it or nobody owns it; set aside where closed; to reserves that are owed something; to the discarder |
+//! | [`let_out`](Space::let_out) | what comes out of the quarantine, or a transaction gave up | the same, without what is free or committed already |
+//! | [`let_out_undiscarded`](Space::let_out_undiscarded) | what comes out of escrow, or from the discarder | the same, past the discarder |
+//! | [`give_back`](Space::give_back) | what a request kept, and fails after all | the same: nothing was written there |
+//!
+//! What a transaction has freed is [retired](crate::transaction::let_go::retire) to the quarantine first.
 
 use crate::index::ReleaseError;
 use crate::space::Space;
@@ -126,17 +135,20 @@ impl Space {
     }
 
     /// Undoes [`Self::keep`], of what no caller was told of.
-    pub(crate) fn give_back(&self, lane: LaneId, extent: Extent) {
-        let released = self.bitmap.release(extent.start, extent.len);
-        debug_assert_eq!(released, Ok(()), "blocks we own cannot be free");
-        self.count_freed(lane, extent);
+    pub(crate) fn give_back(&self, lane: LaneId, extents: &[Extent]) {
+        for &extent in extents {
+            if self.closed.is_active() {
+                self.let_out_undiscarded(lane, extent);
+            } else {
+                let released = self.release_now(lane, extent.start, extent.len);
+                debug_assert_eq!(released, Ok(()), "blocks we own cannot be free");
+            }
+        }
     }
 
     /// The same for all that `list` has behind its first `before` extents.
     pub(crate) fn give_back_from(&self, lane: LaneId, list: &mut impl ExtentList, before: usize) {
-        for &extent in &list.extents()[before..] {
-            self.give_back(lane, extent);
-        }
+        self.give_back(lane, &list.extents()[before..]);
         list.cut(before);
     }
 }

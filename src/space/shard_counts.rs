@@ -87,7 +87,7 @@ impl ShardCounts {
         let changes =
             rows.fold(self.common[shard].get(), |sum, count| sum.wrapping_add(count.get()));
         let free = self.at_start.get(shard).copied().unwrap_or(0).wrapping_add(changes);
-        // Counters are read one after another: see `Core::free_blocks`.
+        // Counters are read one after another: see `Space::free_blocks`.
         if free > u64::MAX / 2 { 0 } else { free.min(1 << self.order) }
     }
 
