@@ -69,6 +69,8 @@
 
 mod allocator;
 mod base;
+mod build;
+mod builder;
 mod core;
 mod handle;
 mod held;
@@ -87,7 +89,8 @@ mod stores;
 mod transaction;
 mod values;
 
-pub use allocator::{Allocator, Builder};
+pub use allocator::Allocator;
+pub use builder::Builder;
 pub use handle::Handle;
 pub use held::discarder::{Batch, DiscardLimits, Discarder, Discarding};
 pub use held::read_guard::ReadGuard;

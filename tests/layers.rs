@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// The layers, lowest first. Each may use itself and those before it.
-const LAYERS: [&str; 15] = [
+const LAYERS: [&str; 17] = [
     "base",
     "values",
     "index",
@@ -18,7 +18,9 @@ const LAYERS: [&str; 15] = [
     "held",
     "transaction",
     "handle",
+    "builder",
     "allocator",
+    "build",
     "stores",
     "lib",
 ];

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::search::Visit;
+use super::visit::Visit;
 use super::{Bitmap, Claimed, Pack, Search};
 use crate::base::geometry::Geometry;
 use crate::base::sync::Site;

@@ -7,24 +7,15 @@
 
 use std::ops::Range;
 
-use super::{Bitmap, Claimed, ClaimedRuns};
+use super::{Bitmap, Claimed};
 use crate::base::geometry::Geometry;
 use crate::base::sync::Site;
 use crate::base::word::{Word, order_within};
+use crate::index::Pack;
 use crate::index::events::Event;
-use crate::index::summary::{Found, Look};
+use crate::index::summary::Look;
+use crate::index::visit::Visit;
 use crate::index::watch::Ticket;
-
-/// Which leaves of a level-1 node a search prefers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pack {
-    /// The first.
-    First,
-    /// The first that has no run of the next order, if the node at hand has such a one.
-    Tight,
-    /// Only those that have no run of the next order.
-    OnlyTight,
-}
 
 /// What the exact search looks for.
 #[derive(Clone, Copy, Debug)]
@@ -39,123 +30,11 @@ pub(crate) struct Search<F> {
     pub take: F,
 }
 
-/// Another thread changed the word just now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lost;
-
-/// What to do after a leaf was looked into.
-pub(super) enum Visit<T> {
-    Done(T),
-    /// The leaf has no run of the order at all.
-    Stale,
-    /// Go on with the first leaf at or after this one, which lies behind the one looked into.
-    From(usize),
-}
-
-/// What a visit to the leaves under one node came to.
-struct Visited<T, W> {
-    taken: Option<T>,
-    /// The children that had no run of the order at all.
-    stale: W,
-    /// The leaf to go on with.
-    next: usize,
-}
-
 impl<G: Geometry> Bitmap<G> {
-    /// Claims the lowest free block of word `word`, if it has one: the shortest way there is. One
-    /// attempt; whoever asked counts that it was lost.
-    #[inline(always)]
-    pub(crate) fn claim_one_in(&self, word: usize) -> Result<Option<Claimed>, Lost> {
-        let atomic = self.word(word);
-        let free = atomic.load(Site::LeafLook);
-        if free == G::Word::ZERO {
-            return Ok(None);
-        }
-        let place = free.trailing_zeros();
-        match self.take(atomic, free, free & !G::Word::bit(place)) {
-            Ok(_) => {
-                let block = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
-                Ok(Some(Claimed::new(block, 1)))
-            }
-            Err(_) => Err(Lost),
-        }
-    }
-
-    /// Claims the lowest block of word `word` that is free between two in use, and says whether there are
-    /// others. One attempt, as above.
-    #[inline]
-    pub(crate) fn claim_hole_in(&self, word: usize) -> Result<Option<(Claimed, bool)>, Lost> {
-        let words = self.leaf_count() * G::LEAF_WORDS;
-        if word >= words {
-            return Ok(None); // the device was made shorter
-        }
-        let atomic = self.word(word);
-        let free = atomic.load(Site::LeafLook);
-        let below = self.look_before(word) >> (G::WORD_BLOCKS - 1);
-        let above = if word + 1 < words { self.look(word + 1) } else { G::Word::ZERO };
-        let holes = free & !(free << 1 | below) & !(free >> 1 | above << (G::WORD_BLOCKS - 1));
-        if holes == G::Word::ZERO {
-            return Ok(None);
-        }
-        let place = holes.trailing_zeros();
-        let block = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
-        let others = holes.without_lowest() != G::Word::ZERO;
-        match self.take(atomic, free, free & !G::Word::bit(place)) {
-            Ok(_) => Ok(Some((Claimed::new(block, 1), others))),
-            Err(_) => Err(Lost),
-        }
-    }
-
-    /// Claims the lowest aligned runs of `order` (no wider than a word) in word `word`, `len` blocks of
-    /// each, at most `most` of them, all in one step. Nothing if another thread changed the word just now.
-    #[inline]
-    pub(crate) fn claim_many_in_word(
-        &self,
-        word: usize,
-        order: u32,
-        len: u32,
-        most: usize,
-    ) -> Option<ClaimedRuns<G::Word>> {
-        let atomic = self.word(word);
-        let free = atomic.load(Site::LeafLook);
-        let places = free.aligned_runs(order).lowest(most);
-        let mask = places.times(G::Word::span(0, len));
-        if places == G::Word::ZERO {
-            return None;
-        }
-        if self.take(atomic, free, free & !mask).is_err() {
-            self.events.count(Event::LostClaim, word);
-            return None;
-        }
-        Some(ClaimedRuns::new(word as u64 * u64::from(G::WORD_BLOCKS), places, len))
-    }
-
     /// In how many of its words the leaf of word `word` has an aligned run of `order`.
     #[inline]
     pub(crate) fn words_with(&self, word: usize, order: u32) -> u32 {
         self.leaf(word / G::LEAF_WORDS).words_with(order, Site::LeafLook).count_ones()
-    }
-
-    /// Claims the first `len` blocks of an aligned run of `order` (no wider than a word) in word
-    /// `word`, at or after place `from`.
-    #[inline]
-    fn claim_in_word(&self, word: usize, order: u32, len: u32, from: u32) -> Option<Claimed> {
-        let atomic = self.word(word);
-        let mut free = atomic.load(Site::LeafLook);
-        loop {
-            let place = (free & (G::Word::MAX << from)).first_aligned(order)?;
-            let mask = G::Word::span(place, len);
-            match self.take(atomic, free, free & !mask) {
-                Ok(_) => {
-                    let start = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
-                    return Some(Claimed::new(start, len.into()));
-                }
-                Err(now) => {
-                    self.events.count(Event::LostClaim, word);
-                    free = now;
-                }
-            }
-        }
     }
 
     /// Claims `len` blocks at the start of an aligned run of `order`, in the leaf of block `from` and
@@ -391,115 +270,5 @@ impl<G: Geometry> Bitmap<G> {
             // A run that began before this leaf and is gone by now leaves `at` behind.
             Visit::From((leaf + 1).max((at / leaf_blocks) as usize))
         })
-    }
-
-    /// Visits the leaves of the range that may have a run of `order`, ascending from node to node,
-    /// until `visit` is done. Repairs the stale positives it meets (invariant 3).
-    pub(super) fn visit_leaves<T>(
-        &self,
-        order: u32,
-        leaves: Range<usize>,
-        look: Look,
-        pack: Pack,
-        mut visit: impl FnMut(usize) -> Visit<T>,
-    ) -> Option<T> {
-        let fanout = G::FANOUT;
-        let mut next = leaves.start;
-        let last_node = leaves.end.div_ceil(fanout);
-        while next < leaves.end {
-            match self.summary.find(order, next / fanout, last_node, look) {
-                Found::Nothing => return None,
-                Found::Stale { level, child } => {
-                    self.repair_up(level, child, 1 << order);
-                    next = self.summary.after_subtree(level, child) * fanout;
-                }
-                Found::Node(node) => {
-                    let first = node * fanout;
-                    let todo = self.candidates(order, node, next.max(first), &leaves, look);
-                    let found = self.visit_children(order, node, todo, pack, |leaf| {
-                        let visited = visit(leaf);
-                        // A search that may have to answer "no" repairs at once: in the time that
-                        // the other leaves take, a release could make the repair undo itself, lift
-                        // the watch, and have us search again.
-                        if look == Look::Thorough && matches!(visited, Visit::Stale) {
-                            let place = G::Word::bit((leaf - first) as u32);
-                            self.repair_leaves(node, place, order);
-                        }
-                        visited
-                    });
-                    // All at once, and with all orders that those leaves have not either.
-                    if look == Look::Quick && found.stale != G::Word::ZERO {
-                        self.repair_leaves(node, found.stale, order);
-                    }
-                    if found.taken.is_some() {
-                        return found.taken;
-                    }
-                    next = found.next;
-                }
-            }
-        }
-        None
-    }
-
-    /// Visits those leaves under `node` that `todo` names, until `visit` is done.
-    #[inline(always)]
-    fn visit_children<T>(
-        &self,
-        order: u32,
-        node: usize,
-        todo: G::Word,
-        pack: Pack,
-        mut visit: impl FnMut(usize) -> Visit<T>,
-    ) -> Visited<T, G::Word> {
-        let first = node * G::FANOUT;
-        let mut next = first + G::FANOUT;
-        let tight = self.tight(order, node, todo, pack);
-        let mut todo = if pack == Pack::OnlyTight { tight } else { todo };
-        let mut stale = G::Word::ZERO;
-        while todo != G::Word::ZERO {
-            let preferred = todo & tight;
-            let pick = if preferred != G::Word::ZERO { preferred } else { todo };
-            let child = pick.trailing_zeros();
-            todo &= !G::Word::bit(child);
-            match visit(first + child as usize) {
-                Visit::Done(taken) => return Visited { taken: Some(taken), stale, next },
-                Visit::Stale => stale |= G::Word::bit(child),
-                Visit::From(resume) => {
-                    // Those before `child` are still to come if it was preferred.
-                    let skipped = resume.min(first + G::FANOUT) - first - child as usize;
-                    todo &= !G::Word::span(child, skipped as u32);
-                    next = next.max(resume);
-                }
-            }
-        }
-        Visited { taken: None, stale, next }
-    }
-
-    /// The children of `node` at or after leaf `from` and below the end of `leaves`.
-    #[inline(always)]
-    fn candidates(
-        &self,
-        order: u32,
-        node: usize,
-        from: usize,
-        leaves: &Range<usize>,
-        look: Look,
-    ) -> G::Word {
-        let first = node * G::FANOUT;
-        let until = leaves.end.saturating_sub(first).min(G::FANOUT);
-        let from = from - first;
-        if from >= until {
-            return G::Word::ZERO;
-        }
-        let wanted = G::Word::span(from as u32, (until - from) as u32);
-        look.read(self.summary.node(1, node), order) & wanted
-    }
-
-    #[inline(always)]
-    fn tight(&self, order: u32, node: usize, candidates: G::Word, pack: Pack) -> G::Word {
-        if pack == Pack::First || order == G::MAX_ORDER {
-            return candidates;
-        }
-        candidates & !self.summary.node(1, node).has(order + 1).load(Site::HasLook)
     }
 }

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use crate::stores::log::group::{Group, Room, Ticket};
+use crate::stores::log::group::{Group, Room};
+use crate::stores::log::ticket::Ticket;
 use loom::cell::Cell;
 use loom::sync::Arc;
 use loom::sync::atomic::Ordering::Relaxed;

@@ -3,8 +3,7 @@
 use crate::base::geometry::{Geometry, Native};
 use crate::base::word::order_above;
 use crate::core::Core;
-use crate::index::Claimed;
-use crate::index::{Pack, Search};
+use crate::index::{Claimed, Pack, Search};
 use crate::placement::cursor::{Cursor, Nothing};
 use crate::placement::cuts::plan;
 use crate::request::refusal;

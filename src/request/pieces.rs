@@ -13,8 +13,7 @@
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
 use crate::base::word::order_above;
 use crate::core::Core;
-use crate::index::Claimed;
-use crate::index::{Refused, Search, Taken, Wanted};
+use crate::index::{Claimed, Refused, Search, Taken, Wanted};
 use crate::placement::cursor::{Cursor, Nothing};
 use crate::request::bounded::add;
 use crate::request::refusal;

@@ -3,7 +3,7 @@
 
 use crossbeam_utils::CachePadded;
 
-use crate::base::sync::{Claim, Counter};
+use crate::base::sync::{Counter, Turnstile};
 
 /// Lanes of one allocator. Handles beyond this many share.
 pub(crate) const LANES: usize = 64;
@@ -19,7 +19,7 @@ struct Lane {
     /// How often a handle that counts here went on in another shard, in the same way.
     spills_of_owner: Counter,
     spills_of_sharers: Counter,
-    owned: Claim,
+    owned: Turnstile,
 }
 
 /// The lanes of one allocator.

@@ -25,7 +25,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::base::geometry::{LEAF_BLOCKS, Native, NativeWord};
 use crate::base::heap::OutOfMemory;
-use crate::base::sync::{Claim, Counter};
+use crate::base::sync::{Counter, Turnstile};
 use crate::index::Bitmap;
 use crate::index::events::Event;
 use crate::quarantine::Quarantine;
@@ -51,14 +51,14 @@ pub(crate) struct Space {
     /// Freed blocks that wait to be discarded.
     pub(crate) discards: Discards<Native>,
     /// Held by the discarder, if there is one.
-    pub(crate) discarder: Claim,
+    pub(crate) discarder: Turnstile,
     /// Blocks that the device is being told of.
     pub(crate) discarding_blocks: Counter,
     /// Blocks that it was told of, and blocks that waited in vain.
     pub(crate) discarded_blocks: Counter,
     pub(crate) skipped_discards: Counter,
     /// Held while regions are closed or the device changes its length: one caller at a time.
-    pub(crate) administration: Claim,
+    pub(crate) administration: Turnstile,
     /// What is kept for each class.
     pub(crate) class_reserves: Reserves,
     pub(crate) shards: Shards,
@@ -103,11 +103,11 @@ impl Space {
             closed: Closed::new(blocks)?,
             escrow: Escrow::new(blocks)?,
             discards: Discards::new(blocks)?,
-            discarder: Claim::default(),
+            discarder: Turnstile::default(),
             discarding_blocks: Counter::new(0),
             discarded_blocks: Counter::new(0),
             skipped_discards: Counter::new(0),
-            administration: Claim::default(),
+            administration: Turnstile::default(),
             class_reserves: Reserves::new(),
             lanes: Lanes::new(),
             shard_counts: ShardCounts::new(shard_order, at_start)?,

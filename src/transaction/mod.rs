@@ -4,9 +4,13 @@
 //! durable and no guard from before is alive. Uses `held`, `request` and all below them, `core`; `store` is the
 //! port to those who make it durable.
 
+mod frozen;
 pub(crate) mod held_frees;
 pub(crate) mod let_go;
+mod open;
 pub(crate) mod store;
+
+pub use frozen::Frozen;
 
 use std::fmt::{Display, Formatter};
 use std::sync::Arc;
@@ -16,13 +20,11 @@ use crate::held::reservation::Reservation;
 use crate::held::stream::Stream;
 use crate::placement::cursor::Cursor;
 use crate::request::{allocate, thread_cursor};
-use crate::space::ledger::Change;
 use crate::transaction::held_frees::HeldFrees;
+use crate::transaction::open::Open;
 use crate::transaction::store::Store;
-use crate::values::delta::{Delta, Fate};
 use crate::values::error::{AllocError, FreeError, MarkError, RequestError, on_device};
 use crate::values::extent::{Extent, Extents};
-use crate::values::extent_set::ExtentSet;
 use crate::values::lsn::Lsn;
 use crate::values::request::Request;
 
@@ -73,73 +75,6 @@ pub struct Transaction<'h> {
     open: Open,
     /// The cursor of the handle it was begun on, or the thread's.
     cursor: Option<&'h mut Cursor>,
-}
-
-/// The transaction without the way it allocates.
-#[derive(Debug)]
-struct Open {
-    core: Arc<Core>,
-    allocated: ExtentSet,
-    freed: ExtentSet,
-    /// Allocated and freed again, both here: no part of the delta.
-    returned: ExtentSet,
-    /// It may be durable: what it allocated is given to nobody.
-    in_doubt: bool,
-    /// A store may be at work on it.
-    frozen: bool,
-    /// What has become of its delta, while it is frozen.
-    fate: Option<Arc<Fate>>,
-    /// Its changes are in the allocator's ledger.
-    entered: bool,
-    /// Of what it frees, while it is frozen.
-    owned: Owned,
-    /// Blocks by which the allocator counts it as being committed.
-    pending: u64,
-}
-
-/// The blocks whose free a transaction owns.
-#[derive(Debug, Default)]
-enum Owned {
-    #[default]
-    None,
-    All,
-    /// The others are another transaction's.
-    Part(Extents),
-}
-
-/// A transaction that takes no more changes, while the engine makes its [`Delta`] durable in a log
-/// or key-value store of its own.
-///
-/// Dropping it gives up, as dropping the transaction does, as long as the delta can be nowhere. It can from
-/// the moment on that it (or a clone) was [encoded](Delta::encode) or a store has taken it: a space-map log
-/// or RocksDB freelist whose [`Store::commit`] was called and did not surely fail. From then on dropping is
-/// [`Frozen::in_doubt`], so that a `?` or a panic between the write and [`Frozen::committed`] gives nobody
-/// blocks that a restart may find in use; [`Frozen::not_written`] is for engines that know better. An
-/// engine that makes it durable in another way (from [`Delta::allocated`] and [`Delta::freed`], in a
-/// RocksDB batch that it writes itself, in a [`Store`] of its own) calls [`Frozen::in_doubt`] if it may be
-/// durable.
-///
-/// ```
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let write_and_sync = |_: &[u8]| -> std::io::Result<()> { Ok(()) };
-/// let allocator = freemap::Allocator::new(1 << 20)?;
-/// let mut transaction = allocator.begin();
-/// transaction.allocate(7)?;
-///
-/// let frozen = transaction.freeze();
-/// let mut record = Vec::new();
-/// frozen.delta().encode(&mut record);
-/// write_and_sync(&record)?; // after an error the record may be there or not: in doubt
-/// frozen.committed();
-/// assert_eq!(allocator.free_blocks(), (1 << 20) - 7);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug)]
-#[must_use = "dropping it gives up the transaction, or leaves it in doubt"]
-pub struct Frozen {
-    open: Open,
-    delta: Delta,
 }
 
 /// A commit that failed, with the transaction as it was: commit it again, or drop it.
@@ -256,7 +191,7 @@ impl<'h> Transaction<'h> {
     /// this transaction allocated, or both; until then they stay allocated.
     ///
     /// That two transactions free the same block is seen here if the first is frozen or being committed by then,
-    /// or held, or waits for readers; otherwise when the second is frozen ([`Delta::conflict`]), which the
+    /// or held, or waits for readers; otherwise when the second is frozen ([`Delta::conflict`](crate::Delta::conflict)), which the
     /// stores of this crate refuse to commit
     /// ([`CommitError::Conflict`](crate::CommitError::Conflict) of the space-map log). If a store commits
     /// it all the same, the block is let out once and counted in
@@ -386,230 +321,5 @@ impl<'h> Transaction<'h> {
     pub fn freeze(mut self) -> Frozen {
         let delta = self.open.freeze(true);
         Frozen { open: self.open, delta }
-    }
-}
-
-impl Frozen {
-    /// What has to be made durable.
-    pub fn delta(&self) -> &Delta {
-        &self.delta
-    }
-
-    /// The delta is durable: the freed extents go to the quarantine, or are held if the store
-    /// [holds](crate::OpenOptions::hold_until_stable) them. A delta that the allocator's ledger
-    /// [objects to](Delta::conflict) must not have become durable, and is dropped; what another transaction had
-    /// freed is that one's to let go.
-    ///
-    /// On an allocator that belongs to a space-map log, that log must have it: by
-    /// [`Store::commit`] with this delta, or under
-    /// [`Authority::Piggyback`](crate::Authority::Piggyback) by
-    /// [`SpaceMapLog::absorb`](crate::SpaceMapLog::absorb), which calls this itself. Otherwise the log would
-    /// go on to take the old extents for allocated and the new ones for free: the transaction is in doubt
-    /// then.
-    pub fn committed(self) {
-        if self.open.entered {
-            self.open.committed(None);
-        }
-    }
-
-    /// It is durable in the engine's own log: nobody may give up its blocks.
-    pub(crate) fn taken(&self) {
-        self.delta.fate.iter().for_each(|fate| fate.take());
-    }
-
-    /// The same for the allocator's own log, which has made it transaction `lsn`.
-    pub(crate) fn committed_as(self, lsn: Lsn) {
-        self.open.fate.iter().for_each(|fate| fate.set_lsn(lsn));
-        self.committed();
-    }
-
-    /// The delta is durable nowhere and will never be, although a store was at it or it was
-    /// [encoded](Delta::encode): gives up the transaction, whose blocks others may have from here on.
-    pub fn not_written(mut self) {
-        (self.open.fate, self.open.frozen) = (None, false);
-    }
-
-    /// The delta may be durable and may not, since the engine's write failed half way: nobody gets the
-    /// transaction's blocks, neither those it allocated nor those it frees, until a restart finds out.
-    pub fn in_doubt(mut self) {
-        self.doubt();
-    }
-
-    /// Whether a store may be at work on it: only then, a panic leaves it in doubt.
-    #[cfg(feature = "rocksdb")]
-    pub(crate) fn at_work(&mut self, at_work: bool) {
-        self.open.frozen = at_work;
-    }
-
-    /// As [`Frozen::in_doubt`], for what is dropped later.
-    pub(crate) fn doubt(&mut self) {
-        self.open.thaw();
-        self.open.in_doubt = true;
-    }
-
-    /// Back to a transaction, for changes that were forgotten. If the delta may be durable (see above),
-    /// dropping the transaction leaves it in doubt.
-    pub fn reopen(mut self) -> Transaction<'static> {
-        self.open.thaw();
-        Transaction { open: self.open, cursor: None }
-    }
-}
-
-impl Open {
-    fn new(core: Arc<Core>) -> Self {
-        let none = ExtentSet::default;
-        Self {
-            core,
-            allocated: none(),
-            freed: none(),
-            returned: none(),
-            in_doubt: false,
-            frozen: false,
-            fate: None,
-            entered: false,
-            owned: Owned::None,
-            pending: 0,
-        }
-    }
-
-    /// What a store has to make durable, and whether to hear what becomes of it.
-    fn freeze(&mut self, followed: bool) -> Delta {
-        let conflict = match self.core.space.entered() {
-            Some(ledger) => ledger.enter(self.changes()).err(),
-            None => None,
-        };
-        (self.frozen, self.entered) = (true, conflict.is_none());
-        let allocated = self.allocated.iter().collect();
-        let (freed, freed_twice) = match conflict {
-            Some(_) => (self.freed.iter().collect(), None),
-            None => self.own_frees(),
-        };
-        let conflict = conflict.or(freed_twice);
-        self.count_pending(freed.blocks());
-        self.fate = followed.then(Arc::default);
-        let fate = self.fate.clone();
-        Delta { allocated, freed, origin: Some(self.core.id), conflict, fate }
-    }
-
-    /// Makes what it frees its own to free; and the first block that is another transaction's, if there is one.
-    fn own_frees(&mut self) -> (Extents, Option<u64>) {
-        let own = self.core.space.mark_freed(self.freed.iter());
-        if own.blocks() == self.freed.iter().map(|extent| extent.len).sum::<u64>() {
-            self.owned = Owned::All;
-            return (own, None);
-        }
-        let mut known = ExtentSet::default();
-        own.iter().for_each(|&part| known.insert(part));
-        self.owned = Owned::Part(own);
-        let mut parts = self.freed.iter().flat_map(|extent| known.split(extent));
-        let twice = parts.find(|(_, own)| !own).map(|(part, _)| part.start);
-        (self.freed.iter().collect(), twice)
-    }
-
-    fn disown_frees(&mut self) {
-        match std::mem::take(&mut self.owned) {
-            Owned::None => {}
-            Owned::All => self.core.space.disown_frees(self.freed.iter()),
-            Owned::Part(own) => self.core.space.disown_frees(own),
-        }
-    }
-
-    /// Counts as being committed with so many blocks to be freed.
-    fn count_pending(&mut self, blocks: u64) {
-        let before = std::mem::replace(&mut self.pending, blocks);
-        if blocks != before {
-            self.core.space.committing.add(blocks.wrapping_sub(before));
-        }
-    }
-
-    /// Undoes [`Open::freeze`]; what may be durable stays in doubt.
-    fn thaw(&mut self) {
-        self.count_pending(0);
-        self.in_doubt |= self.is_taken();
-        self.fate = None;
-        self.frozen = false;
-        self.disown_frees();
-        if let (true, Some(ledger)) = (std::mem::take(&mut self.entered), self.core.space.entered())
-        {
-            ledger.leave(self.changes());
-        }
-    }
-
-    fn changes(&self) -> impl Iterator<Item = (Extent, Change)> + Clone + '_ {
-        let allocated = self.allocated.iter().map(|extent| (extent, Change::Allocate));
-        allocated.chain(self.freed.iter().map(|extent| (extent, Change::Free)))
-    }
-
-    /// Whether the delta may be durable, as far as the engine has not said.
-    fn is_taken(&self) -> bool {
-        self.fate.as_ref().is_some_and(|fate| fate.is_taken())
-    }
-
-    /// Lets go of everything. `cursor` is that of the handle; without one it is that of this thread.
-    fn committed(self, mut cursor: Option<&mut Cursor>) {
-        self.settle(cursor.as_deref_mut()).release_by(cursor);
-    }
-
-    /// Lets go of everything but what it frees.
-    fn settle(mut self, cursor: Option<&mut Cursor>) -> HeldFrees {
-        let lsn = self.fate.take().and_then(|fate| fate.lsn());
-        if lsn.is_none() && self.core.space.has_log() {
-            // The log knows nothing of it: what it frees is allocated there, and will be at a restart.
-            self.in_doubt = true;
-            return HeldFrees::new(self.core.clone(), lsn, Extents::new());
-        }
-        self.allocated = ExtentSet::default();
-        let mut freed = std::mem::take(&mut self.freed).into_extents();
-        match std::mem::take(&mut self.owned) {
-            Owned::All => {}
-            // The store did not mind the conflict.
-            Owned::Part(own) => {
-                self.core.space.conflicts.add(freed.blocks() - own.blocks());
-                freed = own;
-            }
-            Owned::None => freed = self.core.space.own_frees(freed),
-        }
-        // Nothing durable names these, but a reader may have been told of them; and a first try that
-        // failed may have named them.
-        let returned = std::mem::take(&mut self.returned);
-        if !self.in_doubt {
-            let returned = self.core.space.own_frees(returned.into_extents());
-            HeldFrees::new(self.core.clone(), None, returned).release_by(cursor);
-        }
-        HeldFrees::new(self.core.clone(), lsn, freed)
-    }
-}
-
-/// Rolls back: nothing is left here after a commit.
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.count_pending(0);
-        self.disown_frees();
-        if self.in_doubt {
-            return;
-        }
-        if self.is_taken() || self.frozen && std::thread::panicking() {
-            // Between the write and the word that it is done: nobody knows. What it would have freed
-            // stays, and may be freed again, which comes to the same in either case.
-            if let (true, Some(ledger)) = (self.entered, self.core.space.entered()) {
-                ledger.leave(self.freed.iter().map(|extent| (extent, Change::Free)));
-            }
-            return;
-        }
-        let core = &*self.core;
-        let let_out = || {
-            if self.allocated.is_empty() && self.returned.is_empty() {
-                return;
-            }
-            thread_cursor::with_lane(core, |lane| {
-                for extent in self.allocated.iter().chain(self.returned.iter()) {
-                    core.space.let_out(lane, extent);
-                }
-            });
-        };
-        match core.space.entered() {
-            Some(ledger) if self.entered => ledger.give_up(self.changes(), let_out),
-            _ => let_out(),
-        }
     }
 }

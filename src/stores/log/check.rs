@@ -1,7 +1,8 @@
 //! Comparing the log with itself, with memory, and with what the engine knows.
 
 use crate::stores::check::{Discrepancies, check, repair};
-use crate::stores::log::error::{CommitError, LogError, Part};
+use crate::stores::log::commit_error::CommitError;
+use crate::stores::log::error::{LogError, Part};
 use crate::stores::log::mirror::{Mirror, survey};
 use crate::stores::log::recover::Loader;
 use crate::stores::log::report::Report;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::stores::log::authority::Authority;
+use crate::stores::log::create::Origin;
 use crate::stores::log::disk::Disk;
 use crate::stores::log::error::LogError;
-use crate::stores::log::open::{CreateOptions, Origin};
+use crate::stores::log::options::CreateOptions;
 use crate::stores::log::recover::Loader;
 use crate::stores::log::{Opened, SpaceMapLog};
 

@@ -5,7 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::stores::log::error::{IoFailure, LogError};
+use crate::stores::log::error::LogError;
+use crate::stores::log::io_failure::IoFailure;
 use crate::stores::log::lock::{self, Access, Locked};
 
 /// Storage for the log's metadata area: bytes at offsets, and a flush.

@@ -15,27 +15,25 @@
 //! here again. So a flusher does not count as one while it wakes, and those who are to be woken meanwhile
 //! on the same thread are woken after, not within.
 
-use std::any::Any;
+use crate::stores::log::ticket::Place;
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use crate::base::mutant::{Mutant, mutated};
-use crate::base::sync::blocking::{
-    Condvar, Guard, Mutex, ThreadId, lock, this_thread, wait, wait_for,
-};
+use crate::base::sync::blocking::{Condvar, Mutex, ThreadId, lock, wait};
+use crate::stores::log::ticket::{Seat, Then, Ticket};
 
 /// A queue of `T`s to be turned into `R`s in groups.
 #[derive(Debug)]
 pub(crate) struct Group<T, R> {
-    state: Mutex<State<T, R>>,
+    pub(super) state: Mutex<State<T, R>>,
     /// Wakes a flusher that found nothing to do.
-    arrived: Condvar,
+    pub(super) arrived: Condvar,
     /// Wakes those who wait for room.
-    taken: Condvar,
-    room: Room,
+    pub(super) taken: Condvar,
+    pub(super) room: Room,
 }
 
 /// How much may be queued by those who do not wait for their results.
@@ -63,136 +61,42 @@ pub(crate) struct Full {
 }
 
 #[derive(Debug)]
-struct State<T, R> {
-    queue: Vec<Queued<T, R>>,
+pub(super) struct State<T, R> {
+    pub(super) queue: Vec<Queued<T, R>>,
     /// Bytes of the items in it.
-    bytes: u64,
+    pub(super) bytes: u64,
     /// Somebody is at work.
-    leading: bool,
+    pub(super) leading: bool,
     /// Threads blocked in [`Group::wait`], in order of arrival.
-    waiting: VecDeque<Arc<Seat<R>>>,
+    pub(super) waiting: VecDeque<Arc<Seat<R>>>,
     /// Threads in [`Group::serve`]: while there are any, nobody else leads.
-    flushers: usize,
+    pub(super) flushers: usize,
     /// How many of them have been told to stop.
-    stopping: usize,
+    pub(super) stopping: usize,
     /// A blocked thread has been woken to lead and is not up yet: one is enough.
-    called: bool,
+    pub(super) called: bool,
     /// Somebody asked for a flush while another was at work, who then does one more round.
-    again: bool,
+    pub(super) again: bool,
     /// Threads that wait for room.
-    wanting: usize,
+    pub(super) wanting: usize,
     /// Threads that wake others, and whom they have yet to wake.
-    waking: Vec<(ThreadId, VecDeque<Waker>)>,
+    pub(super) waking: Vec<(ThreadId, VecDeque<Waker>)>,
 }
 
 #[derive(Debug)]
-struct Queued<T, R> {
-    item: T,
-    bytes: u64,
-    seat: Arc<Seat<R>>,
+pub(super) struct Queued<T, R> {
+    pub(super) item: T,
+    pub(super) bytes: u64,
+    pub(super) seat: Arc<Seat<R>>,
 }
 
 impl<T, R> State<T, R> {
     /// An item that is larger than the limit is taken alone.
-    fn has_room(&self, room: Room, bytes: u64) -> bool {
+    pub(super) fn has_room(&self, room: Room, bytes: u64) -> bool {
         self.queue.is_empty()
             || self.queue.len() < room.items && self.bytes.saturating_add(bytes) <= room.bytes
     }
 }
-
-/// Where a result is put. All of it is touched only under the group's lock; the mutex inside is
-/// there because the compiler cannot know that.
-#[derive(Debug)]
-struct Seat<R> {
-    place: std::sync::Mutex<Place<R>>,
-    changed: Condvar,
-}
-
-#[derive(Debug)]
-struct Place<R> {
-    /// `Some(None)`: the leader died over it.
-    result: Option<Option<R>>,
-    /// A thread is blocked: to wake nobody would cost a system call all the same.
-    blocked: bool,
-    then: Then<R>,
-}
-
-/// What to do, outside the lock, when the result is there.
-enum Then<R> {
-    Nothing,
-    Wake(Waker),
-    Call(Box<dyn FnOnce(Option<R>) + Send>),
-}
-
-impl<R> std::fmt::Debug for Then<R> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Nothing => "Nothing",
-            Self::Wake(_) => "Wake",
-            Self::Call(_) => "Call",
-        })
-    }
-}
-
-/// A place in the queue. The work is done whether or not anybody waits for it.
-#[derive(Debug)]
-pub(crate) struct Ticket<R>(Arc<Seat<R>>);
-
-impl<R> Seat<R> {
-    fn place(&self) -> std::sync::MutexGuard<'_, Place<R>> {
-        self.place.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Puts the result; what is left to do must be done without the lock.
-    fn put(self: &Arc<Self>, result: Option<R>) -> Later<R> {
-        let mut place = self.place();
-        match std::mem::replace(&mut place.then, Then::Nothing) {
-            Then::Call(call) => Later::Call(call, result),
-            Then::Wake(waker) => {
-                place.result = Some(result);
-                Later::Wake(waker)
-            }
-            Then::Nothing => {
-                place.result = Some(result);
-                if place.blocked { Later::Notify(self.clone()) } else { Later::Nothing }
-            }
-        }
-    }
-}
-
-/// What is left to do when a result is there.
-enum Later<R> {
-    Nothing,
-    /// A thread is blocked. Woken under the lock, it would only run into it.
-    Notify(Arc<Seat<R>>),
-    Wake(Waker),
-    Call(Box<dyn FnOnce(Option<R>) + Send>, Option<R>),
-}
-
-impl<R> Later<R> {
-    fn is_nothing(&self) -> bool {
-        matches!(self, Self::Nothing)
-    }
-
-    /// Does our own part, and answers with the wakers.
-    fn run(all: Vec<Self>) -> VecDeque<Waker> {
-        let mut wakers = VecDeque::new();
-        for later in all {
-            match later {
-                Self::Call(call, result) => call(result),
-                // [mutant: ResultIsNotTold]
-                Self::Notify(_) if mutated(Mutant::ResultIsNotTold) => {}
-                Self::Notify(seat) => seat.changed.notify_one(),
-                Self::Wake(waker) => wakers.push_back(waker),
-                Self::Nothing => {}
-            }
-        }
-        wakers
-    }
-}
-
-/// What a waker panicked with.
-type Panic = Box<dyn Any + Send>;
 
 impl<T, R: 'static> Default for Group<T, R> {
     fn default() -> Self {
@@ -364,58 +268,6 @@ impl<T, R: 'static> Group<T, R> {
         }
     }
 
-    /// Does the work of everybody who is queued, or leaves it to whoever is at work now.
-    pub(crate) fn flush(&self, mut work: impl FnMut(Vec<T>) -> Vec<R>) {
-        let mut state = lock(&self.state);
-        if state.queue.is_empty() {
-            return;
-        }
-        if state.leading {
-            // What he works on was taken from the queue before [mutant: FlushIsForgotten].
-            state.again = !mutated(Mutant::FlushIsForgotten);
-        } else {
-            let mut state = self.lead(state, false, &mut work);
-            self.pass_on(&mut state);
-        }
-    }
-
-    /// Does everybody's work until it is told to stop and the queue is empty; calls `idle` whenever
-    /// nothing has come for `patience`.
-    pub(crate) fn serve(
-        &self,
-        stop: &AtomicBool,
-        patience: std::time::Duration,
-        mut work: impl FnMut(Vec<T>) -> Vec<R>,
-        mut idle: impl FnMut(),
-    ) {
-        // Before the lock, so that it goes after it.
-        let _leaves = Flusher(self);
-        let mut state = lock(&self.state);
-        state.flushers += 1;
-        loop {
-            if !state.leading && !state.queue.is_empty() {
-                state = self.lead(state, true, &mut work);
-                if state.stopping > 0 {
-                    // Another may wait for the end of our work.
-                    self.arrived.notify_all();
-                }
-            } else if stop.load(Ordering::Relaxed)
-                && (state.queue.is_empty() || mutated(Mutant::FlusherLeavesWork))
-            {
-                state.stopping -= 1;
-                break;
-            } else {
-                let (now, in_vain) = wait_for(&self.arrived, state, patience);
-                state = now;
-                if in_vain {
-                    drop(state);
-                    idle();
-                    state = lock(&self.state);
-                }
-            }
-        }
-    }
-
     /// Tells the flusher that looks at `flag` to stop when the queue is empty.
     pub(crate) fn stop(&self, flag: &AtomicBool) {
         // Under the lock, so that it does not come between the look and the wait.
@@ -423,165 +275,5 @@ impl<T, R: 'static> Group<T, R> {
         state.stopping += 1;
         flag.store(true, Ordering::Relaxed);
         self.arrived.notify_all();
-    }
-
-    /// Works with the lock released, one round or, if somebody asks for it meanwhile, more. Everybody
-    /// who was queued has a result then.
-    fn lead<'a>(
-        &'a self,
-        mut state: Guard<'a, State<T, R>>,
-        flusher: bool,
-        work: &mut impl FnMut(Vec<T>) -> Vec<R>,
-    ) -> Guard<'a, State<T, R>> {
-        loop {
-            state.again = false;
-            state = self.round(state, flusher, work);
-            // While we told the results, somebody else may have begun to lead.
-            if !state.again || state.leading || state.queue.is_empty() {
-                return state;
-            }
-        }
-    }
-
-    fn round<'a>(
-        &'a self,
-        mut state: Guard<'a, State<T, R>>,
-        flusher: bool,
-        work: &mut impl FnMut(Vec<T>) -> Vec<R>,
-    ) -> Guard<'a, State<T, R>> {
-        if !mutated(Mutant::LeaderNotMarked) {
-            state.leading = true;
-        }
-        let queue = std::mem::take(&mut state.queue);
-        state.bytes = 0;
-        // A flusher passes nothing on [mutant: RoomIsNotTold].
-        if !mutated(Mutant::RoomIsNotTold) {
-            self.tell_room(&state);
-        }
-        drop(state);
-        let (items, seats) = queue.into_iter().map(|queued| (queued.item, queued.seat)).unzip();
-        let mut round = Round { group: self, seats, flusher };
-        let results = work(items);
-        let mut state = lock(&self.state);
-        state.leading = false;
-        let seats = std::mem::take(&mut round.seats);
-        let mut results = results.into_iter();
-        let mut later: Vec<_> = seats.iter().map(|seat| seat.put(results.next())).collect();
-        later.retain(|later| !later.is_nothing());
-        if later.is_empty() {
-            return state;
-        }
-        drop(state);
-        let wakers = Later::run(later);
-        let state = lock(&self.state);
-        if wakers.is_empty() {
-            return state;
-        }
-        let (state, panic) = self.wake(state, flusher, wakers);
-        if let Some(panic) = panic {
-            drop(state);
-            resume_unwind(panic);
-        }
-        state
-    }
-
-    /// Wakes all, also if some panic: what the first panicked with.
-    fn wake<'a>(
-        &'a self,
-        mut state: Guard<'a, State<T, R>>,
-        flusher: bool,
-        mut wakers: VecDeque<Waker>,
-    ) -> (Guard<'a, State<T, R>>, Option<Panic>) {
-        let me = this_thread();
-        if let Some((_, later)) = state.waking.iter_mut().find(|(thread, _)| *thread == me) {
-            // We are inside a waker. One who is woken and leads and wakes would never return.
-            later.append(&mut wakers);
-            return (state, None);
-        }
-        state.waking.push((me, wakers));
-        if flusher {
-            // One who is woken may wait for a commit, which nobody would do [mutant: WakesAsFlusher].
-            state.flushers -= usize::from(!mutated(Mutant::WakesAsFlusher));
-            self.pass_on(&mut state);
-        }
-        let mut panic = None;
-        loop {
-            let index = state.waking.iter().position(|(thread, _)| *thread == me);
-            let next = index.and_then(|index| state.waking[index].1.pop_front());
-            let Some(waker) = next else {
-                index.map(|index| state.waking.swap_remove(index));
-                state.flushers += usize::from(flusher && !mutated(Mutant::WakesAsFlusher));
-                return (state, panic);
-            };
-            drop(state);
-            panic = panic.or(catch_unwind(AssertUnwindSafe(|| waker.wake())).err());
-            state = lock(&self.state);
-        }
-    }
-
-    /// Those who wait for room look again.
-    fn tell_room(&self, state: &State<T, R>) {
-        if state.wanting > 0 {
-            self.taken.notify_all();
-        }
-    }
-
-    /// Wakes somebody to lead if there is work and nobody does.
-    fn pass_on(&self, state: &mut State<T, R>) {
-        if state.leading || mutated(Mutant::LeadIsDropped) {
-            return;
-        }
-        // Nobody else may be there to take the queue [mutant: RoomIsNotPassedOn].
-        if state.flushers == 0 && !mutated(Mutant::RoomIsNotPassedOn) {
-            self.tell_room(state);
-        }
-        if state.flushers > 0 && state.stopping > 0 && !mutated(Mutant::StopIsKept) {
-            // Without work as well: who has been stopped behind a leader waits for his end.
-            self.arrived.notify_all();
-        } else if state.queue.is_empty() {
-            // Whoever comes next leads.
-        } else if state.flushers > 0 {
-            self.arrived.notify_one();
-        } else if !state.called
-            // Those who have a result leave, whatever they are woken for.
-            && let Some(next) = state.waiting.iter().find(|seat| seat.place().result.is_none())
-        {
-            next.changed.notify_one();
-            state.called = true;
-        }
-    }
-}
-
-/// A thread in [`Group::serve`]; one less when it ends, however it does.
-struct Flusher<'a, T, R: 'static>(&'a Group<T, R>);
-
-impl<T, R: 'static> Drop for Flusher<'_, T, R> {
-    fn drop(&mut self) {
-        let mut state = lock(&self.0.state);
-        state.flushers -= 1;
-        self.0.pass_on(&mut state);
-    }
-}
-
-/// Tells those who wait when the leader panics.
-struct Round<'a, T, R: 'static> {
-    group: &'a Group<T, R>,
-    seats: Vec<Arc<Seat<R>>>,
-    flusher: bool,
-}
-
-impl<T, R: 'static> Drop for Round<'_, T, R> {
-    fn drop(&mut self) {
-        if !self.seats.is_empty() {
-            let mut state = lock(&self.group.state);
-            state.leading = false;
-            let later: Vec<_> = self.seats.iter().map(|seat| seat.put(None)).collect();
-            self.group.pass_on(&mut state);
-            drop(state);
-            let wakers = Later::run(later);
-            // We panic already.
-            let (state, _) = self.group.wake(lock(&self.group.state), self.flusher, wakers);
-            drop(state);
-        }
     }
 }

@@ -91,7 +91,7 @@ mod system {
     use nix::fcntl::{FcntlArg, fcntl};
     use nix::libc::{F_RDLCK, F_UNLCK, F_WRLCK, O_EXCL, SEEK_SET, c_int, flock};
 
-    use super::Access;
+    use crate::stores::log::lock::Access;
 
     /// All of a device is claimed as long as it is open. For a part we only try, since others may want
     /// to claim theirs: what is mounted is refused.
@@ -139,7 +139,7 @@ mod system {
     use std::io;
     use std::path::Path;
 
-    use super::Access;
+    use crate::stores::log::lock::Access;
 
     pub fn claim(path: &Path, _: Access, options: &mut OpenOptions) -> io::Result<File> {
         options.open(path)

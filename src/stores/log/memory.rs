@@ -1,8 +1,6 @@
 //! What a log occupies.
 
-use crate::stores::log::SpaceMapLog;
-
-/// Bytes that a log has asked the process's memory for, from [`SpaceMapLog::memory`]. What its allocator has is
+/// Bytes that a log has asked the process's memory for, from [`SpaceMapLog::memory`](crate::SpaceMapLog::memory). What its allocator has is
 /// in [`Memory`](crate::Memory).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -31,19 +29,5 @@ impl LogMemory {
     pub fn total(&self) -> usize {
         let Self { committed: _, ranges, live, queued, buffer } = *self;
         ranges + live + queued + buffer
-    }
-}
-
-impl SpaceMapLog {
-    /// Bytes that the log occupies, as of the last window but for what is queued. Does not wait for the disk.
-    /// O(parts that wait).
-    pub fn memory(&self) -> LogMemory {
-        let inner = &self.inner;
-        let (committed, waiting) = {
-            let state = inner.shared.state();
-            (state.mirror.ledger().bytes(), state.waiting_bytes())
-        };
-        let queued = inner.queue.bytes() + waiting;
-        LogMemory { committed, queued, ..inner.shared.seen().memory }
     }
 }

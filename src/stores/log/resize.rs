@@ -2,7 +2,8 @@
 
 use crate::allocator::Allocator;
 use crate::held::shrink::{self, Shrink, ShrinkFailed};
-use crate::stores::log::error::{CommitError, LogError};
+use crate::stores::log::commit_error::CommitError;
+use crate::stores::log::error::LogError;
 use crate::stores::log::writer::NewArea;
 use crate::stores::log::{Authority, Inner, SpaceMapLog};
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::stores::log::error::CommitError;
+use crate::stores::log::commit_error::CommitError;
 use crate::stores::log::memory::LogMemory;
 use crate::stores::log::mirror::{Mirror, Misfit};
 use crate::stores::log::order::Order;

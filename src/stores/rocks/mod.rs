@@ -98,6 +98,7 @@ mod merge;
 mod meta;
 mod open;
 mod operand;
+mod options;
 mod rechunk;
 mod resize;
 mod scan;
@@ -124,7 +125,8 @@ pub use ::rocksdb;
 pub use check::Integrity;
 pub use error::{Place, RocksError, StageError};
 pub use family::Mode;
-pub use open::{CreateOptions, OpenOptions, Opened, Report};
+pub use open::{Opened, Report};
+pub use options::{CreateOptions, OpenOptions};
 pub use rechunk::Progress;
 
 use family::Lease;

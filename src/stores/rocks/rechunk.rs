@@ -19,7 +19,8 @@ use rocksdb::{DBWithThreadMode, WriteBatch};
 use crate::stores::rocks::error::RocksError;
 use crate::stores::rocks::family::{self, Lease, Mode};
 use crate::stores::rocks::meta::{self, Meta, Rechunking};
-use crate::stores::rocks::open::{chunk_order, write, write_meta};
+use crate::stores::rocks::open::{write, write_meta};
+use crate::stores::rocks::options::chunk_order;
 use crate::stores::rocks::scan::{read, read_meta, scan};
 use crate::stores::rocks::{RocksFreelist, chunk};
 

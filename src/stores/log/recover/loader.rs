@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::stores::log::disk::Disk;
-use crate::stores::log::error::{IoFailure, LogError, Part};
+use crate::stores::log::error::{LogError, Part};
+use crate::stores::log::io_failure::IoFailure;
 use crate::stores::log::work::Steps;
 
 pub(crate) struct Loader {

@@ -2,7 +2,7 @@
 
 use super::pack::Packer;
 use super::{MAX_IMAGES, Pace, Window, Writer};
-use crate::stores::log::error::CommitError;
+use crate::stores::log::commit_error::CommitError;
 use crate::stores::log::fault::{Fault, faulty};
 use crate::stores::log::record::push_position;
 

@@ -8,7 +8,7 @@
 //! under one lock, so all of them are of one moment, and then writes without it; what is absorbed
 //! meanwhile is for the next checkpoint.
 //!
-//! - this file: the structure, committing, writing, what is true after a flush;
+//! - this file: the structure, committing; `write`: writing a window; `settle`: what is true after its flush;
 //! - `plan`: images, directory pages and superblocks of a window; `pack`: its frames;
 //! - `demand`: making room, condensing, checkpoints; `resize`: another size of the device.
 //!
@@ -31,9 +31,10 @@ mod demand;
 mod pack;
 mod plan;
 mod resize;
+mod settle;
+mod write;
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -44,16 +45,15 @@ pub(super) use resize::NewArea;
 use pack::Packer;
 
 use crate::stores::log::authority::Authority;
+use crate::stores::log::commit_error::CommitError;
 use crate::stores::log::condense::Payments;
 use crate::stores::log::disk::Disk;
-use crate::stores::log::error::{CommitError, IoFailure};
 use crate::stores::log::fault::{Fault, faulty};
-use crate::stores::log::format::{HEADER, PAGE, Superblock, Tail, Version};
+use crate::stores::log::format::{Superblock, Tail, Version};
+use crate::stores::log::io_failure::IoFailure;
 use crate::stores::log::layout::{DirectoryPlace, Layout};
-use crate::stores::log::memory::LogMemory;
-use crate::stores::log::record::State;
 use crate::stores::log::report::Figures;
-use crate::stores::log::shared::{Seen, Shared};
+use crate::stores::log::shared::Shared;
 use crate::stores::log::state::{Base, Bases, COUNTER_END, Head, Mark, PageFound, Recovered};
 use crate::values::lsn::Lsn;
 
@@ -357,273 +357,6 @@ impl Writer {
             self.unstable.pop_front();
         }
     }
-
-    /// Writes the window and flushes. After an error nothing of it is durable, or the log refuses
-    /// from then on.
-    fn write(&mut self, window: &mut Window) -> Result<(), CommitError> {
-        self.write_behind(window).map_err(CommitError::Write)?;
-        self.write_frames(window)
-    }
-
-    /// Writes images, directory pages and the superblock of a window. After an error any of them may be
-    /// there. That is no harm, as long as no frame names the images: what was overwritten is what the
-    /// next window overwrites, by the rules 2, 3 and 5, and what a page or a superblock says was durable
-    /// before.
-    fn write_behind(&self, window: &Window) -> Result<(), IoFailure> {
-        window.writes.iter().try_for_each(|(offset, bytes)| self.put(*offset, bytes))
-    }
-
-    /// The window goes without images, directory pages and superblock if there was no room for them, in a
-    /// sparse file: transactions need only the ring. They are planned again in a later window; if there
-    /// is no room then either, the ring is full in the end.
-    fn put_off(&mut self, window: &mut Window, failure: IoFailure) -> Result<(), IoFailure> {
-        if !failure.is_full() {
-            return Err(failure);
-        }
-        self.abandon(window);
-        *window = Window { touched: std::mem::take(&mut window.touched), ..Window::default() };
-        Ok(())
-    }
-
-    /// Writes the frames of a window and flushes. After an error none of them is durable, or the log
-    /// refuses from then on.
-    fn write_frames(&mut self, window: &mut Window) -> Result<(), CommitError> {
-        let start = self.head.position;
-        let (needed, free) = (window.frames.bytes.len() as u64, self.room());
-        if needed > free && !faulty(Fault::RingBeforeSuperblock) {
-            return Err(CommitError::Full { needed, free });
-        }
-        let frames = std::mem::take(&mut window.frames.bytes);
-        if let Err(failure) = self.write_ring(start, &frames) {
-            return Err(self.void(&window.frames.marks, &frames, failure));
-        }
-        window.frames.bytes = frames;
-        self.flush()
-    }
-
-    fn put(&self, offset: u64, bytes: &[u8]) -> Result<(), IoFailure> {
-        self.disk.write(offset, bytes).map_err(|error| self.failure("write", offset, error))
-    }
-
-    fn write_ring(&self, position: u64, bytes: &[u8]) -> Result<(), IoFailure> {
-        let offset = self.layout.ring_offset(position);
-        let room = self.layout.ring_start + self.layout.ring_len - offset;
-        let (first, second) = bytes.split_at(bytes.len().min(room as usize));
-        if !first.is_empty() {
-            self.put(offset, first)?;
-        }
-        if !second.is_empty() {
-            self.put(self.layout.ring_start, second)?;
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), CommitError> {
-        if faulty(Fault::NoFlush) {
-            return Ok(());
-        }
-        self.figures.syncs += 1;
-        self.disk.sync().map_err(|error| {
-            // After a failed sync the system may have dropped the pages and call them clean: a
-            // second one would succeed without having written anything.
-            let failure = self.failure("sync", 0, error);
-            self.failed = Some(failure.clone());
-            CommitError::Sync(failure)
-        })
-    }
-
-    /// A write of frames failed half way, and what it left may look like a commit after a crash: makes
-    /// sure that it does not.
-    ///
-    /// A frame is there if its header is. Where a read shows another one, or none, the frame did not
-    /// arrive and will not ([`Disk::write`]), so nothing has to be written: a file system without room
-    /// would not take it. Where it shows the header, the sector exists, and is zeroed; flushed, since
-    /// otherwise a crash could bring the header back. What arrived of the rest of a frame is no frame
-    /// without it; the header comes back only if the same bytes are written there once more, with the
-    /// rest.
-    ///
-    /// Every frame of the window, not only the first: a repeated commit may write the first again, byte
-    /// for byte, and what came behind it would continue it.
-    fn void(&mut self, marks: &[Mark], frames: &[u8], failure: IoFailure) -> CommitError {
-        let start = self.head.position;
-        let (mut arrived, mut found) = (Vec::new(), vec![0; self.layout.sector as usize]);
-        for position in marks.iter().map(|mark| mark.position.get()) {
-            let written = &frames[(position - start) as usize..][..HEADER];
-            let read = self.disk.read(self.layout.ring_offset(position), &mut found);
-            // What cannot be read may be there.
-            if read.is_err() || found.starts_with(written) {
-                arrived.push(position);
-            }
-        }
-        let zeros = vec![0; self.layout.sector as usize];
-        let zeroed = arrived.iter().all(|&position| self.write_ring(position, &zeros).is_ok());
-        if arrived.is_empty() || zeroed && self.flush().is_ok() {
-            return CommitError::Write(failure);
-        }
-        self.failed = Some(failure.clone());
-        CommitError::Sync(failure)
-    }
-
-    pub(super) fn failure(&self, action: &'static str, offset: u64, error: io::Error) -> IoFailure {
-        IoFailure { file: self.disk.name(), action, offset, error: Arc::new(error) }
-    }
-
-    /// The window was not written: its images have to be planned again, and so have its directory pages and its
-    /// superblock, if they may be on the disk.
-    fn abandon(&mut self, window: &Window) {
-        window.first_copies.iter().for_each(|&(index, ..)| {
-            self.directory[index].suspect = true;
-            self.directory[index].outdated = true;
-        });
-        self.superblock_suspect |= window.superblock.is_some();
-        for &(range, _) in window.images.iter().filter(|_| !faulty(Fault::AbandonForgets)) {
-            let newest = self.ranges[range as usize].last();
-            if let Some(position) = newest.and_then(|base| base.after) {
-                self.requeue(position, range);
-            }
-        }
-    }
-
-    /// The window is durable.
-    fn settle(&mut self, window: Window) {
-        let start = window_start(&window, self.head);
-        let images =
-            window.images.iter().filter(|(_, base)| base.image.state == State::Page).count();
-        let burst = (images * PAGE) as u64;
-        self.figures.max_image_burst = self.figures.max_image_burst.max(burst);
-        self.figures.log_bytes += window.frames.bytes.len() as u64;
-        let pages = window.first_copies.len()
-            + window.second_copies.len()
-            + usize::from(window.superblock.is_some());
-        self.figures.directory_bytes += (pages * PAGE) as u64;
-        self.figures.image_bytes += burst;
-        for index in window.second_copies {
-            self.settle_directory(index);
-        }
-        for (index, version, bytes, bases) in window.first_copies {
-            let page = &mut self.directory[index];
-            (page.version, page.newest) = (version, 1 - page.newest);
-            (page.half, page.outdated, page.suspect) = (Some((bytes, bases)), false, false);
-        }
-        for (range, base) in window.images {
-            self.settle_image(range, base);
-        }
-        if let Some(superblock) = window.superblock {
-            self.free_ring(superblock.tail.position.get());
-            self.superblock = superblock;
-            self.superblock_suspect = false;
-        }
-        if let Some(head) = window.frames.head {
-            self.directory_money +=
-                (head.position - start) as f64 * directory_rate(self.directory.len(), &self.layout);
-            self.payments.earn(start, head.position);
-            self.marks.extend(window.frames.marks);
-            self.head = head;
-        }
-        for range in window.touched {
-            self.changed_at(range, start);
-        }
-        self.buffer = window.frames.bytes;
-        let oldest = self.changed.front().map_or(self.head.position, |&(position, _)| position);
-        self.figures.max_live = self.figures.max_live.max(self.head.position - oldest);
-        self.show();
-    }
-
-    /// Lets those see how far it has come who do not wait for the writer.
-    pub(super) fn show(&self) {
-        self.shared.show(Seen {
-            figures: self.figures,
-            memory: self.memory(),
-            last: self.head.lsn,
-            blocks: self.layout.blocks,
-            max_blocks: self.layout.max_blocks(),
-        });
-    }
-
-    /// Bytes of what the writer keeps. O(directory pages).
-    fn memory(&self) -> LogMemory {
-        let half = |page: &Directory| {
-            page.half
-                .as_ref()
-                .map_or(0, |(bytes, bases)| bytes.capacity() + size_of_val(&bases[..]))
-        };
-        let directory = self.directory.capacity() * size_of::<Directory>();
-        let halves: usize = self.directory.iter().map(half).sum();
-        let ranges = self.ranges.capacity() * size_of::<Bases>();
-        let spilled = self.spilled * 2 * size_of::<Bases>();
-        let marks = self.marks.capacity() * size_of::<Mark>();
-        let changed = self.changed.capacity() * size_of::<(u64, u32)>();
-        let unstable = self.unstable.capacity() * size_of::<(u64, u64, Vec<u8>)>();
-        LogMemory {
-            ranges: ranges + spilled + directory + halves,
-            live: marks + changed + unstable + self.unstable_bytes as usize,
-            buffer: self.buffer.capacity(),
-            ..LogMemory::default()
-        }
-    }
-
-    fn settle_image(&mut self, range: u32, base: Base) {
-        let page = self.directory.partition_point(|page| page.place.first_range <= range) - 1;
-        self.directory[page].outdated = true;
-        let on_its_way = self.directory[page]
-            .half
-            .as_ref()
-            .filter(|_| !faulty(Fault::OnItsWayForgotten))
-            .map(|(_, bases)| bases[(range - self.directory[page].place.first_range) as usize]);
-        let bases = &mut self.ranges[range as usize];
-        // Between the one that the directory has and the newest, only the one that is being
-        // written to the directory matters.
-        let first = bases.first().map(|base| base.image.base);
-        bases.retain(|kept| Some(kept.image.base) == first || Some(kept.image.base) == on_its_way);
-        let spilled = bases.spilled();
-        bases.push(base);
-        self.spilled += usize::from(bases.spilled() && !spilled);
-        if let Some(position) = base.after {
-            self.requeue(position, range);
-        }
-    }
-
-    /// Both copies of the page are durable: what came before the images in it is not needed.
-    fn settle_directory(&mut self, index: usize) {
-        let Some((_, lsns)) = self.directory[index].half.take() else { return };
-        let first = self.directory[index].place.first_range as usize;
-        for (bases, lsn) in self.ranges[first..].iter_mut().zip(lsns) {
-            if let Some(named) = bases.iter().position(|base| base.image.base == lsn) {
-                bases.drain(..named);
-            }
-        }
-    }
-
-    fn free_ring(&mut self, position: u64) {
-        self.free_from = position;
-        while self.marks.front().is_some_and(|mark| mark.position.get() < position) {
-            self.marks.pop_front();
-        }
-    }
-
-    /// A transaction in the window that began at `position` changed `range`.
-    pub(super) fn changed_at(&mut self, range: u32, position: u64) {
-        if let Some(base) = self.ranges[range as usize].last_mut()
-            && base.after.is_none()
-        {
-            base.after = Some(position);
-            self.changed.push_back((position, range));
-            self.payments.changed(position);
-        }
-    }
-
-    /// Puts a range that stays changed after its image back into the order of the others.
-    fn requeue(&mut self, position: u64, range: u32) {
-        let index = self.changed.partition_point(|&(other, _)| other <= position);
-        self.changed.insert(index, (position, range));
-        self.payments.changed(self.head.position);
-    }
-}
-
-/// Bytes of directory pages per byte of log: every page, both copies, each time the log grows by an
-/// eighth of its limit.
-fn directory_rate(pages: usize, layout: &Layout) -> f64 {
-    (pages * 2 * PAGE) as f64 / (layout.limit / 8) as f64
 }
 
 fn window_start(window: &Window, head: Head) -> u64 {

@@ -16,7 +16,8 @@
 use smallvec::SmallVec;
 
 use super::{Directory, Window, Writer};
-use crate::stores::log::error::{CommitError, LogError};
+use crate::stores::log::commit_error::CommitError;
+use crate::stores::log::error::LogError;
 use crate::stores::log::fault::{Fault, faulty};
 use crate::stores::log::layout::{Layout, slot_offsets};
 use crate::stores::log::mirror::names_from;

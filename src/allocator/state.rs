@@ -1,0 +1,172 @@
+//! What an allocator says of its state.
+
+use crate::allocator::Allocator;
+use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
+use crate::base::word::Word;
+use crate::index::{Bitmap, Verification};
+use crate::insight::evacuation::{EvacuationPlanner, EvacuationRequest};
+use crate::insight::free_extents::FreeExtents;
+use crate::insight::memory::Memory;
+use crate::insight::stats::{ShardStats, Stats};
+use crate::insight::survey::Survey;
+use crate::space::ledger::Committed;
+use crate::values::error::{ConfigError, RangeError};
+use crate::values::extent::Extent;
+use crate::values::plain_bitmap::zeroed;
+
+impl Allocator {
+    /// Blocks whose free is durable and which wait for older [`ReadGuard`](crate::ReadGuard)s. Exact while nothing
+    /// else runs.
+    pub fn quarantined_blocks(&self) -> u64 {
+        self.core.space.quarantine.blocks()
+    }
+
+    /// Whether every block of `extent` is free. O(len / 64); read word by word, so a mixture of
+    /// moments while others allocate and free.
+    ///
+    /// # Errors
+    /// [`RangeError`] if the extent is empty or not on the device.
+    pub fn is_free(&self, extent: Extent) -> Result<bool, RangeError> {
+        self.core.space.is_free(extent)
+    }
+
+    /// Whether every block of `extent` is allocated. O(len / 64); read word by word, so a mixture
+    /// of moments while others allocate and free.
+    ///
+    /// # Errors
+    /// [`RangeError`] if the extent is empty or not on the device.
+    pub fn is_allocated(&self, extent: Extent) -> Result<bool, RangeError> {
+        self.core.space.is_allocated(extent)
+    }
+
+    /// The first free block at or after `from`; `None` if there is none, or `from` is not on the
+    /// device. Allocated stretches are skipped by the summary. A block that is free during the
+    /// whole call is never missed.
+    pub fn next_free(&self, from: u64) -> Option<u64> {
+        self.core.space.bitmap.next_free(from)
+    }
+
+    /// The maximal free extents in ascending order. Stops nobody: see [`FreeExtents`].
+    pub fn free_extents(&self) -> FreeExtents<'_> {
+        self.free_extents_from(0)
+    }
+
+    /// The maximal free extents at or after `block`, in ascending order; an extent that begins
+    /// before `block` is cut there. To go on later, begin at [`FreeExtents::position`].
+    pub fn free_extents_from(&self, block: u64) -> FreeExtents<'_> {
+        FreeExtents::new(&self.core.space.bitmap, block)
+    }
+
+    /// The committed state as [`Allocator::from_bitmap`] takes it, with that of all frozen transactions if
+    /// the allocator was made by [`Builder::build_with_ledger`](crate::Builder::build_with_ledger); `None` if it has no store. O(blocks); word
+    /// by word, so a mixture of moments while others commit.
+    ///
+    /// # Errors
+    /// [`ConfigError::OutOfMemory`] if the process has no memory for it.
+    pub fn committed_bitmap(&self) -> Result<Option<Vec<u64>>, ConfigError> {
+        let Some(Committed { ledger, .. }) = &self.core.space.committed else { return Ok(None) };
+        let mut committed = zeroed(self.blocks().div_ceil(64) as usize)?;
+        for (index, word) in committed.iter_mut().enumerate() {
+            // Only where there is something, so that the rest goes on costing nothing.
+            let allocated = ledger.word(index);
+            if allocated != 0 {
+                *word = allocated;
+            }
+        }
+        Ok(Some(committed))
+    }
+
+    /// The state as [`Allocator::from_bitmap`] takes it: bit i % 64 of word i / 64 is block i,
+    /// 1 = allocated; bits beyond the last block are 0. O(blocks); word by word, so a mixture of
+    /// moments while others allocate and free.
+    ///
+    /// # Errors
+    /// [`ConfigError::OutOfMemory`] if the process has no memory for it.
+    pub fn to_bitmap(&self) -> Result<Vec<u64>, ConfigError> {
+        let blocks = self.blocks();
+        let mut allocated = zeroed(blocks.div_ceil(64) as usize)?;
+        for (word, on_device) in Bitmap::<Native>::words_of(0, blocks) {
+            let unowned = self.core.space.bitmap.look(word) | self.core.space.unowned_in_word(word);
+            let block = word as u64 * u64::from(<Native as Geometry>::WORD_BLOCKS);
+            let taken = (!unowned & on_device).to_u64();
+            if taken != 0 {
+                allocated[(block / 64) as usize] |= taken << (block % 64);
+            }
+        }
+        Ok(allocated)
+    }
+
+    /// A search for the regions that are the cheapest to empty for a free run of a wanted length, which the
+    /// caller carries on step by step. See [`EvacuationPlanner`]. O(1); it holds nothing that others would
+    /// miss and may be dropped anywhere.
+    pub fn plan_evacuation(&self, request: &EvacuationRequest) -> EvacuationPlanner {
+        EvacuationPlanner::new(self.core.clone(), request)
+    }
+
+    /// Blocks of the device.
+    pub fn blocks(&self) -> u64 {
+        self.core.space.bitmap.blocks()
+    }
+
+    /// Bytes per block.
+    pub fn block_size(&self) -> u32 {
+        self.core.block_size
+    }
+
+    /// Free blocks. Summed from the counters of the handles: O(1), exact while nothing else runs,
+    /// and close to it while something does.
+    pub fn free_blocks(&self) -> u64 {
+        self.core.space.free_blocks()
+    }
+
+    /// What the allocator knows about itself, without a look at the bitmap: figures of this moment,
+    /// counters, and the free runs as [surveys](Allocator::survey) have found them. O(shards).
+    pub fn stats(&self) -> Stats {
+        Stats::of(&self.core)
+    }
+
+    /// The same for shard `index`, counted from 0; `None` if there is no such shard. O(1).
+    pub fn shard_stats(&self, index: usize) -> Option<ShardStats> {
+        ShardStats::of(&self.core, index)
+    }
+
+    /// A survey of the free runs of the whole device, which the caller carries on step by step. See
+    /// [`Survey`]. O(1); a survey holds nothing that others would miss and may be dropped anywhere.
+    pub fn survey(&self) -> Survey {
+        Survey::new(self.core.clone(), 0..self.shards())
+    }
+
+    /// A survey of shard `index` alone, counted from 0: for engines that survey those shards again in
+    /// which most has happened, or several at once; `None` if there is no such shard. A run that began
+    /// before the shard is not counted, one that begins in it is followed to its end.
+    pub fn survey_shard(&self, index: usize) -> Option<Survey> {
+        (index < self.shards()).then(|| Survey::new(self.core.clone(), index..index + 1))
+    }
+
+    /// Compares every level of the index with the one below. Meaningful while nothing else runs;
+    /// harmless at any time. O(blocks).
+    pub fn verify(&self) -> Verification {
+        self.core.space.bitmap.verify()
+    }
+
+    /// Number of shards.
+    pub fn shards(&self) -> usize {
+        self.core.space.shard_count()
+    }
+
+    /// Blocks in each shard but the last.
+    pub fn shard_blocks(&self) -> u64 {
+        self.core.space.shards.shard_leaves() as u64 * LEAF_BLOCKS
+    }
+
+    /// Free blocks of shard `index`, counted from 0; nothing if there is no such shard. From counters of
+    /// the handles: O(64), exact while nothing else runs.
+    pub fn shard_free_blocks(&self, index: usize) -> Option<u64> {
+        (index < self.shards()).then(|| self.core.space.shard_free(index))
+    }
+
+    /// Bytes that the allocator and its handles occupy: see [`Memory`]. O(shards).
+    pub fn memory(&self) -> Memory {
+        Memory::of(&self.core)
+    }
+}

@@ -1,0 +1,39 @@
+//! One owner at a time.
+
+/// Something that has at most one owner at a time. What the owner did happens before what the next
+/// one does.
+#[derive(Debug, Default)]
+pub(crate) struct Turnstile(std::sync::atomic::AtomicBool);
+
+impl Turnstile {
+    /// Whether the caller is the owner now.
+    pub(crate) fn acquire(&self) -> bool {
+        !self.0.swap(true, std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Ends the caller's ownership.
+    pub(crate) fn release(&self) {
+        self.0.store(false, std::sync::atomic::Ordering::Release);
+    }
+
+    /// Makes the caller the owner, until what he gets is dropped; nothing if somebody else is it.
+    pub(crate) fn own(&self) -> Option<Owner<'_>> {
+        self.acquire().then(|| Owner(self))
+    }
+
+    /// Calls `work` as the owner, or answers nothing if somebody else is it.
+    pub(crate) fn with<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let _owner = self.own()?;
+        Some(work())
+    }
+}
+
+/// The owner of a [`Turnstile`].
+#[derive(Debug)]
+pub(crate) struct Owner<'a>(&'a Turnstile);
+
+impl Drop for Owner<'_> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}

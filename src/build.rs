@@ -1,0 +1,87 @@
+//! How allocators are made.
+
+use crate::allocator::Allocator;
+use crate::base::geometry::{Geometry, Native};
+use crate::base::heap::reserved;
+use crate::builder::Builder;
+use crate::index::Bitmap;
+use crate::space::gate::Gate;
+use crate::space::ledger::{Committed, Keeper, Ledger};
+use crate::values::error::ConfigError;
+use crate::values::plain_bitmap::on_device;
+use std::sync::Arc;
+
+impl Builder {
+    /// An allocator with all blocks free. O(blocks): the bitmap is written once.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn build(self) -> Result<Allocator, ConfigError> {
+        Ok(Allocator { core: Arc::new(self.core_from_words(|_| <Native as Geometry>::FULL)?) })
+    }
+
+    /// An allocator with all blocks allocated, for those who go on with
+    /// [`mark_free`](Allocator::mark_free). O(shards): takes no memory for blocks before they become free.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn build_allocated(self) -> Result<Allocator, ConfigError> {
+        let core = self.core_of(|blocks, shards| {
+            let index = Bitmap::none_free(blocks, shards.height())?;
+            let count = shards.count(index.leaf_count());
+            let mut counts = reserved(count)?;
+            counts.resize(count, 0);
+            Ok((index, counts))
+        });
+        Ok(Allocator { core: Arc::new(core?) })
+    }
+
+    /// An allocator whose state is `allocated`: bit i % 64 of word i / 64 is block i, 1 = allocated.
+    /// Bits beyond the last block are ignored. O(blocks), on all threads of the rayon pool that the
+    /// caller is in. Where nothing is free no memory is written.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn build_from_bitmap(self, allocated: &[u64]) -> Result<Allocator, ConfigError> {
+        Ok(Allocator { core: Arc::new(self.core_from_bitmap(allocated)?) })
+    }
+
+    /// As [`Builder::build_from_bitmap`], and keeps beside the index what is committed, in the memory
+    /// of `allocated`: for stores that cannot see by themselves whether a transaction contradicts
+    /// the durable state. [`Transaction::freeze`](crate::Transaction::freeze) and
+    /// [`commit`](crate::Transaction::commit) compare, O(blocks of the transaction / 64), and
+    /// [`Delta::conflict`](crate::Delta::conflict) has the answer, before anything is written. What is
+    /// committed is freed by transactions only ([`FreeError::Committed`](crate::FreeError::Committed)).
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn build_with_ledger(self, mut allocated: Vec<u64>) -> Result<Allocator, ConfigError> {
+        let (blocks, plain_frees) = (self.blocks, self.tuning.plain_frees);
+        let mut core = self.core_from_bitmap(&allocated)?;
+        let last = allocated.len() - 1; // there is a block
+        allocated[last] &= on_device(blocks, last);
+        let ledger = Arc::new(Ledger::new(allocated));
+        let keeper = Keeper::Transactions;
+        core.space.committed = Some(Committed { ledger, keeper, plain_frees });
+        Ok(Allocator { core: Arc::new(core) })
+    }
+
+    /// An allocator whose state is that of `ledger`, which a store keeps. `gate` is where durable frees
+    /// wait, if they do.
+    pub(crate) fn build_of_store(
+        self,
+        ledger: Arc<Ledger>,
+        gate: Option<Gate>,
+    ) -> Result<Allocator, ConfigError> {
+        let plain_frees = self.tuning.plain_frees;
+        let mut core = self.core_from_ledger(&ledger)?;
+        let committed = Some(Committed { ledger, keeper: Keeper::Store, plain_frees });
+        (core.space.committed, core.space.gate) = (committed, gate);
+        Ok(Allocator { core: Arc::new(core) })
+    }
+
+    /// An allocator without a store whose state is that of `ledger`.
+    pub(crate) fn build_from_ledger(self, ledger: &Ledger) -> Result<Allocator, ConfigError> {
+        Ok(Allocator { core: Arc::new(self.core_from_ledger(ledger)?) })
+    }
+}

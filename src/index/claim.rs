@@ -1,0 +1,123 @@
+//! Claiming given blocks.
+
+use crate::base::geometry::Geometry;
+use crate::base::mutant::{Mutant, mutated};
+use crate::base::sync::{AtomicWord, Site};
+use crate::base::word::Word;
+use crate::index::events::Event;
+use crate::index::{Bitmap, Claimed, Piece};
+
+/// A range was not entirely free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Conflict {
+    /// The first block found allocated.
+    pub block: u64,
+}
+
+impl<G: Geometry> Bitmap<G> {
+    /// Claims exactly `start..start + len`, or nothing. The range lies on the device, or did
+    /// so a moment ago: what was given up since is not free.
+    ///
+    /// Words are claimed in ascending order, so of all who hold part of something the one who got
+    /// furthest is stopped only by a finished allocation or by one still further (invariant 5).
+    /// O(len / word width) compare-exchanges.
+    pub(crate) fn claim(&self, start: u64, len: u64) -> Result<Claimed, Conflict> {
+        debug_assert!(len > 0);
+        let pieces = Self::pieces(start, len);
+        if !mutated(Mutant::NoPrecheckRollbackAll) {
+            for piece in pieces.clone() {
+                let free = self.word(piece.word).load(Site::LeafLook);
+                if !free.has_all(piece.mask) {
+                    return Err(Conflict { block: Self::first_block(piece, !free) });
+                }
+            }
+        }
+        for piece in pieces {
+            if let Err(free) = self.claim_piece(piece) {
+                let conflict = Conflict { block: Self::first_block(piece, !free) };
+                let rolled_back = self.roll_back(start, len, piece, conflict);
+                return rolled_back.map(|()| Claimed::new(start, len));
+            }
+        }
+        self.claimed(start, len);
+        Ok(Claimed::new(start, len))
+    }
+
+    /// Takes the blocks of `piece`, or answers with the word that lacks some.
+    #[inline]
+    pub(super) fn claim_piece(&self, piece: Piece<G::Word>) -> Result<(), G::Word> {
+        let word = self.word(piece.word);
+        let mut free = word.load(Site::LeafLook);
+        loop {
+            if !free.has_all(piece.mask) {
+                return Err(free);
+            }
+            match self.take(word, free, free & !piece.mask) {
+                Ok(_) => return Ok(()),
+                Err(now) => {
+                    self.events.count(Event::LostClaim, piece.word);
+                    free = now;
+                }
+            }
+        }
+    }
+
+    /// Takes those blocks of `mask` in word `word` that are free, and says which.
+    pub(crate) fn take_in_word(&self, word: usize, mask: G::Word) -> G::Word {
+        let atomic = self.word(word);
+        if atomic.load(Site::LeafLook) & mask == G::Word::ZERO {
+            return G::Word::ZERO;
+        }
+        atomic.fetch_and(!mask, Site::LeafClaim) & mask
+    }
+
+    /// Where free blocks become somebody's, but for [`Bitmap::take_in_word`] (invariant 1).
+    #[inline(always)]
+    pub(super) fn take(
+        &self,
+        word: &AtomicWord<G::Word>,
+        free: G::Word,
+        left: G::Word,
+    ) -> Result<G::Word, G::Word> {
+        if mutated(Mutant::NonAtomicClaim) {
+            word.store(left, Site::LeafClaim);
+            return Ok(free);
+        }
+        word.compare_exchange(free, left, Site::LeafClaim)
+    }
+
+    /// Gives back the words of `start..` below `failed`, which this thread had claimed.
+    #[cold]
+    pub(super) fn roll_back(
+        &self,
+        start: u64,
+        len: u64,
+        failed: Piece<G::Word>,
+        conflict: Conflict,
+    ) -> Result<(), Conflict> {
+        if mutated(Mutant::OkAfterFailedClaim) {
+            return Ok(());
+        }
+        let held = (failed.word as u64 * u64::from(G::WORD_BLOCKS)).saturating_sub(start);
+        let event = if held == 0 { Event::LostClaim } else { Event::RolledBackClaim };
+        self.events.count(event, failed.word);
+        if held == 0 || mutated(Mutant::NoRollback) {
+            return Err(conflict);
+        }
+        let several_leaves =
+            start / G::LEAF_BLOCKS as u64 != (start + len - 1) / G::LEAF_BLOCKS as u64;
+        let forget = usize::from(several_leaves && mutated(Mutant::RunRollbackPartial));
+        for piece in Self::pieces(start, held).skip(forget) {
+            self.word(piece.word).fetch_or(piece.mask, Site::LeafReleaseFull);
+        }
+        if !(mutated(Mutant::RollbackNoEnsure)
+            || (several_leaves && mutated(Mutant::RunRollbackNoEnsure)))
+        {
+            self.publish(start, held);
+        }
+        if !mutated(Mutant::RollbackNoEvent) {
+            self.tell_watchers(start, held);
+        }
+        Err(conflict)
+    }
+}

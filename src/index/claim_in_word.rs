@@ -1,0 +1,109 @@
+//! Claiming within one word: the shortest ways there are.
+
+use crate::base::geometry::Geometry;
+use crate::base::sync::Site;
+use crate::base::word::Word;
+use crate::index::events::Event;
+use crate::index::{Bitmap, Claimed, ClaimedRuns};
+
+/// Another thread changed the word just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lost;
+
+impl<G: Geometry> Bitmap<G> {
+    /// Claims the lowest free block of word `word`, if it has one: the shortest way there is. One
+    /// attempt; whoever asked counts that it was lost.
+    #[inline(always)]
+    pub(crate) fn claim_one_in(&self, word: usize) -> Result<Option<Claimed>, Lost> {
+        let atomic = self.word(word);
+        let free = atomic.load(Site::LeafLook);
+        if free == G::Word::ZERO {
+            return Ok(None);
+        }
+        let place = free.trailing_zeros();
+        match self.take(atomic, free, free & !G::Word::bit(place)) {
+            Ok(_) => {
+                let block = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
+                Ok(Some(Claimed::new(block, 1)))
+            }
+            Err(_) => Err(Lost),
+        }
+    }
+
+    /// Claims the lowest block of word `word` that is free between two in use, and says whether there are
+    /// others. One attempt, as above.
+    #[inline]
+    pub(crate) fn claim_hole_in(&self, word: usize) -> Result<Option<(Claimed, bool)>, Lost> {
+        let words = self.leaf_count() * G::LEAF_WORDS;
+        if word >= words {
+            return Ok(None); // the device was made shorter
+        }
+        let atomic = self.word(word);
+        let free = atomic.load(Site::LeafLook);
+        let below = self.look_before(word) >> (G::WORD_BLOCKS - 1);
+        let above = if word + 1 < words { self.look(word + 1) } else { G::Word::ZERO };
+        let holes = free & !(free << 1 | below) & !(free >> 1 | above << (G::WORD_BLOCKS - 1));
+        if holes == G::Word::ZERO {
+            return Ok(None);
+        }
+        let place = holes.trailing_zeros();
+        let block = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
+        let others = holes.without_lowest() != G::Word::ZERO;
+        match self.take(atomic, free, free & !G::Word::bit(place)) {
+            Ok(_) => Ok(Some((Claimed::new(block, 1), others))),
+            Err(_) => Err(Lost),
+        }
+    }
+
+    /// Claims the lowest aligned runs of `order` (no wider than a word) in word `word`, `len` blocks of
+    /// each, at most `most` of them, all in one step. Nothing if another thread changed the word just now.
+    #[inline]
+    pub(crate) fn claim_many_in_word(
+        &self,
+        word: usize,
+        order: u32,
+        len: u32,
+        most: usize,
+    ) -> Option<ClaimedRuns<G::Word>> {
+        let atomic = self.word(word);
+        let free = atomic.load(Site::LeafLook);
+        let places = free.aligned_runs(order).lowest(most);
+        let mask = places.times(G::Word::span(0, len));
+        if places == G::Word::ZERO {
+            return None;
+        }
+        if self.take(atomic, free, free & !mask).is_err() {
+            self.events.count(Event::LostClaim, word);
+            return None;
+        }
+        Some(ClaimedRuns::new(word as u64 * u64::from(G::WORD_BLOCKS), places, len))
+    }
+
+    /// Claims the first `len` blocks of an aligned run of `order` (no wider than a word) in word
+    /// `word`, at or after place `from`.
+    #[inline]
+    pub(super) fn claim_in_word(
+        &self,
+        word: usize,
+        order: u32,
+        len: u32,
+        from: u32,
+    ) -> Option<Claimed> {
+        let atomic = self.word(word);
+        let mut free = atomic.load(Site::LeafLook);
+        loop {
+            let place = (free & (G::Word::MAX << from)).first_aligned(order)?;
+            let mask = G::Word::span(place, len);
+            match self.take(atomic, free, free & !mask) {
+                Ok(_) => {
+                    let start = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
+                    return Some(Claimed::new(start, len.into()));
+                }
+                Err(now) => {
+                    self.events.count(Event::LostClaim, word);
+                    free = now;
+                }
+            }
+        }
+    }
+}

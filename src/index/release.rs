@@ -1,0 +1,149 @@
+//! Giving blocks back.
+
+use crate::base::geometry::Geometry;
+use crate::base::mutant::{Mutant, mutated};
+use crate::base::sync::Site;
+use crate::base::word::Word;
+use crate::index::{Bitmap, Piece};
+
+/// Why a range could not be released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReleaseError {
+    /// This block is free already; nothing was changed.
+    Free {
+        /// The first such block of the range.
+        block: u64,
+    },
+    /// Another thread released a block of the range while we were at it. What lies before `block` was
+    /// released by us, the rest not touched. `block` itself may still be ours: it is where the word
+    /// in conflict begins, and the block released by the other is any of that word. A second release
+    /// of the rest tells which, by `Free`.
+    Torn {
+        /// The first block not released by us.
+        block: u64,
+    },
+}
+
+impl ReleaseError {
+    /// How many blocks from `start` on, where the range begins, are released all the same.
+    pub(crate) fn released(self, start: u64) -> u64 {
+        match self {
+            Self::Free { .. } => 0,
+            Self::Torn { block } => block - start,
+        }
+    }
+}
+
+impl<G: Geometry> Bitmap<G> {
+    /// Has those blocks of `mask` in word `word` become free that are not, and says which. For blocks that
+    /// go from one bitmap to another: one that somebody wrongly frees meanwhile does not hold up the rest.
+    pub(crate) fn add_in_word(&self, word: usize, mask: G::Word) -> G::Word {
+        let before = self.word(word).fetch_or(mask, Site::LeafReleaseFull);
+        let added = mask & !before;
+        if added != G::Word::ZERO {
+            self.publish_word(word, added, before | mask);
+            self.tell_watchers_of_word(word, added, before | mask);
+        }
+        added
+    }
+
+    /// The same for `start..start + len`; the number of blocks.
+    pub(crate) fn add(&self, start: u64, len: u64) -> u64 {
+        let added = |(word, mask)| u64::from(self.add_in_word(word, mask).count_ones());
+        Self::words_of(start, len).map(added).sum()
+    }
+
+    /// Gives back `start..start + len`, which must lie on the device: all of it, or nothing if one
+    /// of its blocks is free already (or, in the one race that cannot be undone, a part: `Torn`).
+    ///
+    /// O(len / word width) compare-exchanges, then the publication of each leaf.
+    #[inline(always)]
+    pub(crate) fn release(&self, start: u64, len: u64) -> Result<(), ReleaseError> {
+        debug_assert!(len > 0);
+        let width = u64::from(G::WORD_BLOCKS);
+        if mutated(Mutant::SetBeforeLeaf) {
+            let leaf = (start / G::LEAF_BLOCKS as u64) as usize;
+            self.summary.ensure(1, leaf, G::ORDERS);
+        }
+        if mutated(Mutant::WatchReadBeforeLeaf) || mutated(Mutant::EventBeforeEnsure) {
+            self.tell_watchers(start, len);
+        }
+        if start % width + len <= width {
+            let mask = G::Word::span((start % width) as u32, len as u32);
+            return self.release_in_word((start / width) as usize, mask);
+        }
+        self.release_words(start, len)?;
+        self.tell_watchers_of_release(start, len);
+        Ok(())
+    }
+
+    /// Gives back the blocks of `mask`, neighbours or not, in word `word`: all of them, or nothing if
+    /// one of them is free already. One compare-exchange, then the publication.
+    #[inline(always)]
+    pub(crate) fn release_in_word(&self, word: usize, mask: G::Word) -> Result<(), ReleaseError> {
+        let piece = Piece { word, mask };
+        let free = self
+            .release_piece(piece)
+            .map_err(|free| ReleaseError::Free { block: Self::first_block(piece, free) })?;
+        self.publish_word(word, mask, free);
+        self.tell_watchers_of_word(word, mask, free);
+        Ok(())
+    }
+
+    #[inline(never)]
+    pub(super) fn release_words(&self, start: u64, len: u64) -> Result<(), ReleaseError> {
+        if !mutated(Mutant::FreeNoVerifyPass) {
+            for piece in Self::pieces(start, len) {
+                let free = self.word(piece.word).load(Site::LeafLook);
+                if free & piece.mask != G::Word::ZERO {
+                    return Err(ReleaseError::Free { block: Self::first_block(piece, free) });
+                }
+            }
+        }
+        for piece in Self::pieces(start, len) {
+            if let Err(free) = self.release_piece(piece) {
+                let block = Self::first_block(piece, free);
+                let word_start = piece.word as u64 * u64::from(G::WORD_BLOCKS);
+                if word_start <= start {
+                    return Err(ReleaseError::Free { block });
+                }
+                // Blocks of this word that come before the one in conflict are still ours, but
+                // they are not released either: report where we stopped [scenario: S4t].
+                let released = word_start - start;
+                self.publish(start, released);
+                self.tell_watchers_of_release(start, released);
+                return Err(ReleaseError::Torn { block: word_start });
+            }
+        }
+        self.publish(start, len);
+        Ok(())
+    }
+
+    /// Sets the bits of `piece`; answers with the word as we left it, or with what was there if
+    /// one of the bits was set already.
+    #[inline(always)]
+    pub(super) fn release_piece(&self, piece: Piece<G::Word>) -> Result<G::Word, G::Word> {
+        let word = self.word(piece.word);
+        if mutated(Mutant::FreeFetchOr) {
+            let free = word.fetch_or(piece.mask, Site::LeafRelease);
+            return if free & piece.mask == G::Word::ZERO {
+                Ok(free | piece.mask)
+            } else {
+                Err(free)
+            };
+        }
+        let mut free = word.load(Site::LeafLook);
+        loop {
+            if free & piece.mask != G::Word::ZERO && !mutated(Mutant::FreeNoCheckInCas) {
+                return Err(free);
+            }
+            let left = free | piece.mask;
+            let site = if left == G::FULL { Site::LeafReleaseFull } else { Site::LeafRelease };
+            match word.compare_exchange(free, left, site) {
+                Ok(_) if mutated(Mutant::SetFromOldWord) => return Ok(free),
+                Ok(_) => return Ok(left),
+                Err(now) => free = now,
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! What the summary says too much is put right.
+
+use crate::base::geometry::{Geometry, MOST_ORDERS};
+use crate::base::mutant::{Mutant, mutated};
+use crate::base::sync::{AtomicWord, Site};
+use crate::base::word::{OrderSet, Word, each, order_above, order_within};
+use crate::index::Bitmap;
+use crate::index::events::Event;
+
+/// For each of `orders` the children of one node that seem to have lost it.
+pub(super) struct Stale<W> {
+    orders: OrderSet,
+    children: [W; MOST_ORDERS],
+    /// One that is known to be shown. From there on the repair stops at the first that is not.
+    sought: u32,
+}
+
+impl<W: Word> Stale<W> {
+    /// The same children for all of `orders`.
+    #[inline(always)]
+    fn all(children: W, orders: OrderSet) -> Self {
+        Self { orders, children: [children; MOST_ORDERS], sought: orders.trailing_zeros() }
+    }
+}
+
+/// The guards of some children of one node, until they are released.
+pub(super) struct Guard<'a, G: Geometry> {
+    held: Option<(&'a AtomicWord<G::Word>, G::Word)>,
+}
+
+impl<G: Geometry> Guard<'_, G> {
+    fn release(&mut self) {
+        if let Some((guard, children)) = self.held.take()
+            && !mutated(Mutant::NoGuard)
+        {
+            guard.fetch_and(!children, Site::GuardChange);
+        }
+    }
+}
+
+impl<G: Geometry> Bitmap<G> {
+    /// Clears the bits of `orders` that level-1 node `index` holds for the leaves `children`, unless one of
+    /// them turns out to have such a run; goes on upward with the orders of which the node has nothing
+    /// left. Safe to call at any time, by anyone. O(children + orders x levels).
+    pub(crate) fn repair(&self, index: usize, children: G::Word, orders: OrderSet) {
+        let stale = Stale::all(children, orders);
+        self.repair_up(2, index, self.repair_node(1, index, stale));
+    }
+
+    /// The same for leaves that lack `order`, each with all that it lacks.
+    pub(super) fn repair_leaves(&self, index: usize, children: G::Word, order: u32) {
+        if order == 0 {
+            // Without a free block, all of them.
+            return self.repair(index, children, G::ORDERS);
+        }
+        // The orders of a leaf are all up to some, and so those that it lacks are all from some on.
+        let mut lacking = [G::Word::ZERO; MOST_ORDERS];
+        for place in children.places() {
+            let leaf = self.leaf(index * G::FANOUT + place as usize);
+            let from = leaf.orders(Site::LeafLook).trailing_ones();
+            lacking[from as usize] |= G::Word::bit(place);
+        }
+        for order in 1..MOST_ORDERS {
+            let from_below = lacking[order - 1];
+            lacking[order] |= from_below;
+        }
+        let stale = Stale { orders: G::ORDERS, children: lacking, sought: order };
+        self.repair_up(2, index, self.repair_node(1, index, stale));
+    }
+
+    /// The same for `child` of a node of `level`, above level 1, and on upward.
+    pub(crate) fn repair_up(&self, level: usize, child: usize, orders: OrderSet) {
+        let (mut child, mut orders) = (child, orders);
+        for level in level..=self.summary.height() {
+            if orders == 0 {
+                return;
+            }
+            // A child that is live needs no repair. Neither does one that only its own guard
+            // makes live: the clear would have to be undone and the watch lifted, by everybody
+            // who comes by, until the guard's holder moves on. What is left is a stale positive
+            // (invariant 3).
+            orders &= !self.live_orders(level, child, orders);
+            let place = G::Word::bit((child % G::FANOUT) as u32);
+            child /= G::FANOUT;
+            orders = self.repair_node(level, child, Stale::all(place, orders));
+        }
+    }
+
+    /// Repairs node `index` of `level`, of which those `stale` are not known to be shown; which orders were.
+    pub(super) fn repair_node(
+        &self,
+        level: usize,
+        index: usize,
+        mut stale: Stale<G::Word>,
+    ) -> OrderSet {
+        let node = self.summary.node(level, index);
+        let mut shown = G::Word::ZERO;
+        for order in each(stale.orders) {
+            let children = &mut stale.children[order as usize];
+            *children &= node.has(order).load(Site::HasLook);
+            shown |= *children;
+            if *children == G::Word::ZERO {
+                stale.orders &= !(1 << order);
+                if order >= stale.sought {
+                    // Hardly ever is there anything above.
+                    stale.orders &= (1 << order) - 1;
+                    break;
+                }
+            }
+        }
+        if shown == G::Word::ZERO {
+            return 0;
+        }
+        // From here until the guard is released, a searcher that does not see the order bit
+        // sees the guard (invariant 2) [mutants: NoGuard, GuardNotExclusive]. Children that
+        // somebody else has the guard of are his: stale positives, for us (invariant 3).
+        let mut mine = shown;
+        if !mutated(Mutant::NoGuard) {
+            let taken = node.guard().fetch_or(shown, Site::GuardChange);
+            if !mutated(Mutant::GuardNotExclusive) {
+                mine &= !taken;
+            }
+        }
+        if mine == G::Word::ZERO {
+            return 0;
+        }
+        self.events.count_roughly(Event::Repair, index);
+        let held = if mutated(Mutant::ReleaseOthersGuards) { shown } else { mine };
+        let mut guard = Guard { held: Some((node.guard(), held)) };
+        self.clear(level, index, mine, &mut stale, &mut guard);
+        guard.release();
+        stale.orders
+    }
+
+    /// Clears the bits that are `stale` for those `children` whose guards the caller holds.
+    pub(super) fn clear(
+        &self,
+        level: usize,
+        index: usize,
+        children: G::Word,
+        stale: &mut Stale<G::Word>,
+        guard: &mut Guard<'_, G>,
+    ) {
+        let orders = stale.orders;
+        let live = |place| self.live_orders(level, index * G::FANOUT + place as usize, orders);
+        let early: Vec<OrderSet> = if mutated(Mutant::RecheckBeforeClear) {
+            children.places().map(live).collect()
+        } else {
+            Vec::new()
+        };
+        for order in each(orders) {
+            let stale = &mut stale.children[order as usize];
+            *stale &= children;
+            if *stale != G::Word::ZERO {
+                *stale &= self.summary.clear(level, index, *stale, order);
+            }
+        }
+        let cleared = &stale.children;
+        for (nth, place) in children.places().enumerate() {
+            // Pairs with the reads in `Summary::ensure`: a release that missed our clear is seen
+            // here [mutants: DropRecheck, RecheckBeforeClear, WeakClearer].
+            let live = match () {
+                () if mutated(Mutant::RecheckBeforeClear) => early[nth],
+                () if mutated(Mutant::DropRecheck) => 0,
+                () if mutated(Mutant::DropUpRecheck) && level > 1 => 0,
+                () => live(place),
+            };
+            let child = G::Word::bit(place);
+            let ours = |order: &u32| cleared[*order as usize] & child != G::Word::ZERO;
+            let wrong = each(live).filter(ours).fold(0, |set, order| set | 1 << order);
+            if wrong != 0 {
+                self.restore(level, index, place, wrong, guard);
+                if mutated(Mutant::RestoreFirstOnly) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Undoes clears that turned out wrong; the guard goes last [mutants:
+    /// ReleaseGuardBeforeRestore, GuardReleasedBeforeEnsureUp]. Whoever looked for one of `orders` in
+    /// the meantime may have passed by and has to look again [mutant: RestoreNoEvent].
+    #[cold]
+    pub(super) fn restore(
+        &self,
+        level: usize,
+        index: usize,
+        place: u32,
+        orders: OrderSet,
+        guard: &mut Guard<'_, G>,
+    ) {
+        if mutated(Mutant::ReleaseGuardBeforeRestore) {
+            guard.release();
+        }
+        self.summary.set(level, index * G::FANOUT + place as usize, orders);
+        if mutated(Mutant::GuardReleasedBeforeEnsureUp) {
+            guard.release();
+        }
+        if !mutated(Mutant::RestoreNoEnsureUp) {
+            self.summary.ensure(level + 1, index, orders);
+        }
+        // Who waits for runs that are searched for by a higher order, has not.
+        let awaited = self.watch.awaited().map(|len| match () {
+            () if mutated(Mutant::RestoreWrongOrder) => order_above(len),
+            () => order_within(len).min(G::MAX_ORDER),
+        });
+        if awaited.is_some_and(|order| order <= orders.ilog2()) && !mutated(Mutant::RestoreNoEvent)
+        {
+            self.watch.lift();
+        }
+    }
+
+    /// Repairs what the summary says of one leaf, as searchers that come by would.
+    pub(crate) fn refresh(&self, leaf: usize) {
+        let lost = !self.leaf(leaf).orders(Site::LeafLook) & G::ORDERS;
+        if lost != 0 {
+            self.repair(leaf / G::FANOUT, G::Word::bit((leaf % G::FANOUT) as u32), lost);
+        }
+    }
+
+    /// Restores `orders` of a leaf, as if they had just been cleared.
+    #[cfg(test)]
+    pub(super) fn restore_for_test(&self, leaf: usize, orders: OrderSet) {
+        let place = (leaf % G::FANOUT) as u32;
+        self.restore(1, leaf / G::FANOUT, place, orders, &mut Guard { held: None });
+    }
+
+    /// Lets the summary promise what the leaf may not have, as a model's starting state.
+    #[cfg(loom)]
+    pub fn promise(&self, level: usize, child: usize, order: u32) {
+        self.summary.set(level, child, 1 << order);
+    }
+
+    /// Those of `orders` of which a child, one of the children of `level`, has a run or may come to
+    /// have one by a restore.
+    pub(super) fn live_orders(&self, level: usize, child: usize, orders: OrderSet) -> OrderSet {
+        if level == 1 {
+            // Without the lowest there is none of the others.
+            let leaf = self.leaf(child);
+            let none = !leaf.has_order(orders.trailing_zeros(), Site::LeafLook);
+            return if none { 0 } else { leaf.orders(Site::LeafLook) & orders };
+        }
+        let node = self.summary.node(level - 1, child);
+        let live = |order: &u32| {
+            let has = if mutated(Mutant::UpIgnoresGuard) {
+                node.has(*order).load(Site::HasLook)
+            } else {
+                node.may_have(*order)
+            };
+            has != G::Word::ZERO
+        };
+        each(orders).filter(live).fold(0, |set, order| set | 1 << order)
+    }
+}

@@ -1,0 +1,155 @@
+//! Going through the leaves that may have a run.
+
+use crate::base::geometry::Geometry;
+use crate::base::sync::Site;
+use crate::base::word::Word;
+use crate::index::Bitmap;
+use crate::index::summary::{Found, Look};
+use std::ops::Range;
+
+/// Which leaves of a level-1 node a search prefers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pack {
+    /// The first.
+    First,
+    /// The first that has no run of the next order, if the node at hand has such a one.
+    Tight,
+    /// Only those that have no run of the next order.
+    OnlyTight,
+}
+
+/// What to do after a leaf was looked into.
+pub(super) enum Visit<T> {
+    Done(T),
+    /// The leaf has no run of the order at all.
+    Stale,
+    /// Go on with the first leaf at or after this one, which lies behind the one looked into.
+    From(usize),
+}
+
+/// What a visit to the leaves under one node came to.
+pub(super) struct Visited<T, W> {
+    pub(super) taken: Option<T>,
+    /// The children that had no run of the order at all.
+    stale: W,
+    /// The leaf to go on with.
+    next: usize,
+}
+
+impl<G: Geometry> Bitmap<G> {
+    /// Visits the leaves of the range that may have a run of `order`, ascending from node to node,
+    /// until `visit` is done. Repairs the stale positives it meets (invariant 3).
+    pub(super) fn visit_leaves<T>(
+        &self,
+        order: u32,
+        leaves: Range<usize>,
+        look: Look,
+        pack: Pack,
+        mut visit: impl FnMut(usize) -> Visit<T>,
+    ) -> Option<T> {
+        let fanout = G::FANOUT;
+        let mut next = leaves.start;
+        let last_node = leaves.end.div_ceil(fanout);
+        while next < leaves.end {
+            match self.summary.find(order, next / fanout, last_node, look) {
+                Found::Nothing => return None,
+                Found::Stale { level, child } => {
+                    self.repair_up(level, child, 1 << order);
+                    next = self.summary.after_subtree(level, child) * fanout;
+                }
+                Found::Node(node) => {
+                    let first = node * fanout;
+                    let todo = self.candidates(order, node, next.max(first), &leaves, look);
+                    let found = self.visit_children(order, node, todo, pack, |leaf| {
+                        let visited = visit(leaf);
+                        // A search that may have to answer "no" repairs at once: in the time that
+                        // the other leaves take, a release could make the repair undo itself, lift
+                        // the watch, and have us search again.
+                        if look == Look::Thorough && matches!(visited, Visit::Stale) {
+                            let place = G::Word::bit((leaf - first) as u32);
+                            self.repair_leaves(node, place, order);
+                        }
+                        visited
+                    });
+                    // All at once, and with all orders that those leaves have not either.
+                    if look == Look::Quick && found.stale != G::Word::ZERO {
+                        self.repair_leaves(node, found.stale, order);
+                    }
+                    if found.taken.is_some() {
+                        return found.taken;
+                    }
+                    next = found.next;
+                }
+            }
+        }
+        None
+    }
+
+    /// Visits those leaves under `node` that `todo` names, until `visit` is done.
+    #[inline(always)]
+    pub(super) fn visit_children<T>(
+        &self,
+        order: u32,
+        node: usize,
+        todo: G::Word,
+        pack: Pack,
+        mut visit: impl FnMut(usize) -> Visit<T>,
+    ) -> Visited<T, G::Word> {
+        let first = node * G::FANOUT;
+        let mut next = first + G::FANOUT;
+        let tight = self.tight(order, node, todo, pack);
+        let mut todo = if pack == Pack::OnlyTight { tight } else { todo };
+        let mut stale = G::Word::ZERO;
+        while todo != G::Word::ZERO {
+            let preferred = todo & tight;
+            let pick = if preferred != G::Word::ZERO { preferred } else { todo };
+            let child = pick.trailing_zeros();
+            todo &= !G::Word::bit(child);
+            match visit(first + child as usize) {
+                Visit::Done(taken) => return Visited { taken: Some(taken), stale, next },
+                Visit::Stale => stale |= G::Word::bit(child),
+                Visit::From(resume) => {
+                    // Those before `child` are still to come if it was preferred.
+                    let skipped = resume.min(first + G::FANOUT) - first - child as usize;
+                    todo &= !G::Word::span(child, skipped as u32);
+                    next = next.max(resume);
+                }
+            }
+        }
+        Visited { taken: None, stale, next }
+    }
+
+    /// The children of `node` at or after leaf `from` and below the end of `leaves`.
+    #[inline(always)]
+    pub(super) fn candidates(
+        &self,
+        order: u32,
+        node: usize,
+        from: usize,
+        leaves: &Range<usize>,
+        look: Look,
+    ) -> G::Word {
+        let first = node * G::FANOUT;
+        let until = leaves.end.saturating_sub(first).min(G::FANOUT);
+        let from = from - first;
+        if from >= until {
+            return G::Word::ZERO;
+        }
+        let wanted = G::Word::span(from as u32, (until - from) as u32);
+        look.read(self.summary.node(1, node), order) & wanted
+    }
+
+    #[inline(always)]
+    pub(super) fn tight(
+        &self,
+        order: u32,
+        node: usize,
+        candidates: G::Word,
+        pack: Pack,
+    ) -> G::Word {
+        if pack == Pack::First || order == G::MAX_ORDER {
+            return candidates;
+        }
+        candidates & !self.summary.node(1, node).has(order + 1).load(Site::HasLook)
+    }
+}

@@ -1,0 +1,98 @@
+//! What somebody holds who has queued an item: where its result will be.
+
+use crate::base::mutant::{Mutant, mutated};
+use crate::base::sync::blocking::Condvar;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Waker;
+
+/// Where a result is put. All of it is touched only under the group's lock; the mutex inside is
+/// there because the compiler cannot know that.
+#[derive(Debug)]
+pub(super) struct Seat<R> {
+    pub(super) place: std::sync::Mutex<Place<R>>,
+    pub(super) changed: Condvar,
+}
+
+#[derive(Debug)]
+pub(super) struct Place<R> {
+    /// `Some(None)`: the leader died over it.
+    pub(super) result: Option<Option<R>>,
+    /// A thread is blocked: to wake nobody would cost a system call all the same.
+    pub(super) blocked: bool,
+    pub(super) then: Then<R>,
+}
+
+/// What to do, outside the lock, when the result is there.
+pub(super) enum Then<R> {
+    Nothing,
+    Wake(Waker),
+    Call(Box<dyn FnOnce(Option<R>) + Send>),
+}
+
+impl<R> std::fmt::Debug for Then<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "Nothing",
+            Self::Wake(_) => "Wake",
+            Self::Call(_) => "Call",
+        })
+    }
+}
+
+/// A place in the queue. The work is done whether or not anybody waits for it.
+#[derive(Debug)]
+pub(crate) struct Ticket<R>(pub(super) Arc<Seat<R>>);
+
+impl<R> Seat<R> {
+    pub(super) fn place(&self) -> std::sync::MutexGuard<'_, Place<R>> {
+        self.place.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Puts the result; what is left to do must be done without the lock.
+    pub(super) fn put(self: &Arc<Self>, result: Option<R>) -> Later<R> {
+        let mut place = self.place();
+        match std::mem::replace(&mut place.then, Then::Nothing) {
+            Then::Call(call) => Later::Call(call, result),
+            Then::Wake(waker) => {
+                place.result = Some(result);
+                Later::Wake(waker)
+            }
+            Then::Nothing => {
+                place.result = Some(result);
+                if place.blocked { Later::Notify(self.clone()) } else { Later::Nothing }
+            }
+        }
+    }
+}
+
+/// What is left to do when a result is there.
+pub(super) enum Later<R> {
+    Nothing,
+    /// A thread is blocked. Woken under the lock, it would only run into it.
+    Notify(Arc<Seat<R>>),
+    Wake(Waker),
+    Call(Box<dyn FnOnce(Option<R>) + Send>, Option<R>),
+}
+
+impl<R> Later<R> {
+    pub(super) fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+
+    /// Does our own part, and answers with the wakers.
+    pub(super) fn run(all: Vec<Self>) -> VecDeque<Waker> {
+        let mut wakers = VecDeque::new();
+        for later in all {
+            match later {
+                Self::Call(call, result) => call(result),
+                // [mutant: ResultIsNotTold]
+                Self::Notify(_) if mutated(Mutant::ResultIsNotTold) => {}
+                Self::Notify(seat) => seat.changed.notify_one(),
+                Self::Wake(waker) => wakers.push_back(waker),
+                Self::Nothing => {}
+            }
+        }
+        wakers
+    }
+}

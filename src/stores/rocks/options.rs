@@ -1,0 +1,132 @@
+//! How to create and open a freelist.
+
+use crate::stores::rocks::chunk::ChunkOrder;
+use crate::stores::rocks::error::RocksError;
+use crate::values::class::{Class, Placement, Tuning};
+
+/// How to create a freelist.
+#[derive(Clone, Debug, Default)]
+pub struct CreateOptions {
+    pub(super) block_size: Option<u32>,
+    pub(super) chunk_blocks: Option<u64>,
+    pub(super) uuid: Option<[u8; 16]>,
+    pub(super) tuning: Tuning,
+    pub(super) overwrite: bool,
+}
+
+impl CreateOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes per block: see [`Builder::block_size`](crate::Builder::block_size).
+    #[must_use]
+    pub fn block_size(mut self, bytes: u32) -> Self {
+        self.block_size = Some(bytes);
+        self
+    }
+
+    /// Blocks of a chunk, a power of two from 64 to 2^20; 16384 by default, whose values have 2052
+    /// bytes. Larger chunks make restarts with pending operands faster, and need a byte more for
+    /// each. It can be changed later: [`RocksFreelist::rechunk`](crate::RocksFreelist::rechunk).
+    #[must_use]
+    pub fn chunk_blocks(mut self, blocks: u64) -> Self {
+        self.chunk_blocks = Some(blocks);
+        self
+    }
+
+    /// The identity of the device; drawn at random by default.
+    #[must_use]
+    pub fn uuid(mut self, uuid: [u8; 16]) -> Self {
+        self.uuid = Some(uuid);
+        self
+    }
+
+    /// See [`Builder::shards`](crate::Builder::shards).
+    #[must_use]
+    pub fn shards(mut self, count: usize) -> Self {
+        self.tuning.shards = Some(count);
+        self
+    }
+
+    /// See [`Builder::placement`](crate::Builder::placement): to be set at each opening.
+    #[must_use]
+    pub fn placement(mut self, class: Class, placement: Placement) -> Self {
+        self.tuning.placements[class.index()] = Some(placement);
+        self
+    }
+
+    /// Lets committed blocks be freed without a transaction: see
+    /// [`Builder::allow_plain_frees`](crate::Builder::allow_plain_frees), which says what that risks. To be
+    /// set at each opening.
+    #[must_use]
+    pub fn allow_plain_frees(mut self) -> Self {
+        self.tuning.plain_frees = true;
+        self
+    }
+
+    /// Destroy what the column family holds, whatever it is. What a creation left that was cut short
+    /// needs no such permission.
+    #[must_use]
+    pub fn overwrite(mut self) -> Self {
+        self.overwrite = true;
+        self
+    }
+
+    /// The order of the chunks that these options ask for.
+    pub(super) fn chunk(&self) -> Result<ChunkOrder, RocksError> {
+        self.chunk_blocks.map_or(Ok(ChunkOrder::DEFAULT), chunk_order)
+    }
+}
+
+/// The order of chunks of `blocks` blocks.
+pub(super) fn chunk_order(blocks: u64) -> Result<ChunkOrder, RocksError> {
+    let reason = "a power of two from 64 to 2^20";
+    let error = RocksError::Option { name: "chunk_blocks", value: blocks, reason };
+    ChunkOrder::of_blocks(blocks).ok_or(error)
+}
+
+/// How to open a freelist.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    pub(super) blocks: Option<u64>,
+    pub(super) tuning: Tuning,
+}
+
+impl OpenOptions {
+    /// Whatever is there.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The device must have this many blocks.
+    #[must_use]
+    pub fn expect_blocks(mut self, blocks: u64) -> Self {
+        self.blocks = Some(blocks);
+        self
+    }
+
+    /// See [`Builder::shards`](crate::Builder::shards).
+    #[must_use]
+    pub fn shards(mut self, count: usize) -> Self {
+        self.tuning.shards = Some(count);
+        self
+    }
+
+    /// See [`Builder::placement`](crate::Builder::placement): to be set at each opening.
+    #[must_use]
+    pub fn placement(mut self, class: Class, placement: Placement) -> Self {
+        self.tuning.placements[class.index()] = Some(placement);
+        self
+    }
+
+    /// Lets committed blocks be freed without a transaction: see
+    /// [`Builder::allow_plain_frees`](crate::Builder::allow_plain_frees), which says what that risks. To be
+    /// set at each opening.
+    #[must_use]
+    pub fn allow_plain_frees(mut self) -> Self {
+        self.tuning.plain_frees = true;
+        self
+    }
+}
