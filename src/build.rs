@@ -56,7 +56,7 @@ impl Builder {
     /// # Errors
     /// See [`ConfigError`].
     pub fn build_with_ledger(self, mut allocated: Vec<u64>) -> Result<Allocator, ConfigError> {
-        let (blocks, plain_frees) = (self.blocks, self.tuning.plain_frees);
+        let (blocks, plain_frees) = (self.blocks, self.settings.plain_frees);
         let mut core = self.core_from_bitmap(&allocated)?;
         let last = allocated.len() - 1; // there is a block
         allocated[last] &= on_device(blocks, last);
@@ -73,7 +73,7 @@ impl Builder {
         ledger: Arc<Ledger>,
         gate: Option<Gate>,
     ) -> Result<Allocator, ConfigError> {
-        let plain_frees = self.tuning.plain_frees;
+        let plain_frees = self.settings.plain_frees;
         let mut core = self.core_from_ledger(&ledger)?;
         let committed = Some(Committed { ledger, keeper: Keeper::Store, plain_frees });
         (core.space.committed, core.space.gate) = (committed, gate);

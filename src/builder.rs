@@ -6,15 +6,17 @@ use crate::base::word::Word;
 use crate::core::Core;
 use crate::index::{Bitmap, OutOfMemory};
 use crate::placement::Placer;
+use crate::placement::zone::Zones;
 use crate::request::reserve;
 use crate::space::Space;
 use crate::space::ledger::Ledger;
 use crate::space::shards::Shards;
 use crate::space::survey_records::SurveyRecords;
-use crate::values::class::{Class, Placement, Tuning, Zones};
+use crate::values::class::{Class, Placement};
 use crate::values::error::ConfigError;
 use crate::values::extent::MAX_BLOCKS;
 use crate::values::plain_bitmap::expect_count;
+use crate::values::settings::Settings;
 
 /// Shards per hardware thread that a device is cut into if it is large enough.
 pub(super) const SHARDS_PER_THREAD: usize = 4;
@@ -34,7 +36,7 @@ pub(super) static ALLOCATORS: Counter = Counter::new(0);
 pub struct Builder {
     pub(crate) blocks: u64,
     pub(crate) block_size: u32,
-    pub(crate) tuning: Tuning,
+    pub(crate) settings: Settings,
 }
 
 impl Builder {
@@ -51,14 +53,14 @@ impl Builder {
     /// without meeting, and that a search in vain takes longer.
     #[must_use]
     pub fn shards(mut self, count: usize) -> Self {
-        self.tuning.shards = Some(count);
+        self.settings.shards = Some(count);
         self
     }
 
     /// Where requests of `class` are placed. By default, all go where their handle is.
     #[must_use]
     pub fn placement(mut self, class: Class, placement: Placement) -> Self {
-        self.tuning.placements[class.index()] = Some(placement);
+        self.settings.placements[class.index()] = Some(placement);
         self
     }
 
@@ -70,12 +72,12 @@ impl Builder {
     /// without a store this changes nothing.
     #[must_use]
     pub fn allow_plain_frees(mut self) -> Self {
-        self.tuning.plain_frees = true;
+        self.settings.plain_frees = true;
         self
     }
 
-    pub(crate) fn tuned(self, tuning: Tuning) -> Self {
-        Self { tuning, ..self }
+    pub(crate) fn with_settings(self, settings: Settings) -> Self {
+        Self { settings, ..self }
     }
 
     pub(crate) fn core_from_ledger(self, ledger: &Ledger) -> Result<Core, ConfigError> {
@@ -95,7 +97,7 @@ impl Builder {
         if !block_size.is_power_of_two() || !(512..=1 << 20).contains(&block_size) {
             return Err(ConfigError::BlockSize { bytes: block_size });
         }
-        Zones::new(&self.tuning.placements, blocks, LEAF_BLOCKS)
+        Zones::new(&self.settings.placements, blocks, LEAF_BLOCKS)
     }
 
     pub(crate) fn core_from_bitmap(self, allocated: &[u64]) -> Result<Core, ConfigError> {
@@ -127,8 +129,8 @@ impl Builder {
         index: impl FnOnce(u64, &Shards) -> Result<(Bitmap<Native>, Vec<u64>), OutOfMemory>,
     ) -> Result<Core, ConfigError> {
         let zones = self.validate()?;
-        let Self { blocks, block_size, tuning } = self;
-        let Tuning { shards, placements, .. } = tuning;
+        let Self { blocks, block_size, settings } = self;
+        let Settings { shards, placements, .. } = settings;
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         let wanted = shards.unwrap_or(threads * SHARDS_PER_THREAD);
         let shards = Shards::new::<Native>(blocks, wanted);

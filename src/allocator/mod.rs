@@ -15,12 +15,13 @@ use crate::held::shrink::{self, Shrink};
 use crate::held::stream::Stream;
 use crate::request::{allocate, batch, free, thread_cursor};
 use crate::transaction::Transaction;
-use crate::values::class::{Class, Tuning};
+use crate::values::class::Class;
 use crate::values::error::{
     AllocError, CloseError, ConfigError, FreeError, FreeManyError, MarkError, ResizeError,
 };
 use crate::values::extent::{Extent, Extents};
 use crate::values::request::{Effort, Request};
+use crate::values::settings::Settings;
 
 /// Says which blocks of a device are free, hands out extents to many threads at once, and takes
 /// them back.
@@ -79,7 +80,7 @@ impl Allocator {
 
     /// Settings for an allocator of `blocks` blocks, from 1 to [`MAX_BLOCKS`](crate::MAX_BLOCKS).
     pub fn builder(blocks: u64) -> Builder {
-        Builder { blocks, block_size: 4096, tuning: Tuning::default() }
+        Builder { blocks, block_size: 4096, settings: Settings::default() }
     }
 
     /// An allocator whose state is `allocated`: bit i % 64 of word i / 64 is block i, 1 = allocated.

@@ -1,7 +1,8 @@
 //! The ledger of what frozen transactions will have done (l).
 
-use crate::space::ledger::{Change, Ledger};
+use crate::space::ledger::Ledger;
 use crate::values::extent::Extent;
+use crate::values::op::Op;
 use loom::sync::Arc;
 use loom::thread;
 
@@ -11,7 +12,7 @@ use super::{allocate, free, index, join, spawn};
 /// Blocks 1 to 5 are committed. Two transactions free some of them, 3 among those.
 pub fn l1() {
     let ledger = Arc::new(Ledger::new(vec![0b11_1110]));
-    let (one, two) = ([(Extent::new(2, 2), Change::Free)], [(Extent::new(3, 2), Change::Free)]);
+    let (one, two) = ([(Extent::new(2, 2), Op::Free)], [(Extent::new(3, 2), Op::Free)]);
     let other = spawn(&ledger, move |ledger| ledger.enter(two.into_iter()));
     let mine = ledger.enter(one.into_iter());
     let expected = match (mine, join(other)) {
@@ -24,7 +25,7 @@ pub fn l1() {
 
 /// A transaction is given up that had the last block; another gets it, and enters it.
 pub fn l2() {
-    let change = |block| [(Extent::new(block, 1), Change::Allocate)].into_iter();
+    let change = |block| [(Extent::new(block, 1), Op::Allocate)].into_iter();
     let index = index::<Bit>(2, 1, &[]);
     let ledger = Arc::new(Ledger::new(vec![0b11]));
     ledger.leave(change(1));

@@ -16,11 +16,12 @@ pub(crate) mod recent_frees;
 pub(crate) mod sequence;
 pub(crate) mod single;
 pub(crate) mod start;
+pub(crate) mod zone;
 pub(crate) mod zones;
 
 use crate::base::account::Account;
 use crate::base::sync::Counter;
-use crate::values::class::Zones;
+use crate::placement::zone::Zones;
 
 /// What handles share of where they allocate.
 #[derive(Debug)]

@@ -9,8 +9,8 @@ use crate::base::word::order_above;
 use crate::index::{Claimed, Pack, Refused, Search, Taken, Wanted};
 use crate::placement::Placer;
 use crate::placement::cursor::Cursor;
+use crate::placement::zone::Zone;
 use crate::space::Space;
-use crate::values::class::Zone;
 use crate::values::request::{Effort, Request};
 
 impl Placer {

@@ -18,30 +18,13 @@ use crate::base::mutant::{Mutant, mutated};
 use crate::base::segmented::Segmented;
 use crate::base::sync::{AtomicWord, Site};
 use crate::values::extent::Extent;
+use crate::values::op::Op;
 use crate::values::plain_bitmap::spans;
 
 /// One bit per block, 1 = allocated.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     words: Segmented<Vec<AtomicWord<u64>>>,
-}
-
-/// What a transaction does with an extent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// It was free.
-    Allocate,
-    /// It was allocated.
-    Free,
-}
-
-impl Change {
-    fn inverse(self) -> Self {
-        match self {
-            Self::Allocate => Self::Free,
-            Self::Free => Self::Allocate,
-        }
-    }
 }
 
 impl Ledger {
@@ -119,7 +102,7 @@ impl Ledger {
     /// O(blocks / 64).
     pub(crate) fn enter(
         &self,
-        changes: impl Iterator<Item = (Extent, Change)> + Clone,
+        changes: impl Iterator<Item = (Extent, Op)> + Clone,
     ) -> Result<(), u64> {
         for (entered, (extent, change)) in changes.clone().enumerate() {
             if let Err(block) = self.change(extent, change) {
@@ -134,7 +117,7 @@ impl Ledger {
     /// order, the next owner finds his blocks taken here. [mutant: LetOutBeforeLeave]
     pub(crate) fn give_up(
         &self,
-        changes: impl Iterator<Item = (Extent, Change)>,
+        changes: impl Iterator<Item = (Extent, Op)>,
         let_out: impl FnOnce(),
     ) {
         if mutated(Mutant::LetOutBeforeLeave) {
@@ -147,7 +130,7 @@ impl Ledger {
 
     /// Takes back what was entered, as far as nobody else has changed it, which is a mistake: a
     /// transaction that frees what another has only frozen.
-    pub(crate) fn leave(&self, changes: impl Iterator<Item = (Extent, Change)>) {
+    pub(crate) fn leave(&self, changes: impl Iterator<Item = (Extent, Op)>) {
         for (extent, change) in changes {
             for (index, mask) in spans(extent) {
                 self.change_word(index, mask, change.inverse());
@@ -155,7 +138,7 @@ impl Ledger {
         }
     }
 
-    fn change(&self, extent: Extent, change: Change) -> Result<(), u64> {
+    fn change(&self, extent: Extent, change: Op) -> Result<(), u64> {
         for (index, mask) in spans(extent) {
             let wrong = self.change_word(index, mask, change);
             if wrong != 0 {
@@ -171,20 +154,20 @@ impl Ledger {
     }
 
     /// Changes the bits of `mask`; those that were so already.
-    fn change_word(&self, index: usize, mask: u64, change: Change) -> u64 {
+    fn change_word(&self, index: usize, mask: u64, change: Op) -> u64 {
         let word = &self.words[index];
         if mutated(Mutant::EnterByLook) {
             let before = word.load(Site::Ledger);
             let (wrong, after) = match change {
-                Change::Allocate => (mask & before, before | mask),
-                Change::Free => (mask & !before, before & !mask),
+                Op::Allocate => (mask & before, before | mask),
+                Op::Free => (mask & !before, before & !mask),
             };
             word.store(after, Site::Ledger);
             return wrong;
         }
         match change {
-            Change::Allocate => mask & word.fetch_or(mask, Site::Ledger),
-            Change::Free => mask & !word.fetch_and(!mask, Site::Ledger),
+            Op::Allocate => mask & word.fetch_or(mask, Site::Ledger),
+            Op::Free => mask & !word.fetch_and(!mask, Site::Ledger),
         }
     }
 }
@@ -212,7 +195,7 @@ pub(crate) struct Committed {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use Change::{Allocate, Free};
+    use Op::{Allocate, Free};
 
     fn state(ledger: &Ledger) -> Vec<u64> {
         (0..ledger.word_count()).map(|index| ledger.word(index)).collect()

@@ -3,11 +3,11 @@
 use crate::core::Core;
 use crate::placement::cursor::Cursor;
 use crate::request::thread_cursor;
-use crate::space::ledger::Change;
 use crate::transaction::held_frees::HeldFrees;
 use crate::values::delta::{Delta, Fate};
 use crate::values::extent::{Extent, Extents};
 use crate::values::extent_set::ExtentSet;
+use crate::values::op::Op;
 use std::sync::Arc;
 
 /// The transaction without the way it allocates.
@@ -122,9 +122,9 @@ impl Open {
         }
     }
 
-    fn changes(&self) -> impl Iterator<Item = (Extent, Change)> + Clone + '_ {
-        let allocated = self.allocated.iter().map(|extent| (extent, Change::Allocate));
-        allocated.chain(self.freed.iter().map(|extent| (extent, Change::Free)))
+    fn changes(&self) -> impl Iterator<Item = (Extent, Op)> + Clone + '_ {
+        let allocated = self.allocated.iter().map(|extent| (extent, Op::Allocate));
+        allocated.chain(self.freed.iter().map(|extent| (extent, Op::Free)))
     }
 
     /// Whether the delta may be durable, as far as the engine has not said.
@@ -179,7 +179,7 @@ impl Drop for Open {
             // Between the write and the word that it is done: nobody knows. What it would have freed
             // stays, and may be freed again, which comes to the same in either case.
             if let (true, Some(ledger)) = (self.entered, self.core.space.entered()) {
-                ledger.leave(self.freed.iter().map(|extent| (extent, Change::Free)));
+                ledger.leave(self.freed.iter().map(|extent| (extent, Op::Free)));
             }
             return;
         }

@@ -9,6 +9,8 @@ pub(crate) mod error;
 pub(crate) mod extent;
 pub(crate) mod extent_set;
 pub(crate) mod lsn;
+pub(crate) mod op;
 pub(crate) mod plain_bitmap;
 pub(crate) mod request;
 pub(crate) mod runs;
+pub(crate) mod settings;

@@ -95,7 +95,10 @@ impl SpaceMapLog {
         origin: Origin,
     ) -> Result<Opened, LogError> {
         let block_size = options.block_size.unwrap_or(4096);
-        Allocator::builder(blocks).block_size(block_size).tuned(options.tuning).validate()?;
+        Allocator::builder(blocks)
+            .block_size(block_size)
+            .with_settings(options.settings)
+            .validate()?;
         let layout = layout(blocks, options)?;
         let loader = Loader::new(disk.clone());
         let used = disk.len().map_err(|error| loader.io("measure", 0, error))? > 0;
@@ -165,7 +168,7 @@ impl SpaceMapLog {
         superblock.directory = directory_crc(pages.into_iter()).into();
         sync()?;
         loader.write_superblock(&mut superblock)?;
-        let CreateOptions { tuning, queue, hold, .. } = *options;
-        Self::open_with(disk, &OpenOptions { tuning, queue, hold, ..OpenOptions::default() })
+        let CreateOptions { settings, queue, hold, .. } = *options;
+        Self::open_with(disk, &OpenOptions { settings, queue, hold, ..OpenOptions::default() })
     }
 }

@@ -2,12 +2,11 @@
 
 use smallvec::SmallVec;
 
-use super::record::{
-    Item, MAX_FILL, Op, RANGE_BLOCKS, Record, Records, items, push_fill, push_items,
-};
+use super::record::{Item, MAX_FILL, RANGE_BLOCKS, Record, Records, items, push_fill, push_items};
 use crate::values::delta::{DecodeError, Delta};
 use crate::values::extent::Extent;
 use crate::values::extent_set::ExtentSet;
+use crate::values::op::Op;
 
 impl Delta {
     /// Appends the delta as the space-map log encodes it, for engines that keep it in a log of

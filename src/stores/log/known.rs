@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::stores::log::mirror::{Mirror, apply_item};
-use crate::stores::log::record::{Item, Op, RANGE_BLOCKS, Record, Records, items};
+use crate::stores::log::record::{Item, RANGE_BLOCKS, Record, Records, items};
 use crate::values::delta::Delta;
 use crate::values::extent::Extent;
 use crate::values::extent_set::ExtentSet;
 use crate::values::lsn::Lsn;
+use crate::values::op::Op;
 
 /// Which transactions the engine's own log has: everything up to `until`, and of the later ones these.
 #[derive(Clone, Debug, Default)]

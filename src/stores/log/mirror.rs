@@ -9,8 +9,9 @@
 use std::sync::Arc;
 
 use crate::space::ledger::Ledger;
-use crate::stores::log::record::{Item, Op, RANGE_BLOCKS, Record, Records, items};
+use crate::stores::log::record::{Item, RANGE_BLOCKS, Record, Records, items};
 use crate::values::extent::Extent;
+use crate::values::op::Op;
 use crate::values::plain_bitmap::spans;
 
 /// Words of a range.

@@ -254,7 +254,7 @@ fn take_back(
 }
 
 fn builder(mirror: &Mirror, block_shift: u8, options: &OpenOptions) -> Builder {
-    Allocator::builder(mirror.blocks()).block_size(1 << block_shift).tuned(options.tuning)
+    Allocator::builder(mirror.blocks()).block_size(1 << block_shift).with_settings(options.settings)
 }
 
 /// A typed error for a log that can be read but not be written to any more.

@@ -3,8 +3,8 @@
 use crate::stores::log::authority::Authority;
 use crate::stores::log::group::Room;
 use crate::stores::log::known::Known;
-use crate::values::class::{Class, Placement, Tuning};
 use crate::values::lsn::Lsn;
+use crate::values::settings::{Settings, setters_of_settings};
 
 /// How to create a log.
 #[derive(Clone, Debug, Default)]
@@ -14,7 +14,7 @@ pub struct CreateOptions {
     pub(super) sector: Option<u32>,
     pub(super) authority: Authority,
     pub(super) uuid: Option<[u8; 16]>,
-    pub(super) tuning: Tuning,
+    pub(super) settings: Settings,
     pub(super) overwrite: bool,
     pub(super) sparse: bool,
     pub(super) queue: Room,
@@ -26,6 +26,8 @@ impl CreateOptions {
     pub fn new() -> Self {
         Self::default()
     }
+
+    setters_of_settings!();
 
     /// Bytes per block: see [`Builder::block_size`](crate::Builder::block_size).
     #[must_use]
@@ -65,20 +67,6 @@ impl CreateOptions {
         self
     }
 
-    /// See [`Builder::shards`](crate::Builder::shards).
-    #[must_use]
-    pub fn shards(mut self, count: usize) -> Self {
-        self.tuning.shards = Some(count);
-        self
-    }
-
-    /// See [`Builder::placement`](crate::Builder::placement): to be set at each opening.
-    #[must_use]
-    pub fn placement(mut self, class: Class, placement: Placement) -> Self {
-        self.tuning.placements[class.index()] = Some(placement);
-        self
-    }
-
     /// How many transactions may be queued by [`SpaceMapLog::submit`](crate::SpaceMapLog::submit) and not yet be taken to be written: 16384
     /// unless set, at least 1. To be set at each opening.
     #[must_use]
@@ -108,15 +96,6 @@ impl CreateOptions {
         self
     }
 
-    /// Lets committed blocks be freed without a transaction: see
-    /// [`Builder::allow_plain_frees`](crate::Builder::allow_plain_frees), which says what that risks. To be
-    /// set at each opening.
-    #[must_use]
-    pub fn allow_plain_frees(mut self) -> Self {
-        self.tuning.plain_frees = true;
-        self
-    }
-
     /// Destroy what the disk holds: without this, only a disk is taken on which everything that the log
     /// will write over is zero.
     #[must_use]
@@ -143,7 +122,7 @@ pub struct OpenOptions {
     pub(super) until: Option<Lsn>,
     pub(super) accept_loss: bool,
     pub(super) also: Vec<Lsn>,
-    pub(super) tuning: Tuning,
+    pub(super) settings: Settings,
     pub(super) queue: Room,
     pub(super) hold: bool,
 }
@@ -153,6 +132,8 @@ impl OpenOptions {
     pub fn new() -> Self {
         Self::default()
     }
+
+    setters_of_settings!();
 
     /// The device must have this many blocks.
     #[must_use]
@@ -231,20 +212,6 @@ impl OpenOptions {
         self
     }
 
-    /// See [`Builder::shards`](crate::Builder::shards).
-    #[must_use]
-    pub fn shards(mut self, count: usize) -> Self {
-        self.tuning.shards = Some(count);
-        self
-    }
-
-    /// See [`Builder::placement`](crate::Builder::placement): to be set at each opening.
-    #[must_use]
-    pub fn placement(mut self, class: Class, placement: Placement) -> Self {
-        self.tuning.placements[class.index()] = Some(placement);
-        self
-    }
-
     /// Holds what every commit frees until [`SpaceMapLog::stable`](crate::SpaceMapLog::stable) names its transaction or a later one,
     /// whichever call committed it: for engines under [`Authority::Log`] whose own metadata becomes durable
     /// after the commit and names extents. Held blocks stay allocated
@@ -255,15 +222,6 @@ impl OpenOptions {
     #[must_use]
     pub fn hold_until_stable(mut self) -> Self {
         self.hold = true;
-        self
-    }
-
-    /// Lets committed blocks be freed without a transaction: see
-    /// [`Builder::allow_plain_frees`](crate::Builder::allow_plain_frees), which says what that risks. To be
-    /// set at each opening.
-    #[must_use]
-    pub fn allow_plain_frees(mut self) -> Self {
-        self.tuning.plain_frees = true;
         self
     }
 }

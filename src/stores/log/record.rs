@@ -12,6 +12,8 @@
 //! Types 128 and up may be skipped by a reader that does not know them: their flags and count are
 //! one number, the length of what follows.
 
+use crate::values::op::Op;
+
 /// Blocks of a range: what one image page of 4 KiB has bits for, and one level-1 node covers.
 pub(crate) const RANGE_BLOCKS: u64 = 1 << RANGE_SHIFT;
 /// The same as a power of two.
@@ -32,22 +34,6 @@ const IMAGE: u8 = 3;
 const COMMIT: u8 = 4;
 const POSITION: u8 = 5;
 const SKIPPABLE: u8 = 0x80;
-
-/// What a record does to blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Op {
-    Allocate,
-    Free,
-}
-
-impl Op {
-    pub(crate) fn inverse(self) -> Self {
-        match self {
-            Self::Allocate => Self::Free,
-            Self::Free => Self::Allocate,
-        }
-    }
-}
 
 /// Blocks `start..start + len` of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

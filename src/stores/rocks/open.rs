@@ -105,7 +105,10 @@ impl<M: Mode> RocksFreelist<M> {
         let lease = Lease::take(&db, family)?;
         let block_size = options.block_size.unwrap_or(4096);
         let chunk = options.chunk()?;
-        Allocator::builder(blocks).block_size(block_size).tuned(options.tuning).validate()?;
+        Allocator::builder(blocks)
+            .block_size(block_size)
+            .with_settings(options.settings)
+            .validate()?;
         let uuid = options.uuid.map_or_else(draw_uuid, Ok)?;
         if !options.overwrite {
             refuse_used(&db, family)?;
@@ -117,7 +120,12 @@ impl<M: Mode> RocksFreelist<M> {
             write_chunks(&db, family, &meta, allocated)?;
         }
         write_meta(&db, family, &meta)?;
-        Self::open_leased(db, family, lease, &OpenOptions { tuning: options.tuning, blocks: None })
+        Self::open_leased(
+            db,
+            family,
+            lease,
+            &OpenOptions { settings: options.settings, blocks: None },
+        )
     }
 
     /// Opens the freelist in the column family `family`. Reads all of it, in parallel on the rayon
@@ -186,7 +194,8 @@ fn load<M: Mode>(
         return Err(RocksError::Geometry { family, what: "the number of blocks", expected, found });
     }
     let started = Instant::now();
-    let builder = Allocator::builder(meta.blocks).block_size(meta.block_size).tuned(options.tuning);
+    let builder =
+        Allocator::builder(meta.blocks).block_size(meta.block_size).with_settings(options.settings);
     let allocator = builder.build_with_ledger(words)?;
     let build_time = started.elapsed();
     let stats = allocator.stats();

@@ -2,7 +2,7 @@
 
 use crate::stores::rocks::chunk::ChunkOrder;
 use crate::stores::rocks::error::RocksError;
-use crate::values::class::{Class, Placement, Tuning};
+use crate::values::settings::{Settings, setters_of_settings};
 
 /// How to create a freelist.
 #[derive(Clone, Debug, Default)]
@@ -10,7 +10,7 @@ pub struct CreateOptions {
     pub(super) block_size: Option<u32>,
     pub(super) chunk_blocks: Option<u64>,
     pub(super) uuid: Option<[u8; 16]>,
-    pub(super) tuning: Tuning,
+    pub(super) settings: Settings,
     pub(super) overwrite: bool,
 }
 
@@ -19,6 +19,8 @@ impl CreateOptions {
     pub fn new() -> Self {
         Self::default()
     }
+
+    setters_of_settings!();
 
     /// Bytes per block: see [`Builder::block_size`](crate::Builder::block_size).
     #[must_use]
@@ -40,29 +42,6 @@ impl CreateOptions {
     #[must_use]
     pub fn uuid(mut self, uuid: [u8; 16]) -> Self {
         self.uuid = Some(uuid);
-        self
-    }
-
-    /// See [`Builder::shards`](crate::Builder::shards).
-    #[must_use]
-    pub fn shards(mut self, count: usize) -> Self {
-        self.tuning.shards = Some(count);
-        self
-    }
-
-    /// See [`Builder::placement`](crate::Builder::placement): to be set at each opening.
-    #[must_use]
-    pub fn placement(mut self, class: Class, placement: Placement) -> Self {
-        self.tuning.placements[class.index()] = Some(placement);
-        self
-    }
-
-    /// Lets committed blocks be freed without a transaction: see
-    /// [`Builder::allow_plain_frees`](crate::Builder::allow_plain_frees), which says what that risks. To be
-    /// set at each opening.
-    #[must_use]
-    pub fn allow_plain_frees(mut self) -> Self {
-        self.tuning.plain_frees = true;
         self
     }
 
@@ -91,7 +70,7 @@ pub(super) fn chunk_order(blocks: u64) -> Result<ChunkOrder, RocksError> {
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
     pub(super) blocks: Option<u64>,
-    pub(super) tuning: Tuning,
+    pub(super) settings: Settings,
 }
 
 impl OpenOptions {
@@ -100,33 +79,12 @@ impl OpenOptions {
         Self::default()
     }
 
+    setters_of_settings!();
+
     /// The device must have this many blocks.
     #[must_use]
     pub fn expect_blocks(mut self, blocks: u64) -> Self {
         self.blocks = Some(blocks);
-        self
-    }
-
-    /// See [`Builder::shards`](crate::Builder::shards).
-    #[must_use]
-    pub fn shards(mut self, count: usize) -> Self {
-        self.tuning.shards = Some(count);
-        self
-    }
-
-    /// See [`Builder::placement`](crate::Builder::placement): to be set at each opening.
-    #[must_use]
-    pub fn placement(mut self, class: Class, placement: Placement) -> Self {
-        self.tuning.placements[class.index()] = Some(placement);
-        self
-    }
-
-    /// Lets committed blocks be freed without a transaction: see
-    /// [`Builder::allow_plain_frees`](crate::Builder::allow_plain_frees), which says what that risks. To be
-    /// set at each opening.
-    #[must_use]
-    pub fn allow_plain_frees(mut self) -> Self {
-        self.tuning.plain_frees = true;
         self
     }
 }

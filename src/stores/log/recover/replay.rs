@@ -17,12 +17,13 @@ use crate::stores::log::fault::{Fault, faulty};
 use crate::stores::log::layout::Layout;
 use crate::stores::log::mirror::{Mirror, RANGE_WORDS, apply_item};
 use crate::stores::log::record::{
-    Image, Item, MAX_FILL, Op, RANGE_BLOCKS, Record, Records, State, items,
+    Image, Item, MAX_FILL, RANGE_BLOCKS, Record, Records, State, items,
 };
 use crate::stores::log::report::Report;
 use crate::stores::log::state::{Base, Bases};
 use crate::values::error::ConfigError;
 use crate::values::lsn::Lsn;
+use crate::values::op::Op;
 use crate::values::plain_bitmap::first_set;
 
 /// Whole ranges that the fills of a log of version 1 may change in all, which has no limit for one of them: 32 PiB

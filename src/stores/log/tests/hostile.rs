@@ -11,11 +11,12 @@ use crate::stores::log::disk::Disk;
 use crate::stores::log::format::{BOUNDARY, FRAME_MAGIC, FrameHeader, HEADER, PAGE, Superblock};
 use crate::stores::log::layout::{Layout, ranges_of};
 use crate::stores::log::record::{
-    Image, MAX_FILL, Op, RANGE_BLOCKS, State, push_commit, push_fill, push_image,
+    Image, MAX_FILL, RANGE_BLOCKS, State, push_commit, push_fill, push_image,
 };
 use crate::stores::log::recover::{Loaded, Loader};
 use crate::stores::log::{CommitError, CreateOptions, LogError, OpenOptions, Part, SpaceMapLog};
 use crate::values::extent::Extent;
+use crate::values::op::Op;
 
 /// Bytes of the ring that opening may read beside the live log: what it reads ahead, and what a crash may
 /// have left behind the end.

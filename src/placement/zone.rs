@@ -1,0 +1,213 @@
+//! The placements of all classes as lists of leaves: where each looks, and in which order.
+
+use std::ops::Range;
+
+use crate::values::class::{CLASSES, Direction, Placement, Spill};
+use crate::values::error::ConfigError;
+
+/// The placements of all classes, as lists of leaves.
+#[derive(Debug)]
+pub(crate) struct Zones {
+    /// Nothing if no placement was set.
+    classes: Option<Box<[Zone; CLASSES]>>,
+}
+
+/// Where a class looks, first things first.
+#[derive(Debug)]
+pub(crate) struct Zone {
+    pub direction: Direction,
+    pub leaves: Vec<Range<usize>>,
+    /// How many of these it prefers to all others.
+    home: usize,
+}
+
+impl Zones {
+    /// The zones of a device of `blocks` blocks in leaves of `leaf_blocks`.
+    pub(crate) fn new(
+        placements: &[Option<Placement>; CLASSES],
+        blocks: u64,
+        leaf_blocks: u64,
+    ) -> Result<Self, ConfigError> {
+        if placements.iter().all(Option::is_none) {
+            return Ok(Self { classes: None });
+        }
+        let mut regions: Vec<Range<u64>> = Vec::new();
+        for placement in placements.iter().flatten() {
+            let Some(region) = placement.region else { continue };
+            let end = region.end().filter(|&end| end <= blocks && region.len > 0);
+            let whole = |block: u64| block.is_multiple_of(leaf_blocks);
+            let fits = |end: &u64| whole(region.start) && (whole(*end) || *end == blocks);
+            let end = end.filter(fits).ok_or(ConfigError::Region { region })?;
+            if regions.iter().any(|other| other.start < end && region.start < other.end) {
+                return Err(ConfigError::Region { region });
+            }
+            regions.push(region.start..end);
+        }
+        let leaves = |region: &Range<u64>| {
+            (region.start / leaf_blocks) as usize..region.end.div_ceil(leaf_blocks) as usize
+        };
+        let mut regions: Vec<Range<usize>> = regions.iter().map(leaves).collect();
+        regions.sort_unstable_by_key(|region| region.start);
+        let zones = placements.map(|placement| {
+            let placement = placement.unwrap_or_default();
+            let own =
+                placement.region.map(|region| leaves(&(region.start..region.start + region.len)));
+            Zone::new(own, &regions, placement)
+        });
+        Ok(Self { classes: Some(Box::new(zones)) })
+    }
+
+    /// The zone of class `index`, if there are any.
+    #[inline(always)]
+    pub(crate) fn of(&self, index: usize) -> Option<&Zone> {
+        self.classes.as_ref().map(|zones| &zones[index % CLASSES])
+    }
+
+    /// Whether any placement was set.
+    #[inline(always)]
+    pub(crate) fn are_set(&self) -> bool {
+        self.classes.is_some()
+    }
+}
+
+impl Zone {
+    fn new(own: Option<Range<usize>>, regions: &[Range<usize>], placement: Placement) -> Self {
+        let Placement { direction, spill, .. } = placement;
+        // What is in no region: before each, and behind the last, where the device may grow.
+        let starts = std::iter::once(0).chain(regions.iter().map(|region| region.end));
+        let ends = regions.iter().map(|region| region.start).chain([usize::MAX]);
+        let mut common: Vec<Range<usize>> =
+            starts.zip(ends).map(|(start, end)| start..end).filter(|gap| !gap.is_empty()).collect();
+        let mut others: Vec<Range<usize>> =
+            regions.iter().filter(|&region| Some(region) != own.as_ref()).cloned().collect();
+        for list in [&mut common, &mut others] {
+            match &own {
+                Some(own) => list.sort_by_key(|gap| {
+                    let distance =
+                        gap.start.saturating_sub(own.end) + own.start.saturating_sub(gap.end);
+                    if spill == Spill::Near { distance } else { usize::MAX - distance }
+                }),
+                None if direction == Direction::Down => list.reverse(),
+                None => {}
+            }
+        }
+        let home = if own.is_some() { 1 } else { common.len() };
+        Self { direction, leaves: own.into_iter().chain(common).chain(others).collect(), home }
+    }
+
+    /// Whether `leaf` lies where the class is to be.
+    pub(crate) fn is_home(&self, leaf: usize) -> bool {
+        self.leaves[..self.home].iter().any(|range| range.contains(&leaf))
+    }
+
+    /// The leaves of the device, in the order in which a search that was last at `leaf` goes through them.
+    /// `slice` is what a search downwards takes at a time.
+    pub(crate) fn search_order(
+        &self,
+        leaf: usize,
+        leaf_count: usize,
+        slice: usize,
+    ) -> impl Iterator<Item = Range<usize>> + '_ {
+        self.leaves.iter().flat_map(move |zone| {
+            let zone = zone.start.min(leaf_count)..zone.end.min(leaf_count);
+            let down = self.direction == Direction::Down;
+            let at = if zone.contains(&leaf) {
+                leaf
+            } else if down {
+                zone.end
+            } else {
+                zone.start
+            };
+            // Upwards: from where we were, then what is before. Downwards: the slice where we were and
+            // those below, then those above, the highest first.
+            let (first, second) = if down {
+                let above = ((at + 1).div_ceil(slice) * slice).clamp(zone.start, zone.end);
+                (zone.start..above, above..zone.end)
+            } else {
+                (at..zone.end, zone.start..at)
+            };
+            let slices = |part: Range<usize>| {
+                let count = if down { part.end.div_ceil(slice) - part.start / slice } else { 1 };
+                (0..count).map(move |nth| {
+                    if !down {
+                        return part.clone();
+                    }
+                    let start = ((part.end - 1) / slice - nth) * slice;
+                    start.max(part.start)..(start + slice).min(part.end)
+                })
+            };
+            slices(first).chain(slices(second)).filter(|part| !part.is_empty())
+        })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::values::extent::Extent;
+
+    fn zones(placements: [Option<Placement>; CLASSES]) -> Zones {
+        Zones::new(&placements, 100 * 512, 512).expect("valid regions")
+    }
+
+    fn region(leaves: Range<u64>) -> Placement {
+        Placement::new().region(Extent::new(leaves.start * 512, (leaves.end - leaves.start) * 512))
+    }
+
+    #[test]
+    fn own_region_then_common_space_then_others() {
+        let mut placements = [None; CLASSES];
+        placements[1] = Some(region(10..20));
+        placements[2] = Some(region(50..60).spill(Spill::Far));
+        placements[3] = Some(Placement::new().direction(Direction::Down));
+        let zones = zones(placements);
+        let end = usize::MAX;
+        let order = |class| zones.of(class).map(|zone| zone.leaves.clone()).unwrap();
+        assert_eq!(order(0), [0..10, 20..50, 60..end, 10..20, 50..60]);
+        assert_eq!(order(1), [10..20, 0..10, 20..50, 60..end, 50..60]);
+        assert_eq!(order(2), [50..60, 0..10, 20..50, 60..end, 10..20]);
+        assert_eq!(order(3), [60..end, 20..50, 0..10, 50..60, 10..20]);
+    }
+
+    #[test]
+    fn every_leaf_comes_once_whatever_the_direction_and_wherever_a_search_begins() {
+        for direction in [Direction::Spread, Direction::Up, Direction::Down] {
+            let mut placements = [None; CLASSES];
+            placements[1] = Some(region(7..31).direction(direction));
+            placements[2] = Some(region(31..40));
+            let zones = zones(placements);
+            for (leaf, count) in (0..110).flat_map(|leaf| [(leaf, 100), (leaf, 33), (leaf, 1)]) {
+                let zone = zones.of(1).unwrap();
+                let order: Vec<_> = zone.search_order(leaf, count, 8).collect();
+                let mut leaves: Vec<usize> = order.iter().cloned().flatten().collect();
+                if direction == Direction::Down && count == 100 {
+                    let first = if (7..31).contains(&leaf) { leaf } else { 30 };
+                    assert!(order[0].contains(&first), "{leaf} {order:?}");
+                }
+                leaves.sort_unstable();
+                assert_eq!(
+                    leaves,
+                    (0..count).collect::<Vec<_>>(),
+                    "{direction:?} {leaf} {order:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn regions_that_make_no_sense_are_refused() {
+        for extent in [(0, 0), (1, 512), (0, 511), (100 * 512, 512), (512, u64::MAX)] {
+            let region = Extent::new(extent.0, extent.1);
+            let mut placements = [None; CLASSES];
+            placements[1] = Some(Placement::new().region(region));
+            let refused = Zones::new(&placements, 100 * 512, 512).unwrap_err();
+            assert_eq!(refused, ConfigError::Region { region });
+        }
+        let mut placements = [None; CLASSES];
+        placements[1] = Some(region(0..10));
+        placements[2] = Some(region(9..12));
+        assert!(Zones::new(&placements, 100 * 512, 512).is_err(), "they overlap");
+        placements[2] = Some(Placement::new().region(Extent::new(99 * 512, 500)));
+        assert!(Zones::new(&placements, 100 * 512 - 12, 512).is_ok(), "the device ends there");
+    }
+}
