@@ -33,7 +33,7 @@
 //!   four extents. A thread that is stopped anywhere stops nobody.
 //! - Bad input is an error value that says what and where, and changes nothing.
 //!
-//! The protocol behind the first three is model-checked: see ARCHITECTURE.md in the repository.
+//! The protocol behind the first three is model-checked: see `docs/protocol.md` in the repository.
 //!
 //! # Durability
 //!

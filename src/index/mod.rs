@@ -13,7 +13,7 @@
 //! - `build`: construction in parallel; `verify`: comparing every level with the one below;
 //! - `events`: counting what happens off the usual path.
 //!
-//! Invariants, cited by number everywhere (ARCHITECTURE.md has the proofs in outline):
+//! Invariants, cited by number everywhere (`docs/protocol.md` has the proofs in outline):
 //! 1. *Ownership.* A bit goes 1 -> 0 only by a read-modify-write that saw it 1, and 0 -> 1 only by
 //!    its owner.
 //! 2. *No hidden space.* A free run whose releases have all returned is visible on every level, as

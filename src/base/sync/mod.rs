@@ -1,7 +1,7 @@
 //! The one place that chooses atomics and names memory orderings.
 //!
 //! Every protocol access is `SeqCst`, loads and failed CASes included, so that the proofs in
-//! ARCHITECTURE.md may reason in interleavings; but for what the owner of a node of a queue writes into it. Loom treats `SeqCst` accesses as `AcqRel` but does
+//! `docs/protocol.md` may reason in interleavings; but for what the owner of a node of a queue writes into it. Loom treats `SeqCst` accesses as `AcqRel` but does
 //! model `fence(SeqCst)`, so under `--cfg loom` each access is an `AcqRel` access followed by that
 //! fence; the fence is what a [`Site`] lets a mutant take away. Of the accesses to epochs and pins
 //! only the three have a fence that need one.
