@@ -226,6 +226,27 @@ mutants! {
     WeakClosed,
 }
 
+/// What faults do at this step of the protocol: instead of it, or besides it. A line of its own, which a reader may
+/// skip; it folds away in an ordinary build.
+macro_rules! fault {
+    ($($name:ident)|+: $($what:tt)*) => {
+        if $($crate::base::mutant::mutated($crate::base::mutant::Mutant::$name))||+ {
+            $($what)*
+        }
+    };
+}
+
+/// A step of the protocol that a fault leaves out.
+macro_rules! step {
+    ($name:ident: $($step:tt)*) => {
+        if !$crate::base::mutant::mutated($crate::base::mutant::Mutant::$name) {
+            $($step)*
+        }
+    };
+}
+
+pub(crate) use {fault, step};
+
 /// Whether `mutant` is switched on in this process.
 #[cfg(not(loom))]
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! Claiming given blocks.
 
 use crate::base::geometry::Geometry;
-use crate::base::mutant::{Mutant, mutated};
+use crate::base::mutant::{fault, step};
 use crate::base::sync::{AtomicWord, Site};
 use crate::base::word::Word;
 use crate::index::events::Event;
@@ -24,14 +24,14 @@ impl<G: Geometry> Bitmap<G> {
     pub(crate) fn claim(&self, start: u64, len: u64) -> Result<Claimed, Conflict> {
         debug_assert!(len > 0);
         let pieces = Self::pieces(start, len);
-        if !mutated(Mutant::NoPrecheckRollbackAll) {
+        step!(NoPrecheckRollbackAll: {
             for piece in pieces.clone() {
                 let free = self.word(piece.word).load(Site::LeafLook);
                 if !free.has_all(piece.mask) {
                     return Err(Conflict { block: Self::first_block(piece, !free) });
                 }
             }
-        }
+        });
         for piece in pieces {
             if let Err(free) = self.claim_piece(piece) {
                 let conflict = Conflict { block: Self::first_block(piece, !free) };
@@ -79,10 +79,10 @@ impl<G: Geometry> Bitmap<G> {
         free: G::Word,
         left: G::Word,
     ) -> Result<G::Word, G::Word> {
-        if mutated(Mutant::NonAtomicClaim) {
+        fault!(NonAtomicClaim: {
             word.store(left, Site::LeafClaim);
             return Ok(free);
-        }
+        });
         word.compare_exchange(free, left, Site::LeafClaim)
     }
 
@@ -95,29 +95,28 @@ impl<G: Geometry> Bitmap<G> {
         failed: Piece<G::Word>,
         conflict: Conflict,
     ) -> Result<(), Conflict> {
-        if mutated(Mutant::OkAfterFailedClaim) {
-            return Ok(());
-        }
+        fault!(OkAfterFailedClaim: return Ok(()));
         let held = (failed.word as u64 * u64::from(G::WORD_BLOCKS)).saturating_sub(start);
         let event = if held == 0 { Event::LostClaim } else { Event::RolledBackClaim };
         self.events.count(event, failed.word);
-        if held == 0 || mutated(Mutant::NoRollback) {
+        fault!(NoRollback: return Err(conflict));
+        if held == 0 {
             return Err(conflict);
         }
         let several_leaves =
             start / G::LEAF_BLOCKS as u64 != (start + len - 1) / G::LEAF_BLOCKS as u64;
-        let forget = usize::from(several_leaves && mutated(Mutant::RunRollbackPartial));
+        let mut forget = 0;
+        fault!(RunRollbackPartial: forget = usize::from(several_leaves));
         for piece in Self::pieces(start, held).skip(forget) {
             self.word(piece.word).fetch_or(piece.mask, Site::LeafReleaseFull);
         }
-        if !(mutated(Mutant::RollbackNoEnsure)
-            || (several_leaves && mutated(Mutant::RunRollbackNoEnsure)))
-        {
+        let mut published = true;
+        fault!(RollbackNoEnsure: published = false);
+        fault!(RunRollbackNoEnsure: published = !several_leaves);
+        if published {
             self.publish(start, held);
         }
-        if !mutated(Mutant::RollbackNoEvent) {
-            self.tell_watchers(start, held);
-        }
+        step!(RollbackNoEvent: self.tell_watchers(start, held));
         Err(conflict)
     }
 }

@@ -56,7 +56,7 @@ pub use verify::{Difference, Verification};
 pub(crate) use visit::Pack;
 
 use crate::base::geometry::Geometry;
-use crate::base::mutant::{Mutant, mutated};
+use crate::base::mutant::fault;
 use crate::base::segmented::Segmented;
 use crate::base::sync::{AtomicWord, Site};
 use crate::base::word::Word;
@@ -141,9 +141,7 @@ impl<G: Geometry> Bitmap<G> {
 
     /// The first half of [`Bitmap::lengthen`], which may fail.
     pub(crate) fn make_room(&self, blocks: u64) -> Result<(), OutOfMemory> {
-        if mutated(Mutant::LengthBeforeLeaves) {
-            self.blocks.store(blocks, Site::Blocks);
-        }
+        fault!(LengthBeforeLeaves: self.blocks.store(blocks, Site::Blocks));
         let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
         self.leaves.grow(leaf_count, |range| Leaves::<G>::zeroed(range.len()))?;
         self.summary.grow(leaf_count)

@@ -6,7 +6,7 @@
 
 use super::Bitmap;
 use crate::base::geometry::Geometry;
-use crate::base::mutant::{Mutant, mutated};
+use crate::base::mutant::fault;
 use crate::base::sync::Site;
 use crate::base::word::{OrderSet, Word};
 
@@ -29,7 +29,9 @@ impl<G: Geometry> Bitmap<G> {
             // More than the release completed, perhaps, but nothing that is not there.
             left.orders()
         };
-        if left == G::FULL && !mutated(Mutant::NoSiblingLook) {
+        let mut full = left == G::FULL;
+        fault!(NoSiblingLook: full = false);
+        if full {
             let word = word % G::LEAF_WORDS;
             orders |= self.leaf(leaf).orders_over_words(word, word, Site::Sibling);
         }
@@ -50,7 +52,9 @@ impl<G: Geometry> Bitmap<G> {
                 released += piece.mask.count_ones();
                 orders |= left.orders();
             }
-            if orders >> G::WORD_ORDER & 1 == 1 && !mutated(Mutant::NoSiblingLook) {
+            let mut full = orders >> G::WORD_ORDER & 1 == 1;
+            fault!(NoSiblingLook: full = false);
+            if full {
                 let (first, last) = (first.word % leaf_words, last % leaf_words);
                 orders |= self.leaf(leaf).orders_over_words(first, last, Site::Sibling);
             }
@@ -61,15 +65,9 @@ impl<G: Geometry> Bitmap<G> {
     #[inline(always)]
     fn publish_orders(&self, leaf: usize, orders: OrderSet, own: u32, others: G::Word) {
         let mut orders = orders;
-        if mutated(Mutant::SetBeforeLeaf) {
-            return;
-        }
-        if mutated(Mutant::EnsureOnlyOwnOrder) {
-            orders &= 1 << own;
-        }
-        if mutated(Mutant::EnsureOnlyOnTransition) {
-            orders &= !others.orders();
-        }
+        fault!(SetBeforeLeaf: return);
+        fault!(EnsureOnlyOwnOrder: orders &= 1 << own);
+        fault!(EnsureOnlyOnTransition: orders &= !others.orders());
         self.summary.ensure(1, leaf, orders);
     }
 
@@ -96,7 +94,8 @@ impl<G: Geometry> Bitmap<G> {
     /// [scenario: m4; mutant: ShortByOwnBlocks].
     #[inline(always)]
     fn is_short_inside(mask: G::Word, left: G::Word, awaited: u64) -> bool {
-        let free = if mutated(Mutant::ShortByOwnBlocks) { mask } else { left };
+        let mut free = left;
+        fault!(ShortByOwnBlocks: free = mask);
         let run = free.run_around(mask.trailing_zeros());
         let len = run.end - run.start;
         let ends_inside = run.start > 0 && run.end < G::WORD_BLOCKS;
@@ -125,7 +124,9 @@ impl<G: Geometry> Bitmap<G> {
     #[cold]
     fn lift_if_awaited(&self, start: u64, len: u64, awaited: u64) {
         let mut run = len;
-        if run < awaited && !mutated(Mutant::EventWrongOrder) {
+        let mut short = run < awaited;
+        fault!(EventWrongOrder: short = false);
+        if short {
             let reach = LOOK_AROUND_WORDS * u64::from(G::WORD_BLOCKS);
             let below = start - self.run_start(start, start.saturating_sub(reach));
             let limit = self.blocks().min(start.saturating_add(len).saturating_add(reach));
@@ -157,7 +158,6 @@ impl<G: Geometry> Bitmap<G> {
 /// Whether a mutant has a release tell the watchers earlier than last, or never.
 #[inline(always)]
 fn told_at_the_wrong_time() -> bool {
-    mutated(Mutant::NoEventOnFree)
-        || mutated(Mutant::EventBeforeEnsure)
-        || mutated(Mutant::WatchReadBeforeLeaf)
+    fault!(NoEventOnFree | EventBeforeEnsure | WatchReadBeforeLeaf: return true);
+    false
 }

@@ -1,7 +1,7 @@
 //! Giving blocks back.
 
 use crate::base::geometry::Geometry;
-use crate::base::mutant::{Mutant, mutated};
+use crate::base::mutant::{fault, step};
 use crate::base::sync::Site;
 use crate::base::word::Word;
 use crate::index::{Bitmap, Piece};
@@ -61,13 +61,11 @@ impl<G: Geometry> Bitmap<G> {
     pub(crate) fn release(&self, start: u64, len: u64) -> Result<(), ReleaseError> {
         debug_assert!(len > 0);
         let width = u64::from(G::WORD_BLOCKS);
-        if mutated(Mutant::SetBeforeLeaf) {
+        fault!(SetBeforeLeaf: {
             let leaf = (start / G::LEAF_BLOCKS as u64) as usize;
             self.summary.ensure(1, leaf, G::ORDERS);
-        }
-        if mutated(Mutant::WatchReadBeforeLeaf) || mutated(Mutant::EventBeforeEnsure) {
-            self.tell_watchers(start, len);
-        }
+        });
+        fault!(WatchReadBeforeLeaf | EventBeforeEnsure: self.tell_watchers(start, len));
         if start % width + len <= width {
             let mask = G::Word::span((start % width) as u32, len as u32);
             return self.release_in_word((start / width) as usize, mask);
@@ -92,14 +90,14 @@ impl<G: Geometry> Bitmap<G> {
 
     #[inline(never)]
     pub(super) fn release_words(&self, start: u64, len: u64) -> Result<(), ReleaseError> {
-        if !mutated(Mutant::FreeNoVerifyPass) {
+        step!(FreeNoVerifyPass: {
             for piece in Self::pieces(start, len) {
                 let free = self.word(piece.word).load(Site::LeafLook);
                 if free & piece.mask != G::Word::ZERO {
                     return Err(ReleaseError::Free { block: Self::first_block(piece, free) });
                 }
             }
-        }
+        });
         for piece in Self::pieces(start, len) {
             if let Err(free) = self.release_piece(piece) {
                 let block = Self::first_block(piece, free);
@@ -124,24 +122,28 @@ impl<G: Geometry> Bitmap<G> {
     #[inline(always)]
     pub(super) fn release_piece(&self, piece: Piece<G::Word>) -> Result<G::Word, G::Word> {
         let word = self.word(piece.word);
-        if mutated(Mutant::FreeFetchOr) {
+        fault!(FreeFetchOr: {
             let free = word.fetch_or(piece.mask, Site::LeafRelease);
             return if free & piece.mask == G::Word::ZERO {
                 Ok(free | piece.mask)
             } else {
                 Err(free)
             };
-        }
+        });
         let mut free = word.load(Site::LeafLook);
         loop {
-            if free & piece.mask != G::Word::ZERO && !mutated(Mutant::FreeNoCheckInCas) {
+            let mut free_already = free & piece.mask != G::Word::ZERO;
+            fault!(FreeNoCheckInCas: free_already = false);
+            if free_already {
                 return Err(free);
             }
             let left = free | piece.mask;
             let site = if left == G::FULL { Site::LeafReleaseFull } else { Site::LeafRelease };
             match word.compare_exchange(free, left, site) {
-                Ok(_) if mutated(Mutant::SetFromOldWord) => return Ok(free),
-                Ok(_) => return Ok(left),
+                Ok(_) => {
+                    fault!(SetFromOldWord: return Ok(free));
+                    return Ok(left);
+                }
                 Err(now) => free = now,
             }
         }

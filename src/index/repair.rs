@@ -1,7 +1,7 @@
 //! What the summary says too much is put right.
 
 use crate::base::geometry::{Geometry, MOST_ORDERS};
-use crate::base::mutant::{Mutant, mutated};
+use crate::base::mutant::{fault, step};
 use crate::base::sync::{AtomicWord, Site};
 use crate::base::word::{OrderSet, Word, each, order_above, order_within};
 use crate::index::Bitmap;
@@ -30,10 +30,8 @@ pub(super) struct Guard<'a, G: Geometry> {
 
 impl<G: Geometry> Guard<'_, G> {
     fn release(&mut self) {
-        if let Some((guard, children)) = self.held.take()
-            && !mutated(Mutant::NoGuard)
-        {
-            guard.fetch_and(!children, Site::GuardChange);
+        if let Some((guard, children)) = self.held.take() {
+            step!(NoGuard: guard.fetch_and(!children, Site::GuardChange););
         }
     }
 }
@@ -114,18 +112,16 @@ impl<G: Geometry> Bitmap<G> {
         // From here until the guard is released, a searcher that does not see the order bit
         // sees the guard (invariant 2) [mutants: NoGuard, GuardNotExclusive]. Children that
         // somebody else has the guard of are his: stale positives, for us (invariant 3).
-        let mut mine = shown;
-        if !mutated(Mutant::NoGuard) {
-            let taken = node.guard().fetch_or(shown, Site::GuardChange);
-            if !mutated(Mutant::GuardNotExclusive) {
-                mine &= !taken;
-            }
-        }
+        let mut taken = G::Word::ZERO;
+        step!(NoGuard: taken = node.guard().fetch_or(shown, Site::GuardChange));
+        fault!(GuardNotExclusive: taken = G::Word::ZERO);
+        let mine = shown & !taken;
         if mine == G::Word::ZERO {
             return 0;
         }
         self.events.count_roughly(Event::Repair, index);
-        let held = if mutated(Mutant::ReleaseOthersGuards) { shown } else { mine };
+        let mut held = mine;
+        fault!(ReleaseOthersGuards: held = shown);
         let mut guard = Guard { held: Some((node.guard(), held)) };
         self.clear(level, index, mine, &mut stale, &mut guard);
         guard.release();
@@ -143,11 +139,8 @@ impl<G: Geometry> Bitmap<G> {
     ) {
         let orders = stale.orders;
         let live = |place| self.live_orders(level, index * G::FANOUT + place as usize, orders);
-        let early: Vec<OrderSet> = if mutated(Mutant::RecheckBeforeClear) {
-            children.places().map(live).collect()
-        } else {
-            Vec::new()
-        };
+        let mut early: Vec<OrderSet> = Vec::new();
+        fault!(RecheckBeforeClear: early = children.places().map(live).collect());
         for order in each(orders) {
             let stale = &mut stale.children[order as usize];
             *stale &= children;
@@ -159,20 +152,16 @@ impl<G: Geometry> Bitmap<G> {
         for (nth, place) in children.places().enumerate() {
             // Pairs with the reads in `Summary::ensure`: a release that missed our clear is seen
             // here [mutants: DropRecheck, RecheckBeforeClear, WeakClearer].
-            let live = match () {
-                () if mutated(Mutant::RecheckBeforeClear) => early[nth],
-                () if mutated(Mutant::DropRecheck) => 0,
-                () if mutated(Mutant::DropUpRecheck) && level > 1 => 0,
-                () => live(place),
-            };
+            let mut live = live(place);
+            fault!(RecheckBeforeClear: live = early[nth]);
+            fault!(DropRecheck: live = 0);
+            fault!(DropUpRecheck: if level > 1 { live = 0 });
             let child = G::Word::bit(place);
             let ours = |order: &u32| cleared[*order as usize] & child != G::Word::ZERO;
             let wrong = each(live).filter(ours).fold(0, |set, order| set | 1 << order);
             if wrong != 0 {
                 self.restore(level, index, place, wrong, guard);
-                if mutated(Mutant::RestoreFirstOnly) {
-                    return;
-                }
+                fault!(RestoreFirstOnly: return);
             }
         }
     }
@@ -189,24 +178,18 @@ impl<G: Geometry> Bitmap<G> {
         orders: OrderSet,
         guard: &mut Guard<'_, G>,
     ) {
-        if mutated(Mutant::ReleaseGuardBeforeRestore) {
-            guard.release();
-        }
+        fault!(ReleaseGuardBeforeRestore: guard.release());
         self.summary.set(level, index * G::FANOUT + place as usize, orders);
-        if mutated(Mutant::GuardReleasedBeforeEnsureUp) {
-            guard.release();
-        }
-        if !mutated(Mutant::RestoreNoEnsureUp) {
-            self.summary.ensure(level + 1, index, orders);
-        }
+        fault!(GuardReleasedBeforeEnsureUp: guard.release());
+        step!(RestoreNoEnsureUp: self.summary.ensure(level + 1, index, orders));
         // Who waits for runs that are searched for by a higher order, has not.
-        let awaited = self.watch.awaited().map(|len| match () {
-            () if mutated(Mutant::RestoreWrongOrder) => order_above(len),
-            () => order_within(len).min(G::MAX_ORDER),
-        });
-        if awaited.is_some_and(|order| order <= orders.ilog2()) && !mutated(Mutant::RestoreNoEvent)
-        {
-            self.watch.lift();
+        if let Some(len) = self.watch.awaited() {
+            let mut order = order_within(len).min(G::MAX_ORDER);
+            fault!(RestoreWrongOrder: order = order_above(len));
+            fault!(RestoreNoEvent: return);
+            if order <= orders.ilog2() {
+                self.watch.lift();
+            }
         }
     }
 
@@ -242,12 +225,8 @@ impl<G: Geometry> Bitmap<G> {
         }
         let node = self.summary.node(level - 1, child);
         let live = |order: &u32| {
-            let has = if mutated(Mutant::UpIgnoresGuard) {
-                node.has(*order).load(Site::HasLook)
-            } else {
-                node.may_have(*order)
-            };
-            has != G::Word::ZERO
+            fault!(UpIgnoresGuard: return node.has(*order).load(Site::HasLook) != G::Word::ZERO);
+            node.may_have(*order) != G::Word::ZERO
         };
         each(orders).filter(live).fold(0, |set, order| set | 1 << order)
     }

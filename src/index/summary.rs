@@ -5,7 +5,7 @@
 use crate::base::geometry::Geometry;
 use crate::base::heap::{OutOfMemory, reserved};
 use crate::base::lines::Lines;
-use crate::base::mutant::{Mutant, mutated};
+use crate::base::mutant::fault;
 use crate::base::segmented::{Elements, Segmented};
 use crate::base::sync::{AtomicWord, Site};
 use crate::base::word::{OrderSet, Word, each};
@@ -67,10 +67,10 @@ impl<'a, G: Geometry> Node<'a, G> {
     /// the guard second, or a restore in between is missed [mutant: ReadGuardThenHas].
     #[inline(always)]
     pub(crate) fn may_have(self, order: u32) -> G::Word {
-        if mutated(Mutant::ReadGuardThenHas) {
+        fault!(ReadGuardThenHas: {
             let guard = self.guard().load(Site::GuardLook);
             return self.has(order).load(Site::HasLook) | guard;
-        }
+        });
         let has = self.has(order).load(Site::HasLook);
         has | self.guard().load(Site::GuardLook)
     }
@@ -88,8 +88,9 @@ pub(crate) enum Look {
 impl Look {
     #[inline(always)]
     pub(crate) fn read<G: Geometry>(self, node: Node<'_, G>, order: u32) -> G::Word {
+        fault!(SearchIgnoresGuard: return node.has(order).load(Site::HasLook));
         match self {
-            Look::Thorough if !mutated(Mutant::SearchIgnoresGuard) => node.may_have(order),
+            Look::Thorough => node.may_have(order),
             _ => node.has(order).load(Site::HasLook),
         }
     }
@@ -218,12 +219,8 @@ impl<G: Geometry> Summary<G> {
             if unset != 0 {
                 self.set_in(level, child / G::FANOUT, node, bit, unset);
             }
-            if mutated(Mutant::NoPropagateUp) {
-                return;
-            }
-            if mutated(Mutant::StopAtFirstSetBit) {
-                orders = unset;
-            }
+            fault!(NoPropagateUp: return);
+            fault!(StopAtFirstSetBit: orders = unset);
             child /= G::FANOUT;
         }
     }
@@ -246,7 +243,8 @@ impl<G: Geometry> Summary<G> {
     ) {
         for order in each(orders) {
             let before = node.has(order).fetch_or(bit, Site::HasSet);
-            let first = before == G::Word::ZERO || mutated(Mutant::CountTopWithEveryChild);
+            let mut first = before == G::Word::ZERO;
+            fault!(CountTopWithEveryChild: first = true);
             if first && level == self.height() {
                 self.tops.add(index, order);
             }

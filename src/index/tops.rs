@@ -8,7 +8,7 @@
 use crossbeam_utils::CachePadded;
 
 use crate::base::geometry::MOST_ORDERS;
-use crate::base::mutant::{Mutant, mutated};
+use crate::base::mutant::step;
 use crate::base::sync::Counter;
 
 /// In so many cache lines, that those who work in different parts of a device do not meet often.
@@ -39,9 +39,7 @@ impl Tops {
     /// Top node `top` does not show a run of `order` any more.
     #[inline]
     pub(crate) fn remove(&self, top: usize, order: u32) {
-        if !mutated(Mutant::NeverUncountTop) {
-            self.counter(top, order).add(u64::MAX);
-        }
+        step!(NeverUncountTop: self.counter(top, order).add(u64::MAX));
     }
 
     #[inline(always)]

@@ -11,7 +11,7 @@ use std::fmt::{Debug, Formatter};
 
 use crossbeam_utils::CachePadded;
 
-use crate::base::mutant::{Mutant, mutated};
+use crate::base::mutant::fault;
 use crate::base::sync::{AtomicWord, Site};
 
 /// `[version: 52 | threshold: 12]`; the version counts lifts. At ten million failed searches a
@@ -39,9 +39,7 @@ impl Watch {
     /// registration or lift.
     pub(crate) fn register(&self, len: u64) -> Ticket {
         let mut seen = self.0.load(Site::WatchLook);
-        if mutated(Mutant::WatchAfterSearch) {
-            return Ticket(seen >> THRESHOLD_BITS);
-        }
+        fault!(WatchAfterSearch: return Ticket(seen >> THRESHOLD_BITS));
         loop {
             let wanted = threshold(len).min(seen & THRESHOLD_MASK);
             let new = seen & !THRESHOLD_MASK | wanted;
@@ -58,8 +56,8 @@ impl Watch {
     /// Whether no run that the holder of `ticket` registered for was completed since.
     #[inline]
     pub(crate) fn undisturbed(&self, ticket: Ticket) -> bool {
-        mutated(Mutant::NoEventValidation)
-            || self.0.load(Site::WatchLook) >> THRESHOLD_BITS == ticket.0
+        fault!(NoEventValidation: return true);
+        self.0.load(Site::WatchLook) >> THRESHOLD_BITS == ticket.0
     }
 
     /// The shortest run that somebody waits for (rounded down), or `None` if nobody does.
@@ -77,7 +75,8 @@ impl Watch {
         let mut seen = self.0.load(Site::WatchLook);
         let version = seen >> THRESHOLD_BITS;
         while seen >> THRESHOLD_BITS == version && seen & THRESHOLD_MASK != NOTHING {
-            let next = if mutated(Mutant::LiftKeepsVersion) { version } else { version + 1 };
+            let mut next = version + 1;
+            fault!(LiftKeepsVersion: next = version);
             let new = next << THRESHOLD_BITS | NOTHING;
             match self.0.compare_exchange(seen, new, Site::WatchChange) {
                 Ok(_) => return,

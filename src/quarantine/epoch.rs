@@ -40,7 +40,7 @@
 
 use crossbeam_utils::CachePadded;
 
-use crate::base::mutant::{Mutant, mutated};
+use crate::base::mutant::{Mutant, fault, mutated, step};
 use crate::base::sync::{AtomicWord, Counter, Site};
 
 /// Epochs whose pins are told apart at a time. 64 counters of a lane fill eight cache lines, of which a pin
@@ -136,7 +136,8 @@ impl Clock {
             count.fetch_add(1, Site::PinCount);
             // Pairs with `stamp` and `oldest`, which read the counter after the epoch: either they see the
             // count, or this sees their epoch (invariants 1, 4) [mutants: PinWithoutRecheck, WeakPin].
-            if self.now.load(Site::EpochLook) == now || mutated(Mutant::PinWithoutRecheck) {
+            fault!(PinWithoutRecheck: return Pin { lane, generation });
+            if self.now.load(Site::EpochLook) == now {
                 return Pin { lane, generation };
             }
             count.fetch_add(u64::MAX, Site::Unpin);
@@ -161,7 +162,8 @@ impl Clock {
             self.now.fetch_add(0, Site::EpochStamp)
         });
         // Pairs with `pin`, as described there [mutants: WeakStamp, StampTooOld].
-        let current = self.has_pins(now.generation()) && !mutated(Mutant::StampTooOld);
+        let mut current = self.has_pins(now.generation());
+        fault!(StampTooOld: current = false);
         let oldest = self.oldest(now);
         if current {
             if !self.advance(now) {
@@ -169,7 +171,8 @@ impl Clock {
             }
             return Stamp { epoch: now.epoch(), held: true, floor: oldest };
         }
-        let held = oldest < now.epoch() && !mutated(Mutant::OlderPinsForgotten);
+        let mut held = oldest < now.epoch();
+        fault!(OlderPinsForgotten: held = false);
         Stamp { epoch: now.epoch() - 1, held, floor: oldest }
     }
 
@@ -189,20 +192,22 @@ impl Clock {
     /// (invariant 3). Generations without pins are free again.
     fn oldest(&self, now: Now) -> u64 {
         let mut oldest = now.epoch();
-        if mutated(Mutant::FloorWithoutEpoch) {
-            oldest = u64::MAX;
-        }
+        fault!(FloorWithoutEpoch: oldest = u64::MAX);
         let used = self.used.load(Site::BeganLook) as usize;
         for (generation, word) in self.began.iter().enumerate().take(used) {
             let began = word.load(Site::BeganLook);
             // Nor one that is prepared for an epoch to come (invariant 2) [mutants: CurrentIsFreed,
             // PreparedIsFreed].
-            let current = generation == now.generation() && !mutated(Mutant::CurrentIsFreed);
-            let prepared = began > now.epoch() && !mutated(Mutant::PreparedIsFreed);
+            let mut current = generation == now.generation();
+            fault!(CurrentIsFreed: current = false);
+            let mut prepared = began > now.epoch();
+            fault!(PreparedIsFreed: prepared = false);
             if began == 0 || current || prepared {
                 continue;
             }
-            if self.has_pins(generation) && !mutated(Mutant::PinnedIsFreed) {
+            let mut pinned = self.has_pins(generation);
+            fault!(PinnedIsFreed: pinned = false);
+            if pinned {
                 oldest = oldest.min(began);
             } else {
                 let _ = word.compare_exchange(began, 0, Site::BeganChange);
@@ -222,9 +227,7 @@ impl Clock {
         let Some(generation) = self.prepare(next) else { return false };
         let new = Now::new(next, generation);
         let advanced = self.now.compare_exchange(now.0, new.0, Site::EpochAdvance).is_ok();
-        if advanced && mutated(Mutant::BeganAfterAdvance) {
-            self.began[generation].store(next, Site::BeganChange);
-        }
+        fault!(BeganAfterAdvance: if advanced { self.began[generation].store(next, Site::BeganChange); });
         advanced
     }
 
@@ -241,10 +244,10 @@ impl Clock {
         })?;
         // Before the epoch begins, so that all who read that it has look here (invariant 3) [mutant:
         // UsedIsNotCounted].
-        if !mutated(Mutant::UsedIsNotCounted) {
+        step!(UsedIsNotCounted: {
             let more = generation as u64 + 1;
             let _ = self.used.update(Site::BeganChange, |used| (used < more).then_some(more));
-        }
+        });
         Some(generation)
     }
 

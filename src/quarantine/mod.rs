@@ -29,7 +29,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::base::heap::OutOfMemory;
 use crate::base::moments::Unchanged;
-use crate::base::mutant::{Mutant, mutated};
+use crate::base::mutant::{Mutant, fault, mutated};
 use crate::base::segmented::Segmented;
 use crate::base::sync::{AtomicWord, Counter, Site};
 use crate::base::word::Word;
@@ -209,10 +209,10 @@ impl Quarantine {
 
     /// Hands `extent` to `release`, whose mark must be gone before the block is anybody's.
     fn let_go(&self, extent: Extent, release: &mut impl FnMut(Extent)) {
-        if mutated(Mutant::LetOutBeforeUnmark) {
+        fault!(LetOutBeforeUnmark: {
             release(extent);
             return self.unmark(extent);
-        }
+        });
         self.unmark(extent);
         release(extent);
     }

@@ -25,7 +25,7 @@
 use crossbeam_utils::CachePadded;
 
 use crate::base::heap::OutOfMemory;
-use crate::base::mutant::{Mutant, mutated};
+use crate::base::mutant::{fault, step};
 use crate::base::segmented::Segmented;
 use crate::base::sync::{AtomicWord, Site};
 
@@ -56,7 +56,8 @@ impl Link {
 
     /// What is written in place of this link.
     fn then(self, node: Option<u32>) -> Self {
-        let tag = (self.0 >> INDEX_BITS).wrapping_add(u64::from(!mutated(Mutant::TagIsKept)));
+        let mut tag = (self.0 >> INDEX_BITS).wrapping_add(1);
+        fault!(TagIsKept: tag = self.0 >> INDEX_BITS);
         Self(tag << INDEX_BITS | node.map_or(0, |index| u64::from(index) + 1))
     }
 }
@@ -155,14 +156,14 @@ impl Queue {
             let next = self.node(last).next.load();
             // Was the node the last one when its `next` was read? Otherwise that may be of another life of
             // the node (invariant 2) [mutant: PushWithoutRecheck].
-            if self.tail.load() != tail && !mutated(Mutant::PushWithoutRecheck) {
+            let mut moved = self.tail.load() != tail;
+            fault!(PushWithoutRecheck: moved = false);
+            if moved {
                 continue;
             }
             if let Some(next) = next.node() {
                 // Another push has not moved the tail yet, and perhaps never will [mutant: TailIsAwaited].
-                if !mutated(Mutant::TailIsAwaited) {
-                    self.tail.replace(tail, Some(next));
-                }
+                step!(TailIsAwaited: self.tail.replace(tail, Some(next)););
                 continue;
             }
             if self.node(last).next.replace(next, Some(index)) {
@@ -181,11 +182,15 @@ impl Queue {
             let dummy = head.known();
             let next = self.node(dummy).next.load();
             // As in `push` [mutant: PopWithoutRecheck].
-            if self.head.load() != head && !mutated(Mutant::PopWithoutRecheck) {
+            let mut moved = self.head.load() != head;
+            fault!(PopWithoutRecheck: moved = false);
+            if moved {
                 continue;
             }
             let first = next.node()?;
-            if tail.node() == Some(dummy) && !mutated(Mutant::HeadPassesTail) {
+            let mut behind = tail.node() == Some(dummy);
+            fault!(HeadPassesTail: behind = false);
+            if behind {
                 // The tail may not be left behind: its node would be unused while pushes still look there.
                 self.tail.replace(tail, Some(first));
                 continue;
@@ -193,17 +198,18 @@ impl Queue {
             let node = self.node(first);
             let mut what = node.what.load(Site::Node);
             let stamp = node.stamp.load(Site::Node);
-            if stamp >= floor && !mutated(Mutant::CollectUnripe) {
+            let mut ripe = stamp < floor;
+            fault!(CollectUnripe: ripe = true);
+            if !ripe {
                 // A stamp of another life of the node says nothing [mutant: UnripeWithoutRecheck].
-                if self.head.load() == head || mutated(Mutant::UnripeWithoutRecheck) {
+                fault!(UnripeWithoutRecheck: return None);
+                if self.head.load() == head {
                     return None;
                 }
                 continue;
             }
             if self.head.replace(head, Some(first)) {
-                if mutated(Mutant::ContentsAfterPop) {
-                    what = node.what.load(Site::Node);
-                }
+                fault!(ContentsAfterPop: what = node.what.load(Site::Node));
                 self.put_back(dummy);
                 return Some(what);
             }

@@ -5,7 +5,7 @@
 //! after it was paid by whoever paid the last of it.
 
 use crate::base::geometry::Geometry;
-use crate::base::mutant::{Mutant, mutated};
+use crate::base::mutant::fault;
 use crate::base::sync::{AtomicWord, Site};
 use crate::space::closed::Closed;
 use crate::space::escrow::Escrow;
@@ -52,12 +52,12 @@ impl Reserve {
         if blocks == 0 {
             return;
         }
-        if mutated(Mutant::OweBeforeLook) {
+        fault!(OweBeforeLook: {
             if self.owed.fetch_add(blocks, Site::Spare) == 0 {
                 aside.activate();
             }
             return;
-        }
+        });
         aside.activate();
         if self.owed.fetch_add(blocks, Site::Spare) > 0 {
             aside.deactivate();

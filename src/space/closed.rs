@@ -17,7 +17,7 @@ use std::ops::Range;
 
 use crate::base::geometry::Geometry;
 use crate::base::heap::OutOfMemory;
-use crate::base::mutant::{Mutant, mutated};
+use crate::base::mutant::{fault, step};
 use crate::base::segmented::Segmented;
 use crate::base::sync::{AtomicWord, Site};
 use crate::base::word::Word;
@@ -91,7 +91,8 @@ impl<G: Geometry> Closed<G> {
         len: u64,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) -> bool {
-        if mutated(Mutant::ClaimWithoutLook) || !self.parts(start, len).any(|part| part.closed) {
+        fault!(ClaimWithoutLook: return true);
+        if !self.parts(start, len).any(|part| part.closed) {
             return true;
         }
         for Part { start, len, closed } in self.parts(start, len) {
@@ -157,13 +158,13 @@ impl<G: Geometry> Closed<G> {
         let put = released.map_or_else(|error| error.released(start), |()| len);
         // Pairs with `open`, which clears the marks and then looks for blocks [mutants:
         // AsideWithoutLook, OpenAfterLook, WeakClosed].
-        if !mutated(Mutant::AsideWithoutLook) {
+        step!(AsideWithoutLook: {
             for part in self.parts(start, put).filter(|part| !part.closed) {
                 for (word, mask) in Bitmap::<G>::words_of(part.start, part.len) {
                     self.let_out_word(index, word, mask, moved);
                 }
             }
-        }
+        });
         released
     }
 
@@ -197,15 +198,11 @@ impl<G: Geometry> Closed<G> {
         leaves: Range<usize>,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) {
-        if mutated(Mutant::OpenAfterLook) {
-            self.let_out_leaves(index, leaves.clone(), moved);
-        }
+        fault!(OpenAfterLook: self.let_out_leaves(index, leaves.clone(), moved));
         for (word, mask) in marks(&leaves) {
             self.closed[word].fetch_and(!mask, Site::Closed);
         }
-        if !mutated(Mutant::OpenAfterLook) {
-            self.let_out_leaves(index, leaves, moved);
-        }
+        step!(OpenAfterLook: self.let_out_leaves(index, leaves, moved));
         // Last: a double free of what is still set aside is to be noticed.
         self.deactivate();
     }
@@ -227,7 +224,9 @@ impl<G: Geometry> Closed<G> {
                 moved(Moved::Taken, first_block::<G>(word), u64::from(taken.count_ones()));
                 self.held.add_in_word(word, taken);
                 // As in `set_aside` [mutant: SweepWithoutLook].
-                if !(mutated(Mutant::SweepWithoutLook) || self.is_closed(word / G::LEAF_WORDS)) {
+                let mut opened = !self.is_closed(word / G::LEAF_WORDS);
+                fault!(SweepWithoutLook: opened = false);
+                if opened {
                     self.let_out_word(index, word, taken, moved);
                 }
             }
@@ -285,12 +284,13 @@ impl<G: Geometry> Closed<G> {
     pub(crate) fn take(&self, blocks: Range<u64>) -> bool {
         for (word, mask) in Bitmap::<G>::words_of(blocks.start, blocks.end - blocks.start) {
             let taken = self.held.take_in_word(word, mask);
-            if taken != mask && !mutated(Mutant::TakeWithoutAll) {
-                if !mutated(Mutant::TakeWithoutPutBack) {
-                    self.held.add_in_word(word, taken);
-                    let word_start = first_block::<G>(word).max(blocks.start);
-                    self.put_back(blocks.start..word_start);
-                }
+            let mut all = taken == mask;
+            fault!(TakeWithoutAll: all = true);
+            if !all {
+                fault!(TakeWithoutPutBack: return false);
+                self.held.add_in_word(word, taken);
+                let word_start = first_block::<G>(word).max(blocks.start);
+                self.put_back(blocks.start..word_start);
                 return false;
             }
         }
@@ -341,7 +341,12 @@ impl<G: Geometry> Closed<G> {
         moved: &mut impl FnMut(Moved, u64, u64),
     ) {
         // Leaves that somebody else closed meanwhile or before are his.
-        for leaf in leaves.filter(|&leaf| mutated(Mutant::OpenAfterLook) || !self.is_closed(leaf)) {
+        for leaf in leaves {
+            let mut closed = self.is_closed(leaf);
+            fault!(OpenAfterLook: closed = false);
+            if closed {
+                continue;
+            }
             let first = leaf * G::LEAF_WORDS;
             (first..first + G::LEAF_WORDS)
                 .for_each(|word| self.let_out_word(index, word, G::FULL, moved));

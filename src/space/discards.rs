@@ -10,7 +10,7 @@
 
 use crate::base::geometry::Geometry;
 use crate::base::heap::OutOfMemory;
-use crate::base::mutant::{Mutant, mutated};
+use crate::base::mutant::{fault, step};
 use crate::base::sync::{AtomicWord, Counter, Site};
 use crate::base::word::Word;
 use crate::index::{Bitmap, ReleaseError};
@@ -59,12 +59,10 @@ impl<G: Geometry> Discards<G> {
     /// From now on, up to `limit` blocks may wait; at 0, none, and those that do become `free`.
     pub(crate) fn set_limit(&self, limit: u64, free: &mut impl FnMut(usize, G::Word)) {
         let off = limit == 0;
-        if off && mutated(Mutant::LimitAfterLook) {
-            self.let_out(0, self.blocks.blocks(), free);
-        }
+        fault!(LimitAfterLook: if off { self.let_out(0, self.blocks.blocks(), free); });
         self.limit.store(limit, Site::Discarding);
-        if off && !mutated(Mutant::LimitAfterLook) {
-            self.let_out(0, self.blocks.blocks(), free);
+        if off {
+            step!(LimitAfterLook: self.let_out(0, self.blocks.blocks(), free););
         }
     }
 
@@ -82,7 +80,8 @@ impl<G: Geometry> Discards<G> {
             return Err(error);
         }
         // Pairs with `set_limit` [mutants: PendingWithoutLook, LimitAfterLook].
-        if !mutated(Mutant::PendingWithoutLook) && self.limit.load(Site::Discarding) == 0 {
+        fault!(PendingWithoutLook: return Ok(()));
+        if self.limit.load(Site::Discarding) == 0 {
             self.let_out(start, start + len, free);
         }
         Ok(())

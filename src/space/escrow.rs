@@ -12,7 +12,7 @@
 
 use crate::base::geometry::Geometry;
 use crate::base::heap::OutOfMemory;
-use crate::base::mutant::{Mutant, mutated};
+use crate::base::mutant::{fault, step};
 use crate::base::sync::{AtomicWord, Counter, Site};
 use crate::index::{Bitmap, Search};
 
@@ -62,12 +62,12 @@ impl<G: Geometry> Escrow<G> {
 
     /// Takes `tokens` of the spare ones, or says how many there are.
     pub(crate) fn take_tokens(&self, tokens: u64) -> Result<(), u64> {
-        if mutated(Mutant::SpareByStore) {
+        fault!(SpareByStore: {
             let spare = self.spare();
             let left = spare.checked_sub(tokens).ok_or(spare)?;
             self.spare.store(left, Site::Spare);
             return Ok(());
-        }
+        });
         self.spare.update(Site::Spare, |spare| spare.checked_sub(tokens)).map(|_| ())
     }
 
@@ -91,13 +91,9 @@ impl<G: Geometry> Escrow<G> {
     /// Puts blocks in that the caller owns, and leaves their tokens. The blocks first, or somebody has a
     /// token and finds nothing [mutant: TokenBeforeBlock].
     pub(crate) fn put(&self, start: u64, len: u64) {
-        if mutated(Mutant::TokenBeforeBlock) {
-            self.leave_tokens(len);
-        }
+        fault!(TokenBeforeBlock: self.leave_tokens(len));
         let put = self.put_blocks(start, len);
-        if !mutated(Mutant::TokenBeforeBlock) {
-            self.leave_tokens(put);
-        }
+        step!(TokenBeforeBlock: self.leave_tokens(put));
     }
 
     /// Puts blocks in that the caller owns, and keeps their tokens. How many came to be there: all, unless

@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use crate::base::heap::OutOfMemory;
-use crate::base::mutant::{Mutant, mutated};
+use crate::base::mutant::fault;
 use crate::base::segmented::Segmented;
 use crate::base::sync::{AtomicWord, Site};
 use crate::values::extent::Extent;
@@ -120,10 +120,10 @@ impl Ledger {
         changes: impl Iterator<Item = (Extent, Op)>,
         let_out: impl FnOnce(),
     ) {
-        if mutated(Mutant::LetOutBeforeLeave) {
+        fault!(LetOutBeforeLeave: {
             let_out();
             return self.leave(changes);
-        }
+        });
         self.leave(changes);
         let_out();
     }
@@ -156,7 +156,7 @@ impl Ledger {
     /// Changes the bits of `mask`; those that were so already.
     fn change_word(&self, index: usize, mask: u64, change: Op) -> u64 {
         let word = &self.words[index];
-        if mutated(Mutant::EnterByLook) {
+        fault!(EnterByLook: {
             let before = word.load(Site::Ledger);
             let (wrong, after) = match change {
                 Op::Allocate => (mask & before, before | mask),
@@ -164,7 +164,7 @@ impl Ledger {
             };
             word.store(after, Site::Ledger);
             return wrong;
-        }
+        });
         match change {
             Op::Allocate => mask & word.fetch_or(mask, Site::Ledger),
             Op::Free => mask & !word.fetch_and(!mask, Site::Ledger),

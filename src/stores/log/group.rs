@@ -15,13 +15,13 @@
 //! here again. So a flusher does not count as one while it wakes, and those who are to be woken meanwhile
 //! on the same thread are woken after, not within.
 
+use crate::base::mutant::step;
 use crate::stores::log::ticket::Place;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use crate::base::mutant::{Mutant, mutated};
 use crate::base::sync::blocking::{Condvar, Mutex, ThreadId, lock, wait};
 use crate::stores::log::ticket::{Seat, Then, Ticket};
 
@@ -195,9 +195,7 @@ impl<T, R: 'static> Group<T, R> {
         let Queued { item, bytes, .. } = state.queue.remove(index);
         state.bytes -= bytes;
         // A flusher has perhaps nothing else to take [mutant: WithdrawnIsNotTold].
-        if !mutated(Mutant::WithdrawnIsNotTold) {
-            self.tell_room(&state);
-        }
+        step!(WithdrawnIsNotTold: self.tell_room(&state));
         drop(state);
         drop(item);
         true
@@ -215,9 +213,7 @@ impl<T, R: 'static> Group<T, R> {
         loop {
             if let Some(result) = seat.place().result.take() {
                 // We may have been woken to lead, and the next in line sleeps [mutant: LeadIsKept].
-                if !mutated(Mutant::LeadIsKept) {
-                    self.pass_on(&mut state);
-                }
+                step!(LeadIsKept: self.pass_on(&mut state));
                 return result;
             }
             if state.leading || state.flushers > 0 {
@@ -227,7 +223,7 @@ impl<T, R: 'static> Group<T, R> {
                 seat.place().blocked = false;
                 // Perhaps it was us. If not, calling another one costs a wake-up and nothing else
                 // [mutant: CallIsKept].
-                state.called &= mutated(Mutant::CallIsKept);
+                step!(CallIsKept: state.called = false);
                 state.waiting.retain(|other| !Arc::ptr_eq(other, seat));
             } else {
                 state = self.lead(state, false, &mut work);

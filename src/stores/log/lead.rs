@@ -1,6 +1,6 @@
 //! Who of those that wait does the work.
 
-use crate::base::mutant::{Mutant, mutated};
+use crate::base::mutant::{fault, step};
 use crate::base::sync::blocking::{Guard, lock, this_thread, wait_for};
 use crate::stores::log::group::{Group, State};
 use crate::stores::log::ticket::{Later, Seat};
@@ -73,15 +73,11 @@ impl<T, R: 'static> Group<T, R> {
         flusher: bool,
         work: &mut impl FnMut(Vec<T>) -> Vec<R>,
     ) -> Guard<'a, State<T, R>> {
-        if !mutated(Mutant::LeaderNotMarked) {
-            state.leading = true;
-        }
+        step!(LeaderNotMarked: state.leading = true);
         let queue = std::mem::take(&mut state.queue);
         state.bytes = 0;
         // A flusher passes nothing on [mutant: RoomIsNotTold].
-        if !mutated(Mutant::RoomIsNotTold) {
-            self.tell_room(&state);
-        }
+        step!(RoomIsNotTold: self.tell_room(&state));
         drop(state);
         let (items, seats) = queue.into_iter().map(|queued| (queued.item, queued.seat)).unzip();
         let mut round = Round { group: self, seats, flusher };
@@ -125,7 +121,7 @@ impl<T, R: 'static> Group<T, R> {
         state.waking.push((me, wakers));
         if flusher {
             // One who is woken may wait for a commit, which nobody would do [mutant: WakesAsFlusher].
-            state.flushers -= usize::from(!mutated(Mutant::WakesAsFlusher));
+            step!(WakesAsFlusher: state.flushers -= 1);
             self.pass_on(&mut state);
         }
         let mut panic = None;
@@ -134,7 +130,9 @@ impl<T, R: 'static> Group<T, R> {
             let next = index.and_then(|index| state.waking[index].1.pop_front());
             let Some(waker) = next else {
                 index.map(|index| state.waking.swap_remove(index));
-                state.flushers += usize::from(flusher && !mutated(Mutant::WakesAsFlusher));
+                if flusher {
+                    step!(WakesAsFlusher: state.flushers += 1);
+                }
                 return (state, panic);
             };
             drop(state);
@@ -152,14 +150,17 @@ impl<T, R: 'static> Group<T, R> {
 
     /// Wakes somebody to lead if there is work and nobody does.
     pub(super) fn pass_on(&self, state: &mut State<T, R>) {
-        if state.leading || mutated(Mutant::LeadIsDropped) {
+        fault!(LeadIsDropped: return);
+        if state.leading {
             return;
         }
         // Nobody else may be there to take the queue [mutant: RoomIsNotPassedOn].
-        if state.flushers == 0 && !mutated(Mutant::RoomIsNotPassedOn) {
-            self.tell_room(state);
+        if state.flushers == 0 {
+            step!(RoomIsNotPassedOn: self.tell_room(state));
         }
-        if state.flushers > 0 && state.stopping > 0 && !mutated(Mutant::StopIsKept) {
+        let mut stopped = state.flushers > 0 && state.stopping > 0;
+        fault!(StopIsKept: stopped = false);
+        if stopped {
             // Without work as well: who has been stopped behind a leader waits for his end.
             self.arrived.notify_all();
         } else if state.queue.is_empty() {
@@ -185,7 +186,8 @@ impl<T, R: 'static> Group<T, R> {
         }
         if state.leading {
             // What he works on was taken from the queue before [mutant: FlushIsForgotten].
-            state.again = !mutated(Mutant::FlushIsForgotten);
+            state.again = true;
+            fault!(FlushIsForgotten: state.again = false);
         } else {
             let mut state = self.lead(state, false, &mut work);
             self.pass_on(&mut state);
@@ -206,15 +208,15 @@ impl<T, R: 'static> Group<T, R> {
         let mut state = lock(&self.state);
         state.flushers += 1;
         loop {
+            let mut done = state.queue.is_empty();
+            fault!(FlusherLeavesWork: done = true);
             if !state.leading && !state.queue.is_empty() {
                 state = self.lead(state, true, &mut work);
                 if state.stopping > 0 {
                     // Another may wait for the end of our work.
                     self.arrived.notify_all();
                 }
-            } else if stop.load(Ordering::Relaxed)
-                && (state.queue.is_empty() || mutated(Mutant::FlusherLeavesWork))
-            {
+            } else if stop.load(Ordering::Relaxed) && done {
                 state.stopping -= 1;
                 break;
             } else {

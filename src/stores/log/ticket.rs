@@ -1,6 +1,6 @@
 //! What somebody holds who has queued an item: where its result will be.
 
-use crate::base::mutant::{Mutant, mutated};
+use crate::base::mutant::step;
 use crate::base::sync::blocking::Condvar;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -87,8 +87,7 @@ impl<R> Later<R> {
             match later {
                 Self::Call(call, result) => call(result),
                 // [mutant: ResultIsNotTold]
-                Self::Notify(_) if mutated(Mutant::ResultIsNotTold) => {}
-                Self::Notify(seat) => seat.changed.notify_one(),
+                Self::Notify(seat) => step!(ResultIsNotTold: seat.changed.notify_one()),
                 Self::Wake(waker) => wakers.push_back(waker),
                 Self::Nothing => {}
             }
