@@ -1,9 +1,10 @@
-//! Images plus log, for all ranges: each range from its newest intact image, then the log's changes to it,
-//! strictly: what is allocated must have been free, and the other way round. Ranges are independent, so each
-//! thread reads the log once and carries out what concerns its share.
+//! Images plus log, for all ranges: each range from its newest intact image, then the log's changes
+//! to it, strictly: a block must be free to be allocated, and allocated to be freed. Ranges are
+//! independent, so each thread reads the log once and applies the changes to its share.
 //!
-//! The time is bounded by the bytes read, whatever they say: a fill of whole ranges is a number until one of
-//! them is looked at block by block, and of the images of a range each slot is read once.
+//! The bytes read bound the time, whatever they contain: a fill of whole ranges is a number until
+//! one of them is changed block by block, and of a range both image slots are read once, and one
+//! perhaps twice.
 
 use rayon::prelude::*;
 use smallvec::SmallVec;
@@ -26,22 +27,23 @@ use crate::values::lsn::Lsn;
 use crate::values::op::Op;
 use crate::values::plain_bitmap::first_set;
 
-/// Whole ranges that the fills of a log of version 1 may change in all, which has no limit for one of them: 32 PiB
-/// of device.
+/// The most whole ranges that the fills of a version 1 log may change together, since version 1
+/// does not limit a single fill: 32 PiB of device.
 const MAX_FILLED: u64 = 1 << 28;
 
 pub(super) struct Replay<'a> {
     pub loader: &'a Loader,
     pub layout: &'a Layout,
     pub log: &'a Log,
-    /// Where the log begins.
+    /// The position of the log's tail.
     pub tail_position: u64,
     pub until: Option<Lsn>,
-    /// The images are all there is: the log has no changes with which an older one would do.
+    /// The images are the whole state: the log has no changes to bring an older one up to date.
     pub complete: bool,
 }
 
-/// An image that may be the newest of its range, and the position of the frame that names it, if one does.
+/// An image that may be the newest of its range, and the position of the frame that names it, if
+/// any.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     image: Image,
@@ -49,22 +51,22 @@ struct Candidate {
     in_directory: bool,
 }
 
-/// What one thread came to for its share of the ranges.
+/// One thread's result for its share of the ranges.
 struct Share {
     bases: Vec<Bases>,
     allocated: u64,
     restored: u64,
-    /// The first block behind the device's end that is allocated.
+    /// The first allocated block behind the device's end.
     beyond: Option<u64>,
-    /// The state of ranges that were changed after `until`, as of then.
+    /// The state, as of `until`, of ranges that were changed after it.
     before: Vec<(u32, Vec<u64>)>,
 }
 
-/// What the replay came to.
+/// The result of the replay.
 pub(super) struct Replayed {
     pub mirror: Mirror,
     pub bases: Vec<Bases>,
-    /// The state of ranges that were changed after `until`, as of then.
+    /// The state, as of `until`, of ranges that were changed after it.
     pub before: Vec<(u32, Vec<u64>)>,
 }
 
@@ -109,8 +111,8 @@ impl Replay<'_> {
         Ok(Replayed { mirror, bases, before })
     }
 
-    /// The images of each range by what they know: those that a copy of the directory names, and those that
-    /// the log names.
+    /// The images of each range in the order of their bases: those that a copy of the directory
+    /// names, and those that the log names.
     fn candidates(&self, directory: &Directory) -> Result<Vec<Vec<Candidate>>, LogError> {
         let candidate = |&image: &Image| Candidate { image, frame: None, in_directory: true };
         let named = |images: &SmallVec<[Image; 2]>| images.iter().map(candidate).collect();
@@ -118,7 +120,7 @@ impl Replay<'_> {
         for &(range, image, frame) in &self.log.images {
             let known = candidates.get_mut(range as usize);
             let known = known.ok_or_else(|| self.damage_at(Part::Record, frame))?;
-            // An older one may lack changes that the log has forgotten.
+            // An older image may lack changes that the log has discarded.
             let counts = (self.log.tail_lsn..=self.log.head.lsn).contains(&image.base);
             if counts || faulty(Fault::ImageBaseUnchecked) {
                 known.push(Candidate { image, frame: Some(frame), in_directory: false });
@@ -142,7 +144,7 @@ impl Replay<'_> {
         self.loader.damage(part, self.layout.ring_offset(position))
     }
 
-    /// Loads and replays ranges `first..`, whose state is `words`.
+    /// Loads and replays the ranges from `first` on; their state is put into `words`.
     fn share(
         &self,
         first: u32,
@@ -170,7 +172,7 @@ impl Replay<'_> {
         Ok(share)
     }
 
-    /// The newest image of `range` that is intact, with those before it that count, and the state that it has.
+    /// The newest intact image of `range`, with the earlier ones that count, and its state.
     fn load(
         &self,
         range: u32,
@@ -183,7 +185,7 @@ impl Replay<'_> {
         let mut slots = Slots::default();
         for (index, candidate) in candidates[..wanted].iter().enumerate().rev() {
             self.loader.steps.add(1);
-            // A later image may be all that knows of the changes that the log lacks.
+            // The changes that the log lacks may be only in a later image.
             let lacks = self.log.is_cut() && candidate.image.base == self.log.tail_lsn;
             if lacks && !candidate.in_directory && wanted < candidates.len() {
                 continue;
@@ -204,9 +206,9 @@ impl Replay<'_> {
         Err(self.loader.damage(Part::Image, self.layout.image_offset(range, slot)))
     }
 
-    /// The last candidate, which was loaded, and those that a copy of the directory names. Of what came after one of
-    /// them nothing is known yet, but where no changes follow: there, the log is needed from the frame on that
-    /// names the next image.
+    /// The last candidate, which was loaded, and those that a copy of the directory names. What
+    /// changed after one of them is not known yet, except where no changes follow (`complete`):
+    /// there, the log is needed from the frame that names the next image.
     fn bases(&self, candidates: &[Candidate]) -> Bases {
         let last = candidates.len() - 1;
         let mut bases = Bases::new();
@@ -229,20 +231,32 @@ struct RangeState {
     words: Words,
 }
 
-/// What the words of a range have to do with its state.
+/// How the words of a range relate to its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Words {
-    /// They are its state.
+    /// The words are the state.
     Fresh,
-    /// All blocks are as `allocated` says; the words are zero, and their memory may never have been touched.
+    /// All blocks are as `allocated` says; the words are zero, and their memory may be untouched.
     Zero,
-    /// All blocks are as `allocated` says; the words are what they happen to be.
+    /// All blocks are as `allocated` says; the words are undefined.
     Stale,
 }
 
-/// The two image slots of a range, each read once.
+/// What is known of the page in an image slot: enough to tell whether an image means this page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Page {
+    crc: u32,
+    allocated: u32,
+}
+
+/// The two image slots of a range. Each is read once to see what is there; the one that counts may be
+/// read again, if the other was read since.
 #[derive(Default)]
-struct Slots([Option<u32>; 2]);
+struct Slots {
+    pages: [Option<Page>; 2],
+    /// The slot whose page the words are.
+    loaded: Option<u8>,
+}
 
 impl Slots {
     /// The state of `range` in `image`, if that is intact, with its words in `words`.
@@ -254,7 +268,7 @@ impl Slots {
         image: &Image,
     ) -> Result<Option<RangeState>, LogError> {
         let whole = RANGE_BLOCKS as u32;
-        let unread = self.0 == [None; 2];
+        let unread = self.loaded.is_none();
         let uniform = |allocated| {
             Some(RangeState { allocated, words: if unread { Words::Zero } else { Words::Stale } })
         };
@@ -263,29 +277,46 @@ impl Slots {
             State::AllUsed => return Ok(uniform(whole)),
             State::Page => {}
         }
-        let crc = &mut self.0[usize::from(image.slot)];
-        if crc.is_some_and(|crc| crc != image.crc) {
+        let page = match self.pages[usize::from(image.slot)] {
+            Some(page) => page,
+            None => self.read(replay, range, words, image.slot)?,
+        };
+        if page.crc != image.crc || whole - page.allocated != image.free {
             return Ok(None);
         }
-        let offset = replay.layout.image_offset(range, image.slot);
+        // Another page than a moment ago, if the device does not keep what it has.
+        if self.loaded != Some(image.slot) && self.read(replay, range, words, image.slot)? != page {
+            return Ok(None);
+        }
+        Ok(Some(RangeState { allocated: page.allocated, words: Words::Fresh }))
+    }
+
+    fn read(
+        &mut self,
+        replay: &Replay<'_>,
+        range: u32,
+        words: &mut [u64],
+        slot: u8,
+    ) -> Result<Page, LogError> {
+        let offset = replay.layout.image_offset(range, slot);
         replay.loader.read(offset, words.as_mut_bytes())?;
-        let found = crc32c::crc32c(words.as_bytes());
-        *crc = Some(found);
+        let crc = crc32c::crc32c(words.as_bytes());
         words.iter_mut().for_each(|word| *word = u64::from_le(*word));
-        let allocated = words.iter().map(|word| word.count_ones()).sum::<u32>();
-        let intact = found == image.crc && image.free == whole - allocated;
-        Ok(intact.then_some(RangeState { allocated, words: Words::Fresh }))
+        let allocated = words.iter().map(|word| word.count_ones()).sum();
+        let page = Page { crc, allocated };
+        (self.pages[usize::from(slot)], self.loaded) = (Some(page), Some(slot));
+        Ok(page)
     }
 }
 
-/// Carries out the log's changes to one share of the ranges.
+/// Applies the log's changes to one share of the ranges.
 struct Player<'a> {
     replay: &'a Replay<'a>,
     first: u32,
     words: &'a mut [u64],
     states: Vec<RangeState>,
-    /// Later transactions than this need no more than to be carried out: every image of the range is
-    /// older, and knows where the first change after it is.
+    /// Changes of later transactions only need to be applied: every image of the range is older,
+    /// and has its first later change noted.
     settled: Vec<u64>,
     /// Ranges whose state is in `share.before`.
     kept: Vec<bool>,
@@ -305,8 +336,8 @@ impl Player<'_> {
                 replay.loader.steps.add(1);
                 match record {
                     Record::Commit => lsn += 1,
-                    // What a shrink cut off was on the device when this was written; it has been freed
-                    // since.
+                    // A range that a shrink cut off was on the device when this was written; it has
+                    // been freed since.
                     Record::Delta { range, items: of } if (self.first..end).contains(&range) => {
                         for item in items(of) {
                             self.change(lsn, position, range, item.ok_or_else(damaged)?)?;
@@ -333,7 +364,7 @@ impl Player<'_> {
         Ok(())
     }
 
-    /// Carries out an item of transaction `lsn`, in the frame at `position`.
+    /// Applies an item of transaction `lsn`, in the frame at `position`.
     fn change(&mut self, lsn: u64, position: u64, range: u32, item: Item) -> Result<(), LogError> {
         let index = (range - self.first) as usize;
         self.replay.loader.steps.add(1);
@@ -371,7 +402,7 @@ impl Player<'_> {
         Ok(())
     }
 
-    /// Notes the first change after each image; whether the newest does not know of it yet.
+    /// Notes the first change after each image. Returns whether the newest image lacks this change.
     fn settle(&mut self, lsn: u64, position: u64, index: usize) -> bool {
         let bases = &mut self.share.bases[index];
         self.replay.loader.steps.add(bases.len());
@@ -385,7 +416,7 @@ impl Player<'_> {
         newest < lsn
     }
 
-    /// Keeps the state of `range` as it is before the first change behind `until`.
+    /// Keeps the state of `range` from before its first change after `until`.
     fn keep(&mut self, range: u32, index: usize) {
         if !std::mem::replace(&mut self.kept[index], true) {
             let words = self.fresh(index).to_vec();
@@ -393,7 +424,7 @@ impl Player<'_> {
         }
     }
 
-    /// The words of a range, with what they should be.
+    /// The words of a range, brought up to date.
     fn fresh(&mut self, index: usize) -> &mut [u64] {
         let words = &mut self.words[index * RANGE_WORDS..][..RANGE_WORDS];
         let state = &mut self.states[index];
@@ -421,7 +452,7 @@ impl Player<'_> {
                 self.share.beyond = self.share.beyond.or(found);
             }
         }
-        // What is not newest and knows of no change after it keeps the log as it is.
+        // An older image without a noted change needs the log from its tail on.
         for bases in &mut self.share.bases {
             let older = bases.len() - 1;
             for base in &mut bases[..older] {
