@@ -1,4 +1,4 @@
-//! How allocators are made.
+//! Constructors of allocators.
 
 use crate::allocator::Allocator;
 use crate::base::geometry::{Geometry, Native};
@@ -20,8 +20,9 @@ impl Builder {
         Ok(Allocator { core: Arc::new(self.core_from_words(|_| <Native as Geometry>::FULL)?) })
     }
 
-    /// An allocator with all blocks allocated, for those who go on with
-    /// [`mark_free`](Allocator::mark_free). O(shards): takes no memory for blocks before they become free.
+    /// An allocator with all blocks allocated, to be filled with
+    /// [`mark_free`](Allocator::mark_free). O(shards): takes no memory for blocks before they are
+    /// freed.
     ///
     /// # Errors
     /// See [`ConfigError`].
@@ -36,9 +37,9 @@ impl Builder {
         Ok(Allocator { core: Arc::new(core?) })
     }
 
-    /// An allocator whose state is `allocated`: bit i % 64 of word i / 64 is block i, 1 = allocated.
-    /// Bits beyond the last block are ignored. O(blocks), on all threads of the rayon pool that the
-    /// caller is in. Where nothing is free no memory is written.
+    /// An allocator whose state is `allocated`: bit i % 64 of word i / 64 is block i, 1 =
+    /// allocated. Bits beyond the last block are ignored. O(blocks), on all threads of the caller's
+    /// rayon pool. Writes no memory where nothing is free.
     ///
     /// # Errors
     /// See [`ConfigError`].
@@ -46,12 +47,12 @@ impl Builder {
         Ok(Allocator { core: Arc::new(self.core_from_bitmap(allocated)?) })
     }
 
-    /// As [`Builder::build_from_bitmap`], and keeps beside the index what is committed, in the memory
-    /// of `allocated`: for stores that cannot see by themselves whether a transaction contradicts
-    /// the durable state. [`Transaction::freeze`](crate::Transaction::freeze) and
-    /// [`commit`](crate::Transaction::commit) compare, O(blocks of the transaction / 64), and
-    /// [`Delta::conflict`](crate::Delta::conflict) has the answer, before anything is written. What is
-    /// committed is freed by transactions only ([`FreeError::Committed`](crate::FreeError::Committed)).
+    /// As [`Builder::build_from_bitmap`], and keeps the committed state beside the index, in the
+    /// memory of `allocated`. For stores that cannot see by themselves whether a transaction
+    /// contradicts the durable state. [`Transaction::freeze`](crate::Transaction::freeze) and
+    /// [`commit`](crate::Transaction::commit) compare with it, O(blocks of the transaction / 64),
+    /// before anything is written; [`Delta::conflict`](crate::Delta::conflict) has the result. Only
+    /// transactions free committed blocks ([`FreeError::Committed`](crate::FreeError::Committed)).
     ///
     /// # Errors
     /// See [`ConfigError`].
@@ -66,8 +67,8 @@ impl Builder {
         Ok(Allocator { core: Arc::new(core) })
     }
 
-    /// An allocator whose state is that of `ledger`, which a store keeps. `gate` is where durable frees
-    /// wait, if they do.
+    /// An allocator whose state is that of `ledger`, which a store keeps. Durable frees wait at
+    /// `gate`, if there is one.
     pub(crate) fn build_of_store(
         self,
         ledger: Arc<Ledger>,

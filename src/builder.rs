@@ -1,4 +1,4 @@
-//! Settings of an allocator, and how it is made.
+//! Settings of an allocator, and how its parts are made.
 
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
 use crate::base::sync::Counter;
@@ -18,7 +18,7 @@ use crate::values::extent::MAX_BLOCKS;
 use crate::values::plain_bitmap::expect_count;
 use crate::values::settings::Settings;
 
-/// Shards per hardware thread that a device is cut into if it is large enough.
+/// Default number of shards per hardware thread, if the device is large enough.
 pub(super) const SHARDS_PER_THREAD: usize = 4;
 
 pub(super) static ALLOCATORS: Counter = Counter::new(0);
@@ -48,28 +48,30 @@ impl Builder {
         self
     }
 
-    /// At least this many shards, where the device is large enough (a shard has 32768 blocks or
-    /// more). By default four per hardware thread. More shards mean that more handles can work
-    /// without meeting, and that a search in vain takes longer.
+    /// At least this many shards, if the device is large enough (a shard has at least 32768
+    /// blocks). The default is four per hardware thread. With more shards, more handles can work
+    /// without meeting, and a search that finds nothing takes longer.
     #[must_use]
     pub fn shards(mut self, count: usize) -> Self {
         self.settings.shards = Some(count);
         self
     }
 
-    /// Where requests of `class` are placed. By default, all go where their handle is.
+    /// Where requests of `class` are placed. By default, each goes where its handle is.
     #[must_use]
     pub fn placement(mut self, class: Class, placement: Placement) -> Self {
         self.settings.placements[class.index()] = Some(placement);
         self
     }
 
-    /// Lets [`Allocator::free`](crate::Allocator::free), `free_many`, `mark_free` and their like free what the store knows to be
-    /// committed, as if there were no store ([`FreeError::Committed`](crate::FreeError::Committed) otherwise). For engines that free so
-    /// and tell the store in some other way. What it risks: the blocks are reused at once, under readers
-    /// and before any free of them is durable; the store still takes them for allocated, so that a
-    /// transaction that gets them cannot be committed, and a restart finds them allocated. Of allocators
-    /// without a store this changes nothing.
+    /// Lets [`Allocator::free`](crate::Allocator::free), `free_many`, `mark_free` and the like free
+    /// blocks that the store knows to be committed, as if there were no store. (Without this they
+    /// return [`FreeError::Committed`](crate::FreeError::Committed).) For engines that free this
+    /// way and tell the store by other means.
+    ///
+    /// The risk: the blocks are reused at once, under readers and before any free of them is
+    /// durable. The store still considers them allocated, so a transaction that gets them cannot be
+    /// committed, and a restart finds them allocated. Without a store this changes nothing.
     #[must_use]
     pub fn allow_plain_frees(mut self) -> Self {
         self.settings.plain_frees = true;
@@ -85,7 +87,7 @@ impl Builder {
         self.core_from(|word| if word < words { ledger.word(word as usize) } else { u64::MAX })
     }
 
-    /// The zones of an allocator of these sizes, or an error if there can be none.
+    /// The zones for these sizes, or an error if the settings are invalid.
     pub(crate) fn validate(&self) -> Result<Zones, ConfigError> {
         let Self { blocks, block_size, .. } = *self;
         if blocks == 0 {
@@ -105,7 +107,7 @@ impl Builder {
         self.core_from(|word| allocated.get(word as usize).copied().unwrap_or(u64::MAX))
     }
 
-    /// `allocated` has the words of the bitmap, and ones behind the last.
+    /// `allocated` yields the words of the bitmap, and all ones behind the last.
     fn core_from(self, allocated: impl Fn(u64) -> u64 + Sync) -> Result<Core, ConfigError> {
         let width = <Native as Geometry>::WORD_BLOCKS;
         self.core_from_words(|index| {
@@ -123,7 +125,8 @@ impl Builder {
         })
     }
 
-    /// A core around what `index` makes: the index, and the number of free blocks of each shard.
+    /// Builds a core around what `index` makes: the index, and the number of free blocks of each
+    /// shard.
     pub(crate) fn core_of(
         self,
         index: impl FnOnce(u64, &Shards) -> Result<(Bitmap<Native>, Vec<u64>), OutOfMemory>,

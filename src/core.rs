@@ -1,4 +1,4 @@
-//! What an allocator and its handles have in common: its parts.
+//! What an allocator shares with its handles.
 
 use std::fmt::{Debug, Formatter};
 
@@ -7,19 +7,19 @@ use crate::space::Space;
 use crate::space::survey_records::SurveyRecords;
 
 pub(crate) struct Core {
-    /// What there is on the device, and who has it.
+    /// The blocks of the device and who owns them.
     pub(crate) space: Space,
-    /// Where to look for it.
+    /// Hints about where to look for free blocks.
     pub(crate) placer: Placer,
-    /// What surveys have found.
+    /// The results of surveys.
     pub(crate) surveyed: SurveyRecords,
     /// Bytes of a block.
     pub(crate) block_size: u32,
-    /// Tells allocators of one process apart.
+    /// Distinguishes the allocators of one process.
     pub(crate) id: u64,
 }
 
-/// In short: tables of a large device would take megabytes.
+/// Short: the tables of a large device would take megabytes.
 impl Debug for Core {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Core").field("space", &self.space).finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! What one thread or reactor core allocates through.
+//! The handle of one thread or reactor core.
 
 use std::sync::Arc;
 
@@ -12,18 +12,23 @@ use crate::values::error::{AllocError, FreeError, FreeManyError};
 use crate::values::extent::{Extent, Extents};
 use crate::values::request::{Effort, Request};
 
-/// A way to an [`Allocator`](crate::Allocator) for one thread or reactor core: a place to allocate
-/// at, a counter of its own, and the memory of what was not to be had.
+/// Access to an [`Allocator`](crate::Allocator) for one thread or reactor core: a place to allocate
+/// at, a counter of its own, and a memory of failed searches.
 ///
-/// Handles start in different shards, and move on when theirs has nothing that fits. Single blocks that
-/// a handle allocates in sequence lie in sequence as long as there is plenty; where free space is short
-/// (about 98 % full), it takes first single holes that it has seen, then what it has freed last. If it is asked for
-/// several blocks, too (with one of the last 16 requests), single blocks fill the lowest holes that it has seen. For
-/// several blocks it takes the shortest free run of those it has seen that is long enough; it remembers up to
-/// 32 of each length (of lengths beyond 32 blocks 16, beyond 64 eight), in 22 KiB, from the first such request
-/// or free on, and the last 512 frees of single blocks in 2 KiB.
-/// A handle may be dropped or leaked at any time: no block is lost with it, since it holds none. Up to
-/// 64 handles of an allocator count without a locked instruction; those beyond share counters.
+/// Handles start in different shards. A handle moves on when its shard has nothing that fits.
+///
+/// Single blocks that a handle allocates in sequence lie in sequence as long as there is plenty.
+/// Where free space is short (about 98 % full), the handle first takes single holes that it has
+/// seen, then what it freed last. If one of its last 16 requests asked for several blocks, single
+/// blocks fill the lowest holes that it has seen.
+///
+/// For several blocks, the handle takes the shortest run that is long enough of the free runs that
+/// it has seen. It remembers up to 32 runs of each length (16 beyond 32 blocks, 8 beyond 64 blocks)
+/// in 22 KiB, from its first such request or free on. It remembers the last 512 frees of single
+/// blocks in 2 KiB.
+///
+/// A handle may be dropped or leaked at any time: it holds no blocks, so none is lost. Up to 64
+/// handles of an allocator count without a locked instruction; further handles share counters.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -44,11 +49,11 @@ use crate::values::request::{Effort, Request};
 #[derive(Debug)]
 pub struct Handle {
     core: Arc<Core>,
-    /// Written to with every call, so that handles which lie side by side would slow each other.
+    /// Padded: every call writes here, and adjacent handles would slow each other down.
     cursor: CachePadded<Cursor>,
 }
 
-/// Bytes of a handle beside its cursor, which counts itself.
+/// Bytes of a handle without its cursor, which counts itself.
 const BESIDE_CURSOR: usize = size_of::<Handle>() - size_of::<Cursor>();
 
 impl Handle {
@@ -59,7 +64,7 @@ impl Handle {
         Self { core, cursor }
     }
 
-    /// A transaction that allocates through this handle. O(1).
+    /// Begins a transaction that allocates through this handle. O(1).
     pub fn begin(&mut self) -> Transaction<'_> {
         Transaction::new(self.core.clone(), Some(&mut self.cursor))
     }
@@ -83,10 +88,10 @@ impl Handle {
         self.allocate_reported(request).map(|(extents, _)| extents)
     }
 
-    /// As [`Handle::allocate_with`], appending the extents to a buffer of the caller's.
+    /// As [`Handle::allocate_with`], but appends the extents to the caller's buffer.
     ///
     /// # Errors
-    /// See [`AllocError`]; nothing is allocated and the buffer is as it was then.
+    /// See [`AllocError`]; nothing is allocated then, and the buffer is unchanged.
     #[inline]
     pub fn allocate_into(
         &mut self,
@@ -97,7 +102,7 @@ impl Handle {
         Ok(())
     }
 
-    /// As [`Handle::allocate_with`], and says how far it looked.
+    /// As [`Handle::allocate_with`], and reports how far it looked.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -125,9 +130,9 @@ impl Handle {
         Ok((extents, effort))
     }
 
-    /// Fills `extents` with extents of `len` blocks each: the same as so many calls of
-    /// [`allocate`](Self::allocate), but with one compare-exchange for all that come from the same
-    /// word of the bitmap (64 blocks). What `extents` held before does not matter.
+    /// Fills `extents` with extents of `len` blocks each. The result is the same as that of so many
+    /// calls of [`allocate`](Self::allocate), with one compare-exchange for all extents from the
+    /// same word of the bitmap (64 blocks). The previous contents of `extents` do not matter.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -144,31 +149,32 @@ impl Handle {
     /// ```
     ///
     /// # Errors
-    /// See [`AllocError`]: it is all of them or none. Nothing is allocated then, and what `extents`
-    /// holds is of no use. Until such a call has given back what it had, others do not find it: of
-    /// two calls at the same moment both can fail.
+    /// See [`AllocError`]: it allocates all of them or none. After an error the contents of
+    /// `extents` are meaningless. Until a failing call has given back what it had, other calls do
+    /// not find those blocks: two calls at the same moment can both fail.
     pub fn allocate_many(&mut self, len: u64, extents: &mut [Extent]) -> Result<(), AllocError> {
         batch::allocate_many(&self.core, &mut self.cursor, len, extents)
     }
 
-    /// Frees all of `extents`, which need not be of one length nor allocated together, with one
-    /// compare-exchange for those that lie in the same word of the bitmap (64 blocks). Sorts
-    /// `extents` by their start. O(n), or O(n log n) if they do not come sorted: it pays for what was
-    /// allocated together, and not for single blocks from all over the device.
+    /// Frees all of `extents`, with one compare-exchange for those in the same word of the bitmap
+    /// (64 blocks). The extents may differ in length and need not have been allocated together.
+    /// Sorts `extents` by start. O(n), or O(n log n) if they are not sorted. This pays for extents
+    /// that were allocated together, not for single blocks from all over the device.
     ///
     /// # Errors
-    /// See [`FreeManyError`]: it is all of them or none, unless another thread frees some of the same
-    /// blocks at the same moment. Blocks that a store knows to be committed are refused
+    /// See [`FreeManyError`]: it frees all of them or none, unless another thread frees some of the
+    /// same blocks at the same moment. It refuses blocks that a store knows to be committed
     /// ([`FreeError::Committed`]).
     pub fn free_many(&mut self, extents: &mut [Extent]) -> Result<(), FreeManyError> {
         batch::free_many(&self.core, &mut self.cursor, extents)
     }
 
-    /// Frees `extent`, through whichever handle it was allocated: see
+    /// Frees `extent`. Any handle may have allocated it. See
     /// [`Allocator::free`](crate::Allocator::free).
     ///
     /// # Errors
-    /// See [`FreeError`]: nothing is changed then, but for the race that [`FreeError::Torn`] names.
+    /// See [`FreeError`]: nothing is changed then, except in the race that [`FreeError::Torn`]
+    /// names.
     #[inline]
     pub fn free(&mut self, extent: Extent) -> Result<(), FreeError> {
         free::free(&self.core, &mut self.cursor, extent)

@@ -1,9 +1,9 @@
 //! A lock-free concurrent block allocator for storage engines.
 //!
-//! freemap says which blocks of a device are free, hands out extents to many threads at once, and
-//! takes them back. It keeps one bit per block and, above the bits, for every order (aligned runs of
-//! 1, 2, 4, ... 512 blocks) a tree that reduces 64 bits to one, so that finding, taking and giving
-//! back cost the same on an empty device and on one that is 99.9 % full.
+//! freemap tracks which blocks of a device are free. It hands out extents to many threads at once
+//! and takes them back. It keeps one bit per block. Above the bits, for every order (aligned runs
+//! of 1, 2, 4, ... 512 blocks), a tree reduces 64 bits to one. So finding, taking and giving back
+//! cost the same on an empty device and on one that is 99.9 % full.
 //!
 //! ```
 //! use freemap::{Allocator, Request};
@@ -26,26 +26,28 @@
 //!
 //! # What is promised
 //!
-//! - A block belongs to at most one caller; no block outside the device is ever handed out.
-//! - A request fails only if at some moment during the call nothing fitted it. Contiguous requests
-//!   find any run that fits, aligned or not, across all inner borders.
+//! - A block belongs to at most one caller. No block outside the device is ever handed out.
+//! - A request fails only if at some moment during the call nothing fitted it. A contiguous request
+//!   finds any run that fits, aligned or not, across all inner borders.
 //! - No operation waits for another thread: no locks, no spinning, no heap allocation for up to
-//!   four extents. A thread that is stopped anywhere stops nobody.
-//! - Bad input is an error value that says what and where, and changes nothing.
+//!   four extents. A thread that stops anywhere stops no other.
+//! - Bad input gives an error value that says what is wrong and where. It changes nothing.
 //!
 //! The protocol behind the first three is model-checked: see `docs/protocol.md` in the repository.
 //!
 //! # Durability
 //!
-//! A [`Transaction`] allocates at once and frees only when it is durable; a [`ReadGuard`] keeps from
-//! reuse what was freed after it was made. [`SpaceMapLog`] makes transactions durable and finds the
-//! state again; an engine with a log or key-value store of its own takes the [`Delta`] of a
-//! [`Frozen`] transaction instead, or implements [`Store`].
+//! A [`Transaction`] allocates at once; its frees take effect only when it is durable. While a
+//! [`ReadGuard`] lives, no extent freed after it was made is reused. [`SpaceMapLog`] makes
+//! transactions durable and recovers the state. An engine with a log or key-value store of its own
+//! takes the [`Delta`] of a [`Frozen`] transaction instead, or implements [`Store`].
 //!
-//! - Every acknowledged transaction is there after a crash, and each is there whole or not at all.
-//! - A block is reused only when its free is durable and no guard from before is alive; where the engine's
-//!   own metadata becomes durable later than that, only when it says so: see [`metadata`].
-//! - Committing waits for the device, of course; allocating and freeing never do.
+//! - After a crash, every acknowledged transaction is there, and each transaction is there whole or
+//!   not at all.
+//! - A block is reused only when its free is durable and no older guard is alive. If the engine's
+//!   own metadata becomes durable later than that, the block is reused only when the engine says
+//!   so: see [`metadata`].
+//! - Committing waits for the device; allocating and freeing never do.
 //!
 //! # What is not
 //!
@@ -53,17 +55,19 @@
 //!   records, and starts from [`Allocator::from_bitmap`].
 //! - With one bit per block, a stale free of blocks that were allocated again since cannot be told
 //!   from a rightful one.
-//! - Blocks that another thread holds for a moment, on the way to a longer run that it does not
-//!   get, are allocated for that moment.
+//! - A thread may hold blocks for a moment on the way to a longer run that it does not get. Those
+//!   blocks are allocated for that moment.
 //!
 //! # Memory
 //!
-//! 32 MiB of bitmap and 1 MiB of search structures per TiB of 4 KiB blocks; no allocation after
-//! construction but for lists of more than four extents, and for each handle 22 KiB with its first
-//! request for several blocks, or free of them, and 2 KiB with its first free (or commit that lets something
-//! out of the quarantine). What waits in the quarantine takes 24 bytes for each extent
-//! (of up to 4096 blocks), what transactions have freed a bit for each block, in memory that is kept. A space-map log takes up to 33 MiB per TiB
-//! more: see there.
+//! The bitmap takes 32 MiB, and the search structures 1 MiB, per TiB of 4 KiB blocks. After
+//! construction an allocation or a free takes memory only for a list of more than four extents, and
+//! for each handle 22 KiB with its first request for, or free of, several blocks, and 2 KiB with its
+//! first free (or commit that lets something out of the quarantine). Transactions keep the extents
+//! that they change, and a survey leaves 900 bytes for each shard ([`Memory`] counts what the
+//! allocator has). The quarantine takes 24 bytes for each waiting
+//! extent (of up to 4096 blocks), and what transactions have freed takes one bit per block, in
+//! memory that is kept. A space-map log takes up to 33 MiB per TiB more: see there.
 
 #![cfg_attr(not(loom), deny(unreachable_pub))]
 

@@ -6,7 +6,8 @@ use std::alloc::System;
 
 use alone::alone;
 use freemap::{
-    Allocator, Authority, CreateOptions, Extent, FileDisk, Handle, OpenOptions, SpaceMapLog,
+    Allocator, Authority, Class, CreateOptions, Extent, FileDisk, Handle, OpenOptions, Request,
+    SpaceMapLog,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
@@ -101,6 +102,24 @@ fn handles_count_what_they_have() {
         assert!(counted() > 0);
         drop(stream);
         assert_eq!(counted(), 0, "the threads have ended");
+    });
+}
+
+/// A stream goes on behind its last extent, so it has none of the memories of a handle.
+#[test]
+fn streams_are_small() {
+    alone("streams_are_small", || {
+        const STREAMS: usize = 1000;
+        let allocator = Allocator::from_bitmap(1 << 20, &striped(1 << 20)).unwrap();
+        let without = allocator.memory().handles;
+        let mut streams: Vec<_> = (0..STREAMS).map(|_| allocator.stream(Class::BULK)).collect();
+        for stream in &mut streams {
+            stream.allocate(1).unwrap();
+            stream.allocate_with(&Request::new(16).scattered()).unwrap();
+        }
+        let each = (allocator.memory().handles - without) / STREAMS;
+        println!("{each} bytes for each of {STREAMS} streams");
+        assert!(each < 2 << 10, "{each} bytes");
     });
 }
 

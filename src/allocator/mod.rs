@@ -23,31 +23,31 @@ use crate::values::extent::{Extent, Extents};
 use crate::values::request::{Effort, Request};
 use crate::values::settings::Settings;
 
-/// Says which blocks of a device are free, hands out extents to many threads at once, and takes
+/// Tracks which blocks of a device are free, hands out extents to many threads at once, and takes
 /// them back.
 ///
-/// A clone is another name for the same allocator. All operations take `&self`, hold no lock, and
-/// may be called from any thread; [`Allocator::handle`] gives a thread or reactor core a faster way
-/// to the same blocks.
+/// A clone is another reference to the same allocator. All operations take `&self`, hold no lock,
+/// and may be called from any thread. [`Allocator::handle`] gives a thread or reactor core faster
+/// access to the same blocks.
 ///
 /// # What other threads see
 ///
 /// - *Ownership.* A block belongs to at most one caller at any time.
-/// - *A finished free is there for everybody*: an allocation that begins after it returned does not
-///   fail for want of those blocks, unless somebody else took them.
-/// - *"No" is true*: there was a moment during the call at which no fitting run existed. Blocks that
-///   another thread is claiming at that moment, for a longer run which it then fails to get, count
-///   as allocated; so do those that it is just taking out of the quarantine, of a reservation given up, or
-///   of what waits to be discarded.
-/// - *Lock-freedom*: a thread that stops anywhere, even for ever, delays nobody. At worst the block
-///   it was about to hand out stays allocated.
+/// - *A finished free is visible to all threads*: an allocation that begins after the free returned
+///   does not fail for want of those blocks, unless another caller took them.
+/// - *A refusal is true*: there was a moment during the call at which no fitting run existed. Some
+///   blocks count as allocated at that moment: those that another thread is claiming for a longer
+///   run which it then fails to get, and those that it is just taking out of the quarantine, of a
+///   reservation given up, or of what waits to be discarded.
+/// - *Lock-freedom*: a thread that stops anywhere, even for ever, delays no other. At worst the
+///   block that it was about to hand out stays allocated.
 ///
 /// # Memory
 ///
-/// One bit per block, and one byte of summary per 256 blocks beside it: 32 MiB and 1 MiB for 1 TiB
-/// of 4 KiB blocks; see [`Allocator::memory`]. Three times as much address space is reserved for closed
-/// regions, promises and discards, and one bit per block for what transactions free; of that, memory
-/// is taken as it is used.
+/// One bit per block, and one byte of summary per 256 blocks: 32 MiB and 1 MiB for 1 TiB of 4 KiB
+/// blocks; see [`Allocator::memory`]. Three times as much address space is reserved for closed
+/// regions, promises and discards, and one bit per block for what transactions free. That memory is
+/// taken only as it is used.
 ///
 /// ```
 /// use freemap::{Allocator, Extent};
@@ -83,8 +83,8 @@ impl Allocator {
         Builder { blocks, block_size: 4096, settings: Settings::default() }
     }
 
-    /// An allocator whose state is `allocated`: bit i % 64 of word i / 64 is block i, 1 = allocated.
-    /// See [`Builder::build_from_bitmap`].
+    /// An allocator whose state is `allocated`: bit i % 64 of word i / 64 is block i, 1 =
+    /// allocated. See [`Builder::build_from_bitmap`].
     ///
     /// ```
     /// # fn main() -> Result<(), freemap::ConfigError> {
@@ -101,14 +101,14 @@ impl Allocator {
         Self::builder(blocks).build_from_bitmap(allocated)
     }
 
-    /// A way to allocate for one thread or reactor core, faster than the allocator itself. Handles
+    /// A handle: faster access for one thread or reactor core than the allocator itself. Handles
     /// start in different shards.
     pub fn handle(&self) -> Handle {
         Handle::new(self.core.clone())
     }
 
-    /// A sequence of allocations of `class` that are laid out one after the other: see [`Stream`]. Takes
-    /// 20 KiB of memory; any number may be alive.
+    /// A sequence of allocations of `class` that are laid out one after the other: see [`Stream`].
+    /// Takes less than 2 KiB of memory; any number may be alive.
     pub fn stream(&self, class: Class) -> Stream {
         Stream::new(self.core.clone(), class)
     }
@@ -118,22 +118,23 @@ impl Allocator {
         Transaction::new(self.core.clone(), None)
     }
 
-    /// Until the guard is dropped, no extent is reused that was freed by a transaction from now on.
-    /// See [`ReadGuard`].
+    /// Until the guard is dropped, no extent that a transaction frees from now on is reused. See
+    /// [`ReadGuard`].
     #[inline]
     pub fn pin(&self) -> ReadGuard<'_> {
         ReadGuard::borrowed(&self.core)
     }
 
-    /// The same without borrowing the allocator: for tasks that outlive the caller. Costs two more
-    /// locked instructions, on a counter that all threads share.
+    /// As [`pin`](Self::pin), without borrowing the allocator: for tasks that outlive the caller.
+    /// Costs two more locked instructions, on a counter that all threads share.
     pub fn pin_owned(&self) -> ReadGuard<'static> {
         ReadGuard::shared(self.core.clone())
     }
 
-    /// Lets out of the quarantine whatever the guards allow, and says how many blocks that was.
-    /// Commits do this bit by bit, and allocations as far as they need it before they answer that nothing
-    /// fits; an engine that stops committing may call it to see its free space whole. O(blocks let out).
+    /// Lets out of the quarantine whatever the guards allow, and returns the number of blocks.
+    /// Commits do this bit by bit. Allocations do it as far as they need before they report that
+    /// nothing fits. An engine that stops committing may call it to see all of its free space.
+    /// O(blocks let out).
     pub fn collect(&self) -> u64 {
         thread_cursor::with_lane(&self.core, |lane| self.core.space.collect(lane, u64::MAX))
     }
@@ -147,13 +148,13 @@ impl Allocator {
         thread_cursor::with_cursor(&self.core, |cursor| allocate::allocate(&self.core, cursor, len))
     }
 
-    /// Allocates what `request` asks for, exactly as many blocks as it says (unless it is
-    /// [`partial`](Request::partial)). Up to four extents are returned without touching the heap.
+    /// Allocates what `request` asks for: exactly as many blocks as it says, unless it is
+    /// [`partial`](Request::partial). Up to four extents are returned without touching the heap.
     ///
-    /// O(levels of the summary) where an aligned run of the rounded-up order is free. Otherwise
-    /// leaves are searched until a run is found. A search that found nothing is remembered by
-    /// the handle (or thread): until a run that could matter is freed, the same request and longer
-    /// ones are refused at once.
+    /// O(levels of the summary) where an aligned run of the rounded-up order is free. Otherwise it
+    /// searches leaves until it finds a run. The handle (or thread) remembers a search that found
+    /// nothing: until a run that could matter is freed, it refuses the same request and longer ones
+    /// at once.
     ///
     /// # Errors
     /// See [`AllocError`]; nothing is allocated then.
@@ -161,10 +162,10 @@ impl Allocator {
         self.allocate_reported(request).map(|(extents, _)| extents)
     }
 
-    /// As [`Allocator::allocate_with`], appending the extents to a buffer of the caller's.
+    /// As [`Allocator::allocate_with`], but appends the extents to the caller's buffer.
     ///
     /// # Errors
-    /// See [`AllocError`]; nothing is allocated and the buffer is as it was then.
+    /// See [`AllocError`]; nothing is allocated then, and the buffer is unchanged.
     pub fn allocate_into(
         &self,
         request: &Request,
@@ -176,7 +177,7 @@ impl Allocator {
         Ok(())
     }
 
-    /// As [`Allocator::allocate_with`], and says what it took: see
+    /// As [`Allocator::allocate_with`], and reports how far it looked: see
     /// [`Handle::allocate_reported`](crate::Handle::allocate_reported).
     ///
     /// # Errors
@@ -200,7 +201,7 @@ impl Allocator {
         })
     }
 
-    /// Frees all of `extents`, sorting them: see [`Handle::free_many`](crate::Handle::free_many).
+    /// Frees all of `extents`, and sorts them: see [`Handle::free_many`](crate::Handle::free_many).
     ///
     /// # Errors
     /// See [`FreeManyError`]; nothing is changed then, unless another thread frees some of the same
@@ -211,23 +212,24 @@ impl Allocator {
         })
     }
 
-    /// Frees `extent`: part of an allocation, or several neighbouring ones at once.
+    /// Frees `extent`: part of an allocation, or several adjacent ones at once.
     ///
     /// Other threads see the blocks of one bitmap word (64 blocks) become free together, words in
     /// ascending order. O(len / 64), and the summary's levels for each leaf of 512 blocks.
     ///
-    /// For blocks that no transaction has committed: what the allocator's store knows to be committed is
-    /// [`FreeError::Committed`], and freed by a [`Transaction`].
+    /// For blocks that no transaction has committed. A block that the allocator's store knows to be
+    /// committed gives [`FreeError::Committed`]; a [`Transaction`] frees it.
     ///
     /// # Errors
-    /// See [`FreeError`]: nothing is changed then, but for the race that [`FreeError::Torn`] names.
+    /// See [`FreeError`]: nothing is changed then, except in the race that [`FreeError::Torn`]
+    /// names.
     #[inline]
     pub fn free(&self, extent: Extent) -> Result<(), FreeError> {
         thread_cursor::with_cursor(&self.core, |cursor| free::free(&self.core, cursor, extent))
     }
 
-    /// Takes exactly `extent` out of the free space: for loading a state, or for ranges that the
-    /// engine keeps to itself. Safe while others allocate.
+    /// Takes exactly `extent` out of the free space: to load a state, or for ranges that the engine
+    /// keeps to itself. Safe while others allocate.
     ///
     /// # Errors
     /// See [`MarkError`]; nothing is changed then.
@@ -237,8 +239,8 @@ impl Allocator {
         })
     }
 
-    /// Puts `extent` into the free space. The same as [`Allocator::free`], under the name that goes
-    /// with [`Allocator::mark_allocated`] at load time.
+    /// Puts `extent` into the free space. The same as [`Allocator::free`], under the name that
+    /// pairs with [`Allocator::mark_allocated`] at load time.
     ///
     /// # Errors
     /// See [`FreeError`].
@@ -246,28 +248,30 @@ impl Allocator {
         self.free(extent)
     }
 
-    /// From now on, has what is freed wait until the device was told that it holds nothing any more: see
-    /// [`Discarder`]. `None` if there is one already. O(1).
+    /// From now on, freed blocks wait until the device has been told to discard them: see
+    /// [`Discarder`]. `None` if there already is a discarder. O(1).
     pub fn discarder(&self, limits: DiscardLimits) -> Option<Discarder> {
         Discarder::new(self.core.clone(), limits)
     }
 
-    /// Promises that `blocks` blocks can be allocated later, without choosing them: see [`Reservation`].
-    /// A compare-exchange if as many are in escrow already; otherwise an allocation of that many.
+    /// Promises that `blocks` blocks can be allocated later, without choosing them: see
+    /// [`Reservation`]. Costs a compare-exchange if that many blocks are in escrow already;
+    /// otherwise an allocation of that many.
     ///
     /// # Errors
     /// [`AllocError::NoSpace`] if fewer blocks are free (and not promised to others);
-    /// [`AllocError::InvalidRequest`] for none, or more than the device has. Nothing is changed then.
+    /// [`AllocError::InvalidRequest`] for zero blocks, or for more than the device has. Nothing is
+    /// changed then.
     pub fn reserve(&self, blocks: u64) -> Result<Reservation, AllocError> {
         Reservation::new(self.core.clone(), blocks)
     }
 
-    /// Closes a region: from when this returns until it is opened, no call that begins gets a block of
-    /// it. What is freed there meanwhile is set aside, so the region becomes empty as its extents are
-    /// moved elsewhere. See [`Region`].
+    /// Closes a region. From when this returns until the region is opened, no call that begins gets
+    /// a block of it. Blocks freed there meanwhile are set aside, so the region becomes empty as
+    /// its extents are moved elsewhere. See [`Region`].
     ///
-    /// The region is `extent` widened to whole leaves, multiples of 512 blocks. O(extent / 64); stops
-    /// nobody. Takes one bit of memory per block of the region.
+    /// The region is `extent` widened to whole leaves, multiples of 512 blocks. O(extent / 64);
+    /// blocks no other thread. Takes one bit of memory per block of the region.
     ///
     /// # Errors
     /// See [`CloseError`]; nothing is changed then.
@@ -276,13 +280,15 @@ impl Allocator {
     }
 
     /// Makes the device longer: `blocks` blocks in all, the new ones free. Handles, guards and
-    /// transactions go on meanwhile; nothing is copied, nothing stops. O(new blocks / 64).
+    /// transactions continue meanwhile; nothing is copied, nothing stops. O(new blocks / 64).
     ///
-    /// The first growth takes memory for a device twice as long, or for `blocks` if that is more: a bit
-    /// for a block, and a thirty-second of that. Growing, shrinking and closing exclude each other: a
-    /// thread that is stopped in the middle of one has the others answer `Busy`, and delays nobody else.
+    /// The first growth takes memory for a device twice as long, or for `blocks` if that is more:
+    /// one bit per block, and a thirty-second of that. Growing, shrinking and closing exclude each
+    /// other: while a thread is stopped in the middle of one, the others answer `Busy`, and nothing
+    /// else is delayed.
     ///
-    /// With a store, grow through it, so that it knows of the blocks before a transaction does.
+    /// With a store, grow through it, so that the store knows of the blocks before a transaction
+    /// does.
     ///
     /// # Errors
     /// See [`ResizeError`]; nothing is changed then.
@@ -302,7 +308,7 @@ impl Allocator {
         &self.core
     }
 
-    /// Tells allocators of one process apart.
+    /// Distinguishes the allocators of one process.
     pub(crate) fn id(&self) -> u64 {
         self.core.id
     }

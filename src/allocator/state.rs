@@ -1,4 +1,4 @@
-//! What an allocator says of its state.
+//! What an allocator reports about its state.
 
 use crate::allocator::Allocator;
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
@@ -15,14 +15,14 @@ use crate::values::extent::Extent;
 use crate::values::plain_bitmap::zeroed;
 
 impl Allocator {
-    /// Blocks whose free is durable and which wait for older [`ReadGuard`](crate::ReadGuard)s. Exact while nothing
-    /// else runs.
+    /// Blocks whose free is durable and which wait for older [`ReadGuard`](crate::ReadGuard)s.
+    /// Exact while nothing else runs.
     pub fn quarantined_blocks(&self) -> u64 {
         self.core.space.quarantine.blocks()
     }
 
-    /// Whether every block of `extent` is free. O(len / 64); read word by word, so a mixture of
-    /// moments while others allocate and free.
+    /// Whether every block of `extent` is free. O(len / 64). Reads word by word, so the answer
+    /// mixes moments while others allocate and free.
     ///
     /// # Errors
     /// [`RangeError`] if the extent is empty or not on the device.
@@ -30,8 +30,8 @@ impl Allocator {
         self.core.space.is_free(extent)
     }
 
-    /// Whether every block of `extent` is allocated. O(len / 64); read word by word, so a mixture
-    /// of moments while others allocate and free.
+    /// Whether every block of `extent` is allocated. O(len / 64). Reads word by word, so the answer
+    /// mixes moments while others allocate and free.
     ///
     /// # Errors
     /// [`RangeError`] if the extent is empty or not on the device.
@@ -39,27 +39,28 @@ impl Allocator {
         self.core.space.is_allocated(extent)
     }
 
-    /// The first free block at or after `from`; `None` if there is none, or `from` is not on the
-    /// device. Allocated stretches are skipped by the summary. A block that is free during the
-    /// whole call is never missed.
+    /// The first free block at or after `from`; `None` if there is none, or if `from` is not on the
+    /// device. Skips allocated stretches by the summary. Never misses a block that is free during
+    /// the whole call.
     pub fn next_free(&self, from: u64) -> Option<u64> {
         self.core.space.bitmap.next_free(from)
     }
 
-    /// The maximal free extents in ascending order. Stops nobody: see [`FreeExtents`].
+    /// The maximal free extents in ascending order. Blocks no other thread: see [`FreeExtents`].
     pub fn free_extents(&self) -> FreeExtents<'_> {
         self.free_extents_from(0)
     }
 
-    /// The maximal free extents at or after `block`, in ascending order; an extent that begins
-    /// before `block` is cut there. To go on later, begin at [`FreeExtents::position`].
+    /// The maximal free extents at or after `block`, in ascending order. An extent that begins
+    /// before `block` is cut there. To continue later, begin at [`FreeExtents::position`].
     pub fn free_extents_from(&self, block: u64) -> FreeExtents<'_> {
         FreeExtents::new(&self.core.space.bitmap, block)
     }
 
-    /// The committed state as [`Allocator::from_bitmap`] takes it, with that of all frozen transactions if
-    /// the allocator was made by [`Builder::build_with_ledger`](crate::Builder::build_with_ledger); `None` if it has no store. O(blocks); word
-    /// by word, so a mixture of moments while others commit.
+    /// The committed state, as [`Allocator::from_bitmap`] takes it; `None` if the allocator has no
+    /// store. If [`Builder::build_with_ledger`](crate::Builder::build_with_ledger) made the
+    /// allocator, the state includes all frozen transactions. O(blocks). Reads word by word, so the
+    /// result mixes moments while others commit.
     ///
     /// # Errors
     /// [`ConfigError::OutOfMemory`] if the process has no memory for it.
@@ -67,7 +68,7 @@ impl Allocator {
         let Some(Committed { ledger, .. }) = &self.core.space.committed else { return Ok(None) };
         let mut committed = zeroed(self.blocks().div_ceil(64) as usize)?;
         for (index, word) in committed.iter_mut().enumerate() {
-            // Only where there is something, so that the rest goes on costing nothing.
+            // Write only nonzero words, so that untouched memory costs nothing.
             let allocated = ledger.word(index);
             if allocated != 0 {
                 *word = allocated;
@@ -76,9 +77,9 @@ impl Allocator {
         Ok(Some(committed))
     }
 
-    /// The state as [`Allocator::from_bitmap`] takes it: bit i % 64 of word i / 64 is block i,
-    /// 1 = allocated; bits beyond the last block are 0. O(blocks); word by word, so a mixture of
-    /// moments while others allocate and free.
+    /// The state, as [`Allocator::from_bitmap`] takes it: bit i % 64 of word i / 64 is block i, 1 =
+    /// allocated; bits beyond the last block are 0. O(blocks). Reads word by word, so the result
+    /// mixes moments while others allocate and free.
     ///
     /// # Errors
     /// [`ConfigError::OutOfMemory`] if the process has no memory for it.
@@ -96,9 +97,9 @@ impl Allocator {
         Ok(allocated)
     }
 
-    /// A search for the regions that are the cheapest to empty for a free run of a wanted length, which the
-    /// caller carries on step by step. See [`EvacuationPlanner`]. O(1); it holds nothing that others would
-    /// miss and may be dropped anywhere.
+    /// A search for the regions that are cheapest to empty for a free run of a wanted length. The
+    /// caller runs it step by step. See [`EvacuationPlanner`]. O(1). The planner holds no blocks
+    /// and may be dropped at any point.
     pub fn plan_evacuation(&self, request: &EvacuationRequest) -> EvacuationPlanner {
         EvacuationPlanner::new(self.core.clone(), request)
     }
@@ -113,32 +114,32 @@ impl Allocator {
         self.core.block_size
     }
 
-    /// Free blocks. Summed from the counters of the handles: O(1), exact while nothing else runs,
-    /// and close to it while something does.
+    /// Free blocks, summed from the counters of the handles. O(1). Exact while nothing else runs,
+    /// and close otherwise.
     pub fn free_blocks(&self) -> u64 {
         self.core.space.free_blocks()
     }
 
-    /// What the allocator knows about itself, without a look at the bitmap: figures of this moment,
-    /// counters, and the free runs as [surveys](Allocator::survey) have found them. O(shards).
+    /// Figures of this moment, counters, and the free runs that [surveys](Allocator::survey) found.
+    /// Does not read the bitmap. O(shards).
     pub fn stats(&self) -> Stats {
         Stats::of(&self.core)
     }
 
-    /// The same for shard `index`, counted from 0; `None` if there is no such shard. O(1).
+    /// The statistics of shard `index`, counted from 0; `None` if there is no such shard. O(1).
     pub fn shard_stats(&self, index: usize) -> Option<ShardStats> {
         ShardStats::of(&self.core, index)
     }
 
-    /// A survey of the free runs of the whole device, which the caller carries on step by step. See
-    /// [`Survey`]. O(1); a survey holds nothing that others would miss and may be dropped anywhere.
+    /// A survey of the free runs of the whole device. The caller runs it step by step. See
+    /// [`Survey`]. O(1). A survey holds no blocks and may be dropped at any point.
     pub fn survey(&self) -> Survey {
         Survey::new(self.core.clone(), 0..self.shards())
     }
 
-    /// A survey of shard `index` alone, counted from 0: for engines that survey those shards again in
-    /// which most has happened, or several at once; `None` if there is no such shard. A run that began
-    /// before the shard is not counted, one that begins in it is followed to its end.
+    /// A survey of shard `index` alone, counted from 0; `None` if there is no such shard. For
+    /// engines that survey the busiest shards again, or several at once. A run that began before
+    /// the shard is not counted; one that begins in it is followed to its end.
     pub fn survey_shard(&self, index: usize) -> Option<Survey> {
         (index < self.shards()).then(|| Survey::new(self.core.clone(), index..index + 1))
     }
@@ -154,13 +155,13 @@ impl Allocator {
         self.core.space.shard_count()
     }
 
-    /// Blocks in each shard but the last.
+    /// Blocks in each shard except the last.
     pub fn shard_blocks(&self) -> u64 {
         self.core.space.shards.shard_leaves() as u64 * LEAF_BLOCKS
     }
 
-    /// Free blocks of shard `index`, counted from 0; nothing if there is no such shard. From counters of
-    /// the handles: O(64), exact while nothing else runs.
+    /// Free blocks of shard `index`, counted from 0; `None` if there is no such shard. From
+    /// counters of the handles: O(64), exact while nothing else runs.
     pub fn shard_free_blocks(&self, index: usize) -> Option<u64> {
         (index < self.shards()).then(|| self.core.space.shard_free(index))
     }

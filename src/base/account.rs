@@ -1,10 +1,10 @@
-//! How many bytes the handles of one allocator have.
+//! How many bytes the handles of one allocator hold.
 
 use std::sync::Arc;
 
 use crate::base::sync::Counter;
 
-/// Bytes that the handles of one allocator have. They add and take away what is theirs.
+/// Bytes that the handles of one allocator hold. Each handle adds and takes away its own.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Account(Arc<Counter>);
 
@@ -19,7 +19,7 @@ impl Account {
         self.0.add((bytes as u64).wrapping_neg());
     }
 
-    /// What there is. Exact while nothing else runs.
+    /// The sum. Exact while nothing else runs.
     pub(crate) fn bytes(&self) -> usize {
         self.0.get() as usize
     }

@@ -5,14 +5,14 @@ use std::fmt::Debug;
 use crate::base::sync::{Atom, AtomicWord};
 use crate::base::word::{OrderSet, Word};
 
-/// Room for one element per order, and one more, in all geometries.
+/// Room for one element per order and one more, in all geometries.
 pub(crate) const MOST_ORDERS: usize = 16;
 
 /// A fixed array of atomic words.
 pub(crate) trait WordArray<W: Atom>: Send + Sync + Debug + 'static {
     /// Number of words.
     const LEN: usize;
-    /// The first words of `words`, if there are as many.
+    /// The first words of `words`, if there are enough.
     fn first_of(words: &[AtomicWord<W>]) -> Option<&Self>;
     /// The words.
     fn words(&self) -> &[AtomicWord<W>];
@@ -34,19 +34,19 @@ impl<W: Atom, const N: usize> WordArray<W> for [AtomicWord<W>; N] {
 
 /// Word width, words per leaf and fan-out of an index. All sizes are powers of two.
 pub(crate) trait Geometry: Send + Sync + Debug + 'static {
-    /// The integer that a bitmap or summary word is.
+    /// The integer type of a bitmap or summary word.
     type Word: Atom;
     /// The words of one leaf: a cache line.
     type LeafWords: WordArray<Self::Word>;
-    /// The words of one summary node: the guard, one per order, and what fills two cache lines, which are
-    /// fetched together.
+    /// The words of one summary node: the guard, one word per order, and padding to two cache
+    /// lines, which are fetched together.
     type NodeWords: WordArray<Self::Word>;
-    /// Blocks per word: the width of the word, less only in models.
+    /// Blocks per word: the width of the word, or less in models.
     const WORD_BLOCKS: u32;
     /// Children per summary node, at most the width of the word.
     const FANOUT: usize;
-    /// A release looks at this many of the lowest orders whether it needs to or not, in place of a
-    /// branch on how many it needs.
+    /// A release always reads this many of the lowest orders, needed or not: that saves a branch on
+    /// how many it needs.
     const LOW_ORDERS: u32;
 
     /// A word with every block free.
@@ -58,13 +58,13 @@ pub(crate) trait Geometry: Send + Sync + Debug + 'static {
     const NODE_WORDS: usize = <Self::NodeWords as WordArray<Self::Word>>::LEN;
     /// Blocks per leaf.
     const LEAF_BLOCKS: usize = Self::WORD_BLOCKS as usize * Self::LEAF_WORDS;
-    /// The order of an entirely free word; larger ones span words.
+    /// The order of an entirely free word; larger orders span words.
     const WORD_ORDER: u32 = Self::WORD_BLOCKS.ilog2();
-    /// The order of an entirely free leaf: the largest one in the summary.
+    /// The order of an entirely free leaf: the largest order in the summary.
     const MAX_ORDER: u32 = Self::LEAF_BLOCKS.ilog2();
     /// All orders of the summary.
     const ORDERS: OrderSet = (2 << Self::MAX_ORDER) - 1;
-    /// Holds if the sizes fit each other; evaluated wherever an index is built.
+    /// Asserts that the sizes fit each other; evaluated wherever an index is built.
     const CONSISTENT: () = {
         assert!(Self::WORD_BLOCKS.is_power_of_two() && Self::LEAF_WORDS.is_power_of_two());
         assert!(Self::WORD_BLOCKS <= <Self::Word as Word>::BITS);
@@ -93,8 +93,8 @@ impl Geometry for Wide {
     const FULL: u64 = u64::MAX;
 }
 
-/// 32-bit words, sixteen to a leaf, 32 children to a node: for machines without 64-bit atomics in
-/// one instruction, and a second width that keeps the code honest.
+/// 32-bit words, sixteen to a leaf, 32 children to a node: for machines without single-instruction
+/// 64-bit atomics, and a second width that keeps the code honest.
 #[derive(Debug)]
 #[cfg_attr(
     all(target_has_atomic = "64", not(test)),
@@ -119,9 +119,9 @@ pub(crate) type Native = Wide;
 #[cfg(not(target_has_atomic = "64"))]
 pub type Native = Narrow;
 
-/// Blocks of one word of the bitmap.
+/// Blocks per word of the bitmap.
 pub(crate) const WORD_BLOCKS: u64 = Native::WORD_BLOCKS as u64;
-/// Blocks of one leaf.
+/// Blocks per leaf.
 pub(crate) const LEAF_BLOCKS: u64 = Native::LEAF_BLOCKS as u64;
 
 /// A word of the bitmap.

@@ -1,6 +1,6 @@
-//! Memory that may not be there.
+//! Memory allocation that may fail.
 
-/// The process could not have this much memory.
+/// The process could not get this much memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OutOfMemory {
     /// Bytes asked for.
@@ -15,8 +15,9 @@ pub(crate) fn reserved<T>(len: usize) -> Result<Vec<T>, OutOfMemory> {
     Ok(vec)
 }
 
-/// `len` elements of zero bytes, in memory that is not touched, so that what stays so costs nothing; but it is
-/// if they are aligned to more than the system aligns by itself, for which there are [`Lines`](crate::base::lines::Lines).
+/// `len` zero elements in untouched memory, so that what stays zero costs nothing. The memory is
+/// touched if the elements need more alignment than the system gives;
+/// use [`Lines`](crate::base::lines::Lines) then.
 #[cfg(not(loom))]
 pub(crate) fn zeroed<T: zerocopy::FromZeros>(len: usize) -> Result<Vec<T>, OutOfMemory> {
     T::new_vec_zeroed(len).map_err(|_| OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) })

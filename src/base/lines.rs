@@ -1,8 +1,8 @@
-//! Arrays of cache lines in memory that is not touched before something is written there.
+//! Arrays of cache lines in memory that stays untouched until it is written.
 //!
-//! The system gives zeroed memory for nothing, page by page as it is written to, but aligned to 16 bytes;
-//! what is to be aligned to more than that is written with zeros first. So elements begin at the first
-//! boundary in a little more memory than they take.
+//! The system gives zeroed memory for nothing, page by page as it is written to, but aligned to 16
+//! bytes; memory with more alignment is written with zeros first. So the elements begin at the
+//! first boundary in a little more memory than they take.
 
 use std::marker::PhantomData;
 
@@ -14,7 +14,7 @@ use crate::base::sync::{Atom, AtomicWord};
 /// Elements of a few atomic words each, aligned to their size, which is a power of two.
 #[derive(Debug)]
 pub(crate) struct Lines<W: Atom, A> {
-    /// Nothing is behind the last element.
+    /// Nothing follows the last element.
     words: Vec<AtomicWord<W>>,
     /// Words before the first element.
     skip: usize,
@@ -42,7 +42,8 @@ impl<W: Atom, A: WordArray<W>> Lines<W, A> {
 }
 
 impl<W: Atom, A: WordArray<W>> Elements for Lines<W, A> {
-    /// Its words, and those of all behind it: to cut them off would cost a comparison more with each look.
+    /// The words of the element and of all elements behind it: cutting those off would cost one
+    /// more comparison for each read.
     type Element = [AtomicWord<W>];
 
     fn count(&self) -> usize {
@@ -61,7 +62,7 @@ impl<W: Atom, A: WordArray<W>> Elements for Lines<W, A> {
 }
 
 impl<W: Atom, A: WordArray<W>> Segmented<Lines<W, A>> {
-    /// Word `index` of all elements.
+    /// Word `index`, counted over all elements.
     #[inline(always)]
     pub(crate) fn word(&self, index: usize) -> &AtomicWord<W> {
         match self.first.words.get(self.first.skip + index) {

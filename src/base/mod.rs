@@ -1,7 +1,7 @@
-//! The ground: words of bits, atomics, sizes, and memory that may not be there.
+//! The ground: words of bits, atomics, sizes, and memory allocation that may fail.
 //!
-//! Promises: nothing here knows of blocks that are free or taken. Every access to an atomic of the protocol
-//! goes through `sync`, which names the ordering and where in the protocol it stands.
+//! Promises: nothing here knows which blocks are free or taken. Every access to an atomic of the
+//! protocol goes through `sync`, which names its ordering and its place in the protocol.
 //! Uses: nothing else of the crate.
 
 pub(crate) mod account;

@@ -1,4 +1,4 @@
-//! Moments that fit into a counter, for figures that say how old they are.
+//! Moments that fit into a counter, for figures that show their age.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::base::sync::Counter;
 /// No moment.
 pub(crate) const NEVER: u64 = 0;
 
-/// Counts milliseconds from when it was made. A moment is a number above [`NEVER`].
+/// Counts milliseconds from its creation. A moment is a number above [`NEVER`].
 #[derive(Debug)]
 pub(crate) struct Moments(Instant);
 
@@ -17,28 +17,29 @@ impl Moments {
         Self(Instant::now())
     }
 
-    /// The moment now.
+    /// The current moment.
     pub(crate) fn now(&self) -> u64 {
-        // 2^64 ms are not over yet.
+        // 2^64 ms never pass.
         self.0.elapsed().as_millis() as u64 + 1
     }
 
-    /// How long ago `moment` was, to the millisecond; `None` if it was never.
+    /// How long ago `moment` was, to the millisecond; `None` for [`NEVER`].
     pub(crate) fn age(&self, moment: u64) -> Option<Duration> {
         (moment != NEVER).then(|| Duration::from_millis(self.now().saturating_sub(moment)))
     }
 }
 
-/// For how long something has been the same, as far as those saw who asked.
+/// How long a value has been the same, as far as calls of [`Unchanged::ask`] saw.
 #[derive(Debug)]
 pub(crate) struct Unchanged {
     moments: Moments,
-    /// What was seen last, and when first. Statistics: they may be of two askers at the same moment.
+    /// The value last seen, and when it was first seen. Statistics: they may come from two callers
+    /// at the same moment.
     seen: Counter,
     since: Counter,
 }
 
-/// Nobody has asked.
+/// No value has been seen.
 impl Default for Unchanged {
     fn default() -> Self {
         Self { moments: Moments::begin(), seen: Counter::new(0), since: Counter::new(NEVER) }
@@ -46,8 +47,7 @@ impl Default for Unchanged {
 }
 
 impl Unchanged {
-    /// How long ago it was first seen to be `value`, without having been seen to be anything else
-    /// since.
+    /// How long ago `value` was first seen, with no other value seen since.
     pub(crate) fn ask(&self, value: u64) -> Duration {
         if self.seen.get() != value || self.since.get() == NEVER {
             self.seen.set(value);
@@ -56,7 +56,7 @@ impl Unchanged {
         self.moments.age(self.since.get()).unwrap_or_default()
     }
 
-    /// It is nothing at present.
+    /// Records that there is no value at present.
     pub(crate) fn forget(&self) {
         self.since.set(NEVER);
     }

@@ -22,7 +22,7 @@ macro_rules! mutants {
 }
 
 mutants! {
-    /// A summary bit is cleared without looking at the child again.
+    /// A summary bit is cleared without a second look at the child.
     DropRecheck,
     /// The second look happens before the clear.
     RecheckBeforeClear,
@@ -30,29 +30,30 @@ mutants! {
     DropUpRecheck,
     /// A restored bit is not carried to the levels above.
     RestoreNoEnsureUp,
-    /// The guard is released before the wrong clear is undone.
+    /// The guard is released before a wrong clear is undone.
     ReleaseGuardBeforeRestore,
-    /// Of several children cleared by mistake only the first is restored.
+    /// If several children are cleared by mistake, only the first is restored.
     RestoreFirstOnly,
-    /// The guards of all children are released, whoever took them.
+    /// The guards of all children are released, including those that other threads took.
     ReleaseOthersGuards,
-    /// A second clearer goes on although the guard is taken.
+    /// A second thread clears although the guard is taken.
     GuardNotExclusive,
-    /// Clearing without any guard.
+    /// A clear takes no guard.
     NoGuard,
     /// The second look above level 1 reads the child's order word only.
     UpIgnoresGuard,
-    /// A restored bit does not disturb the watch.
+    /// A restored bit does not lift the watch.
     RestoreNoEvent,
-    /// A restored bit disturbs those only who wait for a run that holds an aligned one of its order.
+    /// A restored bit lifts the watch only if an aligned run of its order holds the awaited length.
     RestoreWrongOrder,
-    /// The guard is released after the restore, before the levels above and the watch.
+    /// The guard is released after the restore, before the levels above are set and the watch is
+    /// lifted.
     GuardReleasedBeforeEnsureUp,
     /// The second look reads the child's guard before its order word.
     ReadGuardThenHas,
-    /// A top node is counted whenever it shows one more child, not only with the first.
+    /// A top node is counted whenever it shows one more child, not only the first.
     CountTopWithEveryChild,
-    /// A top node that shows nothing any more is still counted.
+    /// A top node that no longer shows anything is still counted.
     NeverUncountTop,
     /// The summary is published before the leaf changes.
     SetBeforeLeaf,
@@ -60,37 +61,37 @@ mutants! {
     NoPropagateUp,
     /// Publishing stops at the first bit found set.
     StopAtFirstSetBit,
-    /// Publishing is left out when the leaf already had such a run.
+    /// Nothing is published when the leaf already had such a run.
     EnsureOnlyOnTransition,
     /// Only the order of the freed range itself is published.
     EnsureOnlyOwnOrder,
     /// Orders wider than a word are never derived from the sibling words.
     NoSiblingLook,
-    /// Publishing is computed from the word as it was before the release.
+    /// The published orders are computed from the word as it was before the release.
     SetFromOldWord,
     /// A claim is a load and a store.
     NonAtomicClaim,
-    /// A claim that failed half way is reported as won.
+    /// A claim that failed half way reports success.
     OkAfterFailedClaim,
     /// A claim that failed half way keeps its words.
     NoRollback,
-    /// Words given back by a failed claim are not published.
+    /// A failed claim does not publish the words it gives back.
     RollbackNoEnsure,
-    /// Words given back by a failed claim do not disturb the watch.
+    /// A failed claim does not lift the watch for the words it gives back.
     RollbackNoEvent,
-    /// CONTROL, must survive: claims of several words start without looking at all words first.
+    /// CONTROL, must survive: a claim of several words starts without reading all words first.
     NoPrecheckRollbackAll,
-    /// Release by fetch_or.
+    /// A release uses fetch_or.
     FreeFetchOr,
-    /// A release of several words does not look at all of them first.
+    /// A release of several words does not read all of them first.
     FreeNoVerifyPass,
-    /// The release loop does not look for bits that are free already.
+    /// The release loop does not check for bits that are already free.
     FreeNoCheckInCas,
-    /// "No" is answered without looking at the watch again.
+    /// "No" is answered without a second look at the watch.
     NoEventValidation,
-    /// A release disturbs the watch before it publishes.
+    /// A release lifts the watch before it publishes.
     EventBeforeEnsure,
-    /// A release never disturbs the watch.
+    /// A release never lifts the watch.
     NoEventOnFree,
     /// "No" is answered from the order words alone.
     SearchIgnoresGuard,
@@ -114,120 +115,122 @@ mutants! {
     WeakSibling,
     /// Every access is Relaxed.
     RelaxedAll,
-    /// The watch is read again before the search, not registered before it.
+    /// The watch is only read before the search; no length is registered.
     WatchAfterSearch,
-    /// A disturbed watch keeps its version.
+    /// A lifted watch keeps its version.
     LiftKeepsVersion,
-    /// A release looks at the watch before its blocks are in the leaf.
+    /// A release reads the watch before its blocks are in the leaf.
     WatchReadBeforeLeaf,
     /// AcqRel from the last step of a release to the look at the watch.
     WeakWatch,
-    /// A pin does not look whether it is counted in the current epoch.
+    /// A pin does not check that it is counted in the current epoch.
     PinWithoutRecheck,
     /// AcqRel from the counting of a pin to the second look at the epoch.
     WeakPin,
-    /// AcqRel from the stamp to the looks at who is pinned.
+    /// AcqRel from the stamp to the looks at the pin counts.
     WeakStamp,
-    /// AcqRel from the look at the epoch for a floor to the looks at who is pinned.
+    /// AcqRel from the look at the epoch for a floor to the looks at the pin counts.
     WeakFloor,
     /// A pin ends by a relaxed change.
     RelaxedUnpin,
-    /// What is retired is stamped with the epoch before, whoever is pinned in this one.
+    /// A retired extent is stamped with the epoch before, even if the current one has pins.
     StampTooOld,
-    /// What is retired is stamped by a plain load.
+    /// A retired extent is stamped by a plain load.
     StampByLoad,
-    /// What is retired is let out at once if only older epochs have pins.
+    /// A retired extent is let out at once if only older epochs have pins.
     OlderPinsForgotten,
-    /// A floor goes by the pins alone, not by the epoch.
+    /// A floor depends on the pins alone, not on the epoch.
     FloorWithoutEpoch,
-    /// A generation is free again whoever is pinned in it.
+    /// A generation is freed although it has pins.
     PinnedIsFreed,
-    /// The generation of the current epoch is free again, if it has no pins.
+    /// The generation of the current epoch is freed if it has no pins.
     CurrentIsFreed,
-    /// A generation that is prepared for the next epoch is free again.
+    /// A generation prepared for the next epoch is freed.
     PreparedIsFreed,
-    /// A generation that is used for the first time is not looked at later.
+    /// Later scans skip a generation that is used for the first time.
     UsedIsNotCounted,
-    /// A generation is given to an epoch after that has begun.
+    /// A generation is given to an epoch after that epoch has begun.
     BeganAfterAdvance,
     /// Extents are let out whatever their stamp.
     CollectUnripe,
-    /// A link is written with the tag of the one before.
+    /// A link is written with the tag of the link before.
     TagIsKept,
-    /// A push does not look whether the node was the last one when its link was read.
+    /// A push does not check that the node was the last one when its link was read.
     PushWithoutRecheck,
     /// A push waits until another one has moved the tail.
     TailIsAwaited,
-    /// A pop does not look whether the node was the first one when its link was read.
+    /// A pop does not check that the node was the first one when its link was read.
     PopWithoutRecheck,
-    /// A pop takes what it read for a stamp of the first node without another look at which that is.
+    /// A pop trusts the stamp it read for that of the first node, without checking that the node is
+    /// still the first.
     UnripeWithoutRecheck,
     /// A pop leaves the tail behind.
     HeadPassesTail,
     /// A pop reads what was in a node after the node may be used again.
     ContentsAfterPop,
-    /// Who marks a block goes by an earlier look at whether somebody else has.
+    /// A transaction decides by an earlier load whether a block was already marked.
     MarkByLook,
-    /// Blocks are let out before their marks are taken away.
+    /// Blocks are let out before their marks are cleared.
     LetOutBeforeUnmark,
     /// A committer that has its result does not wake the next leader.
     LeadIsKept,
-    /// One who was called to lead and found his work done leaves the others uncalled.
+    /// A thread called to lead that finds its work done leaves the other threads uncalled.
     CallIsKept,
-    /// Who is blocked is not woken when its result is there.
+    /// A blocked thread is not woken when its result is there.
     ResultIsNotTold,
-    /// Nobody ever wakes the next leader.
+    /// The next leader is never woken.
     LeadIsDropped,
-    /// A leader at work is not known as one.
+    /// A leader at work is not marked as one.
     LeaderNotMarked,
-    /// A flush beside a leader is forgotten.
+    /// A flush during a leader's work is forgotten.
     FlushIsForgotten,
-    /// Those who wait for room are not told that the queue was taken.
+    /// Threads that wait for room are not told that the queue was taken.
     RoomIsNotTold,
-    /// Those who wait for room behind a leader are not told that he has finished.
+    /// Threads that wait for room behind a leader are not told that the leader has finished.
     RoomIsNotPassedOn,
-    /// Those who wait for room are not told that an item was withdrawn.
+    /// Threads that wait for room are not told that an item was withdrawn.
     WithdrawnIsNotTold,
-    /// A flusher counts as one while it wakes others.
+    /// A flusher counts as a flusher while it wakes other threads.
     WakesAsFlusher,
     /// A closed flusher ends although something is queued behind a leader.
     FlusherLeavesWork,
-    /// A flusher that was stopped behind a leader is not told of his end.
+    /// A flusher that was stopped behind a leader is not told that the leader has finished.
     StopIsKept,
-    /// A change is entered in the ledger by a look and a store.
+    /// A change is entered in the ledger by a load and a store.
     EnterByLook,
     /// A transaction that is given up lets its blocks out before it leaves the ledger.
     LetOutBeforeLeave,
     /// The number of blocks is raised before the leaves are there.
     LengthBeforeLeaves,
-    /// A claim does not look whether what it took is closed.
+    /// A claim does not check whether its blocks are closed.
     ClaimWithoutLook,
-    /// Who set blocks aside does not look whether their leaf was opened meanwhile.
+    /// A thread that sets blocks aside does not check whether their leaf was opened meanwhile.
     AsideWithoutLook,
-    /// Opening looks for what is set aside first, and clears the marks afterwards.
+    /// Opening looks for blocks set aside first, and clears the marks afterwards.
     OpenAfterLook,
-    /// Who takes a range for himself does not see to it that he gets all of it.
+    /// A taker of a range does not make sure that it gets all of it.
     TakeWithoutAll,
-    /// Who does not get all of a range keeps what he got.
+    /// A taker that does not get all of a range keeps what it got.
     TakeWithoutPutBack,
-    /// Who sweeps a leaf does not look whether it was opened meanwhile.
+    /// A sweep of a leaf does not check whether the leaf was opened meanwhile.
     SweepWithoutLook,
-    /// Who has blocks wait to be discarded does not look whether anybody still does that.
+    /// A thread that queues blocks to be discarded does not check whether discarding is still on.
     PendingWithoutLook,
-    /// The last discarder looks for what waits first, and says that it is gone afterwards.
+    /// The last discarder looks for waiting blocks first, and switches discarding off afterwards.
     LimitAfterLook,
     /// The token of a block is there before the block is in escrow.
     TokenBeforeBlock,
-    /// Tokens are taken by a look and a store.
+    /// Tokens are taken by a load and a store.
     SpareByStore,
     /// Blocks are owed to a reserve before frees are told to look.
     OweBeforeLook,
-    /// Setting a block aside and looking at the mark are not ordered, nor clearing it and looking.
+    /// Two pairs are not ordered: setting a block aside and reading the mark, and clearing the mark
+    /// and looking for blocks.
     WeakClosed,
 }
 
-/// What faults do at this step of the protocol: instead of it, or besides it. A line of its own, which a reader may
-/// skip; it folds away in an ordinary build.
+/// What faults do at this step of the protocol: instead of it, or beside it. A reader may skip the
+/// line; it folds away in an ordinary build.
 macro_rules! fault {
     ($($name:ident)|+: $($what:tt)*) => {
         if $($crate::base::mutant::mutated($crate::base::mutant::Mutant::$name))||+ {

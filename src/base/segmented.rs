@@ -1,4 +1,4 @@
-//! An array that becomes longer while others read it. What it holds never moves, so a reader needs
+//! An array that grows while other threads read it. Its elements never move, so a reader needs
 //! neither lock nor guard, and nothing is ever reclaimed.
 
 use std::ops::{Index, Range};
@@ -6,17 +6,17 @@ use std::ops::{Index, Range};
 use crate::base::heap::OutOfMemory;
 use crate::base::sync::Slot;
 
-/// Parts that can be added. Each but the first is as long as all before it, so as many as an index has
-/// bits are enough.
+/// The most parts that can be added: each is as long as all parts before it, so the number of bits
+/// of an index is enough.
 const PARTS: usize = usize::BITS as usize;
 
-/// What a part of an array is.
+/// One part of an array.
 pub(crate) trait Elements {
-    /// What is seen of an element.
+    /// What a reader gets for an element.
     type Element: ?Sized;
-    /// How many.
+    /// Number of elements.
     fn count(&self) -> usize;
-    /// Bytes that it occupies on the heap.
+    /// Bytes that the part occupies on the heap.
     fn bytes(&self) -> usize;
     /// Element `index`, if there is one.
     fn element(&self, index: usize) -> Option<&Self::Element>;
@@ -39,23 +39,23 @@ impl<T> Elements for Vec<T> {
     }
 }
 
-/// An array in parts: what it was made with, and what was added.
+/// An array in parts: the first, and the added ones.
 #[derive(Debug)]
 pub(crate) struct Segmented<P> {
-    /// Never changed, and the only part unless the array has grown: a look into it costs what a look
-    /// into a slice does.
+    /// Never changes, and is the only part until the array grows. Reading it costs as much as
+    /// reading a slice.
     pub(crate) first: P,
     /// Part 0 fills `first` up to a power of two, `base`; part n holds the next `base << (n - 1)`.
     added: Box<[Slot<P>]>,
 }
 
 impl<P: Elements> Segmented<P> {
-    /// The array of what `first` holds.
+    /// An array of the elements of `first`.
     pub(crate) fn new(first: P) -> Self {
         Self { first, added: (0..PARTS).map(|_| Slot::default()).collect() }
     }
 
-    /// What it was made with.
+    /// The first part, before the array is shared.
     pub(crate) fn first_mut(&mut self) -> &mut P {
         &mut self.first
     }
@@ -66,7 +66,7 @@ impl<P: Elements> Segmented<P> {
         self.first.bytes() + size_of_val(&*self.added) + added.map(P::bytes).sum::<usize>()
     }
 
-    /// Elements that all parts have room for: the only ones that can be looked at.
+    /// Number of elements that all parts have room for. Only these can be read.
     pub(crate) fn room(&self) -> usize {
         let parts = self.added.iter().enumerate();
         let there = parts.filter_map(|(part, slot)| slot.get().map(|_| self.end(part))).max();
@@ -78,9 +78,9 @@ impl<P: Elements> Segmented<P> {
         index < self.first.count() || self.added[self.part(index)].get().is_some()
     }
 
-    /// Makes room for at least `len` elements, in parts as long as what is there; `part` makes those of
-    /// a range. If there is no memory, nothing has changed. Of several callers at a time each makes the
-    /// parts that it misses, and those of one are kept.
+    /// Makes room for at least `len` elements, in parts as long as all parts before; `part` makes
+    /// the elements of a range. Without memory, nothing changes. If several callers grow at the
+    /// same time, each makes the parts that it misses, and one caller's parts are kept.
     pub(crate) fn grow(
         &self,
         len: usize,
@@ -107,7 +107,7 @@ impl<P: Elements> Segmented<P> {
         self.base().saturating_mul(1 << part)
     }
 
-    /// The part that element `index` is in, which is not in `first`.
+    /// The added part that holds element `index`.
     fn part(&self, index: usize) -> usize {
         (index / self.base()).checked_ilog2().map_or(0, |part| part as usize + 1)
     }

@@ -26,8 +26,8 @@ pub(crate) fn order_above(len: u64) -> u32 {
     len.next_power_of_two().trailing_zeros()
 }
 
-/// The largest order of which every run of `len` blocks, however it lies, contains an aligned run:
-/// 2^(j+1) - 1 blocks always contain an aligned run of 2^j.
+/// The largest order of which every run of `len` blocks, wherever it begins, contains an aligned
+/// run: 2^(j+1) - 1 blocks always contain an aligned run of 2^j.
 pub(crate) fn order_within(len: u64) -> u32 {
     (len + 1).ilog2() - 1
 }
@@ -72,8 +72,8 @@ pub(crate) trait Word:
     fn leading_zeros(self) -> u32;
     /// The word without its lowest set bit.
     fn without_lowest(self) -> Self;
-    /// The lowest bits of `run`, which is a span from bit 0, at each set bit; those are at least as far apart as
-    /// it is long.
+    /// Copies `run`, a span from bit 0, to each set bit; the set bits are at least as far apart as
+    /// `run` is long.
     fn times(self, run: Self) -> Self;
 
     /// `len` set bits from bit `from` up; `from + len` must not exceed the width.
@@ -83,8 +83,8 @@ pub(crate) trait Word:
         if len == 0 { Self::ZERO } else { (Self::MAX >> (Self::BITS - len)) << from }
     }
 
-    /// The lowest `count` of the set bits. O(1) if that is all of them or more, else O(the fewer of those that
-    /// stay and those that go).
+    /// The lowest `count` set bits. O(1) if that is all of them or more, else O(the fewer of the
+    /// bits kept and the bits dropped).
     #[inline]
     fn lowest(self, count: usize) -> Self {
         let all = self.count_ones() as usize;
@@ -154,8 +154,8 @@ pub(crate) trait Word:
         (runs != Self::ZERO).then(|| runs.trailing_zeros())
     }
 
-    /// The orders of all aligned runs: always those from 0 up to the largest. Without branches, since
-    /// which orders a word has is what a branch predictor cannot learn. O(log width).
+    /// The orders of all aligned runs: always those from 0 up to the largest. Without branches,
+    /// since a branch predictor cannot learn which orders a word has. O(log width).
     #[inline(always)]
     fn orders(self) -> OrderSet {
         let mut runs = self;
@@ -167,22 +167,23 @@ pub(crate) trait Word:
         set
     }
 
-    /// The orders of the aligned groups around bit `index`, which is set, that are entirely set: as
+    /// The orders of the entirely set aligned groups around bit `index`, which is set. As for
     /// [`Word::orders`], those from 0 up to the largest, and without branches. O(1).
     #[inline(always)]
     fn orders_around(self, index: u32) -> OrderSet {
         debug_assert!(self & Self::bit(index) != Self::ZERO);
-        // An aligned group of 2^k around `index` holds bit i if and only if i ^ index < 2^k. On either
-        // side no unset bit has a smaller logarithm of i ^ index than the nearest.
+        // An aligned group of 2^k around `index` holds bit i if and only if i ^ index < 2^k. On
+        // either side, the nearest unset bit has the smallest logarithm of i ^ index.
         let unset = !self;
         let below = (unset & !(Self::MAX << index)).leading_zeros();
         let above = (unset & (Self::MAX << index)).trailing_zeros();
-        // Where there is none, `below` is the width and so is `above`: an i just outside the word.
+        // Without an unset bit on its side, `below` or `above` is the width: an i just outside the
+        // word.
         let nearest = (index ^ (Self::BITS - 1).wrapping_sub(below)).min(index ^ above);
         (2 << nearest.min(Self::BITS).ilog2()) - 1
     }
 
-    /// The set bits around `index`, which is one of them.
+    /// The run of set bits around `index`, which is set.
     #[inline(always)]
     fn run_around(self, index: u32) -> Range<u32> {
         debug_assert!(self & Self::bit(index) != Self::ZERO);
@@ -191,14 +192,14 @@ pub(crate) trait Word:
         start..(unset & (Self::MAX << index)).trailing_zeros()
     }
 
-    /// The places from which `len` set bits follow, where those beyond the lowest `width` bits
-    /// count as set: where a run of `len` may begin, as far as this word can tell. O(log len).
+    /// The places from which `len` set bits follow, where bits beyond the lowest `width` count as
+    /// set: where a run of `len` may begin, as far as this word can tell. O(log len).
     #[inline]
     fn run_starts(self, len: u64, width: u32) -> Self {
         let inside = Self::span(0, width);
         let outside = !inside;
         let mut starts = self | outside;
-        // `starts` marks runs of `known`; two of them overlapping make a longer one.
+        // `starts` marks runs of length `known`; two overlapping runs make a longer one.
         let (mut known, len) = (1, len.min(u64::from(width)) as u32);
         while known < len {
             let step = known.min(len - known);

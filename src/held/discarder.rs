@@ -1,4 +1,4 @@
-//! Telling the device which blocks hold nothing any more.
+//! Telling the device which blocks hold no data any more.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ use crate::values::extent::{Extent, Extents};
 
 const NANOS: u128 = 1_000_000_000;
 
-/// Extents too short to be discarded that one call passes by, at most.
+/// Extents too short to discard that one call skips, at most.
 const SHORT_ONES: usize = 4096;
 
-/// How much may wait for a [`Discarder`], and how fast it goes.
+/// How much may wait for a [`Discarder`], and how fast it discards.
 ///
 /// ```
 /// let limits = freemap::DiscardLimits::new()
@@ -37,8 +37,8 @@ impl Default for DiscardLimits {
 }
 
 impl DiscardLimits {
-    /// At most 2^18 blocks wait (1 GiB of 4 KiB blocks), batches of up to 2^14 blocks in 64 extents, no extent
-    /// too short, any speed.
+    /// Defaults: at most 2^18 blocks wait (1 GiB of 4 KiB blocks), batches of up to 2^14 blocks in
+    /// 64 extents, no minimum length, unlimited speed.
     pub const fn new() -> Self {
         Self {
             waiting: 1 << 18,
@@ -49,15 +49,16 @@ impl DiscardLimits {
         }
     }
 
-    /// At most `blocks` blocks wait; what is freed beyond is free at once and never discarded. At least 1.
+    /// At most `blocks` blocks wait, at least 1. Blocks freed beyond that are free at once and
+    /// never discarded.
     #[must_use]
     pub const fn waiting(mut self, blocks: u64) -> Self {
         self.waiting = if blocks == 0 { 1 } else { blocks };
         self
     }
 
-    /// A batch has at most so many blocks and extents, each at least 1. As many blocks can be neither
-    /// allocated nor taken back while the device is busy with them.
+    /// The most blocks and extents of a batch, each at least 1. While the device is busy with a
+    /// batch, its blocks can be neither allocated nor taken back.
     #[must_use]
     pub const fn batch(mut self, blocks: u64, extents: usize) -> Self {
         self.batch_blocks = if blocks == 0 { 1 } else { blocks };
@@ -65,15 +66,16 @@ impl DiscardLimits {
         self
     }
 
-    /// Extents shorter than `blocks` are not discarded but free at once: many devices ignore what is
-    /// smaller than their own unit. What is left of a longer one when a batch is full counts as an extent.
+    /// Extents shorter than `blocks` are not discarded but free at once: many devices ignore
+    /// extents smaller than their own unit. The rest of a longer extent that did not fit a batch
+    /// counts as an extent.
     #[must_use]
     pub const fn shortest(mut self, blocks: u64) -> Self {
         self.shortest = blocks;
         self
     }
 
-    /// On average no more than `blocks` blocks a second, at least 1, in bursts of up to a batch.
+    /// On average at most `blocks` blocks a second, at least 1, in bursts of up to a batch.
     #[must_use]
     pub const fn blocks_per_second(mut self, blocks: u64) -> Self {
         self.per_second = if blocks == 0 { 1 } else { blocks };
@@ -81,20 +83,22 @@ impl DiscardLimits {
     }
 }
 
-/// Discards what is freed before it can be reused, from
+/// Has freed blocks discarded before they can be reused, from
 /// [`Allocator::discarder`](crate::Allocator::discarder). One at a time.
 ///
-/// While it exists, freed extents (those of transactions when they leave the quarantine) wait for it, joined
-/// with their neighbours. A thread of the engine calls [`next`](Self::next) again and again and tells
-/// the device about each [`Batch`]; when that is dropped, its blocks are free.
+/// While it exists, freed extents wait for it, joined with their neighbours. (Extents that a
+/// transaction frees do so when they leave the quarantine.) A thread of the engine calls
+/// [`next`](Self::next) again and again and tells the device about each [`Batch`]; when the batch
+/// is dropped, its blocks are free.
 ///
-/// - *Never a lack of space.* An allocation that finds nothing takes what waits, undiscarded. Only the batch
-///   that the device is busy with cannot be had, and that is at most a quarter of what was free when it
-///   was begun.
-/// - *Never a pile.* Beyond [`DiscardLimits::waiting`] frees do not wait.
-/// - What waits is neither free nor allocated: see [`Region`](crate::Region) for what that means.
-/// - Dropping it sends what waits to the free space. So does a crash: nothing is remembered of what was not
-///   discarded yet.
+/// - *Never a lack of space.* An allocation that finds nothing takes the waiting blocks,
+///   undiscarded. It cannot have only the batch that the device is busy with, at most a quarter of
+///   what was free when the batch began.
+/// - *Never a pile.* Beyond [`DiscardLimits::waiting`], freed blocks do not wait.
+/// - Waiting blocks are neither free nor allocated: see [`Region`](crate::Region) for what that
+///   means.
+/// - Dropping the discarder frees the waiting blocks. So does a crash: no record is kept of blocks
+///   not discarded yet.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -125,7 +129,7 @@ impl DiscardLimits {
 pub struct Discarder {
     core: Arc<Core>,
     limits: DiscardLimits,
-    /// Where the last extent ended: it goes round.
+    /// Where the last extent ended: the discarder goes round the device.
     position: u64,
     /// Blocks that may be discarded at `refilled`.
     allowance: u64,
@@ -135,15 +139,15 @@ pub struct Discarder {
 /// What a [`Discarder`] should do next.
 #[derive(Debug)]
 pub enum Discarding<'a> {
-    /// Tell the device about these, then drop it.
+    /// Tell the device about these extents, then drop the batch.
     Batch(Batch<'a>),
-    /// Come back after so long: the limit of speed is reached.
+    /// Call again after this time: the speed limit is reached.
     Later(Duration),
-    /// Nothing waits, or space is so short that nothing should.
+    /// No blocks wait, or space is so short that none should.
     Nothing,
 }
 
-/// Extents that the device is to be told of. Until it is dropped, nobody gets them.
+/// Extents to tell the device about. No allocation gets them until the batch is dropped.
 #[derive(Debug)]
 pub struct Batch<'a> {
     core: &'a Core,
@@ -151,7 +155,7 @@ pub struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// The extents, ascending but for at most one step back to the beginning of the device.
+    /// The extents, ascending except for at most one step back to the beginning of the device.
     pub fn extents(&self) -> &[Extent] {
         &self.extents
     }
@@ -201,7 +205,7 @@ impl Discarder {
             .unwrap_or(u64::MAX)
             .saturating_add(self.allowance)
             .min(limits.batch_blocks);
-        // A part of a block that was earned stays so.
+        // Keep the earned fraction of a block for the next call.
         let part = earned % NANOS / u128::from(limits.per_second);
         let part = Duration::from_nanos(part as u64);
         self.refilled = now.checked_sub(part).or(Some(now));
@@ -220,7 +224,7 @@ impl Discarder {
         Discarding::Batch(Batch { core: &self.core, extents })
     }
 
-    /// Up to `most` blocks.
+    /// Takes up to `most` blocks.
     fn take_batch(&mut self, most: u64) -> Extents {
         let core = &*self.core;
         let mut list: Vec<Extent> = Vec::with_capacity(self.limits.batch_extents.min(1024));

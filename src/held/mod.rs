@@ -1,6 +1,6 @@
 //! What callers keep alive: streams, reservations, regions, shrinks, discarders, guards.
 //!
-//! Promises: what is dropped lets go of all it held.
+//! Promises: dropping an object releases everything it held.
 //! Uses: `request` and all below it, `core`.
 
 pub(crate) mod discarder;

@@ -1,4 +1,4 @@
-//! What a reader holds while it reads.
+//! The guard that a reader holds while it reads.
 
 use std::sync::Arc;
 
@@ -6,27 +6,29 @@ use crate::base::sync::Counter;
 use crate::core::Core;
 use crate::quarantine::epoch::Pin;
 
-/// Keeps extents from being reused that a reader may still look at.
+/// Protects extents that a reader may still look at from reuse.
 ///
-/// As long as the guard lives, no extent is handed out again whose free became durable after the guard was
-/// made. The reader pins first, then looks up where its data lies,
-/// then reads; whatever it found stays in place until the guard is dropped.
+/// As long as the guard lives, no extent is handed out again whose free became durable after the
+/// guard was made. The reader pins first, then looks up where its data lies, then reads. Whatever
+/// it found stays in place until the guard is dropped.
 ///
-/// Guards are counted, not listed: any number may live at once, on one thread or many, across
-/// asynchronous I/O, and be dropped on another thread than they were made on. However guards overlap, each
-/// holds only what was freed during its own life: two long backups that overlap for a moment do not hold
-/// what was freed during the other. This is exact for guards of up to 63 different times at once (times
-/// between which something was freed); of more, those that came last count as one. A guard that is never
-/// dropped keeps everything that is freed later in the quarantine, until a restart; it corrupts nothing.
+/// Guards are counted, not listed. Any number may live at once, on one thread or many, across
+/// asynchronous I/O. A guard may be dropped on another thread than the one that made it. However
+/// guards overlap, each holds only what was freed during its own life: two long backups that
+/// overlap for a moment do not hold what was freed during the other. This is exact for guards of up
+/// to 63 different times at once (times between which something was freed); beyond that, the newest
+/// count as one. A guard that is never dropped keeps everything freed later in the quarantine until
+/// a restart; it corrupts nothing.
 ///
-/// Making and dropping one costs two or three locked instructions on a line that few threads share.
+/// Making and dropping a guard costs two or three locked instructions on a line that few threads
+/// share.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let allocator = freemap::Allocator::new(64)?;
 /// let old = allocator.allocate(64)?;
 ///
-/// let guard = allocator.pin(); // somebody reads `old`
+/// let guard = allocator.pin(); // a reader uses `old`
 /// let mut transaction = allocator.begin();
 /// transaction.free(old)?;
 /// transaction.freeze().committed();
@@ -82,7 +84,7 @@ impl Drop for ReadGuard<'_> {
     }
 }
 
-/// A number for this thread: which lane its pins are counted in.
+/// The number of this thread, which selects the lane that its pins are counted in.
 #[inline]
 fn lane() -> usize {
     static THREADS: Counter = Counter::new(0);

@@ -1,4 +1,4 @@
-//! A part of the device that nobody gets blocks of.
+//! A part of the device that is closed to allocations.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,21 +10,23 @@ use crate::space::closed::Overlap;
 use crate::values::error::{CloseError, on_device};
 use crate::values::extent::Extent;
 
-/// A closed region, from [`Allocator::close`](crate::Allocator::close): no block of it is allocated, and
-/// what is freed there is set aside, so that it becomes empty as its extents are moved away.
+/// A closed region, from [`Allocator::close`](crate::Allocator::close). No block of it is
+/// allocated, and blocks freed there are set aside, so it becomes empty as its extents are moved
+/// away.
 ///
-/// Dropping it opens it again: what is set aside becomes free. A region does not outlive the process;
-/// after a restart everything is open.
+/// Dropping the region opens it again: what is set aside becomes free. A region does not outlive
+/// the process; after a restart everything is open.
 ///
-/// *Never* is a long time: blocks of a transaction in doubt, of a [`Reservation`](crate::Reservation) that
-/// nothing else is free for, or behind a guard that is never dropped stay in use. A promise that was made
-/// before can be met with blocks of the region, if nothing else is free.
+/// Some blocks may stay in use for ever: those of a transaction in doubt, those behind a guard that
+/// is never dropped, and those of a [`Reservation`](crate::Reservation) for which nothing else is
+/// free. A promise that was made before can be met with blocks of the region, if nothing else is
+/// free.
 ///
-/// Blocks that are set aside count as neither free nor allocated:
-/// [`is_free`](crate::Allocator::is_free) and [`is_allocated`](crate::Allocator::is_allocated) are both
-/// false, [`free_blocks`](crate::Allocator::free_blocks) leaves them out, and
-/// [`to_bitmap`](crate::Allocator::to_bitmap), which is about who owns what, shows them free. To free one of
-/// them again is a double free as ever.
+/// Blocks that are set aside count as neither free nor allocated.
+/// [`is_free`](crate::Allocator::is_free) and [`is_allocated`](crate::Allocator::is_allocated) are
+/// both false for them. [`free_blocks`](crate::Allocator::free_blocks) leaves them out.
+/// [`to_bitmap`](crate::Allocator::to_bitmap), which is about ownership, shows them free. To free
+/// one of them again is a double free.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -63,7 +65,8 @@ impl Region {
         Ok(Self { core, blocks, leaves })
     }
 
-    /// For the holder of `administration`. Blocks and leaves of the region.
+    /// Closes the leaves of `extent`; returns the blocks and leaves of the region. For the holder
+    /// of `administration`.
     pub(crate) fn close_alone(
         core: &Core,
         extent: Extent,
@@ -80,26 +83,26 @@ impl Region {
         Ok((region, leaves))
     }
 
-    /// From what [`Region::close_alone`] has closed.
+    /// Makes a region of what [`Region::close_alone`] closed.
     pub(crate) fn of(core: Arc<Core>, blocks: Range<u64>, leaves: Range<usize>) -> Self {
         Self { core, blocks, leaves }
     }
 
-    /// The blocks that are closed.
+    /// The closed blocks.
     pub fn extent(&self) -> Extent {
         Extent { start: self.blocks.start, len: self.blocks.end - self.blocks.start }
     }
 
-    /// Blocks that somebody owns: in use, reserved by a transaction, or waiting in the quarantine. While
-    /// others free blocks of the region, a mixture of moments, never less than at its end.
-    /// O(blocks of the region / 64).
+    /// Blocks of the region that have an owner: in use, reserved by a transaction, or waiting in
+    /// the quarantine. While other threads free blocks of the region, the count mixes moments and
+    /// is never less than the number at its end. O(blocks of the region / 64).
     pub fn live_blocks(&self) -> u64 {
         self.core.space.closed.live_blocks(&self.core.space.bitmap, self.blocks.clone())
     }
 
-    /// The extents that are in use, ascending: what has to be moved before the region is empty.
-    /// Neighbouring allocations show as one. Reads the bitmap as it goes. Blocks that wait to be discarded
-    /// or are kept for reservations show, too, until [`is_empty`](Self::is_empty) is asked.
+    /// The extents in use, ascending: what has to be moved before the region is empty. Adjacent
+    /// allocations show as one. Reads the bitmap as it goes. Blocks that wait to be discarded or
+    /// are kept for reservations also show, until [`is_empty`](Self::is_empty) is called.
     pub fn live_extents(&self) -> impl Iterator<Item = Extent> + '_ {
         self.live_in(self.blocks.clone())
     }
@@ -114,11 +117,12 @@ impl Region {
         })
     }
 
-    /// Whether nobody owns a block of the region; then nobody will but who [takes](Self::take) it, until it is
-    /// opened. What a commit has
-    /// freed counts once it has left the quarantine, which this call asks to let out what it can; blocks kept
-    /// for a [`Reservation`](crate::Reservation) are exchanged for others, as far as others are free.
-    /// O(blocks of the region / 64).
+    /// Whether no block of the region has an owner. If so, none gets one until the region is
+    /// opened, except by [`take`](Self::take).
+    ///
+    /// Blocks freed by a commit count once they have left the quarantine; this call lets out what
+    /// it can. It exchanges blocks kept for a [`Reservation`](crate::Reservation) for others, as
+    /// far as others are free. O(blocks of the region / 64).
     pub fn is_empty(&self) -> bool {
         self.is_empty_in(self.blocks.clone())
     }
@@ -137,8 +141,8 @@ impl Region {
         core.space.closed.is_empty(blocks)
     }
 
-    /// The whole region as one extent that the caller owns, if it is [empty](Self::is_empty): to use it,
-    /// or to free it.
+    /// Takes the whole region as one extent that the caller owns, if it is [empty](Self::is_empty).
+    /// The caller uses or frees it.
     ///
     /// # Errors
     /// The region, if it is not empty.
@@ -155,7 +159,7 @@ impl Region {
     }
 }
 
-/// Opens it. What was taken is not there any more.
+/// Opens the region. Blocks that were taken stay with their owner.
 impl Drop for Region {
     fn drop(&mut self) {
         let core = &*self.core;

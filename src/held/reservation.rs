@@ -1,4 +1,4 @@
-//! Space that is promised before it is chosen.
+//! Space that is promised before its blocks are chosen.
 
 use std::sync::Arc;
 
@@ -9,23 +9,23 @@ use crate::values::error::{AllocError, RequestError};
 use crate::values::extent::Extents;
 use crate::values::request::Request;
 
-/// A promise that so many blocks can be allocated, from
-/// [`Allocator::reserve`](crate::Allocator::reserve): for data that is accepted now and placed later
-/// (delayed allocation, as ext4 and XFS call it).
+/// A promise that a number of blocks can be allocated, from
+/// [`Allocator::reserve`](crate::Allocator::reserve). For data that is accepted now and placed
+/// later (delayed allocation, as ext4 and XFS call it).
 ///
-/// No blocks are chosen yet. An allocation that uses the promise is placed like any other; it
-/// cannot fail for want of space, whatever others do meanwhile, as long as it takes blocks wherever they
-/// are: one block, or a [scattered](Request::scattered) request without
-/// [`min_extent`](Request::min_extent) and [`align`](Request::align). Other requests may use it too, and may
-/// find no run that fits; the promise is as it was then.
+/// No blocks are chosen yet. An allocation that uses the promise is placed like any other. Whatever
+/// other callers do, it cannot fail for want of space if it takes blocks wherever they are: one
+/// block, or a [scattered](Request::scattered) request without [`min_extent`](Request::min_extent)
+/// and [`align`](Request::align). Other requests may use the promise too, and may find no run that
+/// fits; the promise is then unchanged.
 ///
-/// Dropping it returns what was not used. Blocks that were allocated under it are like any others: if the
-/// transaction is dropped they are free again, and the promise is used up all the same. (A commit that
-/// failed gives the transaction back: commit that again.)
+/// Dropping the reservation returns what was not used. Blocks allocated under it are like any
+/// others: if the transaction is dropped, they are free again, and the promise is used up all the
+/// same. (A failed commit gives the transaction back: commit that again.)
 ///
-/// While a promise stands, as many blocks of the free space are kept in escrow, any blocks, a leaf at a
-/// time; they are not free and not allocated. So promising costs a compare-exchange on a shared word, most
-/// of the time; others pay nothing for it.
+/// While a promise stands, as many blocks, any blocks, are kept out of the free space in escrow, a
+/// leaf at a time. They are neither free nor allocated. So promising mostly costs one
+/// compare-exchange on a shared word; other requests pay nothing for it.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -51,7 +51,7 @@ use crate::values::request::Request;
 #[must_use = "dropping it gives the promise up"]
 pub struct Reservation {
     core: Arc<Core>,
-    /// Tokens of the escrow.
+    /// Promised blocks, as tokens of the escrow.
     blocks: u64,
 }
 
@@ -61,23 +61,23 @@ impl Reservation {
         Ok(Self { core, blocks })
     }
 
-    /// Blocks that are promised and not used yet.
+    /// Blocks promised and not yet used.
     pub fn blocks(&self) -> u64 {
         self.blocks
     }
 
-    /// Cuts `blocks` of the promise off, to be used or dropped apart from the rest; `None` if it has not
-    /// so many. O(1).
+    /// Splits `blocks` off the promise, to be used or dropped separately; `None` if the promise is
+    /// smaller. O(1).
     pub fn split(&mut self, blocks: u64) -> Option<Reservation> {
         self.blocks = self.blocks.checked_sub(blocks)?;
         Some(Reservation { core: self.core.clone(), blocks })
     }
 
-    /// Allocates what `request` asks for, and uses as much of the promise.
+    /// Allocates what `request` asks for, and uses up as much of the promise.
     ///
     /// # Errors
-    /// See [`AllocError`]: the promise is smaller than the request, or the request wants more than just
-    /// blocks. Nothing is allocated then, and the promise is as it was.
+    /// See [`AllocError`]: the promise is smaller than the request, or the request wants more than
+    /// just blocks. Nothing is allocated then, and the promise is unchanged.
     pub fn allocate(&mut self, request: &Request) -> Result<Extents, AllocError> {
         let core = self.core.clone();
         thread_cursor::with_cursor(&core, |cursor| self.allocate_by(cursor, request))

@@ -11,8 +11,8 @@ use crate::request::thread_cursor;
 use crate::values::error::{CloseError, ResizeError};
 use crate::values::extent::{Extent, MAX_BLOCKS};
 
-/// See [`Allocator::grow`](crate::Allocator::grow). `durable` has a store write the new length, at the
-/// moment when nothing but that can fail any more.
+/// Implements [`Allocator::grow`](crate::Allocator::grow). `durable` has a store write the new
+/// length; it runs when no other step can fail any more.
 pub(crate) fn grow<E: From<ResizeError>>(
     core: &Core,
     blocks: u64,
@@ -56,12 +56,12 @@ fn grow_alone<E: From<ResizeError>>(
     Ok(())
 }
 
-/// The device on its way to becoming shorter, from [`Allocator::shrink`](crate::Allocator::shrink).
+/// A device that is being made shorter, from [`Allocator::shrink`](crate::Allocator::shrink).
 ///
-/// Everything behind the new end is closed: nobody gets a block there, and what is freed there stays off.
-/// The engine moves away what [`live_extents`](Self::live_extents) shows, by ordinary transactions; when
-/// the tail is empty, [`finish`](Self::finish) makes the device shorter. Dropping it gives up: the tail is
-/// open again.
+/// Everything behind the new end is closed: no caller gets a block there, and blocks freed there
+/// stay set aside. The engine moves what [`live_extents`](Self::live_extents) shows by ordinary
+/// transactions. When the tail is empty, [`finish`](Self::finish) makes the device shorter.
+/// Dropping the shrink gives up and opens the tail again.
 ///
 /// With a store, finish through it, so that it knows the new length before a restart does.
 ///
@@ -95,14 +95,14 @@ pub struct Shrink {
 /// The device could not be made shorter yet.
 #[derive(Debug)]
 pub struct ShrinkFailed<E = ResizeError> {
-    /// As it was: to be finished later, or dropped.
+    /// The shrink, unchanged: to be finished later, or dropped.
     pub shrink: Shrink,
-    /// Why not.
+    /// Why it failed.
     pub error: E,
 }
 
 impl<E> ShrinkFailed<E> {
-    /// The error alone; the tail is open again.
+    /// The error alone; the tail is opened again.
     pub fn into_error(self) -> E {
         self.error
     }
@@ -145,19 +145,19 @@ impl Shrink {
         Extent { start: self.tail.start, len: self.tail.end - self.tail.start }
     }
 
-    /// Blocks behind the new end that somebody owns: see [`Region::live_blocks`].
+    /// Blocks behind the new end that have an owner: see [`Region::live_blocks`].
     pub fn live_blocks(&self) -> u64 {
         let core = self.region.core();
         core.space.closed.live_blocks(&core.space.bitmap, self.tail.clone())
     }
 
-    /// The extents behind the new end that are in use, ascending: see [`Region::live_extents`]. The first
+    /// The extents in use behind the new end, ascending: see [`Region::live_extents`]. The first
     /// may be the rest of one that begins before the new end.
     pub fn live_extents(&self) -> impl Iterator<Item = Extent> + '_ {
         self.region.live_in(self.tail.clone())
     }
 
-    /// Whether nobody owns a block behind the new end: see [`Region::is_empty`].
+    /// Whether no block behind the new end has an owner: see [`Region::is_empty`].
     pub fn is_empty(&self) -> bool {
         self.region.is_empty_in(self.tail.clone())
     }
@@ -165,14 +165,14 @@ impl Shrink {
     /// Makes the device shorter. O(blocks given up / 64).
     ///
     /// # Errors
-    /// See [`ShrinkFailed`]: blocks behind the new end are in use; the device has grown meanwhile; or
-    /// another region is being closed at this moment. Nothing is changed then.
+    /// See [`ShrinkFailed`]: blocks behind the new end are in use, the device has grown meanwhile,
+    /// or another region is being closed at this moment. Nothing is changed then.
     pub fn finish(self) -> Result<(), ShrinkFailed> {
         self.finish_with(|| Ok(()), |_| false)
     }
 
-    /// The same; `durable` has a store write the new length, at the moment when nothing but that can fail
-    /// any more.
+    /// As [`finish`](Self::finish). `durable` has a store write the new length; it runs when no
+    /// other step can fail any more. If `in_doubt` holds for its error, the tail stays taken.
     pub(crate) fn finish_with<E: From<ResizeError>>(
         self,
         durable: impl FnOnce() -> Result<(), E>,
@@ -199,7 +199,7 @@ impl Shrink {
         if !self.region.take_in(tail()) {
             return Err(ResizeError::InUse { live: self.live_blocks() }.into());
         }
-        // Nobody's, and ours: as long as we do not give it back, nobody is told of any of it.
+        // The tail is ours now: until we give it back, no caller is told of any of it.
         if let Err(error) = durable() {
             if !in_doubt(&error) {
                 core.space.closed.put_back(tail());

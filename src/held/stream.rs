@@ -1,4 +1,4 @@
-//! Requests that are laid out one after the other.
+//! Allocations laid out one after the other.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use crate::values::extent::{Extent, ExtentList, Extents};
 use crate::values::request::Request;
 
 /// A sequence of allocations that belong together (a file that grows, a log, a backup), from
-/// [`Allocator::stream`](crate::Allocator::stream): each begins where the one before ended, as long as
-/// nothing is in the way; else at the next place behind that fits.
+/// [`Allocator::stream`](crate::Allocator::stream). Each begins where the one before ended, if that
+/// space is free; otherwise at the next place behind it that fits.
 ///
-/// A stream begins at the next entirely free leaf (512 blocks) of its class's region, or of the device, from
-/// where a new handle would begin. It owns no blocks: others may get those behind its end, though handles
-/// prefer shorter runs. Extents are freed as any others.
+/// A stream begins at the next entirely free leaf (512 blocks) of its class's region, or of the
+/// device, from where a new handle would begin. It owns no blocks: other requests may get those
+/// behind its end, though handles prefer shorter runs. Its extents are freed like any others.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -50,7 +50,8 @@ impl Stream {
         Self { core, cursor, class, next: None }
     }
 
-    /// The block behind the last extent, where the next one is tried first; `None` before the first.
+    /// The block behind the last extent, where the next allocation is tried first; `None` before
+    /// the first.
     pub fn position(&self) -> Option<u64> {
         self.next
     }
@@ -64,8 +65,9 @@ impl Stream {
         Ok(extents[0])
     }
 
-    /// Allocates what `request` asks for: see [`Allocator::allocate_with`](crate::Allocator::allocate_with).
-    /// Its class is the stream's, whatever it says; with [`near`](Request::near), the stream goes on there.
+    /// Allocates what `request` asks for: see
+    /// [`Allocator::allocate_with`](crate::Allocator::allocate_with). The stream's class replaces
+    /// the request's. If the request has [`near`](Request::near), the stream continues there.
     ///
     /// # Errors
     /// See [`AllocError`]; nothing is allocated then.
@@ -112,8 +114,8 @@ impl Stream {
     }
 }
 
-/// Claims from block `next` on what `request` wants: all of it, or, if it takes any pieces, what is free
-/// there.
+/// Claims blocks for `request` from block `next` on: all of them, or, if the request takes any
+/// pieces, what is free there.
 fn claim_at(core: &Core, cursor: &mut Cursor, request: &Request, next: u64) -> Option<Extent> {
     let start = next.checked_next_multiple_of(request.align)?;
     let end = start.checked_add(request.len)?.min(core.space.bitmap.blocks());

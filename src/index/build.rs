@@ -1,5 +1,5 @@
-//! Construction, in parallel and by plain writes: one pass over the leaves, node by node. What stays
-//! allocated is not written: it is memory that nobody has touched yet.
+//! Construction, in parallel and by plain writes: one pass over the leaves, node by node. Allocated
+//! leaves are not written: their memory stays untouched.
 
 use rayon::prelude::*;
 
@@ -26,10 +26,11 @@ impl<G: Geometry> Bitmap<G> {
     }
 
     /// An index of `blocks` blocks whose word `i` is `free(i)`, 1 = free; bits beyond the device
-    /// are ignored. `height` is the number of summary levels, at least 1.
-    /// And how many blocks are free in each `shard_leaves` leaves, which are those of whole nodes.
+    /// are ignored. `height` is the number of summary levels, at least 1. Also returns how many
+    /// blocks are free in each group of `shard_leaves` leaves, a multiple of the leaves of a node.
     ///
-    /// Writes the bitmap once, where there is a free block; memory beside it is 1/32 of it.
+    /// Writes the bitmap once, and only leaves with a free block. Memory beside the bitmap is 1/32
+    /// of it.
     pub(crate) fn counted_from_words(
         blocks: u64,
         height: usize,
@@ -72,8 +73,8 @@ impl<G: Geometry> Bitmap<G> {
         Ok((Self::of(blocks, leaves, summary, counts.iter().sum()), counts))
     }
 
-    /// An index of `blocks` blocks, none of them free, under `height` levels of summary. It takes no
-    /// memory before something is released there. O(1).
+    /// An index of `blocks` blocks, none of them free, under `height` levels of summary. It takes
+    /// no memory until a block is released. O(1).
     pub(crate) fn none_free(blocks: u64, height: usize) -> Result<Self, OutOfMemory> {
         let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
         let summary = Summary::without_runs(leaf_count, height)?;
@@ -92,7 +93,7 @@ impl<G: Geometry> Bitmap<G> {
     }
 }
 
-/// Leaves of a device that is not worth a second thread. Models stay below it too.
+/// Up to this many leaves, a device is not worth a second thread. Models stay below it too.
 const SMALL: usize = 4096;
 
 /// The blocks of word `index` that are on a device of `blocks` blocks.
@@ -102,8 +103,8 @@ fn on_device<G: Geometry>(blocks: u64, index: usize) -> G::Word {
     G::Word::span(0, on_device as u32)
 }
 
-/// Writes the leaves under one node, whose word `i` is `word(i)`, and the node; how many blocks are free.
-/// A leaf without free blocks is not touched, nor is a node over such leaves.
+/// Writes the leaves under one node, whose word `i` is `word(i)`, and the node; returns how many
+/// blocks are free. Does not touch leaves without free blocks, nor a node over only such leaves.
 fn build_node<G: Geometry>(
     leaves: &mut [AtomicWord<G::Word>],
     node: &mut [AtomicWord<G::Word>],
@@ -123,13 +124,14 @@ fn build_node<G: Geometry>(
     free
 }
 
-/// Writes a leaf whose word `i` is `word(i)`; the orders that it has, and how many blocks are free.
+/// Writes a leaf whose word `i` is `word(i)`; returns its orders and how many blocks are free.
 #[inline(always)]
 fn build_leaf<G: Geometry>(
     leaf: &mut [AtomicWord<G::Word>],
     word: impl Fn(usize) -> G::Word,
 ) -> (OrderSet, u32) {
-    // As many words as a leaf can have. Loops of one thing each, that run in vector registers.
+    // Room for the most words a leaf can have. Each loop does one thing, so that it runs in vector
+    // registers.
     let mut words = [G::Word::ZERO; 32];
     let words = &mut words[..G::LEAF_WORDS];
     for (index, place) in words.iter_mut().enumerate() {

@@ -15,12 +15,12 @@ pub(crate) struct Conflict {
 }
 
 impl<G: Geometry> Bitmap<G> {
-    /// Claims exactly `start..start + len`, or nothing. The range lies on the device, or did
-    /// so a moment ago: what was given up since is not free.
+    /// Claims exactly `start..start + len`, or nothing. The range lies on the device, or did so a
+    /// moment ago: blocks that were cut off since are not free.
     ///
-    /// Words are claimed in ascending order, so of all who hold part of something the one who got
-    /// furthest is stopped only by a finished allocation or by one still further (invariant 5).
-    /// O(len / word width) compare-exchanges.
+    /// Words are claimed in ascending order. So of all threads that hold part of a range, the one
+    /// that got furthest is stopped only by a finished allocation or by a thread still further
+    /// (invariant 5). O(len / word width) compare-exchanges.
     pub(crate) fn claim(&self, start: u64, len: u64) -> Result<Claimed, Conflict> {
         debug_assert!(len > 0);
         let pieces = Self::pieces(start, len);
@@ -43,7 +43,7 @@ impl<G: Geometry> Bitmap<G> {
         Ok(Claimed::new(start, len))
     }
 
-    /// Takes the blocks of `piece`, or answers with the word that lacks some.
+    /// Takes the blocks of `piece`, or returns the word that lacks some.
     #[inline]
     pub(super) fn claim_piece(&self, piece: Piece<G::Word>) -> Result<(), G::Word> {
         let word = self.word(piece.word);
@@ -62,7 +62,7 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// Takes those blocks of `mask` in word `word` that are free, and says which.
+    /// Takes those blocks of `mask` in word `word` that are free, and returns which.
     pub(crate) fn take_in_word(&self, word: usize, mask: G::Word) -> G::Word {
         let atomic = self.word(word);
         if atomic.load(Site::LeafLook) & mask == G::Word::ZERO {
@@ -71,7 +71,7 @@ impl<G: Geometry> Bitmap<G> {
         atomic.fetch_and(!mask, Site::LeafClaim) & mask
     }
 
-    /// Where free blocks become somebody's, but for [`Bitmap::take_in_word`] (invariant 1).
+    /// Free blocks get an owner only here and in [`Bitmap::take_in_word`] (invariant 1).
     #[inline(always)]
     pub(super) fn take(
         &self,
@@ -86,7 +86,7 @@ impl<G: Geometry> Bitmap<G> {
         word.compare_exchange(free, left, Site::LeafClaim)
     }
 
-    /// Gives back the words of `start..` below `failed`, which this thread had claimed.
+    /// Gives back the words from `start` up to `failed`, exclusive, which this thread had claimed.
     #[cold]
     pub(super) fn roll_back(
         &self,

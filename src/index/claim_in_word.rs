@@ -1,4 +1,4 @@
-//! Claiming within one word: the shortest ways there are.
+//! Claiming within one word: the shortest paths.
 
 use crate::base::geometry::Geometry;
 use crate::base::sync::Site;
@@ -11,8 +11,8 @@ use crate::index::{Bitmap, Claimed, ClaimedRuns};
 pub(crate) struct Lost;
 
 impl<G: Geometry> Bitmap<G> {
-    /// Claims the lowest free block of word `word`, if it has one: the shortest way there is. One
-    /// attempt; whoever asked counts that it was lost.
+    /// Claims the lowest free block of word `word`, if it has one: the shortest path. One attempt;
+    /// the caller counts a lost one.
     #[inline(always)]
     pub(crate) fn claim_one_in(&self, word: usize) -> Result<Option<Claimed>, Lost> {
         let atomic = self.word(word);
@@ -30,8 +30,8 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// Claims the lowest block of word `word` that is free between two in use, and says whether there are
-    /// others. One attempt, as above.
+    /// Claims the lowest block of word `word` that is free between two allocated ones, and says
+    /// whether there are others. One attempt, as above.
     #[inline]
     pub(crate) fn claim_hole_in(&self, word: usize) -> Result<Option<(Claimed, bool)>, Lost> {
         let words = self.leaf_count() * G::LEAF_WORDS;
@@ -55,8 +55,9 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// Claims the lowest aligned runs of `order` (no wider than a word) in word `word`, `len` blocks of
-    /// each, at most `most` of them, all in one step. Nothing if another thread changed the word just now.
+    /// Claims the lowest aligned runs of `order` (no wider than a word) in word `word`, `len`
+    /// blocks of each, at most `most` of them, all in one step. `None` if there is no such run, or
+    /// another thread changed the word just now.
     #[inline]
     pub(crate) fn claim_many_in_word(
         &self,

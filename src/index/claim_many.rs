@@ -9,18 +9,18 @@ use crate::base::sync::Site;
 use crate::base::word::Word;
 use crate::index::summary::Look;
 
-/// What is still wanted of a request in pieces.
+/// What a request in pieces still wants.
 #[derive(Debug)]
 pub(crate) struct Wanted<F> {
-    /// Blocks, more than 0 to begin with.
+    /// Blocks still wanted; more than 0 to begin with.
     pub left: u64,
-    /// Leaves that may still be looked into.
+    /// Leaves that may still be read.
     pub looks: u64,
-    /// Is told of every piece that was claimed, and deals with it.
+    /// Receives every piece that was claimed.
     pub took: F,
 }
 
-/// What became of a piece.
+/// What the receiver did with a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
     /// It is part of the answer.
@@ -48,9 +48,9 @@ impl<F: FnMut(Claimed) -> Taken> Wanted<F> {
 }
 
 impl<G: Geometry> Bitmap<G> {
-    /// Claims the runs in `leaves` that hold an aligned run of `order`, as far as they are wanted: one
-    /// pass over the leaves that may have such runs, with one compare-exchange for all that lie inside
-    /// one word.
+    /// Claims the runs in `leaves` that hold an aligned run of `order`, as far as they are wanted:
+    /// one pass over the leaves that may have such runs, with one compare-exchange for all runs
+    /// inside one word.
     pub(crate) fn claim_pieces<F: FnMut(Claimed) -> Taken>(
         &self,
         order: u32,
@@ -111,7 +111,7 @@ impl<G: Geometry> Bitmap<G> {
                 return Err(refused);
             }
         }
-        // Those that may go on in a neighbouring word, one by one.
+        // The runs that may go on in a neighbouring word, one by one.
         for place in edges.places() {
             if wanted.left == 0 {
                 break;
@@ -126,8 +126,8 @@ impl<G: Geometry> Bitmap<G> {
         Ok(())
     }
 
-    /// Of the runs in `free` that hold an aligned run of `order`: those that touch neither end of the
-    /// word, up to `most` blocks; and a block of each that does.
+    /// Of the runs in `free` that hold an aligned run of `order`: those that touch neither end of
+    /// the word, up to `most` blocks; and one block of each run that touches an end.
     fn fitting_runs(free: G::Word, order: u32, most: u64) -> (G::Word, G::Word) {
         let groups = free.aligned_runs(order);
         let (mut inside, mut edges, mut left) = (G::Word::ZERO, G::Word::ZERO, most);

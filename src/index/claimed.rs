@@ -1,19 +1,20 @@
-//! What a claim takes.
+//! The result of a claim.
 
 use std::num::NonZeroU64;
 
 use crate::base::word::Word;
 
-/// Blocks that a claim has just taken out of a bitmap. Nobody knows of them but this thread, so whoever drops
-/// this without a word loses them.
+/// Blocks that a claim has just taken out of a bitmap. Only this thread knows of them: to drop the
+/// value is to lose them.
 ///
-/// Of the free space only [`Space::keep`](crate::space::Space::keep) makes an extent of it that a caller may
-/// have: a claim is not the end of an allocation, since its blocks may lie where everything is closed.
+/// In the free space, only [`Space::keep`](crate::space::Space::keep) makes an extent of it that a
+/// caller may have. A claim does not end an allocation, since its blocks may lie in a closed
+/// region.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "the blocks are lost unless they are kept or released"]
 pub(crate) struct Claimed {
     start: u64,
-    /// So that an `Option` of it goes in two registers.
+    /// Non-zero, so that an `Option` of it goes in two registers.
     len: NonZeroU64,
 }
 
@@ -42,27 +43,28 @@ impl Claimed {
         self.start + (self.len.get() - 1)
     }
 
-    /// The same, of a single block: where that is not known to the compiler.
+    /// The same, known to the compiler to be a single block.
     #[inline(always)]
     pub(crate) fn single(self) -> Self {
         debug_assert_eq!(self.len(), 1);
         Self { len: NonZeroU64::MIN, ..self }
     }
 
-    /// Start and length: for those who keep the blocks, and for bitmaps of blocks that are not free.
+    /// Start and length: for callers that keep the blocks, and for bitmaps of blocks that are not
+    /// free.
     #[inline(always)]
     pub(crate) fn into_run(self) -> (u64, u64) {
         (self.start, self.len.get())
     }
 }
 
-/// Runs of the same length that one claim has taken out of one word.
+/// Runs of the same length that one claim took out of one word.
 #[derive(Debug)]
 #[must_use = "the blocks are lost unless they are kept or released"]
 pub(crate) struct ClaimedRuns<W> {
     /// The first block of the word.
     first: u64,
-    /// The places in it where a run begins.
+    /// The places in the word where a run begins.
     places: W,
     len: u32,
 }
@@ -73,25 +75,25 @@ impl<W: Word> ClaimedRuns<W> {
         Self { first, places, len }
     }
 
-    /// How many.
+    /// Number of runs.
     #[inline(always)]
     pub(crate) fn count(&self) -> u64 {
         self.places.count_ones().into()
     }
 
-    /// Blocks of all of them.
+    /// Blocks of all runs.
     #[inline(always)]
     pub(crate) fn blocks(&self) -> u64 {
         self.count() * u64::from(self.len)
     }
 
-    /// The first block of the word that they are in.
+    /// The first block of the word.
     #[inline(always)]
     pub(crate) fn word_start(&self) -> u64 {
         self.first
     }
 
-    /// Each of them.
+    /// Each run.
     #[inline(always)]
     pub(crate) fn into_each(self) -> impl Iterator<Item = Claimed> {
         let Self { first, places, len } = self;

@@ -1,11 +1,11 @@
-//! A leaf is one cache line of the bitmap, and the only truth about its blocks.
+//! A leaf is one cache line of the bitmap, and the only source of truth for its blocks.
 
 use crate::base::geometry::{Geometry, WordArray};
 use crate::base::lines::Lines;
 use crate::base::sync::{AtomicWord, Site};
 use crate::base::word::{OrderSet, Word};
 
-/// Leaves without free blocks, in memory that is not touched before one becomes free.
+/// Leaves without free blocks, in memory that stays untouched until a block becomes free.
 pub(crate) type Leaves<G> = Lines<<G as Geometry>::Word, <G as Geometry>::LeafWords>;
 
 /// 512 blocks in one cache line (in the geometries that ship).
@@ -13,7 +13,7 @@ pub(crate) type Leaves<G> = Lines<<G as Geometry>::Word, <G as Geometry>::LeafWo
 pub(crate) struct Leaf<'a, G: Geometry>(&'a [AtomicWord<G::Word>]);
 
 impl<'a, G: Geometry> Leaf<'a, G> {
-    /// The leaf that `words`, 1 = free, begin with.
+    /// The leaf at the beginning of `words`, 1 = free.
     #[inline(always)]
     pub(crate) fn new(words: &'a [AtomicWord<G::Word>]) -> Self {
         Self(words)
@@ -25,7 +25,7 @@ impl<'a, G: Geometry> Leaf<'a, G> {
         G::LeafWords::first_of(self.0).map_or(&[], |words| words.words())
     }
 
-    /// The words for which `holds`: bit i is word i. One pass, without branches.
+    /// The words for which `holds` is true: bit i is word i. One pass, without branches.
     #[inline(always)]
     fn words_where(&self, site: Site, holds: impl Fn(G::Word) -> bool) -> u32 {
         self.words()
@@ -46,7 +46,7 @@ impl<'a, G: Geometry> Leaf<'a, G> {
         }
     }
 
-    /// Which words are entirely free: bit i is word i.
+    /// The entirely free words: bit i is word i.
     #[inline]
     fn full_words(&self, site: Site) -> u32 {
         self.words_where(site, |word| word == G::FULL)
@@ -58,8 +58,8 @@ impl<'a, G: Geometry> Leaf<'a, G> {
         self.words_with(order, site) != 0
     }
 
-    /// The orders of all aligned runs in the leaf: always those from 0 up to the largest. One pass over the
-    /// words, of which most are empty where space is short.
+    /// The orders of all aligned runs in the leaf: always those from 0 up to the largest. One pass
+    /// over the words, most of which are empty where space is short.
     #[inline]
     pub(crate) fn orders(&self, site: Site) -> OrderSet {
         let mut orders = 0;
@@ -75,8 +75,8 @@ impl<'a, G: Geometry> Leaf<'a, G> {
         orders | full.orders() << G::WORD_ORDER
     }
 
-    /// The orders wider than a word whose aligned groups touch the words `first..=last` and are
-    /// entirely free.
+    /// The orders wider than a word that have an entirely free aligned group touching the words
+    /// `first..=last`.
     #[inline]
     pub(crate) fn orders_over_words(&self, first: usize, last: usize, site: Site) -> OrderSet {
         let full = self.full_words(site);

@@ -1,4 +1,4 @@
-//! Measuring free runs, for those who choose among them.
+//! Measuring free runs, for callers that choose among them.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -8,19 +8,22 @@ use crate::base::geometry::Geometry;
 use crate::base::sync::Site;
 use crate::base::word::Word;
 
-/// Groups of entirely free leaves under one node that a look at it sees to.
+/// How many groups of entirely free leaves one pass over a node handles.
 const GROUPS: usize = 8;
 
-/// Runs after which a look at a node stops, at the end of a leaf.
+/// The pass over a node stops after this many runs, at the end of a leaf.
 const RUNS: usize = 64;
 
 impl<G: Geometry> Bitmap<G> {
-    /// Calls `see` with start and length of free runs that begin under level-1 node `node`: of those
-    /// that begin in its leaves from the `from`-th on, which are not entirely free, all that have two
-    /// blocks or more (and single ones at the end of a word), until it has seen plenty; if `from` is 0,
-    /// also some of those that begin in leaves which are. The latter are measured by whole leaves, up to
-    /// the end of the next node, and the others up to `most`. Repairs what the summary turns out to say
-    /// wrongly of the entirely free leaves looked at.
+    /// Calls `see` with the start and length of free runs that begin under level-1 node `node`.
+    ///
+    /// Of the runs that begin in leaves that are not entirely free, from the `from`-th leaf of the
+    /// node on, it shows all with two blocks or more (and single blocks at the end of a word),
+    /// until it has shown plenty. It measures them up to `most`. If `from` is 0, it also shows some
+    /// of the runs that begin in entirely free leaves. It measures those by whole leaves, up to the
+    /// end of the next node, and repairs what the summary turns out to show wrongly of those
+    /// leaves.
+    ///
     /// Returns where to go on, if the node has more. O(leaves under the node).
     pub(crate) fn runs_under(
         &self,
@@ -68,8 +71,8 @@ impl<G: Geometry> Bitmap<G> {
         None
     }
 
-    /// Shows the run of `count` leaves from `leaf` on, unless it goes back for more than a leaf: then
-    /// it was shown where it begins.
+    /// Shows the run of `count` leaves from `leaf` on, unless it begins a leaf or more before:
+    /// then it was shown where it begins.
     fn see_whole(&self, leaf: usize, count: usize, see: &mut impl FnMut(u64, u64)) {
         let leaf_blocks = G::LEAF_BLOCKS as u64;
         let first_block = leaf as u64 * leaf_blocks;
@@ -103,8 +106,8 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// Of the free runs that begin in word `word` and have at least `least` blocks, the shortest: its start
-    /// and length. Measures up to `most`.
+    /// The shortest of the free runs that begin in word `word` and have at least `least` blocks:
+    /// its start and length. Measures up to `most`.
     #[inline]
     pub(crate) fn run_in_word(&self, word: usize, least: u64, most: u64) -> Option<(u64, u64)> {
         if word >= self.leaf_count() * G::LEAF_WORDS {
@@ -116,21 +119,21 @@ impl<G: Geometry> Bitmap<G> {
         runs.filter(|&(_, len)| len >= least).min_by_key(|&(_, len)| len)
     }
 
-    /// The free blocks of the word below word `word`; none below the first.
+    /// The free blocks of the word below word `word`; none below the first word.
     #[inline]
     pub(super) fn look_before(&self, word: usize) -> G::Word {
         word.checked_sub(1).map_or(G::Word::ZERO, |word| self.look(word))
     }
 
-    /// Whether all leaves under level-1 node `node` are shown as entirely free.
+    /// Whether the summary shows all leaves under level-1 node `node` as entirely free.
     #[inline]
     pub(crate) fn is_whole(&self, node: usize) -> bool {
         let whole = self.summary.node(1, node).has(G::MAX_ORDER).load(Site::HasLook);
         leading_ones(whole) as usize >= G::FANOUT
     }
 
-    /// Where the run begins that goes on behind word `word`, as every run does that begins there and is
-    /// longer than a word; or where the word does, if it begins before.
+    /// Where the run that goes on behind word `word` begins, or the start of the word if it begins
+    /// before. Every run that begins in the word and is longer than a word goes on behind it.
     #[inline]
     pub(crate) fn run_beyond_word(&self, word: usize) -> Option<u64> {
         if word >= self.leaf_count() * G::LEAF_WORDS {
@@ -141,7 +144,7 @@ impl<G: Geometry> Bitmap<G> {
         (inside > 0).then(|| (word as u64 + 1) * u64::from(G::WORD_BLOCKS) - u64::from(inside))
     }
 
-    /// Start and length of the run from `place` of `word` on, which held `free`.
+    /// Start and length of the run from `place` of word `word` on, which held `free`.
     #[inline]
     fn measure(&self, word: usize, free: G::Word, place: u32, most: u64) -> (u64, u64) {
         let start = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
@@ -152,14 +155,14 @@ impl<G: Geometry> Bitmap<G> {
         (start, self.run_end(start, self.blocks().min(start + most)).saturating_sub(start))
     }
 
-    /// The run of free blocks around `start..start + len`, measured no further than `reach` to either
-    /// side: its start and length.
+    /// The run of free blocks around `start..start + len`, measured at most `reach` blocks to
+    /// either side: its start and length.
     #[inline]
     pub(crate) fn run_around(&self, start: u64, len: u64, reach: u64) -> (u64, u64) {
         let width = u64::from(G::WORD_BLOCKS);
         let place = start % width;
         if place + len <= width {
-            // Mostly it ends in its word on both sides.
+            // Mostly the run ends in its word on both sides.
             let free =
                 self.look((start / width) as usize) | G::Word::span(place as u32, len as u32);
             let Range { start: from, end } = free.run_around(place as u32);
@@ -173,13 +176,13 @@ impl<G: Geometry> Bitmap<G> {
     }
 }
 
-/// Where in `free` runs begin, `before` being the word below.
+/// The places in `free` where runs begin; `before` is the word below.
 #[inline(always)]
 fn begins<G: Geometry>(before: G::Word, free: G::Word) -> G::Word {
     free & !(free << 1 | before >> (G::WORD_BLOCKS - 1))
 }
 
-/// Set bits from bit 0 up.
+/// Number of set bits from bit 0 up.
 #[inline(always)]
 fn leading_ones<W: Word>(word: W) -> u32 {
     (!word).trailing_zeros()

@@ -3,12 +3,13 @@
 //! Promises the invariants below, to all threads at once. Uses `base` and `values`.
 //!
 //! - this file: the structure, its length and its parts;
-//! - `leaf`: the bits of 512 blocks; `summary`: the tree above them; `tops`: what its top level has; `watch`:
-//!   whether anything was freed that matters to a search;
-//! - `claim`: claiming given blocks; `claim_in_word`, `claim_many`: within a word, and many in one pass;
-//!   `claimed`: what a claim answers with;
+//! - `leaf`: the bits of 512 blocks; `summary`: the tree above them; `tops`: what its top level
+//!   shows; `watch`: whether anything was freed that matters to a search;
+//! - `claim`: claiming given blocks; `claim_in_word`, `claim_many`: within a word, and many in one
+//!   pass; `claimed`: the result of a claim;
 //! - `search`: finding a run to claim; `visit`: going through the leaves that may have one;
-//! - `release`: giving blocks back; `publish`: how the summary follows the leaves; `repair`: how it is put right;
+//! - `release`: giving blocks back; `publish`: how the summary follows the leaves; `repair`:
+//!   clearing stale positives;
 //! - `measure`: measuring runs to choose from; `read`: reading runs;
 //! - `build`: construction in parallel; `verify`: comparing every level with the one below;
 //! - `events`: counting what happens off the usual path.
@@ -18,7 +19,7 @@
 //!    its owner.
 //! 2. *No hidden space.* A free run whose releases have all returned is visible on every level, as
 //!    an order bit or as a guard bit.
-//! 3. *Stale positives* are legal; whoever meets one repairs it.
+//! 3. *Stale positives* are legal; the search that meets one repairs it.
 //! 4. *Truthful failure.* "Nothing" is answered only if at some moment of the call there was no
 //!    fitting run; a claim that is rolled back counts as an allocation and a release.
 //! 5. *Lock-freedom.* A loop repeats only because another operation succeeded.
@@ -76,7 +77,7 @@ pub(crate) struct Bitmap<G: Geometry> {
     free_at_start: u64,
 }
 
-/// Part of a range within one word.
+/// The part of a range that lies in one word.
 #[derive(Clone, Copy)]
 struct Piece<W> {
     /// Index of the word in the whole bitmap.
@@ -96,7 +97,7 @@ impl<G: Geometry> Bitmap<G> {
         self.free_at_start
     }
 
-    /// What happens off the usual path, counted.
+    /// Counters of what happens off the usual path.
     pub(crate) fn events(&self) -> &Events {
         &self.events
     }
@@ -106,7 +107,7 @@ impl<G: Geometry> Bitmap<G> {
         self.leaves.room() * size_of::<G::LeafWords>()
     }
 
-    /// Bytes beside the leaves on the heap.
+    /// Heap bytes beside the leaves.
     pub(crate) fn summary_bytes(&self) -> usize {
         let rest = self.leaves.bytes().saturating_sub(self.leaf_bytes());
         self.summary.bytes() + self.events.bytes() + rest
@@ -128,8 +129,8 @@ impl<G: Geometry> Bitmap<G> {
         self.blocks().div_ceil(G::LEAF_BLOCKS as u64) as usize
     }
 
-    /// Makes the device `blocks` blocks long, unless it is longer. The added ones are allocated. For one
-    /// caller at a time.
+    /// Makes the device `blocks` blocks long, unless it is longer. The added blocks are allocated.
+    /// For one caller at a time.
     pub(crate) fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
         if blocks <= self.blocks() {
             return Ok(());
@@ -139,7 +140,7 @@ impl<G: Geometry> Bitmap<G> {
         Ok(())
     }
 
-    /// The first half of [`Bitmap::lengthen`], which may fail.
+    /// The first half of [`Bitmap::lengthen`]: makes room, and may fail.
     pub(crate) fn make_room(&self, blocks: u64) -> Result<(), OutOfMemory> {
         fault!(LengthBeforeLeaves: self.blocks.store(blocks, Site::Blocks));
         let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
@@ -147,21 +148,22 @@ impl<G: Geometry> Bitmap<G> {
         self.summary.grow(leaf_count)
     }
 
-    /// The second half, for which there is room.
+    /// The second half: sets the length, for which there is room.
     pub(crate) fn set_length(&self, blocks: u64) {
         debug_assert!(blocks >= self.blocks());
-        // Whoever reads the new length finds leaves and nodes for it [mutant: LengthBeforeLeaves].
+        // A thread that reads the new length finds leaves and nodes for it
+        // [mutant: LengthBeforeLeaves].
         self.blocks.store(blocks, Site::Blocks);
     }
 
-    /// Makes the device `blocks` blocks long, not longer than it is. None of the others may be free, and
-    /// none in use. For one caller at a time. O(blocks cut off).
+    /// Makes the device `blocks` blocks long, not longer than it is. None of the blocks cut off may
+    /// be free or in use. For one caller at a time. O(blocks cut off).
     pub(crate) fn shorten(&self, blocks: u64) {
         let leaf = |block: u64| block.div_ceil(G::LEAF_BLOCKS as u64) as usize;
         let cut_off = leaf(blocks)..leaf(self.blocks());
         debug_assert!(0 < blocks && blocks <= self.blocks());
         self.blocks.store(blocks, Site::Blocks);
-        // No search comes by there any more that would repair what is shown of them.
+        // No later search reaches these leaves to repair what is shown of them.
         cut_off.for_each(|leaf| self.refresh(leaf));
     }
 
@@ -179,7 +181,7 @@ impl<G: Geometry> Bitmap<G> {
         self.leaves.word(index)
     }
 
-    /// The words that `start..start + len` meets, in ascending order.
+    /// The words that `start..start + len` touches, in ascending order.
     #[inline]
     fn pieces(start: u64, len: u64) -> impl Iterator<Item = Piece<G::Word>> + Clone {
         let width = u64::from(G::WORD_BLOCKS);
@@ -193,12 +195,12 @@ impl<G: Geometry> Bitmap<G> {
         })
     }
 
-    /// The words that `start..start + len` meets, in ascending order, with its bits in each.
+    /// The words that `start..start + len` touches, in ascending order, with its bits in each.
     pub(crate) fn words_of(start: u64, len: u64) -> impl Iterator<Item = (usize, G::Word)> {
         Self::pieces(start, len).map(|piece| (piece.word, piece.mask))
     }
 
-    /// The first block of `piece` that `bits` holds.
+    /// The first block of `piece` whose bit is set in `bits`.
     fn first_block(piece: Piece<G::Word>, bits: G::Word) -> u64 {
         debug_assert!(bits & piece.mask != G::Word::ZERO);
         let place = (bits & piece.mask).trailing_zeros();

@@ -1,8 +1,8 @@
 //! How the summary follows the leaves, without locks.
 //!
-//! After a release: *publish*, bottom-up. *Repair* (clear under a guard, then look again) what a leaf
-//! no longer has: clearing is never needed for soundness, so claims leave it to those who search
-//! there next, but for claims of whole leaves.
+//! A release *publishes* its blocks, bottom-up. A *repair* clears what a leaf no longer has: under
+//! a guard, with a double-check. Soundness never needs a clear, so claims leave it to the searches
+//! that look there next; only claims of whole leaves repair.
 
 use super::Bitmap;
 use crate::base::geometry::Geometry;
@@ -10,15 +10,15 @@ use crate::base::mutant::fault;
 use crate::base::sync::Site;
 use crate::base::word::{OrderSet, Word};
 
-/// A release that was told to look further than this many words on either side of its range for
-/// the end of the run it completed counts as completing any run that somebody waits for.
+/// How many words a release looks to either side of its range for the end of the run it completed.
+/// A run that reaches this far counts as long enough for every registered search.
 const LOOK_AROUND_WORDS: u64 = 64;
 
 impl<G: Geometry> Bitmap<G> {
     /// Publishes what the release of `mask` in one word completed; `left` is the word as that
     /// release left it. A word that is not entirely free cannot belong to a run wider than a word,
-    /// so the sibling words are read only if it is: whoever makes the last of them full sees all
-    /// the others [mutant: WeakSibling; scenarios S2, S12].
+    /// so the sibling words are read only if it is: the thread that makes the last of them full
+    /// sees all the others [mutant: WeakSibling; scenarios S2, S12].
     #[inline(always)]
     pub(super) fn publish_word(&self, word: usize, mask: G::Word, left: G::Word) {
         let leaf = word / G::LEAF_WORDS;
@@ -26,7 +26,7 @@ impl<G: Geometry> Bitmap<G> {
         let mut orders = if mask == G::Word::bit(place) {
             left.orders_around(place)
         } else {
-            // More than the release completed, perhaps, but nothing that is not there.
+            // This may show more than the release completed, but nothing that is not there.
             left.orders()
         };
         let mut full = left == G::FULL;
@@ -78,7 +78,8 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// The same for blocks of one word that need not be neighbours; `left` is the word as their release left it.
+    /// The same for blocks of one word, neighbours or not; `left` is the word as their release left
+    /// it.
     #[inline(always)]
     pub(super) fn tell_watchers_of_word(&self, word: usize, mask: G::Word, left: G::Word) {
         if !told_at_the_wrong_time()
@@ -89,9 +90,9 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// Whether the word alone says that the released run is too short, as it mostly does: the run ends there
-    /// on both sides. Whoever released the last block of a run inside one word has left all of it there
-    /// [scenario: m4; mutant: ShortByOwnBlocks].
+    /// Whether the word alone says that the released run is too short, as it mostly does: the run
+    /// ends there on both sides. The thread that released the last block of a run inside one word
+    /// has left all of the run there [scenario: m4; mutant: ShortByOwnBlocks].
     #[inline(always)]
     fn is_short_inside(mask: G::Word, left: G::Word, awaited: u64) -> bool {
         let mut free = left;
@@ -111,9 +112,9 @@ impl<G: Geometry> Bitmap<G> {
     }
 
     /// The last step of a release or rollback: lifts the watch if the run that now surrounds
-    /// `start..start + len` is as long as somebody waits for. Pairs with `Watch::register`: either
-    /// we see the registration, or the search that follows it sees our publication [mutants:
-    /// EventBeforeEnsure, WeakWatch; scenarios S5, S5b].
+    /// `start..start + len` is as long as a search is registered for. Pairs with `Watch::register`:
+    /// either we see the registration, or the search that follows it sees our publication
+    /// [mutants: EventBeforeEnsure, WeakWatch; scenarios S5, S5b].
     #[inline(always)]
     pub(super) fn tell_watchers(&self, start: u64, len: u64) {
         if let Some(awaited) = self.watch.awaited() {
@@ -141,8 +142,8 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// After a claim of `start..start + len` that covers whole leaves: repairs what the summary says
-    /// of those. For less than a leaf it does not pay: who next looks for space finds out.
+    /// After a claim of `start..start + len`: repairs what the summary shows of the whole leaves in
+    /// it. For less than a leaf it does not pay: the next search for space finds out.
     pub(super) fn claimed(&self, start: u64, len: u64) {
         let width = G::LEAF_BLOCKS as u64;
         let (mut leaf, end) = (start.div_ceil(width) as usize, ((start + len) / width) as usize);
@@ -155,7 +156,7 @@ impl<G: Geometry> Bitmap<G> {
     }
 }
 
-/// Whether a mutant has a release tell the watchers earlier than last, or never.
+/// Whether a mutant makes a release tell the watchers too early, or never.
 #[inline(always)]
 fn told_at_the_wrong_time() -> bool {
     fault!(NoEventOnFree | EventBeforeEnsure | WatchReadBeforeLeaf: return true);

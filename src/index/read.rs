@@ -1,7 +1,7 @@
-//! Reading runs of free blocks: word by word near by, by the summary over distances.
+//! Reading runs of free blocks: word by word nearby, by the summary over distances.
 //!
-//! Nothing here stops anybody, so an answer that spans words may be a mixture of moments. What was
-//! free (or allocated) throughout the call is always reported as such.
+//! Nothing here stops other threads, so an answer that spans words may mix several moments. Blocks
+//! that were free (or allocated) throughout the call are always reported as such.
 
 use super::Bitmap;
 use crate::base::geometry::Geometry;
@@ -10,8 +10,8 @@ use crate::base::word::Word;
 use crate::index::summary::{Found, Look};
 
 impl<G: Geometry> Bitmap<G> {
-    /// As [`Bitmap::largest_order_under`], for those who want at least `order`, and upwards from there only as
-    /// long as each next one is shown: on a device with little to offer, one read.
+    /// As [`Bitmap::largest_order_under`], from `order` upwards, for as long as each next order is
+    /// shown: one read on a device with little free space.
     #[inline]
     pub(crate) fn largest_order_from(&self, level: usize, index: usize, order: u32) -> Option<u32> {
         let node = self.summary.node(level, index);
@@ -19,7 +19,7 @@ impl<G: Geometry> Bitmap<G> {
         (order..=G::MAX_ORDER).take_while(shown).last()
     }
 
-    /// The largest order of which there may be an aligned run under node `index` of `level`.
+    /// The largest order of which an aligned run may be under node `index` of `level`.
     pub(crate) fn largest_order_under(&self, level: usize, index: usize) -> Option<u32> {
         let node = self.summary.node(level, index);
         (0..=G::MAX_ORDER).rev().find(|&order| node.may_have(order) != G::Word::ZERO)
@@ -38,7 +38,7 @@ impl<G: Geometry> Bitmap<G> {
         }
         let width = u64::from(G::WORD_BLOCKS);
         let mut word = from / width;
-        // What lies before `from` counts as free.
+        // Blocks before `from` count as free.
         let mut free = self.look(word as usize) | !(G::Word::MAX << (from % width) as u32);
         while free & G::FULL == G::FULL {
             word += 1;
@@ -77,13 +77,13 @@ impl<G: Geometry> Bitmap<G> {
         self.word(word).load(Site::LeafLook)
     }
 
-    /// Number of free blocks in `from..to`. O(blocks / 64); a mixture of moments.
+    /// Number of free blocks in `from..to`. O(blocks / 64); may mix several moments.
     pub(crate) fn free_blocks_in(&self, from: u64, to: u64) -> u64 {
         let words = Self::words_of(from, to.saturating_sub(from));
         words.map(|(word, mask)| u64::from((self.look(word) & mask).count_ones())).sum()
     }
 
-    /// The first free block of `from..to` by the words alone, or `to`.
+    /// The first free block of `from..to`, or `to`. Reads only the words.
     #[inline]
     pub(crate) fn free_in(&self, from: u64, to: u64) -> u64 {
         for piece in Self::pieces(from, to.saturating_sub(from)) {
@@ -95,8 +95,8 @@ impl<G: Geometry> Bitmap<G> {
         to
     }
 
-    /// The first block of `from..to` at which a run of `len` may begin, as far as its word alone can
-    /// tell, or `to`.
+    /// The first block of `from..to` at which a run of `len` may begin, as far as its word alone
+    /// can tell, or `to`.
     #[inline]
     pub(super) fn run_start_in(&self, from: u64, to: u64, len: u64) -> u64 {
         for piece in Self::pieces(from, to.saturating_sub(from)) {
@@ -109,8 +109,8 @@ impl<G: Geometry> Bitmap<G> {
         to
     }
 
-    /// The first free block at or after `from`. Skips allocated stretches by the summary:
-    /// O(levels) for each leaf looked into.
+    /// The first free block at or after `from`. Skips allocated stretches by the summary: O(levels)
+    /// for each leaf read.
     pub(crate) fn next_free(&self, from: u64) -> Option<u64> {
         if from >= self.blocks() {
             return None;
@@ -154,14 +154,14 @@ impl<G: Geometry> Bitmap<G> {
         None
     }
 
-    /// Whether `leaf` may have a free block. One that was free all the time is not missed.
+    /// Whether `leaf` may have a free block. A block that was free all the time is not missed.
     #[inline]
     pub(crate) fn may_have_free(&self, leaf: usize) -> bool {
         let (node, bit) = self.summary.parent(1, leaf);
         node.may_have(0) & bit != G::Word::ZERO
     }
 
-    /// The words of `leaf` in ascending order, 1 = free, each read when it is asked for.
+    /// The words of `leaf` in ascending order, 1 = free, each read when the caller asks for it.
     #[inline]
     pub(crate) fn leaf_words(&self, leaf: usize) -> impl Iterator<Item = G::Word> + '_ {
         self.leaf(leaf).words().iter().map(|word| word.load(Site::LeafLook))

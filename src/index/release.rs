@@ -9,23 +9,23 @@ use crate::index::{Bitmap, Piece};
 /// Why a range could not be released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReleaseError {
-    /// This block is free already; nothing was changed.
+    /// This block is already free; nothing was changed.
     Free {
         /// The first such block of the range.
         block: u64,
     },
-    /// Another thread released a block of the range while we were at it. What lies before `block` was
-    /// released by us, the rest not touched. `block` itself may still be ours: it is where the word
-    /// in conflict begins, and the block released by the other is any of that word. A second release
-    /// of the rest tells which, by `Free`.
+    /// Another thread released a block of the range at the same moment. We released what lies
+    /// before `block`, and did not touch the rest. `block` itself may still be ours: it is the
+    /// first block of the word in conflict, and the other thread may have released any block of
+    /// that word. A second release of the rest tells which, by `Free`.
     Torn {
-        /// The first block not released by us.
+        /// The first block that we did not release.
         block: u64,
     },
 }
 
 impl ReleaseError {
-    /// How many blocks from `start` on, where the range begins, are released all the same.
+    /// How many blocks from `start`, the start of the range, were released all the same.
     pub(crate) fn released(self, start: u64) -> u64 {
         match self {
             Self::Free { .. } => 0,
@@ -35,8 +35,9 @@ impl ReleaseError {
 }
 
 impl<G: Geometry> Bitmap<G> {
-    /// Has those blocks of `mask` in word `word` become free that are not, and says which. For blocks that
-    /// go from one bitmap to another: one that somebody wrongly frees meanwhile does not hold up the rest.
+    /// Frees those blocks of `mask` in word `word` that are not free, and returns which. For blocks
+    /// that go from one bitmap to another: a block that another caller wrongly frees meanwhile does
+    /// not hold up the rest.
     pub(crate) fn add_in_word(&self, word: usize, mask: G::Word) -> G::Word {
         let before = self.word(word).fetch_or(mask, Site::LeafReleaseFull);
         let added = mask & !before;
@@ -47,14 +48,14 @@ impl<G: Geometry> Bitmap<G> {
         added
     }
 
-    /// The same for `start..start + len`; the number of blocks.
+    /// The same for `start..start + len`; returns the number of blocks.
     pub(crate) fn add(&self, start: u64, len: u64) -> u64 {
         let added = |(word, mask)| u64::from(self.add_in_word(word, mask).count_ones());
         Self::words_of(start, len).map(added).sum()
     }
 
     /// Gives back `start..start + len`, which must lie on the device: all of it, or nothing if one
-    /// of its blocks is free already (or, in the one race that cannot be undone, a part: `Torn`).
+    /// of its blocks is already free (or, in the one race that cannot be undone, a part: `Torn`).
     ///
     /// O(len / word width) compare-exchanges, then the publication of each leaf.
     #[inline(always)]
@@ -75,8 +76,8 @@ impl<G: Geometry> Bitmap<G> {
         Ok(())
     }
 
-    /// Gives back the blocks of `mask`, neighbours or not, in word `word`: all of them, or nothing if
-    /// one of them is free already. One compare-exchange, then the publication.
+    /// Gives back the blocks of `mask`, neighbours or not, in word `word`: all of them, or nothing
+    /// if one of them is already free. One compare-exchange, then the publication.
     #[inline(always)]
     pub(crate) fn release_in_word(&self, word: usize, mask: G::Word) -> Result<(), ReleaseError> {
         let piece = Piece { word, mask };
@@ -105,8 +106,8 @@ impl<G: Geometry> Bitmap<G> {
                 if word_start <= start {
                     return Err(ReleaseError::Free { block });
                 }
-                // Blocks of this word that come before the one in conflict are still ours, but
-                // they are not released either: report where we stopped [scenario: S4t].
+                // The blocks of this word before the one in conflict are still ours, but not
+                // released either: report where we stopped [scenario: S4t].
                 let released = word_start - start;
                 self.publish(start, released);
                 self.tell_watchers_of_release(start, released);
@@ -117,8 +118,8 @@ impl<G: Geometry> Bitmap<G> {
         Ok(())
     }
 
-    /// Sets the bits of `piece`; answers with the word as we left it, or with what was there if
-    /// one of the bits was set already.
+    /// Sets the bits of `piece`. Returns the word as we left it, or the word found if one of the
+    /// bits was already set.
     #[inline(always)]
     pub(super) fn release_piece(&self, piece: Piece<G::Word>) -> Result<G::Word, G::Word> {
         let word = self.word(piece.word);

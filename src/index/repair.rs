@@ -1,4 +1,4 @@
-//! What the summary says too much is put right.
+//! Clearing stale positives in the summary.
 
 use crate::base::geometry::{Geometry, MOST_ORDERS};
 use crate::base::mutant::{fault, step};
@@ -7,11 +7,11 @@ use crate::base::word::{OrderSet, Word, each, order_above, order_within};
 use crate::index::Bitmap;
 use crate::index::events::Event;
 
-/// For each of `orders` the children of one node that seem to have lost it.
+/// For each of `orders`, the children of one node that seem to have lost it.
 pub(super) struct Stale<W> {
     orders: OrderSet,
     children: [W; MOST_ORDERS],
-    /// One that is known to be shown. From there on the repair stops at the first that is not.
+    /// An order known to be shown. From it upwards, the repair stops at the first order not shown.
     sought: u32,
 }
 
@@ -23,7 +23,7 @@ impl<W: Word> Stale<W> {
     }
 }
 
-/// The guards of some children of one node, until they are released.
+/// The guards of some children of one node, held until they are released.
 pub(super) struct Guard<'a, G: Geometry> {
     held: Option<(&'a AtomicWord<G::Word>, G::Word)>,
 }
@@ -37,21 +37,21 @@ impl<G: Geometry> Guard<'_, G> {
 }
 
 impl<G: Geometry> Bitmap<G> {
-    /// Clears the bits of `orders` that level-1 node `index` holds for the leaves `children`, unless one of
-    /// them turns out to have such a run; goes on upward with the orders of which the node has nothing
-    /// left. Safe to call at any time, by anyone. O(children + orders x levels).
+    /// Clears the bits of `orders` that level-1 node `index` has for the leaves `children`, unless
+    /// a leaf turns out to have such a run. Goes on upward with the orders of which the node has no
+    /// bit left. Any thread may call it at any time. O(children + orders x levels).
     pub(crate) fn repair(&self, index: usize, children: G::Word, orders: OrderSet) {
         let stale = Stale::all(children, orders);
         self.repair_up(2, index, self.repair_node(1, index, stale));
     }
 
-    /// The same for leaves that lack `order`, each with all that it lacks.
+    /// The same for leaves that lack `order`: clears for each leaf all orders that it lacks.
     pub(super) fn repair_leaves(&self, index: usize, children: G::Word, order: u32) {
         if order == 0 {
-            // Without a free block, all of them.
+            // Without a free block, the leaf lacks all orders.
             return self.repair(index, children, G::ORDERS);
         }
-        // The orders of a leaf are all up to some, and so those that it lacks are all from some on.
+        // A leaf has all orders up to some order, so it lacks all orders from the next one on.
         let mut lacking = [G::Word::ZERO; MOST_ORDERS];
         for place in children.places() {
             let leaf = self.leaf(index * G::FANOUT + place as usize);
@@ -73,10 +73,9 @@ impl<G: Geometry> Bitmap<G> {
             if orders == 0 {
                 return;
             }
-            // A child that is live needs no repair. Neither does one that only its own guard
-            // makes live: the clear would have to be undone and the watch lifted, by everybody
-            // who comes by, until the guard's holder moves on. What is left is a stale positive
-            // (invariant 3).
+            // A live child needs no repair. Nor does one that only its own guard makes live: every
+            // search that comes by would have to undo the clear and lift the watch, until the
+            // holder of the guard moves on. What is left is a stale positive (invariant 3).
             orders &= !self.live_orders(level, child, orders);
             let place = G::Word::bit((child % G::FANOUT) as u32);
             child /= G::FANOUT;
@@ -84,7 +83,8 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// Repairs node `index` of `level`, of which those `stale` are not known to be shown; which orders were.
+    /// Repairs node `index` of `level`. Some bits in `stale` may not be shown; returns the orders
+    /// that were.
     pub(super) fn repair_node(
         &self,
         level: usize,
@@ -100,7 +100,7 @@ impl<G: Geometry> Bitmap<G> {
             if *children == G::Word::ZERO {
                 stale.orders &= !(1 << order);
                 if order >= stale.sought {
-                    // Hardly ever is there anything above.
+                    // There is hardly ever an order shown above this one.
                     stale.orders &= (1 << order) - 1;
                     break;
                 }
@@ -109,9 +109,9 @@ impl<G: Geometry> Bitmap<G> {
         if shown == G::Word::ZERO {
             return 0;
         }
-        // From here until the guard is released, a searcher that does not see the order bit
-        // sees the guard (invariant 2) [mutants: NoGuard, GuardNotExclusive]. Children that
-        // somebody else has the guard of are his: stale positives, for us (invariant 3).
+        // From here until the guard is released, a search that does not see the order bit sees the
+        // guard (invariant 2) [mutants: NoGuard, GuardNotExclusive]. Children whose guard another
+        // thread holds are left to that thread: stale positives, for us (invariant 3).
         let mut taken = G::Word::ZERO;
         step!(NoGuard: taken = node.guard().fetch_or(shown, Site::GuardChange));
         fault!(GuardNotExclusive: taken = G::Word::ZERO);
@@ -128,7 +128,7 @@ impl<G: Geometry> Bitmap<G> {
         stale.orders
     }
 
-    /// Clears the bits that are `stale` for those `children` whose guards the caller holds.
+    /// Clears the bits in `stale` of those `children` whose guards the caller holds.
     pub(super) fn clear(
         &self,
         level: usize,
@@ -166,9 +166,9 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// Undoes clears that turned out wrong; the guard goes last [mutants:
-    /// ReleaseGuardBeforeRestore, GuardReleasedBeforeEnsureUp]. Whoever looked for one of `orders` in
-    /// the meantime may have passed by and has to look again [mutant: RestoreNoEvent].
+    /// Undoes wrong clears; releases the guard last [mutants: ReleaseGuardBeforeRestore,
+    /// GuardReleasedBeforeEnsureUp]. A search for one of `orders` may have skipped the child
+    /// meanwhile and must search again [mutant: RestoreNoEvent].
     #[cold]
     pub(super) fn restore(
         &self,
@@ -182,7 +182,7 @@ impl<G: Geometry> Bitmap<G> {
         self.summary.set(level, index * G::FANOUT + place as usize, orders);
         fault!(GuardReleasedBeforeEnsureUp: guard.release());
         step!(RestoreNoEnsureUp: self.summary.ensure(level + 1, index, orders));
-        // Who waits for runs that are searched for by a higher order, has not.
+        // A search that looks for its runs by a higher order has not skipped it.
         if let Some(len) = self.watch.awaited() {
             let mut order = order_within(len).min(G::MAX_ORDER);
             fault!(RestoreWrongOrder: order = order_above(len));
@@ -193,7 +193,7 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// Repairs what the summary says of one leaf, as searchers that come by would.
+    /// Repairs what the summary shows of one leaf, as a search that comes by would.
     pub(crate) fn refresh(&self, leaf: usize) {
         let lost = !self.leaf(leaf).orders(Site::LeafLook) & G::ORDERS;
         if lost != 0 {
@@ -208,17 +208,17 @@ impl<G: Geometry> Bitmap<G> {
         self.restore(1, leaf / G::FANOUT, place, orders, &mut Guard { held: None });
     }
 
-    /// Lets the summary promise what the leaf may not have, as a model's starting state.
+    /// Makes the summary show what the leaf may not have, as a model's starting state.
     #[cfg(loom)]
     pub fn promise(&self, level: usize, child: usize, order: u32) {
         self.summary.set(level, child, 1 << order);
     }
 
-    /// Those of `orders` of which a child, one of the children of `level`, has a run or may come to
+    /// Those of `orders` of which `child`, a child of a node of `level`, has a run, or may come to
     /// have one by a restore.
     pub(super) fn live_orders(&self, level: usize, child: usize, orders: OrderSet) -> OrderSet {
         if level == 1 {
-            // Without the lowest there is none of the others.
+            // A leaf without the lowest order has none of the others.
             let leaf = self.leaf(child);
             let none = !leaf.has_order(orders.trailing_zeros(), Site::LeafLook);
             return if none { 0 } else { leaf.orders(Site::LeafLook) & orders };

@@ -1,9 +1,9 @@
 //! Finding free space and claiming it.
 //!
-//! Two searches stand beside each other. The *aligned* one descends the summary to a leaf that has
-//! an aligned run of the rounded-up order; it is quick, and it may fail although an unaligned run
-//! would fit. The *exact* one visits every leaf that can hold part of a fitting run, widens what it
-//! finds to both sides, and is the only one that may answer "no".
+//! There are two searches. The *aligned* search descends the summary to a leaf that has an aligned
+//! run of the rounded-up order. It is quick, and may fail although an unaligned run would fit. The
+//! *exact* search visits every leaf that can hold part of a fitting run and widens what it finds to
+//! both sides. Only the exact search may answer "no".
 
 use std::ops::Range;
 
@@ -20,25 +20,25 @@ use crate::index::watch::Ticket;
 /// What the exact search looks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Search<F> {
-    /// The shortest run worth looking at, in blocks; at least 1.
+    /// The shortest run to consider, in blocks; at least 1.
     pub least: u64,
-    /// The most blocks that `take` will ever use.
+    /// The most blocks that `take` ever returns.
     pub most: u64,
-    /// What the start must be a multiple of; at least 1.
+    /// Every claim starts at a multiple of this; at least 1.
     pub align: u64,
-    /// How much to take of an aligned run of this length; 0 to pass it by.
+    /// How many blocks to take of an aligned run of this length; 0 to skip it.
     pub take: F,
 }
 
 impl<G: Geometry> Bitmap<G> {
-    /// In how many of its words the leaf of word `word` has an aligned run of `order`.
+    /// In how many words the leaf of word `word` has an aligned run of `order`.
     #[inline]
     pub(crate) fn words_with(&self, word: usize, order: u32) -> u32 {
         self.leaf(word / G::LEAF_WORDS).words_with(order, Site::LeafLook).count_ones()
     }
 
-    /// Claims `len` blocks at the start of an aligned run of `order`, in the leaf of block `from` and
-    /// not before it. One attempt at each run.
+    /// Claims `len` blocks at the start of an aligned run of `order`, in the leaf of block `from`
+    /// and not before that block. One attempt at each run.
     #[inline]
     pub(crate) fn claim_in_leaf(&self, order: u32, len: u64, from: u64) -> Option<Claimed> {
         match self.visit_leaf(order, len, from) {
@@ -89,8 +89,8 @@ impl<G: Geometry> Bitmap<G> {
         })
     }
 
-    /// The same in the leaves that follow `leaf` under its node. What is stale there is left for the
-    /// search that comes when the node is done: one repair for all of it.
+    /// The same in the leaves behind `leaf` under the same node. Leaves stale positives to the
+    /// search that comes when the node is done, which repairs all of them at once.
     #[inline]
     pub(crate) fn claim_behind(
         &self,
@@ -123,7 +123,7 @@ impl<G: Geometry> Bitmap<G> {
         })
     }
 
-    /// Claims what `search` wants of the run around block `inside`: see `claim_of_run`.
+    /// Claims the part that `search` wants of the run around block `inside`: see `claim_of_run`.
     pub(super) fn claim_run_around<F: Fn(u64) -> u64>(
         &self,
         inside: u64,
@@ -147,8 +147,8 @@ impl<G: Geometry> Bitmap<G> {
         })
     }
 
-    /// Claims what `search` wants of the run `start..end`; `None` if it does not want any, the
-    /// block that was in the way if somebody else was quicker.
+    /// Claims the part that `search` wants of the run `start..end`. `None` if it wants none; the
+    /// block in conflict if another thread was quicker.
     fn claim_of_run<F: Fn(u64) -> u64>(
         &self,
         start: u64,
@@ -161,12 +161,12 @@ impl<G: Geometry> Bitmap<G> {
         (len > 0).then(|| self.claim(start, len).map_err(|conflict| conflict.block))
     }
 
-    /// The exact search: claims a part of a run as `search` wants it, beginning at block `from` and
-    /// wrapping round. "No" is truthful (invariant 4), and stays true until the watch is lifted:
-    /// see [`Bitmap::still_none`].
+    /// The exact search: claims the part of a run that `search` wants, beginning at block `from`
+    /// and wrapping round. "No" is truthful (invariant 4), and stays true until the watch is
+    /// lifted: see [`Bitmap::still_none`].
     ///
     /// Repeats only if a run that could matter was completed meanwhile (invariant 5). O(leaves that
-    /// carry the order which every fitting run contains).
+    /// show the order which every fitting run contains).
     pub(crate) fn claim_exact<F: Fn(u64) -> u64>(
         &self,
         from: u64,
@@ -184,7 +184,8 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// One pass of the exact search that does not register, for those who expect to find something.
+    /// One pass of the exact search without a registration, for callers that expect to find
+    /// something.
     pub(crate) fn claim_quick<F: Fn(u64) -> u64>(
         &self,
         from: u64,
@@ -196,8 +197,9 @@ impl<G: Geometry> Bitmap<G> {
         if found.is_some() || from == 0 {
             return found;
         }
-        // A run that starts below `from` was cut there, and the group by which the summary knows
-        // it may lie behind `from`, in any leaf that the shortest run from `from - 1` on reaches.
+        // The pass above cut any run that starts below `from`. The group by which the summary shows
+        // such a run may lie behind `from`, in any leaf that the shortest run from `from - 1` on
+        // reaches.
         let last = ((from - 1 + search.least - 1) / leaf_blocks) as usize;
         self.claim_in_runs(0..self.leaf_count().min(last + 1), 0, search)
     }
@@ -212,7 +214,8 @@ impl<G: Geometry> Bitmap<G> {
         self.claim_in_runs(leaves, floor, search)
     }
 
-    /// Whether any leaf shows a run of `order`; nothing to answer "no" by (see `tops.rs`). O(1).
+    /// Whether any leaf shows a run of `order`. Not good enough to answer "no" (see `tops.rs`).
+    /// O(1).
     #[inline(always)]
     pub(crate) fn shows(&self, order: u32) -> bool {
         self.summary.tops().any(order)
@@ -238,7 +241,7 @@ impl<G: Geometry> Bitmap<G> {
     ) -> Option<Claimed> {
         let order = order_within(search.least).min(G::MAX_ORDER);
         let leaf_blocks = G::LEAF_BLOCKS as u64;
-        // A fitting run that has a group of `order` in a leaf begins at most this far before it.
+        // A fitting run with a group of `order` in a leaf begins at most this far before the leaf.
         let reach = search.least - 1;
         self.visit_leaves(order, leaves, Look::Thorough, Pack::First, |leaf| {
             if !self.leaf(leaf).has_order(order, Site::LeafLook) {
@@ -256,15 +259,15 @@ impl<G: Geometry> Bitmap<G> {
                 }
                 let most = search.most.saturating_add(search.align - 1);
                 let mut end = self.run_end(start, self.blocks().min(start.saturating_add(most)));
-                // If a block is in the way, what lies before it may still be enough, and was
-                // perhaps free all the time. The end falls each time, so this ends.
+                // If a block is in conflict, the run before it may still be enough, and may have
+                // been free all the time. The end falls each time, so the loop ends.
                 while let Some(claimed) = self.claim_of_run(start, end, search) {
                     match claimed {
                         Ok(claimed) => return Visit::Done(claimed),
                         Err(block) => end = block,
                     }
                 }
-                // The block at `start` may have been taken since it was found.
+                // Another thread may have taken the block at `start` since it was found.
                 at = end.max(start + 1);
             }
             // A run that began before this leaf and is gone by now leaves `at` behind.

@@ -1,6 +1,6 @@
-//! The tree over the leaves. For each order a node has one word, whose bit i says "child i
-//! may have a free run of this order", and for all orders together one guard word, whose bit i says
-//! "somebody is in the middle of clearing a bit of child i".
+//! The tree over the leaves. A node has one word for each order, whose bit i says "child i may have
+//! a free run of this order", and one guard word for all orders, whose bit i says "a repair is
+//! clearing a bit of child i".
 
 use crate::base::geometry::Geometry;
 use crate::base::heap::{OutOfMemory, reserved};
@@ -11,7 +11,7 @@ use crate::base::sync::{AtomicWord, Site};
 use crate::base::word::{OrderSet, Word, each};
 use crate::index::tops::Tops;
 
-/// Nodes that show nothing, in memory that is not touched before one does.
+/// Nodes that show nothing, in memory that stays untouched until one does.
 pub(crate) type Nodes<G> = Lines<<G as Geometry>::Word, <G as Geometry>::NodeWords>;
 
 /// One node: 11 words in two cache lines (in the geometries that ship).
@@ -27,11 +27,11 @@ impl<G: Geometry> Clone for Node<'_, G> {
 
 impl<G: Geometry> Copy for Node<'_, G> {}
 
-/// The word of a node that is the guard; those of the orders follow.
+/// Index of the guard word in a node; the words of the orders follow it.
 const GUARD: usize = 0;
 
 impl<'a, G: Geometry> Node<'a, G> {
-    /// Has `words`, those of a node that is not shared yet, show the runs of each order that `has` says.
+    /// Sets the order words of `words`, a node not shared yet, to `has(order)`.
     pub(crate) fn show(words: &mut [AtomicWord<G::Word>], has: impl Fn(u32) -> G::Word) {
         for (word, order) in words[GUARD + 1..].iter_mut().zip(0..=G::MAX_ORDER) {
             *word = AtomicWord::new(has(order));
@@ -44,17 +44,17 @@ impl<'a, G: Geometry> Node<'a, G> {
         &self.0[GUARD + 1 + order as usize]
     }
 
-    /// The children that somebody is clearing a bit of.
+    /// The children of which a repair is clearing a bit.
     #[inline(always)]
     pub(crate) fn guard(self) -> &'a AtomicWord<G::Word> {
         &self.0[GUARD]
     }
 
-    /// Which of `orders` the node does not say that the child of `bit` may have.
+    /// The orders among `orders` that the node does not show for the child of `bit`.
     ///
-    /// The reads pair with the clear in `Summary::clear`: they must not be satisfied before the
-    /// release in the leaf is visible [mutant: WeakSetterAfterLeaf], nor before those one level
-    /// below [mutant: WeakSetterBetweenLevels].
+    /// The reads pair with the clear in `Summary::clear`: they must not happen before the release
+    /// in the leaf is visible [mutant: WeakSetterAfterLeaf], nor before those one level below
+    /// [mutant: WeakSetterBetweenLevels].
     #[inline(always)]
     fn lacks(self, bit: G::Word, orders: OrderSet) -> OrderSet {
         let lacks = |order| u32::from(self.has(order).load(Site::HasEnsure) & bit == G::Word::ZERO);
@@ -63,8 +63,9 @@ impl<'a, G: Geometry> Node<'a, G> {
         each(high).fold(low & orders, |set, order| set | lacks(order) << order)
     }
 
-    /// The children that a searcher for `order` must not pass by: read the order's word first and
-    /// the guard second, or a restore in between is missed [mutant: ReadGuardThenHas].
+    /// The children that a search for `order` must not skip. Reads the word of the order first and
+    /// the guard second; the other way round it would miss a restore in between
+    /// [mutant: ReadGuardThenHas].
     #[inline(always)]
     pub(crate) fn may_have(self, order: u32) -> G::Word {
         fault!(ReadGuardThenHas: {
@@ -79,9 +80,9 @@ impl<'a, G: Geometry> Node<'a, G> {
 /// How a search reads the summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// By order words alone: quick, and good enough to find something.
+    /// Reads only the order words: quick, and good enough to find something.
     Quick,
-    /// By order and guard words: what an answer of "nothing there" needs.
+    /// Reads order and guard words: what the answer "nothing there" needs.
     Thorough,
 }
 
@@ -96,7 +97,7 @@ impl Look {
     }
 }
 
-/// The levels of nodes; level 1 is over the leaves, the top level is searched linearly.
+/// The levels of nodes. Level 1 is over the leaves; the top level is searched linearly.
 #[derive(Debug)]
 pub(crate) struct Summary<G: Geometry> {
     /// Level 1, then level 2, and so on.
@@ -104,15 +105,15 @@ pub(crate) struct Summary<G: Geometry> {
     tops: Tops,
 }
 
-/// What a search of the summary came to.
+/// The result of a search of the summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// A level-1 node that may have children of the order.
     Node(usize),
-    /// A stale positive: a node of this level promised something that its child has not.
+    /// A stale positive: a node of this level shows what its child does not have.
     Stale {
-        /// The level of the node that promised; one more than there are if it was the list of top
-        /// nodes itself that changed under the search.
+        /// The level of the node that shows it; one more than there are if the list of top nodes
+        /// itself changed under the search.
         level: usize,
         /// Index of the child among all children of that level.
         child: usize,
@@ -122,8 +123,8 @@ pub(crate) enum Found {
 }
 
 impl<G: Geometry> Summary<G> {
-    /// Builds the upper levels over `level_one` by plain writes, `height` levels in all. Nodes that show
-    /// nothing, as those do under which no block is `free`, are neither written nor looked at.
+    /// Builds the upper levels over `level_one` by plain writes, `height` levels in all. Nodes
+    /// under which no block is `free` show nothing: they are neither written nor read.
     pub(crate) fn new(
         level_one: Nodes<G>,
         free: &[u32],
@@ -163,7 +164,7 @@ impl<G: Geometry> Summary<G> {
         Ok(new)
     }
 
-    /// `height` levels over `leaf_count` leaves without free blocks. Nothing of it is touched.
+    /// `height` levels over `leaf_count` leaves without free blocks. Touches no node.
     pub(crate) fn without_runs(leaf_count: usize, height: usize) -> Result<Self, OutOfMemory> {
         let mut count = leaf_count;
         let levels = (0..height).map(|_| {
@@ -178,7 +179,7 @@ impl<G: Geometry> Summary<G> {
         Self { levels, tops: Tops::default() }
     }
 
-    /// Makes room for the nodes over `leaf_count` leaves. Those added show nothing.
+    /// Makes room for the nodes over `leaf_count` leaves. Added nodes show nothing.
     pub(crate) fn grow(&self, leaf_count: usize) -> Result<(), OutOfMemory> {
         let mut count = leaf_count;
         for level in &self.levels {
@@ -200,16 +201,16 @@ impl<G: Geometry> Summary<G> {
         Node(&self.levels[level - 1][index])
     }
 
-    /// The node of `level` that `child` hangs from, and the child's bit in it.
+    /// The node of `level` above `child`, and the bit of `child` in it.
     #[inline(always)]
     pub(crate) fn parent(&self, level: usize, child: usize) -> (Node<'_, G>, G::Word) {
         (self.node(level, child / G::FANOUT), G::Word::bit((child % G::FANOUT) as u32))
     }
 
-    /// Makes sure that every level from `level` to the top says that `child` may have `orders`.
-    /// Bottom-up, and never stopping at a bit that is set: whoever set it may not have reached the
-    /// levels above yet [mutant: StopAtFirstSetBit; scenarios S6, S15, S15b]. O(orders x levels)
-    /// reads; writes only on 0 -> 1.
+    /// Makes sure that every level from `level` to the top shows that `child` may have `orders`.
+    /// Works bottom-up and never stops at a bit that is set: the thread that set it may not have
+    /// reached the levels above yet [mutant: StopAtFirstSetBit; scenarios S6, S15, S15b].
+    /// O(orders x levels) reads; writes only on 0 -> 1.
     #[inline(always)]
     pub(crate) fn ensure(&self, level: usize, child: usize, orders: OrderSet) {
         let (mut child, mut orders) = (child, orders);
@@ -225,13 +226,13 @@ impl<G: Geometry> Summary<G> {
         }
     }
 
-    /// Has the node over `child`, and no other, say that it may have `orders`.
+    /// Makes the node over `child`, and no other, show that it may have `orders`.
     pub(crate) fn set(&self, level: usize, child: usize, orders: OrderSet) {
         let (node, bit) = self.parent(level, child);
         self.set_in(level, child / G::FANOUT, node, bit, orders);
     }
 
-    /// The same for who has found the node already: to find it again costs each such free a tenth.
+    /// The same for a caller that has the node: finding it again costs each such free a tenth.
     #[inline]
     fn set_in(
         &self,
@@ -251,7 +252,8 @@ impl<G: Geometry> Summary<G> {
         }
     }
 
-    /// Has node `index` of `level` say that `children` have no run of `order`; what it said before.
+    /// Makes node `index` of `level` show that `children` have no run of `order`; returns the word
+    /// before.
     #[inline]
     pub(crate) fn clear(
         &self,
@@ -284,7 +286,7 @@ impl<G: Geometry> Summary<G> {
     }
 
     /// The first level-1 node in `from..to` that may have a child of `order`. Stops at the first
-    /// stale positive, for the caller to repair. O(levels), and O(nodes of the top level) at most.
+    /// stale positive, which the caller repairs. O(levels), and at most O(nodes of the top level).
     #[inline]
     pub(crate) fn find(&self, order: u32, from: usize, to: usize, look: Look) -> Found {
         if from >= to {
@@ -297,7 +299,7 @@ impl<G: Geometry> Summary<G> {
     }
 
     fn find_after(&self, order: u32, from: usize, to: usize, look: Look) -> Found {
-        // Climb from `from` until a node has a candidate to the right of where we came from.
+        // Climb from `from` until a node has a candidate to the right of the path.
         let mut level = 1;
         let mut index = from;
         let (mut level_at, mut child) = loop {
@@ -346,14 +348,14 @@ impl<G: Geometry> Summary<G> {
         (2..level).fold(child + 1, |next, _| next * G::FANOUT)
     }
 
-    /// Bytes that the nodes and their counts occupy.
+    /// Bytes of the nodes and their counts.
     pub(crate) fn bytes(&self) -> usize {
         let nodes: usize = self.levels.iter().map(Segmented::bytes).sum();
         nodes + self.levels.capacity() * size_of::<Segmented<Nodes<G>>>() + self.tops.bytes()
     }
 }
 
-/// The nodes under node `index` of the level above, of those that there are.
+/// The nodes under node `index` of the level above, as far as they exist.
 fn children_of<G: Geometry>(index: usize, level: &[bool]) -> std::ops::Range<usize> {
     index * G::FANOUT..((index + 1) * G::FANOUT).min(level.len())
 }

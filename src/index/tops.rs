@@ -1,9 +1,9 @@
 //! How many top nodes of the summary show a run of each order.
 //!
-//! Who changes a word of a top node from or to zero counts that, afterwards. Changes from and to zero take
-//! turns, so the counts are exact as soon as nobody is between the two; before that, a run that was free long
-//! ago may not be counted. So a search goes by them that may fail for the time being, and never one that
-//! answers "no".
+//! A thread that changes a word of a top node from or to zero counts that afterwards. Changes from
+//! zero and to zero alternate, so the counts are exact when no thread is between change and count.
+//! Before that, a run that was free long ago may not be counted. So only searches that may fail for
+//! the time being use the counts, never one that answers "no".
 
 use crossbeam_utils::CachePadded;
 
@@ -11,17 +11,17 @@ use crate::base::geometry::MOST_ORDERS;
 use crate::base::mutant::step;
 use crate::base::sync::Counter;
 
-/// In so many cache lines, that those who work in different parts of a device do not meet often.
+/// Number of cache lines: threads that work in different parts of a device rarely meet.
 const STRIPES: usize = 8;
 
-/// Neighbouring top nodes that are counted in the same line.
+/// Number of neighbouring top nodes that are counted in the same line.
 const NEIGHBOURS: usize = 16;
 
 /// The counts, by stripe and order.
 #[derive(Debug)]
 pub(crate) struct Tops(Box<[CachePadded<[Counter; MOST_ORDERS]>; STRIPES]>);
 
-/// No top node shows anything.
+/// No top node shows a run.
 impl Default for Tops {
     #[inline(never)]
     fn default() -> Self {
@@ -30,13 +30,13 @@ impl Default for Tops {
 }
 
 impl Tops {
-    /// Top node `top` has come to show a run of `order`.
+    /// Counts that top node `top` has come to show a run of `order`.
     #[inline]
     pub(crate) fn add(&self, top: usize, order: u32) {
         self.counter(top, order).add(1);
     }
 
-    /// Top node `top` does not show a run of `order` any more.
+    /// Counts that top node `top` no longer shows a run of `order`.
     #[inline]
     pub(crate) fn remove(&self, top: usize, order: u32) {
         step!(NeverUncountTop: self.counter(top, order).add(u64::MAX));
@@ -47,18 +47,18 @@ impl Tops {
         &self.0[top / NEIGHBOURS % STRIPES][order as usize]
     }
 
-    /// Whether any shows a run of `order`. O(1).
+    /// Whether any top node shows a run of `order`. O(1).
     #[inline(always)]
     pub(crate) fn any(&self, order: u32) -> bool {
         self.0.iter().any(|stripe| stripe[order as usize].get() > 0)
     }
 
-    /// How many do.
+    /// How many top nodes show one.
     pub(crate) fn count(&self, order: u32) -> u64 {
         self.0.iter().fold(0, |sum, stripe| sum.wrapping_add(stripe[order as usize].get()))
     }
 
-    /// Bytes that the counts take.
+    /// Bytes of the counts.
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(&*self.0)
     }

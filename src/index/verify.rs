@@ -9,7 +9,8 @@ use crate::base::word::Word;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Difference {
-    /// The child has a run of this order that the node does not show: free space would be missed.
+    /// The child has a run of this order that the node does not show: searches would miss free
+    /// space.
     Hidden {
         /// Level of the node, from 1.
         level: usize,
@@ -18,8 +19,8 @@ pub enum Difference {
         /// The order.
         order: u32,
     },
-    /// The node shows a run of this order that the child does not have. Legal: the next search
-    /// that comes by repairs it.
+    /// The node shows a run of this order that the child does not have. Legal: the next search that
+    /// meets it repairs it.
     Stale {
         /// Level of the node, from 1.
         level: usize,
@@ -28,21 +29,21 @@ pub enum Difference {
         /// The order.
         order: u32,
     },
-    /// Somebody holds the guard of this child: an operation is in flight.
+    /// A thread holds the guard of this child: an operation is in flight.
     Guarded {
         /// Level of the node, from 1.
         level: usize,
         /// Index of the child among all nodes (for level 1: leaves) of the level below.
         child: usize,
     },
-    /// The number of top nodes that show a run of this order is not what was counted: quick searches
-    /// would look in vain, or not at all.
+    /// The count of top nodes that show a run of this order is wrong: quick searches would look for
+    /// it and find nothing, or not look at all.
     Miscounted {
         /// The order.
         order: u32,
-        /// What was counted.
+        /// The count.
         counted: u64,
-        /// How many there are.
+        /// How many top nodes show one.
         showing: u64,
     },
     /// A block beyond the end of the device is marked free.
@@ -53,7 +54,7 @@ pub enum Difference {
 }
 
 impl Difference {
-    /// Whether this must not be while nothing runs; a stale positive may.
+    /// Whether this is a fault while nothing else runs. A stale positive is not.
     pub fn is_fault(&self) -> bool {
         !matches!(self, Difference::Stale { .. })
     }
@@ -123,7 +124,7 @@ impl<G: Geometry> Bitmap<G> {
         })
     }
 
-    /// In all of the memory, which may be longer than the device.
+    /// Looks at all of the memory, which may be longer than the device.
     fn beyond_end(&self) -> Vec<Difference> {
         let (blocks, width) = (self.blocks(), u64::from(G::WORD_BLOCKS));
         let words = (blocks / width) as usize..self.leaves.room() * G::LEAF_WORDS;

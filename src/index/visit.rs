@@ -10,24 +10,24 @@ use std::ops::Range;
 /// Which leaves of a level-1 node a search prefers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pack {
-    /// The first.
+    /// The first leaf.
     First,
-    /// The first that has no run of the next order, if the node at hand has such a one.
+    /// The first leaf that has no run of the next order, if the node has such a leaf.
     Tight,
-    /// Only those that have no run of the next order.
+    /// Only leaves that have no run of the next order.
     OnlyTight,
 }
 
-/// What to do after a leaf was looked into.
+/// What to do after a leaf was read.
 pub(super) enum Visit<T> {
     Done(T),
     /// The leaf has no run of the order at all.
     Stale,
-    /// Go on with the first leaf at or after this one, which lies behind the one looked into.
+    /// Go on with the first leaf at or after this one, which lies behind the leaf just read.
     From(usize),
 }
 
-/// What a visit to the leaves under one node came to.
+/// The result of a visit to the leaves under one node.
 pub(super) struct Visited<T, W> {
     pub(super) taken: Option<T>,
     /// The children that had no run of the order at all.
@@ -62,16 +62,16 @@ impl<G: Geometry> Bitmap<G> {
                     let todo = self.candidates(order, node, next.max(first), &leaves, look);
                     let found = self.visit_children(order, node, todo, pack, |leaf| {
                         let visited = visit(leaf);
-                        // A search that may have to answer "no" repairs at once: in the time that
-                        // the other leaves take, a release could make the repair undo itself, lift
-                        // the watch, and have us search again.
+                        // A search that may have to answer "no" repairs at once. A later repair
+                        // could meet a release, undo itself, lift the watch, and make us search
+                        // again.
                         if look == Look::Thorough && matches!(visited, Visit::Stale) {
                             let place = G::Word::bit((leaf - first) as u32);
                             self.repair_leaves(node, place, order);
                         }
                         visited
                     });
-                    // All at once, and with all orders that those leaves have not either.
+                    // Repair all of them at once, with all orders that those leaves lack.
                     if look == Look::Quick && found.stale != G::Word::ZERO {
                         self.repair_leaves(node, found.stale, order);
                     }
@@ -85,7 +85,7 @@ impl<G: Geometry> Bitmap<G> {
         None
     }
 
-    /// Visits those leaves under `node` that `todo` names, until `visit` is done.
+    /// Visits the leaves under `node` that `todo` names, until `visit` is done.
     #[inline(always)]
     pub(super) fn visit_children<T>(
         &self,
@@ -109,7 +109,7 @@ impl<G: Geometry> Bitmap<G> {
                 Visit::Done(taken) => return Visited { taken: Some(taken), stale, next },
                 Visit::Stale => stale |= G::Word::bit(child),
                 Visit::From(resume) => {
-                    // Those before `child` are still to come if it was preferred.
+                    // Leaves before `child` are still to come if `child` was preferred.
                     let skipped = resume.min(first + G::FANOUT) - first - child as usize;
                     todo &= !G::Word::span(child, skipped as u32);
                     next = next.max(resume);

@@ -1,11 +1,11 @@
-//! What makes "no" truthful and lets it be remembered.
+//! Makes "no" truthful, and lets a caller remember it.
 //!
-//! A searcher that is about to answer "no run of `len` blocks" first *registers* that length, then
-//! searches everything, then looks whether the watch was disturbed. A release that completes a run
-//! of at least the registered length *lifts* the watch. Both live in one word, so that there is no
-//! moment between forgetting a registration and telling its owner.
+//! A search that is about to answer "no run of `len` blocks" first *registers* that length, then
+//! searches everything, then checks whether the watch was lifted. A release that completes a run of
+//! at least the registered length *lifts* the watch. Both live in one word, so there is no moment
+//! between removing a registration and telling its owner.
 //!
-//! While nobody searches in vain, a release pays one read of a line that nobody writes.
+//! While no search is registered, a release pays one read of a cache line that is not written.
 
 use std::fmt::{Debug, Formatter};
 
@@ -24,18 +24,18 @@ pub(crate) struct Ticket(u64);
 
 const THRESHOLD_BITS: u32 = 12;
 const THRESHOLD_MASK: u64 = (1 << THRESHOLD_BITS) - 1;
-/// Nobody waits for anything.
+/// No search is registered.
 const NOTHING: u64 = THRESHOLD_MASK;
 
 impl Default for Watch {
-    /// A watch on nothing.
+    /// A watch without registrations.
     fn default() -> Self {
         Self(CachePadded::new(AtomicWord::new(NOTHING)))
     }
 }
 
 impl Watch {
-    /// Announces a search for runs of `len` blocks. Retried only after another thread's
+    /// Registers a search for runs of `len` blocks. Retries only after another thread's
     /// registration or lift.
     pub(crate) fn register(&self, len: u64) -> Ticket {
         let mut seen = self.0.load(Site::WatchLook);
@@ -60,17 +60,16 @@ impl Watch {
         self.0.load(Site::WatchLook) >> THRESHOLD_BITS == ticket.0
     }
 
-    /// The shortest run that somebody waits for (rounded down), or `None` if nobody does.
+    /// The shortest run that a search is registered for (rounded down), or `None`.
     #[inline(always)]
     pub(crate) fn awaited(&self) -> Option<u64> {
         let seen = self.0.load(Site::WatchLook) & THRESHOLD_MASK;
         (seen != NOTHING).then(|| shortest(seen))
     }
 
-    /// Tells everybody who registered that their search must begin again. One compare-exchange is
-    /// enough: if it fails, the word was changed by a registration, which may have been made after
-    /// our blocks were to be seen but need not have been, so it is tried again; or by another lift,
-    /// which did the work.
+    /// Tells every registered search to begin again. One compare-exchange is enough. If it fails,
+    /// either another lift changed the word and did the work, or a registration did. That search
+    /// may not see our blocks, so the lift is retried.
     pub(crate) fn lift(&self) {
         let mut seen = self.0.load(Site::WatchLook);
         let version = seen >> THRESHOLD_BITS;
@@ -92,8 +91,8 @@ impl Debug for Watch {
     }
 }
 
-/// `len` as a floating-point number of six bits each of exponent and fraction, rounded down: exact
-/// below 128, within 1.6 % above. Rounding down lifts a little too often, never too seldom.
+/// `len` as a floating-point number with six bits each of exponent and fraction, rounded down:
+/// exact below 128, within 1.6 % above. Rounding down lifts a little too often, never too seldom.
 fn threshold(len: u64) -> u64 {
     debug_assert!(len > 0);
     let exponent = len.ilog2();
@@ -101,7 +100,7 @@ fn threshold(len: u64) -> u64 {
     u64::from(exponent) << 6 | (fraction & 63)
 }
 
-/// The shortest length that has this threshold.
+/// The shortest length with this threshold.
 fn shortest(threshold: u64) -> u64 {
     let exponent = threshold >> 6;
     let fraction = 64 | (threshold & 63);

@@ -1,8 +1,8 @@
-//! Looking for the parts of a device that are the cheapest to empty, beside full traffic.
+//! Looking for the parts of a device that are cheapest to empty, beside full traffic.
 //!
-//! A window of as many leaves as the wanted run needs slides over the device. Its blocks in use and their
-//! extents are sums over its leaves, so each leaf is read once, and remembered as long as it is in
-//! the window.
+//! A window slides over the device, of as many leaves as the wanted run needs. Its blocks in use
+//! and their extents are sums over its leaves. So each leaf is read once, and remembered as long as
+//! it is in the window.
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::mem::take;
@@ -29,22 +29,22 @@ pub struct EvacuationRequest {
 }
 
 impl EvacuationRequest {
-    /// Up to 8 regions for runs of `run_blocks` blocks each, at least 1. Regions are whole leaves of 512
-    /// blocks, so that the runs are longer unless it is a multiple.
+    /// Up to 8 regions for runs of `run_blocks` blocks each, at least 1. Regions are whole leaves
+    /// of 512 blocks, so the runs are longer unless `run_blocks` is a multiple of that.
     pub const fn new(run_blocks: u64) -> Self {
         let run_blocks = if run_blocks == 0 { 1 } else { run_blocks };
         Self { run_blocks, candidates: 8, extent_cost: 0 }
     }
 
-    /// The `count` cheapest regions, if there are as many.
+    /// The `count` cheapest regions, if there are that many.
     #[must_use]
     pub const fn candidates(mut self, count: usize) -> Self {
         self.candidates = count;
         self
     }
 
-    /// To move an extent costs as much as to move `blocks` blocks, beside its own: 0 by default. For engines
-    /// where each takes a transaction or a seek.
+    /// Moving an extent costs as much as moving `blocks` blocks, in addition to its own; 0 by
+    /// default. For engines where each extent takes a transaction or a seek.
     #[must_use]
     pub const fn extent_cost(mut self, blocks: u64) -> Self {
         self.extent_cost = blocks;
@@ -61,17 +61,17 @@ impl EvacuationRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Evacuation {
-    /// What to [close](crate::Allocator::close): whole leaves, and at the end of the device what is left of
-    /// the last.
+    /// The extent to [close](crate::Allocator::close): whole leaves, and at the end of the device
+    /// the rest of the last leaf.
     pub extent: Extent,
-    /// Blocks that are to be moved; at least 1.
+    /// Blocks to move; at least 1.
     pub blocks_to_move: u64,
-    /// Extents in which they lie; neighbouring allocations show as one.
+    /// Extents that contain them; adjacent allocations show as one.
     pub extents_to_move: u64,
-    /// The blocks, and for each extent what the request says. Saturating.
+    /// The cost: the blocks, plus the request's cost for each extent. Saturating.
     pub cost: u64,
-    /// The free run that there will be: the region with its free neighbours, of which on either side no more
-    /// is looked at than the region is long.
+    /// The free run that will result: the region with its free neighbours. On either side, no more
+    /// than the region's length is examined.
     pub run: Extent,
 }
 
@@ -79,33 +79,35 @@ pub struct Evacuation {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EvacuationPlan {
-    /// Runs of the wanted length that are there already, in whole leaves, counted from the left: nothing
-    /// would have to be moved for these.
+    /// Runs of the wanted length that exist already, in whole leaves, counted from the left: for
+    /// these nothing has to be moved.
     pub ready: u64,
-    /// Regions that do not overlap each other or those runs, cheapest first; of the same cost, those with
-    /// fewer extents, then the first.
+    /// Regions that overlap neither each other nor those runs, cheapest first; at the same cost,
+    /// those with fewer extents, then the first.
     pub candidates: Vec<Evacuation>,
 }
 
-/// A walk over the bitmap that looks for the cheapest regions to empty for a free run of a wanted length,
-/// from [`Allocator::plan_evacuation`](crate::Allocator::plan_evacuation). It goes as far as it is told each
-/// time, stops nobody, and reads each word once. Memory: 6 bytes for each leaf of one region, and what the
-/// candidates take.
+/// A walk over the bitmap that looks for the cheapest regions to empty for a free run of a wanted
+/// length, from [`Allocator::plan_evacuation`](crate::Allocator::plan_evacuation). Each step goes
+/// as far as the caller says, blocks no other thread, and reads each word once. Memory: 6 bytes for
+/// each leaf of one region, and what the candidates take.
 ///
-/// *What costs.* Blocks in use: also those of transactions under way, of a [`Batch`](crate::Batch) that is
-/// being discarded, and freed ones in the quarantine, which all look the same and may become free by
-/// themselves. Blocks that wait to be discarded or are kept for reservations cost nothing: a closed region
-/// gets rid of them by itself. Closed leaves are in no region.
+/// *What costs.* Blocks in use. These include blocks of transactions under way, of a
+/// [`Batch`](crate::Batch) that is being discarded, and freed blocks in the quarantine: they all
+/// look the same and may become free by themselves. Blocks that wait to be discarded or are kept
+/// for reservations cost nothing: a closed region gets rid of them by itself. Closed leaves are in
+/// no region.
 ///
-/// *Which.* The cheapest region of all is the first candidate. From left to right, a region gives way to a
-/// cheaper one that overlaps it; so every region is found that is cheaper than all that overlap it, and
-/// others between those, but not the most that there could be. To empty more, plan again.
+/// *Which.* The first candidate is the cheapest region of all. From left to right, a region gives
+/// way to a cheaper one that overlaps it. So the planner finds every region that is cheaper than
+/// all that overlap it, and others between those, but not as many as possible. To empty more, plan
+/// again.
 ///
-/// *What is promised.* A plan is a hint. While nothing else runs its figures are exact; otherwise they show
-/// no single moment, and what was cheap may be full when it is closed. What is certain is only what
-/// [closing](crate::Allocator::close) and emptying the region brings: `extent` as one free run, of at least
-/// the wanted length. The free neighbours in `run` are not held by anybody, and a region that others
-/// have closed meanwhile cannot be closed.
+/// *What is promised.* A plan is a hint. While nothing else runs, its figures are exact; otherwise
+/// they show no single moment, and a cheap region may be full when it is closed. Only
+/// [closing](crate::Allocator::close) and emptying the region gives a certain result: `extent` as
+/// one free run, of at least the wanted length. The free neighbours in `run` are not held, and a
+/// region that another caller has closed meanwhile cannot be closed.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -144,8 +146,8 @@ impl EvacuationPlanner {
         Self { core, walk }
     }
 
-    /// Goes on over `blocks` blocks, rounded up to whole leaves of 512, and to one at least. Whether
-    /// there is more to do. O(blocks / 64).
+    /// Continues over `blocks` blocks, rounded up to whole leaves of 512, at least one. Returns
+    /// whether there is more to do. O(blocks / 64).
     pub fn step(&mut self, blocks: u64) -> bool {
         let mut left = blocks.div_ceil(LEAF_BLOCKS).max(1);
         while left > 0 && !self.walk.is_finished {
@@ -155,17 +157,17 @@ impl EvacuationPlanner {
         !self.walk.is_finished
     }
 
-    /// Whether there is nothing more to do but to [finish](Self::finish).
+    /// Whether the walk is over, so that only [`finish`](Self::finish) is left.
     pub fn is_finished(&self) -> bool {
         self.walk.is_finished
     }
 
-    /// The block at which the walk goes on.
+    /// The block at which the walk continues.
     pub fn position(&self) -> u64 {
         (self.walk.leaf as u64 * LEAF_BLOCKS).min(self.core.space.bitmap.blocks())
     }
 
-    /// Goes on to the end, and looks at the neighbours of the candidates. O(blocks / 64).
+    /// Walks to the end, and examines the neighbours of the candidates. O(blocks / 64).
     pub fn finish(mut self) -> EvacuationPlan {
         while self.step(STEP_BLOCKS) {}
         let Walk { request, ready, cheapest, .. } = self.walk;
@@ -182,11 +184,11 @@ struct LeafUse {
     live: u16,
     /// Extents in use that begin here.
     begun: u16,
-    /// Whether one lies here that began before.
+    /// Whether an extent that began before lies here.
     carried: bool,
 }
 
-/// A window and what it costs, in the order of preference.
+/// A window and its cost, in the order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Window {
     cost: u64,
@@ -196,7 +198,7 @@ struct Window {
 }
 
 impl Window {
-    /// As it is told, if it is still on the device.
+    /// The window as reported to the caller, if it is still on the device.
     fn look_around(self, core: &Core, request: &EvacuationRequest) -> Option<Evacuation> {
         let device = core.space.bitmap.blocks();
         let (start, len) = (self.first_leaf * LEAF_BLOCKS, request.leaves() * LEAF_BLOCKS);
@@ -216,7 +218,7 @@ impl Window {
     }
 }
 
-/// Where a planner is, and what it has found.
+/// The position and the findings of a planner.
 #[derive(Debug)]
 struct Walk {
     request: EvacuationRequest,
@@ -225,19 +227,19 @@ struct Walk {
     is_finished: bool,
     /// Whether the block before that leaf is in use.
     carry: bool,
-    /// Leaves before that one with nothing to move, not in the window yet: if there are enough of them, they
-    /// are no part of any.
+    /// Leaves before `leaf` with nothing to move, not in the window yet. If there are enough for a
+    /// run, no window contains them.
     unused_leaves: u64,
     ready: u64,
-    /// The next leaf that the window takes in.
+    /// The next leaf that the window takes.
     next: u64,
-    /// The last leaves before that, no more than a window has, and their sums.
+    /// The last leaves before `next`, at most as many as a window has, with their sums.
     leaves: VecDeque<LeafUse>,
     live: u64,
     begun: u64,
     /// A window that no cheaper one has overlapped so far.
     pending: Option<Window>,
-    /// The dearest of the cheapest on top.
+    /// The cheapest windows, the most expensive on top.
     cheapest: BinaryHeap<Window>,
 }
 
@@ -263,14 +265,14 @@ impl Walk {
         let start = self.leaf as u64 * LEAF_BLOCKS;
         let left = core.space.bitmap.blocks().saturating_sub(start);
         let len = left.min(LEAF_BLOCKS);
-        // The device may have become smaller since.
+        // The device may have shrunk since.
         if len == 0 {
             return self.end();
         }
         let found = self.look(core, len);
         let closed = core.space.closed.is_active() && core.space.closed.is_closed(self.leaf);
         self.leaf += 1;
-        // A run that ends with the device.
+        // Whether the device ends before such a run would.
         let short = (self.request.leaves() - 1) * LEAF_BLOCKS + len < self.request.run_blocks;
         if closed || short {
             self.cut();
@@ -290,7 +292,7 @@ impl Walk {
         }
     }
 
-    /// Looks at the leaf at hand, `len` blocks of which are on the device.
+    /// Reads the current leaf, `len` blocks of which are on the device.
     #[inline]
     fn look(&mut self, core: &Core, len: u64) -> LeafUse {
         let carried = self.carry;
@@ -313,7 +315,7 @@ impl Walk {
         found
     }
 
-    /// Has the window take in the next leaf, and drop its first if it has enough.
+    /// Moves the window on by one leaf, `next`, and drops its first leaf if it is full.
     #[inline]
     fn slide(&mut self, next: LeafUse) {
         let width = self.request.leaves();
@@ -335,7 +337,7 @@ impl Walk {
         }
     }
 
-    /// The same for the leaves that were not enough for a run of their own.
+    /// Slides the window over the leaves that were not enough for a run of their own.
     fn slide_over_unused(&mut self) {
         for _ in 0..take(&mut self.unused_leaves) {
             self.slide(LeafUse::default());
@@ -365,7 +367,7 @@ impl Walk {
         }
     }
 
-    /// No window reaches over the place at hand.
+    /// Ends the window here: no window reaches over the current leaf.
     fn cut(&mut self) {
         self.slide_over_unused();
         self.leaves.clear();

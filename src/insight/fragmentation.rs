@@ -1,14 +1,15 @@
-//! How far free space is from lying in one piece: pure functions of its runs, sorted by length.
+//! How far free space is from being in one piece: pure functions of its runs, sorted by length.
 
 use crate::values::runs::{RUN_ORDERS, Runs};
 
-/// Runs of 2^15 blocks (128 MiB of 4 KiB blocks, the smallest shard) are long enough for anybody.
+/// Runs of 2^15 blocks (128 MiB of 4 KiB blocks, the smallest shard) are long enough for any
+/// request.
 const LONG_ENOUGH: u32 = 15;
 
 impl Runs {
-    /// What share of the free space, from 0 to 1, lies in runs shorter than 2^`order` blocks, where a
-    /// contiguous request of that order cannot be served: Gorman's "unusable free space index". 0 if
-    /// nothing is free.
+    /// The share of the free space, from 0 to 1, in runs shorter than 2^`order` blocks, where a
+    /// contiguous request of that order cannot be served: Gorman's "unusable free space index". 0
+    /// if nothing is free.
     pub fn unusable(&self, order: u32) -> f64 {
         let free = self.blocks();
         if free == 0 {
@@ -19,14 +20,14 @@ impl Runs {
     }
 
     /// How far the free space is from being one run, from 0 to 1: the mean of
-    /// [`unusable`](Self::unusable) over the orders 1 to K, where K is 15, or less if even one run of
-    /// all free blocks had a smaller order. A request for a power of two blocks, with every
-    /// power up to 2^K as likely as the others, cannot be served from so much of the free space.
+    /// [`unusable`](Self::unusable) over the orders 1 to K. K is 15, or less if one run of all free
+    /// blocks would have a smaller order. If a request is for a power of two blocks, each power up
+    /// to 2^K equally likely, this share of the free space cannot serve it on average.
     ///
     /// 0 if the free space is one run, or all in runs of 2^15 blocks and more (128 MiB of 4 KiB
     /// blocks); 1 if it consists of single blocks; 0 if nothing is free. With `b(k)` the blocks in
-    /// runs of 2^k to 2^(k+1) - 1 blocks and `f` all free blocks, it is
-    /// `1 - sum(min(k, K) * b(k)) / (K * f)`, so it is exact, though it needs no single run.
+    /// runs of 2^k to 2^(k+1) - 1 blocks and `f` all free blocks, it is `1 - sum(min(k, K) * b(k))
+    /// / (K * f)`. So it is exact, though it needs no single run.
     pub fn fragmentation(&self) -> f64 {
         let free = self.blocks();
         let most = free.checked_ilog2().unwrap_or(0).min(LONG_ENOUGH);
@@ -40,16 +41,16 @@ impl Runs {
     }
 
     /// The score by which Ceph's BlueStore rates fragmentation, from 0 to 1, for comparison with
-    /// clusters that are watched by it (`Allocator::get_fragmentation_score` in
+    /// clusters that use it (`Allocator::get_fragmentation_score` in
     /// `src/os/bluestore/Allocator.cc`). `block_size` is in bytes, a power of two; others count as
-    /// the next one below.
+    /// the next lower one.
     ///
-    /// A run is worth more than its halves: per byte 1.2 times as much up to 1 MiB, from there on less
-    /// with each doubling, linearly in the logarithm, and as much from 128 MiB on; in between worths
-    /// of whole orders, linear in the length. The score is `(ideal - actual) / (ideal - worst)`, of
-    /// one run of all free blocks, the runs there are, and as many single blocks. 0 if nothing is
-    /// free. Since the worth is linear within an order, number and blocks of the runs of each order
-    /// give it exactly. O(1).
+    /// A run is worth more than its halves: per byte 1.2 times as much up to 1 MiB. From there the
+    /// factor falls with each doubling, linearly in the logarithm, and reaches 1 at 128 MiB.
+    /// Between whole orders the worth is linear in the length. The score is `(ideal - actual) /
+    /// (ideal - worst)`: the worths of one run of all free blocks, of the actual runs, and of as
+    /// many single blocks. 0 if nothing is free. Since the worth is linear within an order, the
+    /// number and blocks of the runs of each order give it exactly. O(1).
     pub fn ceph_score(&self, block_size: u32) -> f64 {
         let free = self.blocks();
         if free == 0 {
@@ -68,12 +69,13 @@ impl Runs {
         let ideal = worth((free.ilog2() as usize).min(RUN_ORDERS - 1), 1, free);
         let worst = free as f64;
         let range = ideal - worst;
-        // A single block is ideal and worst at once. Figures of several moments may lie outside.
+        // A single block is ideal and worst at once. Figures of several moments may exceed the
+        // range.
         if range > 0.0 { ((ideal - actual) / range).clamp(0.0, 1.0) } else { 0.0 }
     }
 }
 
-/// What a block is worth in a run of 2^k blocks of 2^`shift` bytes, where a single block is worth 1.
+/// The worth of a block in a run of 2^k blocks of 2^`shift` bytes; a single block is worth 1.
 fn worth_per_block(shift: u32) -> [f64; RUN_ORDERS + 1] {
     const SMALL: u32 = 20; // 1 MiB
     const HUGE: u32 = 27; // 128 MiB
@@ -96,7 +98,7 @@ mod tests {
         (0..total.div_ceil(len)).map(|n| Extent::new(n * len, len.min(total - n * len))).collect()
     }
 
-    /// Ceph's score run by run, in its own words.
+    /// Ceph's score run by run, as Ceph computes it.
     fn by_the_letter(lens: &[u64], block_size: u64) -> f64 {
         let mut scales = vec![1.0];
         for at in 1..64 {
@@ -124,7 +126,7 @@ mod tests {
         const KIB: u64 = 1 << 10;
         const MIB: u64 = 1 << 20;
         let known = [(64 * KIB, 0.8367), (MIB, 0.4979), (4 * MIB, 0.2763), (16 * MIB, 0.0926)];
-        // Of any total that is a power of two from 128 MiB on the scores are the same.
+        // For any total that is a power of two from 128 MiB on, the scores are the same.
         for total in [MIB << 7, MIB << 10, MIB << 14] {
             for (bytes, score) in known.into_iter().chain([(64 * MIB, 0.0), (4 * KIB, 1.0)]) {
                 let found = pieces(total >> 12, bytes >> 12).ceph_score(4096);

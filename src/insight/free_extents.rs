@@ -9,10 +9,10 @@ use crate::values::extent::Extent;
 /// Free extents in ascending order, from
 /// [`Allocator::free_extents`](crate::Allocator::free_extents).
 ///
-/// The walk stops nobody, so it shows no single moment: a block that is free from before the walk
-/// reaches it until after the walk has passed is always shown, one that is allocated as long never;
-/// one that changes meanwhile may be or not. While nothing else runs, the extents are exactly the
-/// maximal free runs. No block is shown twice.
+/// The walk blocks no other thread, so it shows no single moment. A block that is free from before
+/// the walk reaches it until after the walk has passed is always shown; one that is allocated that
+/// long never; one that changes meanwhile may be shown or not. While nothing else runs, the extents
+/// are exactly the maximal free runs. No block is shown twice.
 #[derive(Clone, Debug)]
 pub struct FreeExtents<'a> {
     bitmap: &'a Bitmap<Native>,
@@ -24,7 +24,7 @@ impl<'a> FreeExtents<'a> {
         Self { bitmap, position }
     }
 
-    /// The block at which the walk goes on. Nothing before it will be shown.
+    /// The block at which the walk continues. No block before it will be shown.
     pub fn position(&self) -> u64 {
         self.position
     }
@@ -38,7 +38,7 @@ impl Iterator for FreeExtents<'_> {
             self.position = self.position.max(self.bitmap.blocks());
             return None;
         };
-        // The block at `start` may have been taken since it was found; it was free then.
+        // Another thread may have taken the block at `start` since; it was free when found.
         let end = self.bitmap.run_end(start + 1, self.bitmap.blocks());
         self.position = end;
         Some(Extent { start, len: end - start })

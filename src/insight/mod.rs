@@ -1,6 +1,6 @@
-//! What can be said about the space: statistics, surveys, scores, plans for moving what is in the way.
+//! What can be reported about the space: statistics, surveys, scores, plans for evacuation.
 //!
-//! Promises: reads only. Nothing here takes a block or stops anybody.
+//! Promises: reads only. Nothing here takes a block or blocks another thread.
 //! Uses: `core` and all below it.
 
 pub(crate) mod evacuation;

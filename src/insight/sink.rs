@@ -1,9 +1,9 @@
-//! Handing figures to whatever an engine watches itself with.
+//! Handing figures to the engine's monitoring.
 
 use crate::insight::stats::Stats;
 
-/// Takes what [`Stats::report`] has to say. Names are as Prometheus wants them, units last; the first
-/// word is always `freemap`. An engine with several allocators adds labels of its own.
+/// Receives the figures of [`Stats::report`]. Names follow Prometheus' conventions, units last; the
+/// first word is always `freemap`. An engine with several allocators adds labels of its own.
 ///
 /// Prometheus' text format:
 ///
@@ -57,13 +57,13 @@ use crate::insight::stats::Stats;
 /// # }
 /// ```
 pub trait Sink {
-    /// Something that only grows, while the allocator lives.
+    /// A figure that only grows while the allocator lives.
     fn counter(&mut self, name: &'static str, help: &'static str, value: u64);
 
-    /// Something that grows and shrinks.
+    /// A figure that grows and shrinks.
     fn gauge(&mut self, name: &'static str, help: &'static str, value: f64);
 
-    /// Several gauges of one name: `values[i]` is the one whose `label` has the value `i`.
+    /// Several gauges of one name: `values[i]` belongs to the value `i` of `label`.
     fn gauges(
         &mut self,
         name: &'static str,
@@ -74,8 +74,8 @@ pub trait Sink {
 }
 
 impl Stats {
-    /// Hands every figure to `sink`. What only a survey can know is left out until there was one, and
-    /// the age of what waits in the quarantine while nothing does.
+    /// Passes every figure to `sink`. Leaves out survey results until there was a survey, and the
+    /// age of the quarantine while it is empty.
     pub fn report(&self, sink: &mut impl Sink) {
         let mut gauge = |name, help, value: u64| sink.gauge(name, help, value as f64);
         gauge("freemap_blocks", "Blocks of the device.", self.blocks);

@@ -1,4 +1,4 @@
-//! What an allocator knows about itself without looking at its bitmap.
+//! What an allocator knows about itself without reading its bitmap.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use crate::index::events::Event;
 use crate::space::Space;
 use crate::space::survey_records::Surveyed;
 
-/// What [`Allocator::stats`](crate::Allocator::stats) answers: figures of this moment, how often some
-/// things have happened, and what surveys have found.
+/// The answer of [`Allocator::stats`](crate::Allocator::stats): figures of this moment, counts of
+/// events, and the results of surveys.
 ///
-/// The figures are read one after another while others allocate and free, so they fit each other
+/// The figures are read one after another while others allocate and free, so they match each other
 /// exactly only while nothing else runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -22,66 +22,67 @@ pub struct Stats {
     pub block_size: u32,
     /// Shards of the device.
     pub shards: usize,
-    /// Free blocks, as [`Allocator::free_blocks`](crate::Allocator::free_blocks) has them.
+    /// Free blocks, as in [`Allocator::free_blocks`](crate::Allocator::free_blocks).
     pub free_blocks: u64,
-    /// Blocks that will be freed by transactions whose commit has begun, not free yet: what waits for
-    /// the store. What a transaction frees before it is committed or frozen is known to that
-    /// transaction alone.
+    /// Blocks that transactions will free whose commit has begun: they wait for the store, and are
+    /// not free yet. Only the transaction itself knows what it frees before it is committed or
+    /// frozen.
     pub pending_blocks: u64,
-    /// Blocks whose free is durable and which are held until the engine's own record is, too: not free
-    /// yet. They leave by [`SpaceMapLog::stable`](crate::SpaceMapLog::stable) and
-    /// [`HeldFrees::release`](crate::HeldFrees::release); those of a
-    /// [`HeldFrees`](crate::HeldFrees) that was dropped stay until a restart. On a device whose free space
-    /// is all held, allocations fail for want of space: the engine makes its records durable and says so.
+    /// Blocks whose free is durable and which are held until the engine's own record is durable,
+    /// too: not free yet. They leave by [`SpaceMapLog::stable`](crate::SpaceMapLog::stable) and
+    /// [`HeldFrees::release`](crate::HeldFrees::release); those of a dropped
+    /// [`HeldFrees`](crate::HeldFrees) stay until a restart. If all free space of a device is held,
+    /// allocations fail for want of space, until the engine makes its records durable and says so.
     pub held_blocks: u64,
     /// Blocks whose free is durable and which wait for older guards: not free yet.
     pub quarantined_blocks: u64,
-    /// For how long the one that came first has waited, to the millisecond, as far as calls of `stats` saw: 0
-    /// the first time. `None` if nothing waits. They leave with later commits, by
-    /// [`Allocator::collect`](crate::Allocator::collect), or when space is short: an age that grows
-    /// from call to call means that nobody asks, or that a guard is never dropped.
+    /// How long the oldest of them has waited, to the millisecond, as far as calls of `stats` saw;
+    /// 0 the first time. `None` if none waits. Blocks leave with later commits, by
+    /// [`Allocator::collect`](crate::Allocator::collect), or when space is short. An age that grows
+    /// from call to call means that no call lets them out, or that a guard is never dropped.
     pub quarantine_age: Option<Duration>,
-    /// Blocks that are kept for reservations: not among the free ones.
+    /// Blocks kept for reservations: not among the free ones.
     pub reserved_blocks: u64,
     /// Freed blocks that wait to be [discarded](crate::Discarder): not among the free ones.
     pub discard_waiting_blocks: u64,
-    /// Blocks that the device is being told of at this moment: not among the free ones.
+    /// Blocks in the batch that the device is discarding now: not among the free ones.
     pub discarding_blocks: u64,
-    /// Guards alive.
+    /// Live guards.
     pub guards: u64,
-    /// Blocks that were freed against the rules: by a transaction and by another transaction or a plain free
-    /// too, while they were in the quarantine; or without a transaction although their store knows them to be
-    /// committed, and then allocated by a transaction that was given up (because of the conflict, as a rule). The
-    /// latter stay allocated, so that nobody is offered them again.
+    /// Blocks freed against the rules, in one of two ways. Either a transaction freed them and
+    /// another transaction or a plain free did so too, while they were in the quarantine. Or they
+    /// were freed without a transaction although their store knows them to be committed, and then
+    /// allocated by a transaction that was given up (because of the conflict, as a rule); these
+    /// stay allocated, so that no caller is offered them again.
     pub conflicting_frees: u64,
-    /// The largest order, up to 9, of which some shard's summary shows an aligned run right now: a
-    /// request for 2^k blocks will probably find them. `None` if no free block is shown. The summary
-    /// may promise too much for a moment, never too little.
+    /// The largest order, up to 9, of which some shard's summary shows an aligned run now: a
+    /// request for 2^k blocks will probably find one. `None` if no free block is shown. The summary
+    /// may show too much for a moment, never too little.
     pub largest_order: Option<u32>,
-    /// How often some things have happened.
+    /// Counts of events.
     pub counters: Counters,
-    /// What surveys have found, and how long ago.
+    /// The results of surveys, and their age.
     pub surveyed: Surveyed,
 }
 
-/// How often some things have happened since the allocator was made. They are counted where they
-/// happen, off the usual path of allocations and frees.
+/// Counts of events since the allocator was made. They are counted where they happen, off the usual
+/// path of allocations and frees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Compare-exchanges by which blocks were to be taken, and which met another thread's change of the
-    /// same 64 blocks: tried again there or elsewhere.
+    /// Compare-exchanges to take blocks that met another thread's change of the same 64 blocks, and
+    /// were retried there or elsewhere.
     pub lost_claims: u64,
     /// Claims of more than one word that found a block taken meanwhile, and gave back the words
     /// before it.
     pub rolled_back_claims: u64,
-    /// Nodes of the summary that promised what was not there any more, put right by who came by. Of
-    /// several at the same moment one may be missed.
+    /// Summary nodes that showed runs which were gone, repaired by the thread that noticed. Of
+    /// several at the same moment, one may be missed.
     pub summary_repairs: u64,
-    /// Passes over all runs that might fit a request, because the summary alone had found none: the
-    /// expensive searches, the one before each first "no" among them.
+    /// Passes over all runs that might fit a request, made because the summary alone had found
+    /// none. These are the expensive searches; every first refusal follows one.
     pub exact_searches: u64,
-    /// Allocations for which a handle left the shard that it was in.
+    /// Allocations for which a handle left its shard.
     pub spills: u64,
     /// Requests refused with [`AllocError::NoSpace`](crate::AllocError::NoSpace).
     pub refused_no_space: u64,
@@ -89,13 +90,13 @@ pub struct Counters {
     pub refused_no_contiguous: u64,
     /// Blocks that the device was told to discard.
     pub discarded_blocks: u64,
-    /// Blocks that waited to be discarded, and were needed before, or lay in extents too short.
+    /// Blocks that waited to be discarded, but were needed before, or lay in extents too short.
     pub skipped_discard_blocks: u64,
-    /// Shards surveyed, each as often as it was.
+    /// Surveys of a shard, each repetition counted.
     pub shard_surveys: u64,
 }
 
-/// What [`Allocator::shard_stats`](crate::Allocator::shard_stats) answers.
+/// The answer of [`Allocator::shard_stats`](crate::Allocator::shard_stats).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShardStats {
@@ -103,9 +104,9 @@ pub struct ShardStats {
     pub start: u64,
     /// Blocks of the shard.
     pub blocks: u64,
-    /// The largest order, up to 9, of which the shard's summary shows an aligned run right now.
+    /// The largest order, up to 9, of which the shard's summary shows an aligned run now.
     pub largest_order: Option<u32>,
-    /// What the last survey of the shard has found; `None` if there was none.
+    /// The result of the shard's last survey; `None` if there was none.
     pub surveyed: Option<Surveyed>,
 }
 
@@ -114,7 +115,7 @@ impl Stats {
         let Space { bitmap, quarantine, .. } = &core.space;
         let (blocks, shards) = (bitmap.blocks(), core.space.shard_count());
         let mut surveyed = core.surveyed.all(shards);
-        // Of a device that was made shorter the last shard's figure is too large.
+        // After the device has shrunk, the last shard's figure is too large.
         surveyed.free_blocks = surveyed.free_blocks.min(blocks);
         let orders = (0..shards).map(|shard| core.space.shard_largest_order(shard));
         Self {
@@ -138,7 +139,7 @@ impl Stats {
     }
 }
 
-/// The largest of `orders`, with no look at those behind one that cannot be surpassed.
+/// The largest of `orders`; stops at one that cannot be surpassed.
 fn largest(orders: impl Iterator<Item = Option<u32>>) -> Option<u32> {
     let mut largest = None;
     for order in orders {

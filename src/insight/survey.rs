@@ -11,23 +11,23 @@ use crate::index::events::Event;
 use crate::space::survey_records::Found;
 use crate::values::runs::Runs;
 
-/// How far a walk over the device that is to be finished goes in one step: 128 MiB of 4 KiB blocks.
+/// Blocks per step of a walk that runs to its end: 128 MiB of 4 KiB blocks.
 pub(crate) const STEP_BLOCKS: u64 = 1 << 15;
 
-/// A walk over the bitmap that counts the maximal free runs by their length, from
-/// [`Allocator::survey`](crate::Allocator::survey). It goes as far as it is told each time, stops
-/// nobody, and reads each word once; stretches that the summary knows to be allocated it passes by.
+/// A walk over the bitmap that counts the maximal free runs by length, from
+/// [`Allocator::survey`](crate::Allocator::survey). Each step goes as far as the caller says,
+/// blocks no other thread, and reads each word once. It skips stretches that the summary shows as
+/// allocated.
 ///
-/// When a shard has been surveyed, what was found there is left in the allocator, where
-/// [`Allocator::stats`](crate::Allocator::stats) and
-/// [`shard_stats`](crate::Allocator::shard_stats) find it at once. A run that crosses from one shard
-/// into others is counted once, at its full length, in the shard where it begins; so that shard is
-/// done when the run's end is found.
+/// When a shard has been surveyed, its result stays in the allocator, where
+/// [`Allocator::stats`](crate::Allocator::stats) and [`shard_stats`](crate::Allocator::shard_stats)
+/// find it at once. A run that crosses shards is counted once, at its full length, in the shard
+/// where it begins. So that shard is done when the run's end is found.
 ///
-/// While nothing else runs, the figures are exact. Otherwise they show no single moment: a block that
-/// is free from before the walk reaches it until after it has passed is counted, one that is allocated
-/// as long is not, and one that changes meanwhile may be or not. No block is counted twice in one
-/// survey. Shards by which the device grew since the survey began are not part of it.
+/// While nothing else runs, the figures are exact. Otherwise they show no single moment. A block
+/// that is free from before the walk reaches it until after it has passed is counted; one that is
+/// allocated that long is not; one that changes meanwhile may be or not. No block is counted twice
+/// in one survey. Shards by which the device grew since the survey began are not part of it.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -49,7 +49,7 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// A survey of `shards`, of which there is at least one.
+    /// A survey of `shards`, at least one.
     pub(crate) fn new(core: Arc<Core>, shards: Range<usize>) -> Self {
         let leaf = shards.start * core.space.shards.shard_leaves();
         let start = leaf as u64 * LEAF_BLOCKS;
@@ -59,8 +59,8 @@ impl Survey {
         Self { core, walk: Walk { shards, leaf, run, found, carried, runs } }
     }
 
-    /// Goes on over `blocks` blocks, rounded up to whole leaves of 512, and to one at least. Whether
-    /// there is more to do. O(blocks / 64) and the runs in them.
+    /// Continues over `blocks` blocks, rounded up to whole leaves of 512, at least one. Returns
+    /// whether there is more to do. O(blocks / 64) and the runs in them.
     pub fn step(&mut self, blocks: u64) -> bool {
         let mut left = blocks.div_ceil(LEAF_BLOCKS).max(1);
         while left > 0 && !self.is_finished() {
@@ -74,7 +74,7 @@ impl Survey {
         !self.is_finished()
     }
 
-    /// Goes on to the end. O(blocks / 64) and the runs.
+    /// Walks to the end. O(blocks / 64) and the runs.
     pub fn finish(mut self) -> Runs {
         while self.step(STEP_BLOCKS) {}
         self.walk.runs
@@ -85,30 +85,30 @@ impl Survey {
         self.walk.shards.is_empty() && self.walk.carried.is_none()
     }
 
-    /// The block at which the walk goes on.
+    /// The block at which the walk continues.
     pub fn position(&self) -> u64 {
         (self.walk.leaf as u64 * LEAF_BLOCKS).min(self.core.space.bitmap.blocks())
     }
 
-    /// What was found in the shards that are done.
+    /// The runs of the shards that are done.
     pub fn runs(&self) -> &Runs {
         &self.walk.runs
     }
 }
 
-/// Where a survey is, and what it has found.
+/// The position and the findings of a survey.
 #[derive(Debug)]
 struct Walk {
-    /// The shard at hand and those that follow.
+    /// The current shard and those that follow.
     shards: Range<usize>,
     /// The next leaf to read.
     leaf: usize,
     run: Run,
-    /// What the shard at hand has, so far.
+    /// What was found in the current shard so far.
     found: Found,
-    /// A shard of which all is known but the end of its last run, which is the one at hand.
+    /// A shard that is complete except for the end of its last run, the current one.
     carried: Option<(usize, Found)>,
-    /// All shards that are done.
+    /// The runs of all shards that are done.
     runs: Runs,
 }
 
@@ -118,14 +118,14 @@ enum Run {
     None,
     /// It began here.
     From(u64),
-    /// It began before the first shard, which belongs to another survey.
+    /// It began before the first shard: it belongs to another survey.
     Before,
 }
 
 impl Walk {
     fn read_leaf(&mut self, core: &Core) {
         let start = self.leaf as u64 * LEAF_BLOCKS;
-        // The device may have become smaller since.
+        // The device may have shrunk since.
         if self.leaf >= core.space.bitmap.leaf_count() {
             return self.end_shard(core);
         }
@@ -147,7 +147,7 @@ impl Walk {
         self.leaf >= core.space.bitmap.leaf_count()
     }
 
-    /// Looks at `word`, 1 = free, whose lowest bit is `block`.
+    /// Reads `word`, 1 = free, whose lowest bit is `block`.
     #[inline(always)]
     fn read_word(&mut self, core: &Core, block: u64, word: u64) {
         const FULL: u64 = u64::MAX >> (64 - WORD_BLOCKS);
@@ -173,16 +173,16 @@ impl Walk {
                 return;
             }
             self.found.runs.count_run(start, len);
-            // The carry takes the lowest run away.
+            // The carry clears the lowest run.
             rest &= rest + (1 << first);
         }
     }
 
-    /// The run at hand, if any, ends before block `end`.
+    /// The current run, if any, ends before block `end`.
     #[inline]
     fn end_run(&mut self, core: &Core, end: u64) {
         let Run::From(start) = replace(&mut self.run, Run::None) else { return };
-        // A device that shrank may end before it.
+        // A device that shrank may end before `start`.
         let len = end.saturating_sub(start).max(1);
         match self.carried.take() {
             Some((shard, mut found)) => {
@@ -193,7 +193,7 @@ impl Walk {
         }
     }
 
-    /// The shard at hand was read to its end.
+    /// The current shard was read to its end.
     #[cold]
     fn end_shard(&mut self, core: &Core) {
         let at_end = self.is_at_end(core);

@@ -11,70 +11,71 @@ use crate::space::lanes::LaneId;
 use crate::values::class;
 use crate::values::extent::MAX_BLOCKS;
 
-/// Runs are kept apart by class: the order that holds them, and one class for all that are longer
-/// than a leaf.
+/// Classes of runs: one for each order, by the smallest order that holds the run, and one for all
+/// runs longer than a leaf.
 const CLASSES: usize = Native::MAX_ORDER as usize + 2;
 
-/// Places that a handle remembers having freed, for each class. Single blocks are often freed many at a time,
-/// by a transaction or a batch, before as many are allocated.
+/// Recent frees that a handle remembers for each class. Single blocks are often freed many at a
+/// time, by a transaction or a batch, before as many are allocated.
 const fn freed_room(class: usize) -> usize {
     if class == 0 { 512 } else { 8 }
 }
 
-/// After so many single blocks in a row a handle does not ask for anything longer.
+/// Single-block requests in a row after which a handle counts as asking for single blocks only.
 const ALL_SINGLE: u32 = 16;
 
-/// After so many allocations in places just freed a handle looks at the leaf where it is.
+/// Allocations in places just freed after which a handle looks at its own leaf again.
 const REUSES: u32 = 2048;
 
-/// Where a handle was last, for each class of requests and of runs.
+/// The last position of a handle, for each class of requests and of runs.
 type Classes = [[usize; CLASSES]; class::CLASSES];
 
-/// What one handle keeps for itself.
+/// The state that one handle keeps for itself.
 #[derive(Debug)]
 pub(crate) struct Cursor {
     /// Where its memory is counted.
     account: Account,
     places: [Place; CLASSES],
-    /// Where the handle counts.
+    /// The lane that the handle counts in.
     pub lane: LaneId,
     nothing: Option<Nothing>,
-    /// Where it was last for each class of requests and of runs, if placements are set; `usize::MAX` before.
+    /// The last leaf for each class of requests and of runs, if placements are set; `usize::MAX`
+    /// before the first.
     classes: Option<Box<Classes>>,
-    /// Whether it goes on behind the last allocation, and not where a run fits best.
+    /// Whether it continues behind the last allocation, instead of where a run fits best.
     pub sequential: bool,
-    /// Times that it was asked for a single block since it was last asked for several that may lie anywhere, up to
+    /// Single-block requests since the last request for several blocks that may lie anywhere, up to
     /// [`ALL_SINGLE`].
     singles: u32,
-    /// When it goes over the summary for pieces.
+    /// When to make a pass over the summary for pieces.
     pub passes: Passes,
-    /// Runs to choose from.
+    /// Known runs to choose from.
     pub seen: Seen,
 }
 
 /// Where a handle allocates runs of one class.
 ///
-/// Going on from where the last one was lays out in sequence what is allocated in sequence, and
-/// costs little while the neighbourhood has plenty. Where it has not, what this handle has just freed
-/// is closer than anything a search would find: its cache lines are here, and no other handle heads
-/// for it.
+/// Continuing from the last run lays out in sequence what is allocated in sequence, and costs
+/// little while the neighbourhood has plenty. Where it has not, the blocks that this handle has
+/// just freed are closer than anything a search would find: their cache lines are here, and no
+/// other handle heads for them.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     /// The word that the last run was taken from.
     pub word: usize,
-    /// Whether the leaf of that word had little to offer when it was found.
+    /// Whether the leaf of that word had few such runs when it was found.
     pub poor: bool,
-    /// Whether another thread changed that word while this handle was at it.
+    /// Whether another thread changed that word while this handle worked on it.
     pub crowded: bool,
     reuses: u32,
     freed: Freed,
 }
 
-/// A word of the bitmap is remembered as a `u32`, of which the last value stands for none.
+/// A word index is stored as a `u32`, whose last value means none.
 const _: () = assert!(MAX_BLOCKS.div_ceil(Native::WORD_BLOCKS as u64) < u32::MAX as u64);
 
-/// An exact search that found nothing: no run of `least` blocks at a multiple of `align` until the
-/// watch is lifted.
+/// An exact search that found nothing: there is no run of `least` blocks at a multiple of `align`
+/// until the watch is lifted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Nothing {
     pub ticket: Ticket,
@@ -113,37 +114,38 @@ impl Cursor {
         &mut self.places[(order_above(len) as usize).min(CLASSES - 1)]
     }
 
-    /// Whether it was asked for several blocks lately: then it pays to spare the runs, with single blocks, too.
+    /// Whether one of the last requests asked for several blocks. Then single blocks should also
+    /// spare the runs.
     #[inline(always)]
     pub(crate) fn is_mixed(&self) -> bool {
         self.singles < ALL_SINGLE
     }
 
-    /// Counts a single block that was asked for while it [is mixed](Self::is_mixed).
+    /// Counts a request for a single block while the cursor [is mixed](Self::is_mixed).
     #[inline(always)]
     pub(crate) fn asked_for_one(&mut self) {
         self.singles += 1;
     }
 
-    /// Several blocks were asked for, up to a leaf, wherever they are.
+    /// Notes a request for several blocks, up to a leaf, that may lie anywhere.
     #[inline(always)]
     pub(crate) fn asked_for_several(&mut self) {
         self.singles = 0;
     }
 
-    /// Has it go on behind the last allocation.
+    /// Makes it continue behind the last allocation.
     pub(crate) fn in_sequence(mut self) -> Self {
         self.sequential = true;
         self
     }
 
-    /// Makes places for all classes of requests.
+    /// Makes room for the positions of all classes of requests.
     pub(crate) fn with_classes(mut self) -> Self {
         self.make_classes();
         self
     }
 
-    /// The leaf where it was last for runs of `len` blocks of class `class`.
+    /// The last leaf for runs of `len` blocks of class `class`.
     pub(crate) fn class_place(&mut self, class: usize, len: u64) -> &mut usize {
         let order = (order_above(len) as usize).min(CLASSES - 1);
         &mut self.make_classes()[class % class::CLASSES][order]
@@ -165,8 +167,8 @@ impl Cursor {
         self.places[class].freed.push(word, &self.account);
     }
 
-    /// Whether runs of `least` blocks at multiples of `align` are known not to be there, as long as
-    /// `still_none` holds.
+    /// Whether it is known that there is no run of `least` blocks at a multiple of `align`, if
+    /// `still_none` confirms the memory.
     #[inline]
     pub(crate) fn known_to_fail(
         &self,
@@ -193,8 +195,8 @@ impl Cursor {
 }
 
 impl Place {
-    /// The word in which a run of this class was freed last, of those not asked for yet; nothing when
-    /// it is [time to look](Self::look_now) at the neighbourhood again.
+    /// The last of this class's recent frees, as a word, and forgets it. `None` if there is none,
+    /// or if it is [time to look](Self::look_now) at the neighbourhood again.
     #[inline]
     pub(crate) fn reuse(&mut self) -> Option<usize> {
         if self.reuses == REUSES {
@@ -205,7 +207,7 @@ impl Place {
         Some(word)
     }
 
-    /// Whether enough was reused for a look at what has become of the neighbourhood; asked for once.
+    /// Whether enough was reused for another look at the neighbourhood. True once each time.
     #[inline]
     pub(crate) fn look_now(&mut self) -> bool {
         let now = self.reuses == REUSES;

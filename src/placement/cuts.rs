@@ -1,5 +1,5 @@
-//! Which runs to cut into how many extents, when a scattered request with a lower bound on its
-//! extents cannot be met run by run as they come.
+//! Which runs to cut into how many extents, for a scattered request with a lower bound on its
+//! extents that cannot be met run by run in the order found.
 
 /// How much to take of one run, and in how many extents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub(crate) struct Cut {
 /// Chooses extents of `min..=max` blocks from runs of the given lengths that sum to `len`, at most
 /// `pieces_per_run` from each; `None` if there is no such choice.
 ///
-/// With p extents every sum from p * min to the most that p extents can cover is possible, so the
+/// With p extents, every sum from p * min to the most that p extents can cover is possible. So the
 /// request can be met if and only if `len / min` extents can cover it. The cover of a run grows by
 /// `max` with each further extent, and by the rest with the last: never more than before. So taking
 /// the largest gain each time covers the most. O(extents x log runs).

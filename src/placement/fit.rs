@@ -1,12 +1,13 @@
-//! Where a request goes that leaves little of what it finds: to the shortest run that the
-//! handle knows of and that is long enough.
+//! Best fit by memory: a request takes the shortest run that the handle knows of and that is long
+//! enough, so that little is left.
 //!
-//! A tree of all free runs would find the best fit, and be one lock for everybody. Instead each handle
-//! remembers runs by length (`known_runs.rs`): those that its own frees complete, what its own claims leave,
-//! and those under the nodes of the summary, at which it looks one after another, now and then when a
-//! request finds no run of exactly its length. What it remembers may be gone, longer or shorter
-//! since; it is measured before it is used, or, if it is longer than a leaf, refused by the claim. The
-//! idea of keeping free space by exact length is that of quick lists (Weinstock 1976; Wilson et al. 1995).
+//! A tree of all free runs would find the best fit, but would be one lock for all threads. Instead
+//! each handle remembers runs by length (`known_runs.rs`): those that its own frees complete, those
+//! that its own claims leave, and those under the nodes of the summary. It looks at the nodes one
+//! after another, now and then when a request finds no run of exactly its length. A remembered run
+//! may be gone, longer or shorter since. So it is measured before it is used, or, if it is longer
+//! than a leaf, the claim refuses it. The idea of keeping free space by exact length is that of
+//! quick lists (Weinstock 1976; Wilson et al. 1995).
 
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
 use crate::index::events::Event;
@@ -22,17 +23,18 @@ use crate::values::request::Request;
 /// Runs that one request tries, at most.
 const TRIED: usize = 32;
 
+/// Blocks asked for between two looks, at most: see [`LOOK_EVERY`].
 const LOOK_AT_LEAST_EVERY: u64 = 4 * LOOK_EVERY;
 
-/// Nodes that one look passes by, at most, because all under them is free.
+/// Nodes that one look skips, at most, because they are entirely free.
 const PASSED: usize = 16;
 
-/// How far a run is measured that is not longer than a leaf, or was not; to either side of what is freed,
-/// a leaf.
+/// How far to measure a run that is, or was, at most a leaf long. A free measures a leaf to either
+/// side.
 const REACH: u64 = 2 * LEAF_BLOCKS;
 
 impl Placer {
-    /// Claims a run that fits `request`, if it is one that goes by what was seen.
+    /// Claims a run that fits `request`, if the request goes by known runs.
     #[inline]
     pub(crate) fn fitting(
         &self,
@@ -45,7 +47,7 @@ impl Placer {
         goes.then(|| self.claim_fitting(space, cursor, len)).flatten()
     }
 
-    /// Whether `request` may have any run there is.
+    /// Whether `request` may take any run there is.
     #[inline]
     pub(crate) fn goes_by_seen(&self, request: &Request) -> bool {
         let &Request { align, near, best_fit, class, .. } = request;
@@ -53,8 +55,8 @@ impl Placer {
         anywhere && (class == Class::BULK || !self.zones.are_set())
     }
 
-    /// Claims `len` blocks at the start of a free run that is not much longer, if this handle finds one
-    /// soon: at most 32 runs tried and one node looked at.
+    /// Claims `len` blocks at the start of a free run that is not much longer, if the handle finds
+    /// one soon: it tries at most 32 runs and looks at one node.
     pub(crate) fn claim_fitting(
         &self,
         space: &Space,
@@ -103,8 +105,8 @@ impl Placer {
         None
     }
 
-    /// Claims a run of at most `most` blocks that this handle has seen: the shortest that has as many, or
-    /// else the longest of those that have at least `least`. At most 32 runs tried.
+    /// Claims a known run of at most `most` blocks: the shortest that has that many, or else the
+    /// longest of those that have at least `least`. Tries at most 32 runs.
     pub(crate) fn claim_piece(
         &self,
         space: &Space,
@@ -130,8 +132,8 @@ impl Placer {
         None
     }
 
-    /// Claims the first `len` blocks of the run of `run` blocks at `start`, unless somebody was quicker, and
-    /// remembers what is left of it.
+    /// Claims the first `len` blocks of the run of `run` blocks at `start`, unless another thread
+    /// was faster. Remembers the rest of the run.
     #[inline]
     fn claim_of_run(
         &self,
@@ -148,15 +150,15 @@ impl Placer {
         Some(claimed)
     }
 
-    /// Claims a single free block, between blocks in use, that this handle has seen. Tries no more than it
-    /// remembers.
+    /// Claims a known single free block between blocks in use. Tries no more than it remembers.
     #[inline(never)]
     pub(crate) fn claim_single(&self, space: &Space, cursor: &mut Cursor) -> Option<Claimed> {
         while cursor.seen.has_single() {
             let hint = cursor.seen.take(1)?;
             match space.bitmap.claim_hole_in(hint.word) {
                 Ok(Some((claimed, others))) => {
-                    // A handle of single blocks alone goes on where it frees, which is quicker.
+                    // A handle that asks for single blocks only continues where it frees, which is
+                    // faster.
                     if others && cursor.is_mixed() {
                         cursor.seen.put(claimed.start(), 1);
                     }
@@ -169,7 +171,7 @@ impl Placer {
         None
     }
 
-    /// Remembers where `extent` was freed, and the run that this has completed.
+    /// Remembers where `extent` was freed, and the run that the free completed.
     #[inline(always)]
     pub(crate) fn remember_freed(
         &self,
@@ -183,7 +185,7 @@ impl Placer {
         cursor.freed(start, len);
     }
 
-    /// Remembers the run that a free of `len` blocks from `start` on has completed.
+    /// Remembers the run that a free of `len` blocks from `start` on completed.
     #[inline]
     pub(crate) fn saw_freed(&self, space: &Space, cursor: &mut Cursor, start: u64, len: u64) {
         let (start, run) = space.bitmap.run_around(start, len, LEAF_BLOCKS);
@@ -192,14 +194,14 @@ impl Placer {
         }
     }
 
-    /// Whether requests without a class are to be placed there: only they go by what was seen.
+    /// Whether requests without a class belong there: only they go by known runs.
     #[inline]
     pub(crate) fn is_for_bulk(&self, start: u64) -> bool {
         self.zones.of(0).is_none_or(|zone| zone.is_home((start / LEAF_BLOCKS) as usize))
     }
 
-    /// Looks at the next node of the summary for somebody who wants `len` blocks, if enough was asked for
-    /// since the last look; whether it did.
+    /// Looks at the next node of the summary for a request of `len` blocks, if enough was asked for
+    /// since the last look. Returns whether it looked.
     fn look_now_and_then(&self, space: &Space, seen: &mut Seen, len: u64) -> bool {
         seen.asked += len;
         if seen.asked < seen.look_after {
@@ -208,7 +210,7 @@ impl Placer {
         seen.asked = 0;
         let nodes = space.bitmap.leaf_count().div_ceil(Native::FANOUT);
         if seen.place.is_none() || seen.node >= nodes {
-            // What is free from before a node until behind it was seen where it begins.
+            // A run that begins before a node and ends behind it was seen where it begins.
             let is_whole = |node: usize| node < nodes && space.bitmap.is_whole(node);
             let mut goes_on = is_whole(seen.node);
             for _ in 0..PASSED {
@@ -229,8 +231,8 @@ impl Placer {
         true
     }
 
-    /// Claims leave it to searches to repair the summary. But whoever chooses runs goes by which leaves
-    /// are entirely free: the first claim in such a one says that it is not any more.
+    /// Claims leave repairs of the summary to searches. But choosing runs depends on which leaves
+    /// are entirely free, so the first claim in such a leaf updates the summary.
     fn tell_of_broken_leaf(&self, space: &Space, start: u64, len: u64) {
         let (first, last) = (start / LEAF_BLOCKS, (start + len - 1) / LEAF_BLOCKS);
         if start.is_multiple_of(LEAF_BLOCKS) || first != last {

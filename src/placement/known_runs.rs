@@ -1,19 +1,19 @@
 //! Free runs that a handle has seen, by length, so that a request finds one of its own length
-//! without a search: hints, all of which may be wrong by the time they are used.
+//! without a search. All are hints, and may be wrong by the time they are used.
 
 use std::ops::Range;
 
 use crate::base::account::Account;
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native, WORD_BLOCKS};
 
-/// Runs of up to a leaf are told apart block by block, longer ones by whole leaves, and those that are
-/// as long as all leaves under one node of the summary not any more.
+/// Classes of lengths: one for each length up to a leaf, then one for each number of whole leaves,
+/// up to all leaves under one node of the summary; longer runs share that last one.
 const LENGTHS: usize = Native::LEAF_BLOCKS + Native::FANOUT;
 const SETS: usize = LENGTHS.div_ceil(64);
 
-/// Where the runs of a class are remembered, and how many. More of those that are asked for more often, as small
-/// objects mostly are: together 22 KiB, which find about what a tree of all runs would (`cargo bench --bench
-/// space`).
+/// Where the runs of a class are remembered, and how many. Lengths that are asked for more often
+/// get more room; mostly these are small objects. Together 22 KiB, which finds about what a tree of
+/// all runs would (`cargo bench --bench space`).
 #[inline(always)]
 const fn room_of(class: usize) -> Range<usize> {
     let (start, len) = match class {
@@ -24,49 +24,50 @@ const fn room_of(class: usize) -> Range<usize> {
     start..start + len
 }
 
-/// Room for all of them.
+/// Room for all classes.
 const ROOM: usize = room_of(LENGTHS - 1).end;
 
-/// Blocks asked for from one look at a node to the next: a look takes about a microsecond. Twice as many
-/// after each that showed no news as long as the request, up to the second figure: where there is much space,
-/// more runs of each length than anybody asks for, or none as long as that, there is nothing to look for. Requests
-/// of all lengths share this: where long ones find nothing, short ones look less often, too.
+/// Blocks asked for between two looks at a node; a look takes about a microsecond. The distance
+/// doubles after each look that showed no new run as long as the request, up to
+/// `LOOK_AT_LEAST_EVERY` (`fit.rs`). For there is nothing to look for where there is much space:
+/// more runs of each length than are asked for, or none that long. Requests of all lengths share
+/// this distance: where long ones find nothing, short ones look less often, too.
 pub(crate) const LOOK_EVERY: u64 = 256;
 
 /// No word has this index (see `cursor.rs`).
 const NONE: u32 = u32::MAX;
 
-/// The runs, as the words of the bitmap that they begin in.
+/// The known runs, as the words of the bitmap that they begin in.
 #[derive(Debug)]
 pub(crate) struct Seen {
     /// Where its memory is counted.
     account: Account,
-    /// For each class of lengths its runs, the lowest first: where several will do the lowest is
-    /// taken, so that what lies high on the device is left to grow together. Empty until the first
-    /// run is seen.
+    /// For each class of lengths its runs, the lowest first. Of several suitable runs the lowest is
+    /// taken, so that what lies high on the device can grow together. Empty until the first run is
+    /// seen.
     runs: Vec<u32>,
-    /// Classes that have any.
+    /// The classes that have any runs.
     some: [u64; SETS],
     /// The summary node looked at last.
     pub node: usize,
-    /// Where to go on under it, if it has more leaves to look at.
+    /// Where to continue under it, if it has more leaves to look at.
     pub place: Option<u32>,
-    /// Blocks asked for since.
+    /// Blocks asked for since the last look.
     pub asked: u64,
     /// Blocks to be asked for before the next look.
     pub look_after: u64,
 }
 
-/// A run that was seen.
+/// A known run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hint {
     /// The word in which it began.
     pub word: usize,
-    /// How long it was: exact up to a leaf, rounded down to whole leaves above.
+    /// Its length: exact up to a leaf, rounded down to whole leaves above.
     pub len: u64,
 }
 
-/// Runs of at least so many blocks are all of one class.
+/// Runs of at least this many blocks share one class.
 pub(crate) const ENDLESS: u64 = LEAF_BLOCKS * Native::FANOUT as u64;
 
 fn class_of(len: u64) -> usize {
@@ -86,7 +87,7 @@ fn len_of(class: usize) -> u64 {
 }
 
 impl Seen {
-    /// Nothing seen; the look at the summary begins behind `node`.
+    /// Nothing seen yet; the looks at the summary begin behind `node`.
     pub(crate) fn new(node: usize, account: Account) -> Self {
         Self {
             account,
@@ -99,8 +100,8 @@ impl Seen {
         }
     }
 
-    /// Remembers a run of `len` blocks; whether that is news. Of more than there is room for the highest is
-    /// forgotten.
+    /// Remembers a run of `len` blocks; returns whether it is new. If there is no room, forgets the
+    /// highest.
     #[inline]
     pub(crate) fn put(&mut self, start: u64, len: u64) -> bool {
         if self.runs.is_empty() && !self.make_room() {
@@ -136,22 +137,22 @@ impl Seen {
         self.runs.capacity() * size_of::<u32>()
     }
 
-    /// Whether a single free block was seen, between blocks in use.
+    /// Whether a single free block between blocks in use is known.
     #[inline(always)]
     pub(crate) fn has_single(&self) -> bool {
         self.some[0] & 1 == 1
     }
 
-    /// The shortest run seen of at least `least` blocks, and forgets it. Of runs longer than a leaf,
-    /// which are known by whole leaves, one that is too short may be among them.
+    /// Takes out the shortest known run of at least `least` blocks. Runs longer than a leaf are
+    /// known by whole leaves, so one of these may be too short.
     #[inline]
     pub(crate) fn take(&mut self, least: u64) -> Option<Hint> {
         let class = self.shortest(class_of(least))?;
         Some(self.take_of(class))
     }
 
-    /// The run to take a piece from that should have `most` blocks, and `least` if need be: the shortest
-    /// that has as many as that, or else the longest; and forgets it. None that is as long as a leaf.
+    /// Takes out the run for a piece of up to `most` blocks and at least `least`: the shortest with
+    /// `most` blocks, or else the longest. Only runs shorter than a leaf.
     #[inline]
     pub(crate) fn take_piece(&mut self, least: u64, most: u64) -> Option<Hint> {
         let (least, leaf) = (class_of(least), class_of(LEAF_BLOCKS));
@@ -161,7 +162,7 @@ impl Seen {
         Some(self.take_of(class))
     }
 
-    /// The lowest run of a class that has any.
+    /// Takes out the lowest run of a class that has any.
     #[inline]
     fn take_of(&mut self, class: usize) -> Hint {
         let runs = &mut self.runs[room_of(class)];
@@ -174,7 +175,7 @@ impl Seen {
         Hint { word, len: len_of(class) }
     }
 
-    /// The first class from `first` on that has any.
+    /// The first class from `first` on that has any runs.
     #[inline]
     fn shortest(&self, first: usize) -> Option<usize> {
         let mut mask = u64::MAX << (first % 64);
@@ -184,7 +185,7 @@ impl Seen {
         })
     }
 
-    /// The last class before `end` that has any.
+    /// The last class before `end` that has any runs.
     #[inline]
     fn longest(&self, end: usize) -> Option<usize> {
         let mut mask = (1 << (end % 64)) - 1;

@@ -1,8 +1,7 @@
-//! Which run to take: where a handle is, what it has seen, where classes of requests go.
+//! Which run to take: the position of a handle, the runs it knows, the zones of the classes.
 //!
-//! Promises: hints only. All of them may be lost or wrong at any time; what fits is found without them, more
-//! slowly.
-//! Uses: all below `space`, and `space`.
+//! Promises: hints only. All of them may be lost or wrong at any time; what fits is found without
+//! them, more slowly. Uses: all below `space`, and `space`.
 
 pub(crate) mod cursor;
 pub(crate) mod cuts;
@@ -23,21 +22,21 @@ use crate::base::account::Account;
 use crate::base::sync::Counter;
 use crate::placement::zone::Zones;
 
-/// What handles share of where they allocate.
+/// The placement state that handles share.
 #[derive(Debug)]
 pub(crate) struct Placer {
     /// Where requests of each class are placed.
     pub(crate) zones: Zones,
-    /// Handles made so far, which says where the next one starts.
+    /// Number of handles made so far, which decides where the next one starts.
     pub(crate) handles: Counter,
-    /// What they have taken.
+    /// Memory of the handles.
     pub(crate) handles_memory: Account,
-    /// Leaves that requests for a best fit have seen to, one round after another.
+    /// Leaves that best-fit requests have refreshed, round after round.
     pub(crate) refreshed: Counter,
 }
 
 impl Placer {
-    /// Classes go to `zones`.
+    /// A placer with these zones.
     pub(crate) fn new(zones: Zones) -> Self {
         let (handles, refreshed) = (Counter::new(0), Counter::new(0));
         Self { zones, handles, handles_memory: Account::default(), refreshed }

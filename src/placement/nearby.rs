@@ -1,4 +1,4 @@
-//! Where a request for one extent looks.
+//! Where a request for one extent searches.
 
 use std::ops::Range;
 
@@ -12,14 +12,14 @@ use crate::space::Space;
 use crate::values::class::Class;
 use crate::values::request::Request;
 
-/// Leaves that each request for a best fit sees to.
+/// Leaves that each best-fit request refreshes.
 const REFRESHED: u64 = 4096;
 
-/// Places just freed that one request tries, at most: others may have been there since.
+/// Recently freed places that one request tries, at most: other handles may have used them since.
 const REUSED: usize = 8;
 
-/// A leaf in which at least so many words have a run of the wanted order is worth going through in
-/// sequence: for single blocks, about what a device has that is 98 % full at random.
+/// Words with a run of the wanted order that make a leaf worth going through in sequence: for
+/// single blocks, about what a device has that is 98 % full at random.
 const RICH: u32 = 6;
 
 impl Placer {
@@ -52,15 +52,15 @@ impl Placer {
             .ok()
     }
 
-    /// The block where `cursor` looks for runs of `len` blocks first.
+    /// The block from which `cursor` first searches for runs of `len` blocks.
     pub(crate) fn place_of(&self, space: &Space, cursor: &mut Cursor, len: u64) -> u64 {
         let block = cursor.place(len).word as u64 * WORD_BLOCKS;
         // It lies behind the end if the device was made shorter.
         if block < space.bitmap.blocks() { block } else { 0 }
     }
 
-    /// The handle's next run of the class of `len` blocks is looked for from block `last` on. If placements
-    /// are set, only requests without a class go by that, and only where they are at home.
+    /// Makes the handle search for the next run of the class of `len` blocks from block `last` on.
+    /// If placements are set, only for requests without a class, and only where those belong.
     #[inline(always)]
     pub(crate) fn go_on(
         &self,
@@ -80,7 +80,7 @@ impl Placer {
         }
     }
 
-    /// The quick way: the beginning of an aligned run of the rounded-up order.
+    /// The quick search: claims the beginning of an aligned run of the rounded-up order.
     #[inline]
     pub(crate) fn aligned(
         &self,
@@ -109,15 +109,15 @@ impl Placer {
         let Some(near) = near else {
             return self.around_cursor(space, cursor, order, len);
         };
-        // Only the first part holds blocks below `near`, which come last in the order.
+        // The first range begins with blocks below `near`; those come last in the order.
         let floors = [near, 0, 0, 0];
         self.search_order(space, request, from).into_iter().zip(floors).find_map(
             |(leaves, floor)| space.bitmap.claim_aligned(order, len, floor, leaves, Pack::Tight),
         )
     }
 
-    /// Repairs what the summary says of the next leaves in turn. A best fit goes by what leaves do
-    /// *not* have, and that is where the summary lags behind.
+    /// Repairs the summary for the next leaves in turn. A best fit depends on runs that leaves do
+    /// *not* have, and there the summary lags behind.
     fn refresh_some(&self, space: &Space) {
         let leaves = space.bitmap.leaf_count() as u64;
         let some = leaves.min(REFRESHED);
@@ -125,8 +125,8 @@ impl Placer {
         (first..first + some).for_each(|leaf| space.bitmap.refresh((leaf % leaves) as usize));
     }
 
-    /// The beginning of an aligned run of `order`: in the leaf at hand, or where this handle has just
-    /// freed one, or as near as the summary can say.
+    /// Claims the beginning of an aligned run of `order`: in the current leaf, or where this handle
+    /// has just freed one, or as near as the summary can say.
     fn around_cursor(
         &self,
         space: &Space,
@@ -143,12 +143,13 @@ impl Placer {
         }
         let crowded = std::mem::take(&mut place.crowded);
         if crowded {
-            // Not where it happened: counting there costs those that lose nothing.
+            // Counted here and not where it happened: counting there costs handles that lose
+            // nothing.
             space.count(Event::LostClaim, place.word);
         }
         if crowded && space.shard_count() > 1 {
-            // Somebody else works here. Two handles that go through the same leaves in step fail
-            // each other's claims and pull each other's cache lines: one of them has to leave.
+            // Another handle works here. Two handles that go through the same leaves in step fail
+            // each other's claims and pull each other's cache lines, so one of them has to leave.
             place.word = self.home(space, self.handles.fetch_add(1));
         } else if place.poor {
             for word in std::iter::from_fn(|| place.reuse()).take(REUSED) {
@@ -180,9 +181,9 @@ impl Placer {
         Some(found)
     }
 
-    /// Whether the leaf of `word` has little to offer for runs of `order`.
+    /// Whether the leaf of `word` has few runs of `order`.
     fn is_poor(&self, space: &Space, word: usize, order: u32) -> bool {
-        // Runs longer than a word can begin in few words.
+        // Runs longer than a word can begin in few words only.
         let most = Native::LEAF_WORDS as u32 >> order.saturating_sub(Native::WORD_ORDER);
         space.bitmap.words_with(word, order) < RICH.min(most)
     }
@@ -192,7 +193,7 @@ impl Placer {
         space.shards.home(n, space.bitmap.leaf_count()) * Native::LEAF_WORDS
     }
 
-    /// The leaves in the order in which `request` should look at them, beginning at block `from`.
+    /// The leaves in the order in which `request` should search them, beginning at block `from`.
     #[inline]
     pub(crate) fn search_order(
         &self,

@@ -1,21 +1,21 @@
-//! Where a handle goes on when its own shard has nothing that fits.
+//! Where a handle moves when its own shard has nothing that fits.
 
 use crate::placement::Placer;
 use crate::space::Space;
 
-/// Other shards that are looked at, at most.
+/// Other shards to look at, at most.
 const CANDIDATES: usize = 16;
 
-/// Of those that do equally well, the number of which the free blocks are counted.
+/// Equally good shards whose free blocks are counted, at most.
 const COUNTED: usize = 4;
 
 impl Placer {
-    /// The shard, other than `own`, to look for an aligned run of `order` in before the search of all of
-    /// them: one of the next sixteen behind `own` (wrapping round) that says it has such a run. Of these
-    /// the one whose largest run is of the smallest order, so that small requests go where
-    /// everything is in pieces already and other shards stay whole for large ones; if several, of the
-    /// nearest four the one with the most free blocks, so that the handle need not move again soon.
-    /// O(candidates x orders).
+    /// The shard, other than `own`, to search for an aligned run of `order` before all shards are
+    /// searched. Candidates are the next sixteen behind `own` (wrapping round) whose summary shows
+    /// such a run. The best one's largest run has the smallest order, so that small requests go
+    /// where space is fragmented already, and other shards stay whole for large ones. On a tie, of
+    /// the nearest four the one with the most free blocks, so that the handle need not move again
+    /// soon. O(candidates x orders).
     pub(crate) fn likely_shard(&self, space: &Space, own: usize, order: u32) -> Option<usize> {
         let count = space.shard_count();
         let others = (1..count.min(CANDIDATES + 1)).map(|step| (own + step) % count);

@@ -1,25 +1,26 @@
-//! When a handle that is in search of pieces goes over the summary for them.
+//! When a handle that searches for pieces makes a pass over the summary.
 //!
-//! Of what it has freed itself, and of the runs under the nodes that it looks at now and then, a handle knows.
-//! A pass over all leaves that may have a longer run is worth its time where others have freed one; where the
-//! last one was in vain, the next will mostly be, too, and meets the leaves that pieces were taken of since.
+//! A handle knows what it has freed itself, and the runs under the nodes that it looks at now and
+//! then. A pass over all leaves that may have a longer run pays where other handles have freed one.
+//! If the last pass found nothing, the next mostly finds nothing either, and reads leaves that
+//! pieces were taken from since.
 
 use crate::base::geometry::{Geometry, Native};
 
-/// Requests that make no pass for an order, for each leaf that the last one looked into in vain, and at most: so
-/// passes in vain for one order look into a quarter of a leaf for each request, as long as each meets no more
-/// than 1024 leaves. A run that others freed is passed by no longer than that, but by what a handle looks at now
-/// and then.
+/// How many requests skip a pass for an order after one that found nothing, per leaf that it read,
+/// and the limit. So passes that find nothing read a quarter of a leaf per request and order, as
+/// long as each reads at most 1024 leaves. A handle misses a run that others freed for no
+/// longer than the limit; its occasional looks at nodes may find it sooner.
 const REQUESTS_PER_LEAF: u64 = 4;
 const MOST_REQUESTS: u64 = 4096;
 
-/// How many requests are still to do without a pass, for each order.
+/// Requests that still skip a pass, for each order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Passes([u64; Native::MAX_ORDER as usize + 1]);
 
 impl Passes {
-    /// Whether to make a pass for `order` now; counts that it was asked. For single blocks always: whoever
-    /// looks for those takes any.
+    /// Whether to make a pass for `order` now; counts the request. Always for single blocks: a
+    /// request that is down to those takes any.
     #[inline]
     pub(crate) fn is_due(&mut self, order: u32) -> bool {
         let left = &mut self.0[order as usize];
@@ -28,7 +29,7 @@ impl Passes {
         due
     }
 
-    /// A pass for `order` has looked into so many leaves, and found nothing.
+    /// Notes that a pass for `order` has read `leaves` leaves and found nothing.
     #[inline]
     pub(crate) fn was_in_vain(&mut self, order: u32, leaves: u64) {
         self.0[order as usize] = leaves.saturating_mul(REQUESTS_PER_LEAF).min(MOST_REQUESTS);

@@ -7,7 +7,8 @@ use crate::values::request::Effort;
 use std::ops::Range;
 
 impl Placer {
-    /// One pass over `ranges` of leaves for runs of `order`, and what it took.
+    /// Makes one pass over `ranges` of leaves for runs of `order`, and adds the leaves read to
+    /// `effort`.
     pub(crate) fn claim_pieces_in<F: FnMut(Claimed) -> Taken>(
         &self,
         space: &Space,

@@ -1,27 +1,28 @@
-//! Where a handle has freed something last. A hint: others may have been there since.
+//! Where a handle freed last. A hint: other handles may have used it since.
 
 use crate::base::account::Account;
 
 /// No word has this index (see `cursor.rs`).
 const NONE: u32 = u32::MAX;
 
-/// Words of the bitmap, the last one on top: a stack that forgets its bottom.
+/// Words of the bitmap, the newest on top: a stack that forgets its bottom.
 #[derive(Clone, Debug)]
 pub(crate) struct Freed {
-    /// Empty until the first is put in.
+    /// Empty until the first word is pushed.
     words: Vec<u32>,
     room: usize,
-    /// Where the next one goes.
+    /// Where the next word goes.
     top: usize,
 }
 
 impl Freed {
-    /// Nothing freed; of more than `room` words the oldest is forgotten.
+    /// An empty stack for the newest `room` words.
     pub(crate) const fn new(room: usize) -> Self {
         Self { words: Vec::new(), room, top: 0 }
     }
 
-    /// Puts `word` on top. Memory is counted in `account`, from which the owner takes it in the end.
+    /// Puts `word` on top. Counts its memory in `account`, from which the owner takes it in the
+    /// end.
     #[inline(always)]
     pub(crate) fn push(&mut self, word: u32, account: &Account) {
         if self.words.is_empty() && !self.make_room(account) {

@@ -1,4 +1,4 @@
-//! Where a stream goes on.
+//! Where a stream continues.
 
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native, WORD_BLOCKS};
 use crate::base::word::order_above;
@@ -9,7 +9,7 @@ use crate::values::class::Class;
 use crate::values::request::Request;
 
 impl Placer {
-    /// Where a stream of `class` begins.
+    /// The block where a stream of `class` begins.
     pub(crate) fn start_of_stream(&self, space: &Space, cursor: &mut Cursor, class: Class) -> u64 {
         let count = space.bitmap.leaf_count();
         let whole = |leaves: std::ops::Range<usize>| {
@@ -32,7 +32,7 @@ impl Placer {
         leaf as u64 * LEAF_BLOCKS
     }
 
-    /// Has the next search for `left` blocks begin at block `behind`.
+    /// Makes the next search for `left` blocks begin at block `behind`.
     pub(crate) fn go_on_behind(
         &self,
         space: &Space,

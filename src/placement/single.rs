@@ -1,4 +1,4 @@
-//! One block.
+//! Placement of a single block.
 
 use crate::index::events::Event;
 use crate::index::{Claimed, Lost};
@@ -7,9 +7,9 @@ use crate::placement::cursor::Cursor;
 use crate::space::Space;
 
 impl Placer {
-    /// One block of the word at hand. Where longer runs are asked for, too, or space is short, single holes
-    /// come first: nothing else fits into those. Where it is short, the word in which a block was just freed is
-    /// next, whose cache line is here.
+    /// Claims one block of the current word. If the handle also asks for longer runs, or space is
+    /// short, single holes come first, since nothing else fits into them. If space is short, the
+    /// next choice is the word in which a block was just freed, whose cache line is here.
     #[inline(always)]
     pub(crate) fn claim_one(&self, space: &Space, cursor: &mut Cursor) -> Option<Claimed> {
         let (mixed, poor) = (cursor.is_mixed(), cursor.place(1).poor);
@@ -25,7 +25,7 @@ impl Placer {
         let place = cursor.place(1);
         if poor && let Some(word) = place.reuse() {
             place.word = word;
-            // Who has changed that one meanwhile does not work here.
+            // The thread that changed that word does not work here, so this is not `crowded`.
             return space.bitmap.claim_one_in(word).unwrap_or_else(|Lost| {
                 space.count(Event::LostClaim, word);
                 None

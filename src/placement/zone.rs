@@ -1,4 +1,4 @@
-//! The placements of all classes as lists of leaves: where each looks, and in which order.
+//! The placements of all classes as lists of leaves: where each class searches, and in which order.
 
 use std::ops::Range;
 
@@ -8,16 +8,16 @@ use crate::values::error::ConfigError;
 /// The placements of all classes, as lists of leaves.
 #[derive(Debug)]
 pub(crate) struct Zones {
-    /// Nothing if no placement was set.
+    /// `None` if no placement was set.
     classes: Option<Box<[Zone; CLASSES]>>,
 }
 
-/// Where a class looks, first things first.
+/// Where a class searches, in order of preference.
 #[derive(Debug)]
 pub(crate) struct Zone {
     pub direction: Direction,
     pub leaves: Vec<Range<usize>>,
-    /// How many of these it prefers to all others.
+    /// How many of the ranges are its home, preferred to all others.
     home: usize,
 }
 
@@ -73,7 +73,7 @@ impl Zones {
 impl Zone {
     fn new(own: Option<Range<usize>>, regions: &[Range<usize>], placement: Placement) -> Self {
         let Placement { direction, spill, .. } = placement;
-        // What is in no region: before each, and behind the last, where the device may grow.
+        // Leaves in no region: before each region, and behind the last, where the device may grow.
         let starts = std::iter::once(0).chain(regions.iter().map(|region| region.end));
         let ends = regions.iter().map(|region| region.start).chain([usize::MAX]);
         let mut common: Vec<Range<usize>> =
@@ -95,13 +95,13 @@ impl Zone {
         Self { direction, leaves: own.into_iter().chain(common).chain(others).collect(), home }
     }
 
-    /// Whether `leaf` lies where the class is to be.
+    /// Whether `leaf` lies in the home of the class.
     pub(crate) fn is_home(&self, leaf: usize) -> bool {
         self.leaves[..self.home].iter().any(|range| range.contains(&leaf))
     }
 
-    /// The leaves of the device, in the order in which a search that was last at `leaf` goes through them.
-    /// `slice` is what a search downwards takes at a time.
+    /// The leaves of the device, in the order of a search that was last at `leaf`. `slice` is what
+    /// a downward search takes at a time.
     pub(crate) fn search_order(
         &self,
         leaf: usize,
@@ -118,7 +118,7 @@ impl Zone {
             } else {
                 zone.start
             };
-            // Upwards: from where we were, then what is before. Downwards: the slice where we were and
+            // Upwards: from `at` on, then the leaves before it. Downwards: the slice of `at` and
             // those below, then those above, the highest first.
             let (first, second) = if down {
                 let above = ((at + 1).div_ceil(slice) * slice).clamp(zone.start, zone.end);

@@ -1,8 +1,8 @@
 //! Where requests of a class are placed.
 //!
-//! A request goes through the leaves in the order of its class, first by aligned runs and then by all that
-//! fit; only if nothing was found anywhere is it searched for without regard to classes, which is the search
-//! that may say "no".
+//! A request goes through the leaves in the order of its class, first by aligned runs and then by
+//! any that fit. Only if none is found does a search without regard to classes follow; only that
+//! one may refuse the request.
 
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
 use crate::base::word::order_above;
@@ -28,7 +28,7 @@ impl Placer {
         let search = Search { least: len, most: len, align, take: |_| len };
         let quick = len <= LEAF_BLOCKS && align <= LEAF_BLOCKS && align.is_power_of_two();
         let order = order_above(len.max(align)).min(Native::MAX_ORDER);
-        // Zone by zone, so that a run that is not aligned comes before the next zone.
+        // Zone by zone, so that an unaligned run comes before the next zone.
         let found = zone.leaves.iter().find_map(|zone| {
             let within = |leaves: &std::ops::Range<usize>| zone.contains(&leaves.start);
             let aligned = || {
@@ -75,7 +75,7 @@ impl Placer {
         Ok(())
     }
 
-    /// The leaf where this handle was last for requests like this one, or where it begins.
+    /// The leaf where this handle was last for such requests, or where it begins.
     pub(crate) fn leaf_in_zones(
         &self,
         space: &Space,

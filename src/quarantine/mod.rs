@@ -1,22 +1,27 @@
 //! Where freed extents wait for the readers that might still read the old data.
 //!
-//! What no reader may still see does not wait at all. Other extents go into a [queue](crate::quarantine::queue), cut
-//! into pieces, in the order in which they were freed; so it is enough to look at the first piece to find
-//! out whether anything may be let out. Beside it, a bitmap marks the blocks that a transaction has freed, from
-//! the moment at which it is frozen until they are let out.
+//! Extents that no reader may still see do not wait. Other extents are cut into pieces and go into
+//! a [queue](crate::quarantine::queue) in the order in which they were freed. So a look at the
+//! first piece is enough to find out whether anything may be let out. A bitmap beside the queue
+//! marks the blocks that a transaction has freed, from the moment the transaction is frozen until
+//! they are let out.
 //!
 //! # Invariants
-//! 1. *A mark has one owner.* Whoever sets the mark of a block owns its free, and nobody else frees it: the
-//!    transaction, then the piece that it becomes, in the queue or in the hands of the thread that lets it out.
-//!    So a block that is freed twice is let out once.
-//! 2. *The mark goes first.* It is taken away before the block is let out, or the mark of its next life is.
+//! 1. *A mark has one owner.* The transaction that sets the mark of a block owns its free, and no
+//!    other frees it. The owner is first the transaction, then the piece that it becomes, in the
+//!    queue or in the hands of the thread that lets it out. So a block that is freed twice is let
+//!    out once.
+//! 2. *The mark goes first.* It is cleared before the block is let out; later, the clear could hit
+//!    the mark of the block's next life.
 //! 3. *Let out in time.* A piece is let out when no pin of an epoch up to its stamp is left
 //!    (`epoch.rs`, invariants 3 and 4).
-//! 4. *Order.* A stamp taken after a piece was put in is not older than that of the piece. So a piece that
-//!    waits behind another with a later stamp was put in at the same moment by another thread.
+//! 4. *Order.* A stamp taken after a piece was put in is not older than that of the piece. So a
+//!    piece that waits behind another with a later stamp was put in at the same moment by another
+//!    thread.
 //!
-//! *Bounded.* A piece has at most [`PIECE`] blocks, and each call lets out a number of them. *Lock-free:* a
-//! thread that stops holds at most the piece that it was putting in or letting out.
+//! *Bounded.* A piece has at most [`PIECE`] blocks, and each call lets out a limited number of
+//! them. *Lock-free:* a thread that stops holds at most the piece that it was putting in or letting
+//! out.
 //!
 //! Uses `base` and `values`.
 
@@ -38,36 +43,36 @@ use crate::quarantine::queue::Queue;
 use crate::values::extent::Extent;
 use crate::values::plain_bitmap::spans;
 
-/// Blocks of a piece, at most: 64 words of the bitmap to change when it is let out. A power of two, and a
-/// piece starts and ends at multiples of it where its extent does not.
+/// The most blocks of a piece: letting it out changes at most 64 words of the bitmap. A power of
+/// two. A piece starts and ends at multiples of it, except where its extent starts and ends.
 pub(crate) const PIECE: u64 = 1 << PIECE_BITS;
 const PIECE_BITS: u32 = 12;
 
-/// Pieces that a retirement lets out beside as many as it puts in. More than none, so that what became ripe
-/// together does not wait for as many retirements.
+/// How many pieces a retirement lets out beyond the number that it puts in. More than 0, so that
+/// pieces that became ripe together do not wait for as many retirements.
 const BESIDE: usize = 4;
 
 /// Blocks per word of marks.
 const MARKS: u64 = u64::BITS as u64;
 
-/// Extents whose free is durable, until every pin is gone that may see them.
+/// Extents whose free is durable, held until every pin that may see them is gone.
 #[derive(Debug)]
 pub(crate) struct Quarantine {
     clock: Clock,
     queue: Queue,
-    /// A set bit is a block whose free somebody owns.
+    /// A set bit is a block whose free has an owner.
     marks: Segmented<Vec<AtomicWord<u64>>>,
-    /// Marked blocks, and those that are just being marked.
+    /// Marked blocks, including those just being marked.
     marked: CachePadded<Counter>,
-    /// Those of them that wait in the queue, or are just being put in.
+    /// Those of them that wait in the queue, including those just being put in.
     waiting: CachePadded<Counter>,
-    /// The place of the first piece, while something waits.
+    /// The position of the first piece, while something waits.
     standing: Unchanged,
 }
 
 impl Quarantine {
-    /// An empty quarantine for a device of `blocks` blocks; see [`Clock::new`] for `lanes`. The marks take
-    /// no memory before something is marked.
+    /// An empty quarantine for a device of `blocks` blocks; see [`Clock::new`] for `lanes`. The
+    /// marks take no memory until a block is marked.
     pub(crate) fn new(lanes: usize, blocks: u64) -> Result<Self, OutOfMemory> {
         Ok(Self {
             clock: Clock::new(lanes),
@@ -79,7 +84,7 @@ impl Quarantine {
         })
     }
 
-    /// Makes it as long as a device of `blocks` blocks needs. For one caller at a time.
+    /// Makes room for a device of `blocks` blocks. For one caller at a time.
     pub(crate) fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
         self.marks.grow(blocks.div_ceil(MARKS) as usize, |range| AtomicWord::zeros(range.len()))
     }
@@ -96,19 +101,20 @@ impl Quarantine {
         self.clock.unpin(pin);
     }
 
-    /// Pins not undone yet.
+    /// Number of pins not undone yet.
     pub(crate) fn pinned(&self) -> u64 {
         self.clock.pinned()
     }
 
-    /// Blocks that wait. Exact while nothing else runs.
+    /// Number of blocks that wait. Exact while nothing else runs.
     #[inline(always)]
     pub(crate) fn blocks(&self) -> u64 {
         self.waiting.get()
     }
 
-    /// For how long the first of what waits has been the first, as far as calls of this saw; `None` if
-    /// nothing waits. It is what a pin costs that is never undone, and no commit has to look at a clock. O(1).
+    /// How long the first piece that waits has been the first, as far as calls of this saw; `None`
+    /// if nothing waits. It shows the cost of a pin that is never undone, without a clock read in
+    /// any commit. O(1).
     pub(crate) fn age(&self) -> Option<Duration> {
         if self.blocks() == 0 {
             self.standing.forget();
@@ -123,7 +129,8 @@ impl Quarantine {
         self.marked.get() != 0
     }
 
-    /// The first block of `start..end` that is marked, or `end`. O((end - start) / 64), O(1) while none is.
+    /// The first marked block of `start..end`, or `end`. O((end - start) / 64), O(1) while no block
+    /// is marked.
     pub(crate) fn first_marked(&self, start: u64, end: u64) -> u64 {
         if !self.has_marks() {
             return end;
@@ -136,10 +143,10 @@ impl Quarantine {
         marked.unwrap_or(end)
     }
 
-    /// Marks the blocks of `extent`, and hands those to `own` that nobody had marked: the caller owns their free
-    /// from here on. O(len / 64).
+    /// Marks the blocks of `extent`, and passes to `own` those that were not marked before: the
+    /// caller owns their free from here on. O(len / 64).
     pub(crate) fn mark(&self, extent: Extent, mut own: impl FnMut(Extent)) {
-        // Counted first, so that there are never more than are counted.
+        // Counted first, so that no more blocks are marked than counted.
         self.marked.add(extent.len);
         let (mut from, mut others) = (extent.start, 0);
         for (index, mask) in spans(extent) {
@@ -171,7 +178,7 @@ impl Quarantine {
         self.marked.add(others.wrapping_neg());
     }
 
-    /// Takes away the marks of `extent`, whose free the caller owns. O(len / 64).
+    /// Clears the marks of `extent`, whose free the caller owns. O(len / 64).
     pub(crate) fn unmark(&self, extent: Extent) {
         let mut marked = 0;
         for (index, mask) in spans(extent) {
@@ -181,9 +188,9 @@ impl Quarantine {
         self.marked.add(marked.wrapping_neg());
     }
 
-    /// Takes in extents that have become unreachable and whose free the caller owns; hands to `release` those
-    /// that no pin holds, in pieces or as they are, and a few more pieces than it took in of what became ripe
-    /// meanwhile. They are not marked any more then.
+    /// Takes in extents that have become unreachable and whose free the caller owns. Passes to
+    /// `release` those that no pin holds, in pieces or as they are, and of the pieces that became
+    /// ripe meanwhile a few more than it took in. Their marks are cleared before that.
     ///
     /// O(pieces, blocks / 64, generations).
     pub(crate) fn retire(&self, extents: &[Extent], mut release: impl FnMut(Extent)) {
@@ -207,7 +214,8 @@ impl Quarantine {
         }
     }
 
-    /// Hands `extent` to `release`, whose mark must be gone before the block is anybody's.
+    /// Passes `extent` to `release`, after clearing its marks: they must be gone before a block
+    /// gets an owner.
     fn let_go(&self, extent: Extent, release: &mut impl FnMut(Extent)) {
         fault!(LetOutBeforeUnmark: {
             release(extent);
@@ -217,13 +225,14 @@ impl Quarantine {
         release(extent);
     }
 
-    /// Puts `start..end` into the queue. Without memory for it the blocks wait until a restart.
+    /// Puts `start..end` into the queue. Without memory for it, the blocks wait until a restart.
     fn push(&self, start: u64, end: u64, stamp: Stamp) {
         let _ = self.queue.push(packed(start, end - start), stamp.epoch);
     }
 
-    /// Hands pieces to `release` that no pin holds any more, until they have `blocks` blocks; how many they
-    /// have. 0 only if no pin lets anything out, or others are letting it out. O(blocks, generations).
+    /// Passes pieces that no pin holds to `release`, until they have `blocks` blocks; returns how
+    /// many blocks they have. 0 only if pins hold everything, or other threads are letting it out.
+    /// O(blocks, generations).
     pub(crate) fn collect(&self, blocks: u64, mut release: impl FnMut(Extent)) -> u64 {
         let floor = self.clock.floor();
         self.let_out(floor, blocks, usize::MAX, &mut release)
@@ -254,7 +263,7 @@ impl Quarantine {
         self.clock.bytes() + self.queue.bytes()
     }
 
-    /// Bytes of the marks, one bit per block, of which memory is taken as they are used.
+    /// Bytes of the marks, one bit per block. Memory is taken as marks are used.
     pub(crate) fn mark_bytes(&self) -> usize {
         self.marks.bytes()
     }

@@ -1,26 +1,27 @@
 //! A lock-free queue of extents with stamps.
 //!
-//! The queue of Michael and Scott (1996) on nodes that are named by index: a node is never given back to the
-//! system, so a thread that stopped in the middle can still look at it, and a *link* carries a tag beside
-//! the index, so that it does not mistake the node for what it was before. Nodes that are not in use form a
-//! stack. Nothing is taken from the heap or given back to it but where a push finds no unused node.
+//! The queue of Michael and Scott (1996) on nodes named by index. A node is never given back to the
+//! system, so a thread that stopped in the middle can still read it. A *link* carries a tag beside
+//! the index, so that the thread does not mistake the node for what it was before. Unused nodes
+//! form a stack. Only a push that finds no unused node takes memory from the heap or gives it back.
 //!
 //! # Invariants
-//! 1. *Tags.* A link that is written to a word (`head`, `tail`, `unused`, or a node's `next`) has a tag one
-//!    above that of the link before. So a compare-exchange succeeds only if the word was not written since.
-//! 2. *Shape.* Following `next` from `head` one comes to the last node, whose `next` is no node. `tail` is on
-//!    that way, at most one node before the last for each push that is not done; `head` never passes it. The
-//!    first node is a dummy, its contents are of the past.
-//! 3. *Ownership.* A node is in the queue, on the stack of unused ones, or in the hands of one thread, which
-//!    alone writes its contents and its `next`. In the queue, its contents do not change, and its `next`
-//!    only from no node to its successor.
-//! 4. *Contents.* A pop reads the contents of the node behind the dummy before the compare-exchange of
-//!    `head`. If that succeeds, `head` was not written since, so the node was in the queue all the time and
-//!    by 3 the contents are its own.
+//! 1. *Tags.* A link that is written to a word (`head`, `tail`, `unused`, or a node's `next`) has a
+//!    tag one above that of the link before. So a compare-exchange succeeds only if the word was
+//!    not written since.
+//! 2. *Shape.* Following `next` from `head` leads to the last node, whose `next` is no node. `tail`
+//!    is on that path, at most one node before the last for each unfinished push; `head` never
+//!    passes it. The first node is a dummy with old contents.
+//! 3. *Ownership.* A node is in the queue, on the stack of unused nodes, or in the hands of one
+//!    thread, which alone writes its contents and its `next`. In the queue, its contents do not
+//!    change, and its `next` changes only from no node to its successor.
+//! 4. *Contents.* A pop reads the contents of the node behind the dummy before the compare-exchange
+//!    of `head`. If that succeeds, `head` was not written since, so the node was in the queue all
+//!    the time and by 3 the contents are its own.
 //!
-//! *Lock-freedom.* A loop repeats only because another thread changed `head`, `tail`, a last node or
-//! `unused`; a `tail` that a stopped thread left behind is moved by the others. A thread that stops keeps at
-//! most one node to itself.
+//! *Lock-freedom.* A loop repeats only because another thread changed `head`, `tail`, a last node
+//! or `unused`; the other threads move a `tail` that a stopped thread left behind. A thread that
+//! stops keeps at most one node to itself.
 
 use crossbeam_utils::CachePadded;
 
@@ -29,14 +30,14 @@ use crate::base::mutant::{fault, step};
 use crate::base::segmented::Segmented;
 use crate::base::sync::{AtomicWord, Site};
 
-/// Nodes of a new queue: 1.5 KiB.
+/// Number of nodes of a new queue: 1.5 KiB.
 const FIRST_NODES: usize = if cfg!(loom) { 2 } else { 64 };
 
-/// Bits of a link for the index and one more value: room for 2^28 nodes, 6 GiB. The others are the tag: at
-/// ten million writes a second it comes round in two hours.
+/// Bits of a link for the index and one more value: room for 2^28 nodes, 6 GiB. The other bits are
+/// the tag: at ten million writes a second it wraps in two hours.
 const INDEX_BITS: u32 = 28;
 
-/// `[tag: 36 | index + 1: 28]`; 0 in place of the index is no node.
+/// `[tag: 36 | index + 1: 28]`; 0 in place of `index + 1` is no node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Link(u64);
 
@@ -48,13 +49,13 @@ impl Link {
         (self.0 & Self::MASK).checked_sub(1).map(|index| index as u32)
     }
 
-    /// The node, of a link that always has one.
+    /// The node of a link that always has one.
     fn known(self) -> u32 {
         debug_assert!(self.node().is_some());
         (self.0 & Self::MASK).wrapping_sub(1) as u32
     }
 
-    /// What is written in place of this link.
+    /// The link that replaces this one.
     fn then(self, node: Option<u32>) -> Self {
         let mut tag = (self.0 >> INDEX_BITS).wrapping_add(1);
         fault!(TagIsKept: tag = self.0 >> INDEX_BITS);
@@ -76,12 +77,12 @@ impl LinkWord {
         Link(self.0.load(Site::Link))
     }
 
-    /// Replaces `seen` by a link to `node`; whether it was still there.
+    /// Replaces `seen` by a link to `node`; returns whether `seen` was still there.
     fn replace(&self, seen: Link, node: Option<u32>) -> bool {
         self.0.compare_exchange(seen.0, seen.then(node).0, Site::Link).is_ok()
     }
 
-    /// The same as the only one who writes.
+    /// The same for the only writer.
     fn set(&self, node: Option<u32>) {
         self.0.store(self.load().then(node).0, Site::Link);
     }
@@ -96,7 +97,7 @@ struct Node {
 }
 
 impl Node {
-    /// `count` nodes in memory that is not touched.
+    /// `count` nodes in untouched memory.
     fn zeros(count: usize) -> Result<Vec<Self>, OutOfMemory> {
         #[cfg(not(loom))]
         return crate::base::heap::zeroed(count);
@@ -111,7 +112,7 @@ impl Node {
     }
 }
 
-/// A queue of pairs of words: what, and a stamp that says when it may be taken out.
+/// A queue of pairs of words: contents, and a stamp that says when they may be taken out.
 #[derive(Debug)]
 pub(crate) struct Queue {
     head: CachePadded<LinkWord>,
@@ -141,8 +142,8 @@ impl Queue {
         &self.nodes[index as usize]
     }
 
-    /// Puts `what` at the end; `false` if there is no memory for it. Takes memory from the heap only where
-    /// more is in the queue than ever before.
+    /// Puts `what` at the end; `false` if there is no memory for it. Takes memory from the heap
+    /// only if the queue is longer than ever before.
     #[must_use]
     pub(crate) fn push(&self, what: u64, stamp: u64) -> bool {
         let Some(index) = self.take_unused() else { return false };
@@ -154,34 +155,35 @@ impl Queue {
             let tail = self.tail.load();
             let last = tail.known();
             let next = self.node(last).next.load();
-            // Was the node the last one when its `next` was read? Otherwise that may be of another life of
-            // the node (invariant 2) [mutant: PushWithoutRecheck].
+            // Was the node the last one when its `next` was read? If not, that `next` may be from
+            // another life of the node (invariant 2) [mutant: PushWithoutRecheck].
             let mut moved = self.tail.load() != tail;
             fault!(PushWithoutRecheck: moved = false);
             if moved {
                 continue;
             }
             if let Some(next) = next.node() {
-                // Another push has not moved the tail yet, and perhaps never will [mutant: TailIsAwaited].
+                // Another push has not moved the tail yet, and may never do so
+                // [mutant: TailIsAwaited].
                 step!(TailIsAwaited: self.tail.replace(tail, Some(next)););
                 continue;
             }
             if self.node(last).next.replace(next, Some(index)) {
-                // If this fails, another thread has done it.
+                // If this fails, another thread has moved the tail.
                 self.tail.replace(tail, Some(index));
                 return true;
             }
         }
     }
 
-    /// Takes out the first, if its stamp is below `floor`.
+    /// Takes out the first item, if its stamp is below `floor`.
     pub(crate) fn pop_below(&self, floor: u64) -> Option<u64> {
         loop {
             let head = self.head.load();
             let tail = self.tail.load();
             let dummy = head.known();
             let next = self.node(dummy).next.load();
-            // As in `push` [mutant: PopWithoutRecheck].
+            // Double-check as in `push` [mutant: PopWithoutRecheck].
             let mut moved = self.head.load() != head;
             fault!(PopWithoutRecheck: moved = false);
             if moved {
@@ -191,7 +193,8 @@ impl Queue {
             let mut behind = tail.node() == Some(dummy);
             fault!(HeadPassesTail: behind = false);
             if behind {
-                // The tail may not be left behind: its node would be unused while pushes still look there.
+                // The tail may not stay behind: its node would become unused while pushes still
+                // read it.
                 self.tail.replace(tail, Some(first));
                 continue;
             }
@@ -201,7 +204,8 @@ impl Queue {
             let mut ripe = stamp < floor;
             fault!(CollectUnripe: ripe = true);
             if !ripe {
-                // A stamp of another life of the node says nothing [mutant: UnripeWithoutRecheck].
+                // A stamp from another life of the node says nothing
+                // [mutant: UnripeWithoutRecheck].
                 fault!(UnripeWithoutRecheck: return None);
                 if self.head.load() == head {
                     return None;
@@ -216,7 +220,7 @@ impl Queue {
         }
     }
 
-    /// Something that is another with every pop.
+    /// A value that changes with every pop.
     pub(crate) fn position(&self) -> u64 {
         self.head.load().0
     }
@@ -243,8 +247,8 @@ impl Queue {
         }
     }
 
-    /// A node that was never used. Threads that need more memory at the same moment all take it, and all but
-    /// one give it back.
+    /// A node that was never used. If several threads need more memory at the same moment, each
+    /// takes it, and all but one give it back.
     #[cold]
     fn take_fresh(&self) -> Option<u32> {
         loop {
@@ -261,7 +265,7 @@ impl Queue {
         }
     }
 
-    /// Bytes of the nodes. Half of them at most were never used, nor touched.
+    /// Bytes of the nodes. At most half of them were never used, nor touched.
     pub(crate) fn bytes(&self) -> usize {
         self.nodes.bytes()
     }

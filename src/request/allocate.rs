@@ -11,7 +11,7 @@ use crate::values::error::{AllocError, MarkError, on_device};
 use crate::values::extent::{Extent, ExtentList};
 use crate::values::request::{Effort, Request};
 
-/// `len` blocks in one extent.
+/// Allocates `len` blocks in one extent.
 #[inline(always)]
 pub(crate) fn allocate(core: &Core, cursor: &mut Cursor, len: u64) -> Result<Extent, AllocError> {
     if len == 1
@@ -23,11 +23,11 @@ pub(crate) fn allocate(core: &Core, cursor: &mut Cursor, len: u64) -> Result<Ext
     allocate_elsewhere(core, cursor, len)
 }
 
-/// The same when the word at hand has nothing.
+/// Allocates `len` blocks when the current word has nothing.
 #[inline(never)]
 fn allocate_elsewhere(core: &Core, cursor: &mut Cursor, len: u64) -> Result<Extent, AllocError> {
     let request = Request::new(len);
-    // Before all else: here most requests for several blocks end.
+    // Before all else, since most requests for several blocks end here.
     let fits =
         (2..=LEAF_BLOCKS).contains(&len) && !core.placer.known_to_fail(&core.space, cursor, len, 1);
     if fits
@@ -50,7 +50,7 @@ fn allocate_elsewhere(core: &Core, cursor: &mut Cursor, len: u64) -> Result<Exte
     result.inspect_err(|error| refusal::count_refused(core, cursor.lane, error))
 }
 
-/// Appends the extents of `request` to `list`.
+/// Allocates what `request` asks for, and appends the extents to `list`.
 #[inline]
 pub(crate) fn allocate_into(
     core: &Core,
@@ -65,7 +65,7 @@ pub(crate) fn allocate_into(
     result.inspect_err(|error| refusal::count_refused(core, cursor.lane, error))
 }
 
-/// Takes exactly `extent`.
+/// Allocates exactly `extent`.
 pub(crate) fn mark_allocated(core: &Core, lane: LaneId, extent: Extent) -> Result<(), MarkError> {
     let (start, len) = on_device(extent, core.space.bitmap.blocks())?;
     let closed_in = |from, to| core.space.closed.held_in(from, to);

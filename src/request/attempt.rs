@@ -7,8 +7,8 @@ use crate::values::error::AllocError;
 use crate::values::extent::ExtentList;
 use crate::values::request::{Effort, Request};
 
-/// Appends extents to `list` that meet `request`, from what is free now, and says in `effort` what it took.
-/// After an error nothing is allocated, and the list is as it was.
+/// Appends extents to `list` that meet `request`, from what is free now. Records in `effort` how
+/// far it looked. After an error nothing is allocated, and the list is unchanged.
 #[inline]
 pub(crate) fn attempt(
     core: &Core,

@@ -13,7 +13,7 @@ use crate::values::error::{AllocError, FreeError, FreeManyError, on_device};
 use crate::values::extent::{Extent, runs_in_word};
 use crate::values::request::Request;
 
-/// Groups of a list that need not be found twice.
+/// Groups that the check keeps for the release, so that they need not be found twice.
 const KEPT: usize = 64;
 
 /// Fills `extents` with extents of `len` blocks, or leaves everything as it was.
@@ -52,7 +52,7 @@ pub(crate) fn allocate_many(
     Ok(())
 }
 
-/// Gives back all of `extents`, which it sorts, or none of them if one is no rightful one.
+/// Frees all of `extents`, which it sorts, or none of them if one may not be freed.
 pub(crate) fn free_many(
     core: &Core,
     cursor: &mut Cursor,
@@ -76,7 +76,7 @@ pub(crate) fn free_many(
         match release_group(core, cursor.lane, &group) {
             Ok(()) => {
                 let last = &extents[group.end - 1];
-                // Of single blocks, where there is plenty, one is enough to come back.
+                // Of single blocks, where there is plenty, one is enough as a place to return to.
                 let all = last.len > 1 || cursor.is_mixed() || cursor.place(1).poor;
                 let from = if all { freed } else { group.end - 1 };
                 for &extent in &extents[from..group.end] {
@@ -93,7 +93,7 @@ pub(crate) fn free_many(
     result
 }
 
-/// Sorts `extents`, and sees that they lie on the device and apart from each other.
+/// Sorts `extents`, and checks that they lie on the device and do not overlap.
 fn sort_checked(core: &Core, extents: &mut [Extent]) -> Result<(), FreeError> {
     let blocks = core.space.bitmap.blocks();
     let (mut sorted, mut end) = (true, 0);
@@ -112,7 +112,7 @@ fn sort_checked(core: &Core, extents: &mut [Extent]) -> Result<(), FreeError> {
     Ok(())
 }
 
-/// Whether all blocks of `group` are allocated, or the first that is not.
+/// Checks that all blocks of `group` are allocated; otherwise names the first that is not.
 fn check_allocated(core: &Core, group: &Group) -> Result<(), FreeError> {
     let unowned = match group.part {
         Part::Word(word, mask) => {
@@ -157,11 +157,11 @@ fn release_group(core: &Core, lane: LaneId, group: &Group) -> Result<(), FreeErr
     }
 }
 
-/// Neighbours in a sorted list of extents that one step can release.
+/// Adjacent entries of a sorted list of extents that one step can release.
 #[derive(Clone, Copy)]
 struct Group {
     part: Part,
-    /// Index behind the last of them.
+    /// Index behind the last entry.
     end: usize,
 }
 
@@ -169,7 +169,7 @@ struct Group {
 enum Part {
     /// All of them in this word, as these bits.
     Word(u32, NativeWord),
-    /// One that reaches over several words.
+    /// One extent that reaches over several words.
     Words(Extent),
 }
 

@@ -51,8 +51,8 @@ pub(crate) fn scattered(
     Ok(())
 }
 
-/// The next extent of a scattered request that still wants `left` blocks: of the largest order
-/// to be had, which `order` carries from one extent to the next.
+/// Claims the next extent of a scattered request that still wants `left` blocks: of the largest
+/// available order, which `order` carries from one extent to the next.
 fn piece(
     core: &Core,
     cursor: &mut Cursor,
@@ -97,7 +97,7 @@ fn piece(
     match core.space.bitmap.claim_exact(from, &search) {
         Ok(taken) => Some(taken),
         Err(ticket) => {
-            // Only if every run is welcome does "nothing to take" mean "no such run".
+            // "Nothing to take" means "no such run" only if every run is usable.
             if share(request, left, least) > 0 {
                 core.placer.remember(&core.space, cursor, Nothing { ticket, least, align });
             }
@@ -107,7 +107,7 @@ fn piece(
 }
 
 /// The last resort of a scattered request with a lower bound on its extents: lists all runs,
-/// chooses, and claims the choice; from the beginning if somebody was quicker.
+/// chooses, and claims the choice. Starts over if another thread was faster.
 #[cold]
 fn planned(
     core: &Core,
@@ -170,8 +170,8 @@ fn planned(
     }
 }
 
-/// How much a scattered request that wants `left` blocks takes of a run, so that extents within its
-/// bounds can make up the rest; 0 if there is no such length.
+/// How many blocks a scattered request that wants `left` blocks takes of a run, so that extents
+/// within its bounds can make up the rest; 0 if there is no such number.
 fn share(request: &Request, left: u64, run: u64) -> u64 {
     let most = run.min(request.max_extent).min(left);
     let rest = left - most;

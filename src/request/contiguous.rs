@@ -8,7 +8,7 @@ use crate::values::error::AllocError;
 use crate::values::extent::Extent;
 use crate::values::request::Request;
 
-/// One extent for `request`.
+/// Allocates one extent for `request`.
 #[inline]
 pub(crate) fn contiguous(
     core: &Core,
@@ -25,7 +25,7 @@ pub(crate) fn contiguous(
     }
 }
 
-/// The same where no run that was seen will do.
+/// Allocates one extent for `request` when no known run fits.
 pub(crate) fn search(
     core: &Core,
     cursor: &mut Cursor,
@@ -42,7 +42,7 @@ pub(crate) fn search(
     }
 }
 
-/// Makes what was claimed the answer, unless it may not be kept.
+/// Makes an extent of the claim and moves the cursor; `None` if the claim may not be kept.
 #[inline]
 pub(crate) fn settle(
     core: &Core,

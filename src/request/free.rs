@@ -1,11 +1,11 @@
-//! What callers free without a transaction.
+//! Frees without a transaction.
 
 use crate::core::Core;
 use crate::placement::cursor::Cursor;
 use crate::values::error::FreeError;
 use crate::values::extent::Extent;
 
-/// Gives `extent` back, or says why not.
+/// Frees `extent`, or says why not.
 #[inline(always)]
 pub(crate) fn free(core: &Core, cursor: &mut Cursor, extent: Extent) -> Result<(), FreeError> {
     if core.space.committed.is_some() {

@@ -1,4 +1,4 @@
-//! Trying again once others have freed something.
+//! Retries a request once other callers have freed something.
 
 use crate::core::Core;
 use crate::placement::cursor::Cursor;
@@ -7,12 +7,13 @@ use crate::values::error::AllocError;
 use crate::values::extent::ExtentList;
 use crate::values::request::{Effort, Request};
 
-/// Blocks that a request which found nothing lets out of the quarantine, at least: one word of the index.
-/// Fewer, and each of the next requests would have to search in vain first.
+/// Blocks that a request which found nothing lets out of the quarantine, at least: one word of the
+/// index. With fewer, each of the next requests would first search and find nothing.
 pub(crate) const LET_OUT: u64 = 64;
 
-/// Appends extents to `list` that meet `request`: tries until it succeeds, or has nowhere to get more free
-/// blocks from. Without what is kept for the request's class; and without what is spare in escrow, unless `spare`.
+/// Appends extents to `list` that meet `request`. Retries until it succeeds, or has no other source
+/// of free blocks. Does not use what is kept for the request's class, nor, unless `spare`, the
+/// spare blocks in escrow.
 #[inline]
 pub(crate) fn allocate_unreserved(
     core: &Core,
@@ -31,10 +32,11 @@ pub(crate) fn allocate_unreserved(
     result.map(|()| effort)
 }
 
-/// Whether an allocation failed for want of space, and there was some elsewhere that is free now: in the
-/// quarantine, in escrow, or waiting to be discarded. So whoever tries again does so because others
-/// freed something. Of the quarantine about `blocks` blocks are let out, and twice as many the next time:
-/// a request pays for about as many as it needs, and for few searches if blocks have to meet first.
+/// Whether an allocation failed for want of space, and some was found elsewhere that is free now:
+/// in the quarantine, in escrow, or waiting to be discarded. So a retry happens only because other
+/// callers freed something. Lets about `blocks` blocks out of the quarantine, and twice as many the
+/// next time: a request pays for about as many as it needs, and makes few searches if freed blocks
+/// have to join first.
 #[inline]
 pub(crate) fn may_retry<T>(
     core: &Core,
@@ -51,6 +53,6 @@ pub(crate) fn may_retry<T>(
     let waiting = || space.quarantine.blocks() > 0 && space.collect(lane, wanted) > 0;
     let escrow = || spare && space.escrow.spare() > 0 && space.collect_escrow(lane) > 0;
     let undiscarded = || space.discards.waiting() > 0 && space.skip_discards(lane) > 0;
-    // All of them: what one of them has may not be enough.
+    // Try all of them: one source may not be enough.
     waiting() | escrow() | undiscarded()
 }

@@ -1,7 +1,7 @@
 //! From a request to extents, wherever they come from, or to the error that says why not.
 //!
-//! Promises: a request fails only if at some moment during the call nothing fitted it, and leaves nothing
-//! behind then.
+//! Promises: a request fails only if at some moment during the call nothing fitted it, and a failed
+//! request leaves nothing behind.
 //! Uses: `placement` and all below it, `core`.
 
 pub(crate) mod allocate;

@@ -1,14 +1,15 @@
-//! Requests in pieces, as long ones as there are, in few passes. (ZFS calls it a gang block.)
+//! Requests in pieces, the longest available, in few passes. (ZFS calls it a gang block.)
 //!
-//! If no run is long enough, each smaller order in turn: first the runs of it that the handle remembers,
-//! the longest first, but the shortest one that is enough for what is left; then one pass over the leaves
-//! that may have others, from the handle's place on, which takes those runs whole. An order that no leaf shows
-//! costs no pass. A leaf that has such a run gives something, and one that has not is not shown again, so a
-//! request looks into no more leaves than it gets pieces, but for stale ones; and each of at most ten passes
-//! reads what of the summary its order shows.
+//! If no run is long enough, the request tries each smaller order in turn. First come the runs of
+//! that order that the handle remembers, the longest first, except that the shortest one that is
+//! enough for the rest goes before. Then one pass over the leaves that may have others, from the
+//! handle's place on, takes those runs whole. An order that no leaf shows costs no pass. A leaf
+//! that has such a run yields something, and one that has none is not shown again. So a request
+//! reads no more leaves than it gets pieces, except for stale ones; and each of at most ten passes
+//! reads the part of the summary that its order shows.
 //!
-//! A handle that may take any run goes by what it remembers, and makes such passes now and then: see
-//! `pace.rs`.
+//! A handle that may take any run goes by what it remembers, and makes such passes now and then:
+//! see `pace.rs`.
 
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
 use crate::base::word::order_above;
@@ -21,10 +22,10 @@ use crate::values::error::AllocError;
 use crate::values::extent::ExtentList;
 use crate::values::request::{Effort, Request};
 
-/// Leaves that a search for a whole run counts as having looked into, if it finds none.
+/// Leaves that a search for a whole run counts as read, if it finds none.
 const IN_VAIN: u64 = 16;
 
-/// Appends extents to `list` that make up `request`, which takes any.
+/// Appends extents to `list` that make up `request`, which takes any pieces.
 pub(crate) fn gang(
     core: &Core,
     cursor: &mut Cursor,
@@ -87,8 +88,8 @@ fn claim_gang(
     } else if let Some(claimed) = whole(core, cursor, request, from, order) {
         wanted.take(claimed)?;
     } else if request.len <= LEAF_BLOCKS && !request.best_fit {
-        // That was a search for this order everywhere, or none was due. (A best fit passes by what the
-        // summary wrongly says to be longer.)
+        // A search for this order everywhere has just failed, or none was due. (A best fit skips
+        // runs that the summary wrongly shows as longer.)
         order = order.saturating_sub(1);
     }
     let by_seen = core.placer.goes_by_seen(request) && !cursor.sequential;
@@ -119,7 +120,7 @@ fn claim_gang(
             (order, effort.gave_up) = (0, true);
         }
     }
-    // What others have given back behind our back, or nothing, for certain.
+    // Blocks that other threads gave back behind the passes, or a certain "nothing".
     while wanted.left > 0 {
         let left = wanted.left;
         let search = Search { least: 1, most: left, align: 1, take: |run: u64| run.min(left) };
@@ -134,7 +135,7 @@ fn claim_gang(
     Ok(())
 }
 
-/// A run for all of `request`, of which `order` is the order.
+/// Claims one run for all of `request`, whose order is `order`.
 #[inline]
 fn whole(
     core: &Core,

@@ -1,4 +1,4 @@
-//! Blocks that are kept for promises.
+//! Allocation of blocks kept for promises.
 
 use crate::core::Core;
 use crate::placement::cursor::Cursor;
@@ -8,15 +8,15 @@ use crate::values::error::AllocError;
 use crate::values::extent::{Extent, ExtentList, Extents};
 use crate::values::request::Request;
 
-/// Has the caller have `blocks` tokens of the escrow. Repeats only when others were promised what it
-/// had put there.
+/// Gets the caller `blocks` tokens of the escrow. Retries only if other callers took the tokens of
+/// what it had put in.
 pub(crate) fn promise(core: &Core, cursor: &mut Cursor, blocks: u64) -> Result<(), AllocError> {
     Request::new(blocks).validate(core.space.bitmap.blocks())?;
     while let Err(spare) = core.space.escrow.take_tokens(blocks) {
         let missing = blocks - spare;
         let filled = fill_escrow(core, cursor, missing.next_multiple_of(CHUNK));
         if filled.is_err() && fill_escrow(core, cursor, missing).is_err() {
-            // What others left there meanwhile may be enough now.
+            // Other callers may have left enough there meanwhile.
             return core
                 .space
                 .escrow
@@ -40,7 +40,8 @@ fn fill_escrow(core: &Core, cursor: &mut Cursor, blocks: u64) -> Result<(), Allo
     Ok(())
 }
 
-/// Allocates what `request` asks for, which the caller has tokens for; those are spare then, or used up.
+/// Allocates what `request` asks for, for which the caller has tokens. Those become spare, or are
+/// used up.
 pub(crate) fn allocate_promised(
     core: &Core,
     cursor: &mut Cursor,
@@ -59,8 +60,8 @@ pub(crate) fn allocate_promised(
     Ok(extents)
 }
 
-/// Meets `request` with blocks from escrow, as many as the caller has tokens for, which are used up then;
-/// or answers with `failed`, or that there is no memory, and has done nothing.
+/// Meets `request` with blocks from escrow, for which the caller has tokens; they are used up then.
+/// Otherwise returns `failed`, or that there is no memory, and has done nothing.
 pub(crate) fn draw(
     core: &Core,
     request: &Request,
@@ -90,7 +91,7 @@ pub(crate) fn draw(
     if left == 0 {
         return Ok(());
     }
-    // The tokens are the caller's still.
+    // The caller still has the tokens.
     for extent in &list.extents()[before..] {
         core.space.escrow.put_blocks(extent.start, extent.len);
     }
@@ -98,8 +99,8 @@ pub(crate) fn draw(
     Err(error)
 }
 
-/// Puts other blocks into escrow for those of `from..to`, which is closed, and lets these go: as far as
-/// others are free.
+/// Replaces the blocks in escrow of `from..to`, which is closed, by others, and lets them go, as
+/// far as others are free.
 pub(crate) fn move_escrow(core: &Core, cursor: &mut Cursor, from: u64, to: u64) {
     core.space.collect_escrow(cursor.lane);
     let mut at = core.space.escrow.first_in(from, to);
@@ -113,13 +114,13 @@ pub(crate) fn move_escrow(core: &Core, cursor: &mut Cursor, from: u64, to: u64) 
         let put = |extent: &Extent| core.space.escrow.put_blocks(extent.start, extent.len);
         let put: u64 = others.iter().map(put).sum();
         if put == 0 {
-            return; // somebody frees wrongly what we own
+            return; // another thread wrongly frees what we own
         }
         let taken = core.space.escrow.take_without_tokens(at, to, put);
         if let Some((start, len)) = taken {
             core.space.let_out_undiscarded(cursor.lane, Extent { start, len });
         }
-        // More went in than came out if somebody else was quicker.
+        // If another thread was faster, more blocks went in than came out.
         core.space.escrow.leave_tokens(put - taken.map_or(0, |(_, len)| len));
         at = core.space.escrow.first_in(at, to);
     }

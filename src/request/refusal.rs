@@ -1,4 +1,4 @@
-//! What is answered when nothing fits.
+//! The error when nothing fits.
 
 use crate::core::Core;
 use crate::index::events::Event;
@@ -6,7 +6,7 @@ use crate::space::lanes::LaneId;
 use crate::values::error::AllocError;
 
 pub(crate) fn failure(core: &Core, requested: u64, align: u64) -> AllocError {
-    // One block fits wherever it is free: do not let the counters contradict the search.
+    // One block fits wherever it is free: the counters must not contradict the search.
     let free = if (requested, align) == (1, 1) { 0 } else { core.space.free_blocks() };
     if free < requested {
         AllocError::NoSpace { requested, free }
@@ -25,7 +25,7 @@ pub(crate) fn no_room_for(core: &Core, len: u64, total: u64) -> AllocError {
     }
 }
 
-/// Every refusal that somebody is told of is counted here.
+/// Counts a refusal that a caller is told of.
 #[cold]
 pub(crate) fn count_refused(core: &Core, lane: LaneId, error: &AllocError) {
     let event = match error {

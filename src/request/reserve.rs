@@ -1,6 +1,6 @@
-//! Blocks that only one class gets, when nothing else is free.
+//! Blocks that only one class gets when nothing else is free.
 //!
-//! A reserve (`space/class_reserve.rs`) is a promise that is made to a class when the allocator is made.
+//! A reserve (`space/class_reserve.rs`) is a promise made to a class when the allocator is made.
 
 use crate::core::Core;
 use crate::placement::cursor::Cursor;
@@ -18,7 +18,7 @@ pub(crate) fn make_reserve(core: &Core, cursor: &mut Cursor, class: usize, block
     reserve.owe(&core.space.closed, blocks - made);
 }
 
-/// Meets `request` from the reserve of its class and what is free, or answers with `failed` again.
+/// Meets `request` from the reserve of its class and from what is free; otherwise returns `failed`.
 #[cold]
 pub(crate) fn allocate_of_reserve(
     core: &Core,
@@ -34,7 +34,7 @@ pub(crate) fn allocate_of_reserve(
     let (before, mut effort) = (list.extents().len(), Effort::default());
     if request.takes_any_blocks() {
         let part = request.scattered().partial();
-        // If it finds nothing, all of it is to come from the reserve.
+        // If it finds nothing, the reserve has to provide all of it.
         let _ = attempt::attempt(core, cursor, &part, list, &mut effort);
     }
     let had: u64 = list.extents()[before..].iter().map(|extent| extent.len).sum();
@@ -42,7 +42,7 @@ pub(crate) fn allocate_of_reserve(
     let tokens = reserve.take(missing, request.partial);
     let rest = Request { len: tokens, ..*request };
     let drawn = match tokens {
-        // All of it was free by now.
+        // By now all of it was free.
         0 if missing == 0 || (had > 0 && request.partial) => Ok(()),
         0 => Err(failed),
         _ => promise::draw(core, &rest, list, failed),
@@ -61,7 +61,7 @@ pub(crate) fn allocate_of_reserve(
     }
 }
 
-/// The same for one extent.
+/// As [`allocate_of_reserve`], for one extent.
 pub(crate) fn one_of_reserve(
     core: &Core,
     cursor: &mut Cursor,

@@ -7,8 +7,8 @@ use crate::core::Core;
 use crate::placement::cursor::Cursor;
 use crate::space::lanes::LaneId;
 
-/// Allocators that a thread remembers its place in. A thread that uses more in turn begins anew in
-/// some shard now and then, which costs time, memory anew, and nothing else.
+/// Allocators for which a thread remembers its cursor. A thread that uses more in turn sometimes
+/// starts again in some shard, which costs time and new memory, and nothing else.
 const REMEMBERED: usize = 4;
 
 struct Places {
@@ -36,7 +36,7 @@ pub(crate) fn with_cursor<T>(core: &Core, mut work: impl FnMut(&mut Cursor) -> T
     });
     match done {
         Ok(Some(value)) => value,
-        // The thread is being torn down, and its memory with it.
+        // The thread is being torn down, and its thread-local memory with it.
         _ => work(&mut new_cursor(core)),
     }
 }

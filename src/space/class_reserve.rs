@@ -1,8 +1,8 @@
-//! What is kept for each class.
+//! The reserves of the classes.
 //!
-//! A reserve has tokens of the escrow. What was used of it is owed, and what is freed next goes into escrow
-//! in its stead. While anything is owed, frees look closer: that is said before it is owed, and taken back
-//! after it was paid by whoever paid the last of it.
+//! A reserve has tokens of the escrow. Used tokens are owed: the next freed blocks go into escrow
+//! in their stead. While anything is owed, frees look closer. This is switched on before the debt
+//! exists, and switched off, after the last of it was paid, by the thread that paid it.
 
 use crate::base::geometry::Geometry;
 use crate::base::mutant::fault;
@@ -14,9 +14,9 @@ use crate::values::class::CLASSES;
 /// The tokens of one class.
 #[derive(Debug)]
 pub(crate) struct Reserve {
-    /// Those it has.
+    /// The tokens that it has.
     tokens: AtomicWord<u64>,
-    /// Those it should have besides.
+    /// The tokens that it should have besides.
     owed: AtomicWord<u64>,
 }
 
@@ -27,7 +27,7 @@ impl Default for Reserve {
 }
 
 impl Reserve {
-    /// Tokens that it has.
+    /// Number of tokens that it has.
     pub(crate) fn tokens(&self) -> u64 {
         self.tokens.load(Site::Spare)
     }
@@ -37,7 +37,7 @@ impl Reserve {
         self.tokens.fetch_add(tokens, Site::Spare);
     }
 
-    /// Takes `tokens` tokens, or, if `some`, as many as there are; how many.
+    /// Takes `tokens` tokens, or, if `some`, as many as there are. Returns the number.
     pub(crate) fn take(&self, tokens: u64, some: bool) -> u64 {
         let left = |there: u64| match there.checked_sub(tokens) {
             None if some && there > 0 => Some(0),
@@ -46,8 +46,8 @@ impl Reserve {
         self.tokens.update(Site::Spare, left).map_or(0, |there| there.min(tokens))
     }
 
-    /// Has `blocks` more be owed. Frees are told to look first: between owing and telling them, somebody
-    /// could pay and have them look away from what others want seen [mutant: OweBeforeLook].
+    /// Adds `blocks` to the debt. Frees are told to look first. Otherwise another thread could pay
+    /// in between and switch off the look that other users need [mutant: OweBeforeLook].
     pub(crate) fn owe<G: Geometry>(&self, aside: &Closed<G>, blocks: u64) {
         if blocks == 0 {
             return;
@@ -64,8 +64,8 @@ impl Reserve {
         }
     }
 
-    /// Keeps the first blocks of `start..start + len`, which the caller owns and frees, as far as they are
-    /// owed; how many.
+    /// Keeps the first blocks of `start..start + len`, which the caller owns and frees, as far as
+    /// they are owed. Returns their number.
     pub(crate) fn refill<G: Geometry>(
         &self,
         aside: &Closed<G>,
@@ -76,9 +76,9 @@ impl Reserve {
         let (part, all) = self.take_owed(len);
         if part > 0 {
             let put = escrow.put_blocks(start, part);
-            // The token last, as ever.
+            // The token comes last, as always.
             self.add(put);
-            // Less than `part` came to be there if somebody frees the same blocks wrongly.
+            // Fewer than `part` arrive if another thread wrongly frees the same blocks.
             self.owe(aside, part - put);
         }
         if all {
@@ -87,7 +87,7 @@ impl Reserve {
         part
     }
 
-    /// Takes up to `most` of what is owed: how much, and whether that was all.
+    /// Takes up to `most` of the debt. Returns how much, and whether that was all.
     fn take_owed(&self, most: u64) -> (u64, bool) {
         let left = |owed: u64| (owed > 0 && most > 0).then(|| owed.saturating_sub(most));
         self.owed
@@ -101,7 +101,7 @@ impl Reserve {
 pub(crate) struct Reserves(pub [Reserve; CLASSES]);
 
 impl Reserves {
-    /// Reserves of nothing.
+    /// Empty reserves.
     pub(crate) fn new() -> Self {
         Self(std::array::from_fn(|_| Reserve::default()))
     }

@@ -1,17 +1,18 @@
 //! Blocks that are set aside, neither free nor in use, and the leaves that are closed.
 //!
-//! While a leaf is closed nobody gets a block of it: a claim that took one puts it aside, and so does a
-//! free. Neither waits for anybody: the claim looks *after* it took the block, so that it either began
-//! before the leaf was closed or sees that it is. A second bitmap of the same kind holds what is set
-//! aside, so each block is free in one of the two, or in neither and then somebody's.
+//! While a leaf is closed, no caller gets a block of it: a claim that took one sets it aside, and
+//! so does a free. Neither waits for another thread. The claim looks *after* it took the block, so
+//! it either began before the leaf was closed or sees that it is closed. A second bitmap of the
+//! same kind holds the blocks that are set aside. So each block is free in one of the two bitmaps,
+//! or in neither and then has an owner.
 //!
 //! 1. *Closed means closed.* A claim that begins after `close` returned keeps no block of the leaf.
-//! 2. *Nothing is lost.* A block is set aside first, and then whoever did it looks whether its leaf is
-//!    still closed; opening clears the mark first, and then takes out what is set aside. One of the two
-//!    sees the other, and the bit of the block says which of them takes it.
-//! 3. *Taken is taken.* Who takes a closed range for himself gets every block of it out of what is set
-//!    aside, or puts back what he got. To look is not enough: somebody who began to let blocks out when the
-//!    leaf was open, or closed by another, may still do so.
+//! 2. *Nothing is lost.* A thread first sets a block aside, and then looks whether the leaf is
+//!    still closed. Opening first clears the mark, and then takes out what is set aside. One of the
+//!    two sees the other, and the bit of the block decides which of them takes it.
+//! 3. *Taken is taken.* A caller that takes a closed range gets every block of it out of what is
+//!    set aside, or puts back what it got. Looking is not enough: a thread that began to let blocks
+//!    out when the leaf was open, or closed by another caller, may still do so.
 
 use std::ops::Range;
 
@@ -26,19 +27,19 @@ use crate::index::{Bitmap, ReleaseError};
 /// Leaves per word of marks.
 const MARKS: usize = u64::BITS as usize;
 
-/// Which way blocks went between the free space and what is set aside.
+/// The direction in which blocks moved between the free space and what is set aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Moved {
     /// They are free now.
     Freed,
-    /// They are not free any more.
+    /// They are no longer free.
     Taken,
 }
 
-/// What is set aside of one index.
+/// The closed leaves and the set-aside blocks of one index.
 #[derive(Debug)]
 pub(crate) struct Closed<G: Geometry> {
-    /// Number of ranges that are closed, and of others who want everybody to look closer.
+    /// Number of closed ranges, and of other users that need claims and frees to look closer.
     ranges: AtomicWord<u64>,
     /// One bit per leaf: closed.
     closed: Segmented<Vec<AtomicWord<u64>>>,
@@ -46,7 +47,7 @@ pub(crate) struct Closed<G: Geometry> {
     held: Bitmap<G>,
 }
 
-/// Some of these leaves are closed already.
+/// Some of the leaves to close are closed already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Overlap {
     /// The first of them.
@@ -54,7 +55,7 @@ pub(crate) struct Overlap {
 }
 
 impl<G: Geometry> Closed<G> {
-    /// For a device of `blocks` blocks, with nothing closed. Takes no memory before something is.
+    /// For a device of `blocks` blocks, with nothing closed. Takes no memory until something is.
     pub(crate) fn new(blocks: u64) -> Result<Self, OutOfMemory> {
         Ok(Self {
             ranges: AtomicWord::new(0),
@@ -63,7 +64,7 @@ impl<G: Geometry> Closed<G> {
         })
     }
 
-    /// Makes the tables as long as a device of `blocks` blocks needs. For one caller at a time.
+    /// Extends the tables for a device of `blocks` blocks. For one caller at a time.
     pub(crate) fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
         self.closed.grow(marks_of::<G>(blocks), |range| AtomicWord::zeros(range.len()))?;
         self.held.lengthen(blocks)
@@ -74,15 +75,15 @@ impl<G: Geometry> Closed<G> {
         self.closed.bytes() + self.held.bytes()
     }
 
-    /// Whether anything may be closed: what claims and frees ask before they look closer. One read of a
-    /// line that is hardly ever written.
+    /// Whether anything may be closed: claims and frees ask this before they look closer. One read
+    /// of a line that is hardly ever written.
     #[inline(always)]
     pub(crate) fn is_active(&self) -> bool {
         self.ranges.load(Site::Closed) != 0
     }
 
-    /// Whether a claim of `start..start + len` may be kept. If some of it lies in closed leaves, those
-    /// blocks are set aside, with whatever else is free there, and the others given back.
+    /// Whether a claim of `start..start + len` may be kept. If some of it lies in closed leaves,
+    /// sets those blocks aside, with whatever else is free there, and gives back the others.
     #[cold]
     pub(crate) fn keeps(
         &self,
@@ -109,7 +110,7 @@ impl<G: Geometry> Closed<G> {
         false
     }
 
-    /// Has claims and frees look closer, until [`deactivate`](Self::deactivate).
+    /// Makes claims and frees look closer, until [`deactivate`](Self::deactivate).
     pub(crate) fn activate(&self) {
         self.ranges.fetch_add(1, Site::Closed);
     }
@@ -119,8 +120,8 @@ impl<G: Geometry> Closed<G> {
         self.ranges.fetch_add(u64::MAX, Site::Closed);
     }
 
-    /// Gives back `start..start + len`: what lies in closed leaves is set aside, the rest is given to
-    /// `release`, with the same promise as [`Bitmap::release`] makes for each call.
+    /// Gives back `start..start + len`: sets aside what lies in closed leaves, and passes the rest
+    /// to `release`, with the same promise as [`Bitmap::release`] makes for each call.
     pub(crate) fn release(
         &self,
         index: &Bitmap<G>,
@@ -136,7 +137,7 @@ impl<G: Geometry> Closed<G> {
                 release(part.start, part.len)
             };
             match released {
-                // A free of the same blocks by somebody else came between.
+                // Another thread freed the same blocks meanwhile.
                 Err(ReleaseError::Free { .. }) if part.start > start => {
                     return Err(ReleaseError::Torn { block: part.start });
                 }
@@ -146,7 +147,7 @@ impl<G: Geometry> Closed<G> {
         Ok(())
     }
 
-    /// Puts blocks aside that the caller owns.
+    /// Sets aside blocks that the caller owns.
     fn set_aside(
         &self,
         index: &Bitmap<G>,
@@ -168,8 +169,8 @@ impl<G: Geometry> Closed<G> {
         released
     }
 
-    /// Closes `leaves`, none of which is closed, and sets aside what is free there. O(leaves). For one
-    /// caller at a time.
+    /// Closes `leaves`, unless one is closed already, and sets aside what is free there. O(leaves).
+    /// For one caller at a time.
     pub(crate) fn close(
         &self,
         index: &Bitmap<G>,
@@ -203,11 +204,11 @@ impl<G: Geometry> Closed<G> {
             self.closed[word].fetch_and(!mask, Site::Closed);
         }
         step!(OpenAfterLook: self.let_out_leaves(index, leaves, moved));
-        // Last: a double free of what is still set aside is to be noticed.
+        // Last, so that a double free of what is still set aside is noticed.
         self.deactivate();
     }
 
-    /// Sets aside what has become free in closed `leaves` by frees that began before they were closed.
+    /// Sets aside what became free in closed `leaves` by frees that began before they were closed.
     pub(crate) fn sweep(
         &self,
         index: &Bitmap<G>,
@@ -215,7 +216,7 @@ impl<G: Geometry> Closed<G> {
         moved: &mut impl FnMut(Moved, u64, u64),
     ) {
         for word in leaves.start * G::LEAF_WORDS..leaves.end * G::LEAF_WORDS {
-            // Claims sweep leaves that others may open.
+            // Claims sweep leaves that other threads may open.
             if !self.is_closed(word / G::LEAF_WORDS) {
                 continue;
             }
@@ -233,14 +234,14 @@ impl<G: Geometry> Closed<G> {
         }
     }
 
-    /// Whether nobody owns a block of `blocks`, which lie in closed leaves: all are set aside.
+    /// Whether no block of `blocks`, which lie in closed leaves, has an owner: all are set aside.
     /// O(blocks / 64).
     pub(crate) fn is_empty(&self, blocks: Range<u64>) -> bool {
         self.held.run_end(blocks.start, blocks.end) == blocks.end
     }
 
-    /// Start and end of the first extent at or after `from` and below `to` that is in use: neither free
-    /// nor set aside. What is on its way between the two counts as in use. O(blocks / 64).
+    /// Start and end of the first extent at or after `from` and below `to` that is in use: neither
+    /// free nor set aside. Blocks that move between the two count as in use. O(blocks / 64).
     pub(crate) fn next_live(&self, index: &Bitmap<G>, from: u64, to: u64) -> Option<(u64, u64)> {
         let unused = |word: usize| index.look(word) | self.held_in_word(word);
         let mut start = None;
@@ -262,7 +263,7 @@ impl<G: Geometry> Closed<G> {
         start.map(|start| (start, to))
     }
 
-    /// Blocks of `blocks` that are in use. O(blocks / 64); a mixture of moments.
+    /// Blocks of `blocks` that are in use. O(blocks / 64); mixes moments.
     pub(crate) fn live_blocks(&self, index: &Bitmap<G>, blocks: Range<u64>) -> u64 {
         let held = self.held.free_blocks_in(blocks.start, blocks.end);
         let free = index.free_blocks_in(blocks.start, blocks.end);
@@ -279,8 +280,8 @@ impl<G: Geometry> Closed<G> {
         self.held.look(word)
     }
 
-    /// Makes `blocks`, which lie in leaves that the caller has closed, his if all of them are set aside.
-    /// O(blocks / 64).
+    /// Takes `blocks`, which lie in leaves that the caller has closed, for the caller, if all of
+    /// them are set aside. O(blocks / 64).
     pub(crate) fn take(&self, blocks: Range<u64>) -> bool {
         for (word, mask) in Bitmap::<G>::words_of(blocks.start, blocks.end - blocks.start) {
             let taken = self.held.take_in_word(word, mask);
@@ -302,8 +303,8 @@ impl<G: Geometry> Closed<G> {
         self.held.add(blocks.start, blocks.end - blocks.start);
     }
 
-    /// Has `blocks`, which are behind the end of the device, be in neither bitmap: a double free that did
-    /// not know of the new end yet may have put some there.
+    /// Removes `blocks`, which are behind the end of the device, from both bitmaps. A double free
+    /// that did not know the new end yet may have put some there.
     pub(crate) fn forget(&self, index: &Bitmap<G>, blocks: Range<u64>) {
         for (word, mask) in Bitmap::<G>::words_of(blocks.start, blocks.end - blocks.start) {
             index.take_in_word(word, mask);
@@ -316,7 +317,7 @@ impl<G: Geometry> Closed<G> {
         self.closed[leaf / MARKS].load(Site::Closed) >> (leaf % MARKS) & 1 == 1
     }
 
-    /// Cuts `start..start + len` where closed leaves meet open ones. Each mark is read once.
+    /// Cuts `start..start + len` where closed leaves meet open ones. Reads each mark once.
     fn parts(&self, start: u64, len: u64) -> impl Iterator<Item = Part> {
         let leaf_blocks = G::LEAF_BLOCKS as u64;
         let end = start + len;
@@ -340,7 +341,7 @@ impl<G: Geometry> Closed<G> {
         leaves: Range<usize>,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) {
-        // Leaves that somebody else closed meanwhile or before are his.
+        // Leaves that another caller closed, meanwhile or before, belong to that caller.
         for leaf in leaves {
             let mut closed = self.is_closed(leaf);
             fault!(OpenAfterLook: closed = false);
@@ -368,7 +369,7 @@ impl<G: Geometry> Closed<G> {
     }
 }
 
-/// Part of a range: leaves that are all closed, or all open.
+/// A part of a range: leaves that are all closed or all open.
 struct Part {
     start: u64,
     len: u64,

@@ -1,4 +1,4 @@
-//! What an allocator does by the committed state of its store.
+//! What an allocator decides by the committed state of its store.
 
 use crate::space::Space;
 use crate::space::ledger::{Keeper, Ledger};
@@ -11,7 +11,7 @@ impl Space {
         committed.filter(|c| c.keeper == keeper).map(|committed| &*committed.ledger)
     }
 
-    /// The ledger in which transactions enter what they change, if there is one.
+    /// The ledger in which transactions enter their changes, if there is one.
     pub(crate) fn entered(&self) -> Option<&Ledger> {
         self.kept_by(Keeper::Transactions)
     }
@@ -28,14 +28,16 @@ impl Space {
             return Ok(());
         };
         on_device(extent, self.bitmap.blocks())?;
-        // Whoever knows that the block is committed has heard of it from the store, and so sees it here.
+        // A caller that knows that the block is committed learned it from the store, so it sees
+        // that here.
         let first = committed.ledger.first_allocated(extent);
         first.map_or(Ok(()), |block| Err(FreeError::Committed { block }))
     }
 
-    /// Hands to `each` what is to become free: all of `extent` but blocks that the store knows to be
-    /// committed. Those became free behind its back, and then a transaction's that is given up; whoever
-    /// got them could not commit either. They stay allocated, and are counted.
+    /// Hands to `each` what is to become free: all of `extent` except blocks that the store knows
+    /// to be committed. Those were freed without a transaction, and then allocated by a transaction
+    /// that is given up; no other transaction that got them could commit either. They stay
+    /// allocated, and are counted.
     pub(crate) fn without_committed(&self, extent: Extent, mut each: impl FnMut(Extent)) {
         let ledger = self.committed.as_ref().map(|committed| &*committed.ledger);
         match ledger.filter(|ledger| ledger.first_allocated(extent).is_some()) {

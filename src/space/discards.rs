@@ -1,12 +1,13 @@
 //! Freed blocks that wait to be discarded.
 //!
-//! While a discarder is there, what is freed becomes a set bit of a second bitmap first, so that
-//! neighbours join whoever freed them and whenever. The discarder takes runs out of it, tells the
-//! device, and frees them; an allocation that finds nothing takes them out at once.
+//! While there is a discarder, a freed block first becomes a set bit of a second bitmap, where
+//! adjacent blocks join, regardless of the thread and the time of their free. The discarder takes
+//! runs out of it, tells the device, and frees them. An allocation that finds nothing takes them
+//! out at once.
 //!
-//! As with what is set aside: a block is put in first, and then whoever did it looks whether the discarder
-//! is still there; who sends it away says so first, and then takes out what waits. One of the two sees the
-//! other.
+//! The double-check is that of set-aside blocks: a thread first puts a block in, and then looks
+//! whether there still is a discarder. The end of a discarder is first announced, and then takes
+//! out what waits. One of the two sees the other.
 
 use crate::base::geometry::Geometry;
 use crate::base::heap::OutOfMemory;
@@ -15,19 +16,19 @@ use crate::base::sync::{AtomicWord, Counter, Site};
 use crate::base::word::Word;
 use crate::index::{Bitmap, ReleaseError};
 
-/// What waits to be discarded, of one index.
+/// The blocks of one index that wait to be discarded.
 #[derive(Debug)]
 pub(crate) struct Discards<G: Geometry> {
-    /// A set bit is a block that waits.
+    /// A set bit is a waiting block.
     blocks: Bitmap<G>,
-    /// Blocks that may wait; none if there is no discarder.
+    /// Blocks that may wait; 0 if there is no discarder.
     limit: AtomicWord<u64>,
-    /// Blocks that wait, and those that are just being put in or taken out.
+    /// Waiting blocks, and those that are just being put in or taken out.
     waiting: Counter,
 }
 
 impl<G: Geometry> Discards<G> {
-    /// For a device of `blocks` blocks, without a discarder. Takes no memory before something waits.
+    /// For a device of `blocks` blocks, without a discarder. Takes no memory until a block waits.
     pub(crate) fn new(blocks: u64) -> Result<Self, OutOfMemory> {
         Ok(Self {
             blocks: Bitmap::none_free(blocks, 1)?,
@@ -36,7 +37,7 @@ impl<G: Geometry> Discards<G> {
         })
     }
 
-    /// Makes it as long as a device of `blocks` blocks needs. For one caller at a time.
+    /// Extends it for a device of `blocks` blocks. For one caller at a time.
     pub(crate) fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
         self.blocks.lengthen(blocks)
     }
@@ -51,12 +52,13 @@ impl<G: Geometry> Discards<G> {
         self.waiting.get().saturating_add(len) <= self.limit.load(Site::Discarding)
     }
 
-    /// Blocks that wait. Exact while nothing else runs.
+    /// Waiting blocks. Exact while nothing else runs.
     pub(crate) fn waiting(&self) -> u64 {
         self.waiting.get()
     }
 
-    /// From now on, up to `limit` blocks may wait; at 0, none, and those that do become `free`.
+    /// From now on, up to `limit` blocks may wait. With 0, none may, and those that wait become
+    /// `free`.
     pub(crate) fn set_limit(&self, limit: u64, free: &mut impl FnMut(usize, G::Word)) {
         let off = limit == 0;
         fault!(LimitAfterLook: if off { self.let_out(0, self.blocks.blocks(), free); });
@@ -66,14 +68,14 @@ impl<G: Geometry> Discards<G> {
         }
     }
 
-    /// Has blocks wait that the caller owns; those that nobody would take out any more become `free`.
+    /// Makes blocks that the caller owns wait. If the discarder is gone, they become `free`.
     pub(crate) fn put(
         &self,
         start: u64,
         len: u64,
         free: &mut impl FnMut(usize, G::Word),
     ) -> Result<(), ReleaseError> {
-        // Counted first: nobody is to see fewer than there are.
+        // Count first: no reader may see fewer than there are.
         self.waiting.add(len);
         if let Err(error) = self.blocks.release(start, len) {
             self.waiting.add((len - error.released(start)).wrapping_neg());
@@ -87,7 +89,7 @@ impl<G: Geometry> Discards<G> {
         Ok(())
     }
 
-    /// Takes out the first run at or after `from`, at most `most` blocks of it: the caller's.
+    /// Takes out the first run at or after `from`, at most `most` blocks of it, for the caller.
     pub(crate) fn take(&self, from: u64, most: u64) -> Option<(u64, u64)> {
         let mut from = from;
         loop {
@@ -99,13 +101,13 @@ impl<G: Geometry> Discards<G> {
                 self.waiting.add(claimed.len().wrapping_neg());
                 return Some(claimed.into_run());
             }
-            // Somebody else took some of it.
+            // Another thread took some of it.
             from = start + 1;
         }
     }
 
-    /// Takes out what waits in `from..to`, word by word, to be `free`; how many blocks. O(runs), and the
-    /// levels of the summary for each.
+    /// Takes out the waiting blocks of `from..to`, word by word, to be `free`. Returns their
+    /// number. O(runs), and the levels of the summary for each.
     pub(crate) fn let_out(&self, from: u64, to: u64, free: &mut impl FnMut(usize, G::Word)) -> u64 {
         let width = u64::from(G::WORD_BLOCKS);
         let (mut from, mut blocks) = (from, 0);
@@ -125,17 +127,17 @@ impl<G: Geometry> Discards<G> {
         blocks
     }
 
-    /// Nobody searches here who would repair the summary: so who takes something out does.
+    /// Repairs the summary after a removal: no search here would do it.
     fn tidy(&self, block: u64) {
         self.blocks.refresh((block / G::LEAF_BLOCKS as u64) as usize);
     }
 
-    /// The first block of `from..to` that waits, or `to`.
+    /// The first waiting block of `from..to`, or `to`.
     pub(crate) fn first_in(&self, from: u64, to: u64) -> u64 {
         self.blocks.free_in(from, to)
     }
 
-    /// The blocks of word `word` that wait.
+    /// The waiting blocks of word `word`.
     pub(crate) fn look(&self, word: usize) -> G::Word {
         self.blocks.look(word)
     }

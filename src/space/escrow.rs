@@ -1,14 +1,15 @@
-//! Blocks that are promised to nobody in particular.
+//! Blocks kept for promises, none for a particular one.
 //!
-//! A promise of n blocks is kept by keeping n blocks, any blocks, out of the free space: in escrow, as
-//! free bits of a second bitmap. Who uses the promise allocates as everybody does, wherever it suits, and
-//! leaves as many blocks of the escrow without a purpose, *spare*. Only if nothing else is free does he
-//! get those blocks themselves. So a promise can be broken by nobody, and costs those nothing who made
-//! none.
+//! To keep a promise of n blocks, n blocks, any blocks, stay out of the free space: in escrow, as
+//! free bits of a second bitmap. A caller that uses the promise allocates like any other, wherever
+//! it suits. As many blocks of the escrow then serve no promise: they are *spare*. Only if nothing
+//! else is free does the caller get the blocks in escrow. So no other request can break a promise,
+//! and requests without a promise pay nothing for it.
 //!
-//! *Tokens.* Every block in escrow belongs to one token: one of those that a promise holds, or a spare one.
-//! The block is there before the token exists, and nobody takes a block out without having a token for it
-//! first. So whoever has a token finds a block, however many others search beside him.
+//! *Tokens.* Every block in escrow belongs to one token: one that a promise holds, or a spare one.
+//! The block is there before the token exists, and no thread takes a block out without first having
+//! a token for it. So a thread with a token finds a block, however many others search at the same
+//! time.
 
 use crate::base::geometry::Geometry;
 use crate::base::heap::OutOfMemory;
@@ -16,7 +17,7 @@ use crate::base::mutant::{fault, step};
 use crate::base::sync::{AtomicWord, Counter, Site};
 use crate::index::{Bitmap, Search};
 
-/// What is kept out of the free space of one index.
+/// The blocks kept out of the free space of one index.
 #[derive(Debug)]
 pub(crate) struct Escrow<G: Geometry> {
     /// A set bit is a block in escrow.
@@ -28,13 +29,13 @@ pub(crate) struct Escrow<G: Geometry> {
 }
 
 impl<G: Geometry> Escrow<G> {
-    /// For a device of `blocks` blocks, with nothing in it. Takes no memory before something is.
+    /// For a device of `blocks` blocks, empty. Takes no memory until a block is put in.
     pub(crate) fn new(blocks: u64) -> Result<Self, OutOfMemory> {
         let (spare, held) = (AtomicWord::new(0), Counter::new(0));
         Ok(Self { blocks: Bitmap::none_free(blocks, 1)?, spare, held })
     }
 
-    /// Makes it as long as a device of `blocks` blocks needs. For one caller at a time.
+    /// Extends it for a device of `blocks` blocks. For one caller at a time.
     pub(crate) fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
         self.blocks.lengthen(blocks)
     }
@@ -49,18 +50,18 @@ impl<G: Geometry> Escrow<G> {
         self.spare.load(Site::Spare)
     }
 
-    /// Blocks that promises hold. Exact while nothing runs.
+    /// Blocks that promises hold. Exact while nothing else runs.
     pub(crate) fn promised(&self) -> u64 {
         let promised = self.held.get().wrapping_sub(self.spare());
         if promised > u64::MAX / 2 { 0 } else { promised }
     }
 
-    /// Whether it has no blocks. Exact while nothing runs.
+    /// Whether it is empty. Exact while nothing else runs.
     pub(crate) fn is_empty(&self) -> bool {
         self.held.get() == 0
     }
 
-    /// Takes `tokens` of the spare ones, or says how many there are.
+    /// Takes `tokens` spare tokens, or returns the number of spare ones.
     pub(crate) fn take_tokens(&self, tokens: u64) -> Result<(), u64> {
         fault!(SpareByStore: {
             let spare = self.spare();
@@ -71,47 +72,48 @@ impl<G: Geometry> Escrow<G> {
         self.spare.update(Site::Spare, |spare| spare.checked_sub(tokens)).map(|_| ())
     }
 
-    /// Takes the spare tokens but `rest` of them; how many.
+    /// Takes all spare tokens except `rest`. Returns their number.
     pub(crate) fn take_all_but(&self, rest: u64) -> u64 {
         let taken = self.spare.update(Site::Spare, |spare| (spare > rest).then_some(rest));
         taken.map_or(0, |spare| spare - rest)
     }
 
-    /// Takes up to `most` of the spare tokens; how many.
+    /// Takes up to `most` of the spare tokens. Returns their number.
     pub(crate) fn take_up_to(&self, most: u64) -> u64 {
         let left = |spare: u64| (spare > 0).then(|| spare.saturating_sub(most));
         self.spare.update(Site::Spare, left).map_or(0, |spare| spare.min(most))
     }
 
-    /// Leaves `tokens` to whoever wants them.
+    /// Makes `tokens` spare.
     pub(crate) fn leave_tokens(&self, tokens: u64) {
         self.spare.fetch_add(tokens, Site::Spare);
     }
 
-    /// Puts blocks in that the caller owns, and leaves their tokens. The blocks first, or somebody has a
-    /// token and finds nothing [mutant: TokenBeforeBlock].
+    /// Puts in blocks that the caller owns, and makes their tokens spare. The blocks go first:
+    /// otherwise a thread could have a token and find no block [mutant: TokenBeforeBlock].
     pub(crate) fn put(&self, start: u64, len: u64) {
         fault!(TokenBeforeBlock: self.leave_tokens(len));
         let put = self.put_blocks(start, len);
         step!(TokenBeforeBlock: self.leave_tokens(put));
     }
 
-    /// Puts blocks in that the caller owns, and keeps their tokens. How many came to be there: all, unless
-    /// somebody frees them wrongly at the same moment.
+    /// Puts in blocks that the caller owns, and keeps their tokens. Returns how many arrived: all,
+    /// unless another thread wrongly frees them at the same moment.
     pub(crate) fn put_blocks(&self, start: u64, len: u64) -> u64 {
         let put = self.blocks.add(start, len);
         self.held.add(put);
         put
     }
 
-    /// A run of up to `tokens` blocks, for as many of the caller's tokens: the blocks are his. There is
-    /// one: of all who search, each holds no more for a moment than he has tokens for.
+    /// Takes a run of up to `tokens` blocks, for as many of the caller's tokens. There is one: no
+    /// searching thread holds, even for a moment, more blocks than it has tokens for.
     pub(crate) fn take(&self, tokens: u64) -> Option<(u64, u64)> {
         let search = Search { least: 1, most: tokens, align: 1, take: |run| tokens.min(run) };
         self.claim(&search)
     }
 
-    /// A run of exactly `len` blocks at a multiple of `align`, for as many of the caller's tokens.
+    /// Takes a run of exactly `len` blocks at a multiple of `align`, for as many of the caller's
+    /// tokens.
     pub(crate) fn take_run(&self, len: u64, align: u64) -> Option<(u64, u64)> {
         let search = Search { least: len, most: len, align, take: |_| len };
         self.claim(&search)
@@ -127,8 +129,8 @@ impl<G: Geometry> Escrow<G> {
         self.held.add(len.wrapping_neg());
     }
 
-    /// The first run of `from..to`, at most `most` blocks of it, if there is any: for those who have just put
-    /// in as many, and keep no tokens for them.
+    /// Takes the first run of `from..to`, at most `most` blocks of it, if there is any. For a
+    /// caller that has just put in as many blocks and keeps no tokens for them.
     pub(crate) fn take_without_tokens(&self, from: u64, to: u64, most: u64) -> Option<(u64, u64)> {
         let mut from = from;
         loop {

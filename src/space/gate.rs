@@ -1,11 +1,12 @@
 //! Durable frees that wait until the engine's own record of them is durable, too.
 //!
-//! What a transaction freed may go to the quarantine when its free is durable in the store. If the engine
-//! keeps its metadata elsewhere, that may still name the old extents after a crash; so the store lets frees
-//! wait here, by the numbers of their transactions, until the engine says how far its own records are.
+//! Freed extents may go to the quarantine when their free is durable in the store. If the engine
+//! keeps its metadata elsewhere, that may still name the old extents after a crash. So the store
+//! makes frees wait here, by transaction number, until the engine says how far its own records are
+//! durable.
 //!
-//! A commit takes the lock for a moment, and so does the engine's word; allocations never look. Whoever
-//! opens the gate pays for what goes through it.
+//! A commit takes the lock for a moment, and so does the engine's report; allocations never look.
+//! The thread that opens the gate does the work for what goes through it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::values::extent::Extents;
 use crate::values::lsn::Lsn;
 
-/// Frees by the numbers of their transactions.
+/// Waiting frees by transaction number.
 #[derive(Debug, Default)]
 pub(crate) struct Gate(Mutex<State>);
 
@@ -22,31 +23,31 @@ pub(crate) struct Gate(Mutex<State>);
 pub(crate) enum Pass {
     Through(Extents),
     Waits,
-    /// They were undone, and stay allocated.
+    /// The transaction was undone: the extents stay allocated.
     Revoked(Extents),
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Open for transactions up to this one.
+    /// Open for transactions up to this number.
     open: u64,
-    /// What later ones freed.
+    /// Waiting frees of later transactions.
     held: BTreeMap<u64, Vec<Extents>>,
-    /// About how many bytes that takes.
+    /// Approximate bytes of the frees in `held` and `kept`.
     bytes: usize,
-    /// Later ones that were undone: what they freed is allocated again.
+    /// Later transactions that were undone: what they freed is allocated again.
     revoked: BTreeSet<u64>,
-    /// What later ones freed and nobody will let go, since the engine lost track of it.
+    /// Frees of later transactions that will not be released, since the engine lost track of them.
     kept: BTreeMap<u64, Vec<Extents>>,
 }
 
 impl Gate {
     fn state(&self) -> MutexGuard<'_, State> {
-        // Each change is one insertion or removal: nothing is ever half done.
+        // Each change is one insertion or removal, so a panic leaves nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What transaction `lsn` freed, if the gate is open for it; otherwise it waits.
+    /// Lets what transaction `lsn` freed pass if the gate is open for it; otherwise it waits.
     pub(crate) fn pass(&self, lsn: Lsn, freed: Extents) -> Pass {
         let mut state = self.state();
         if state.revoked.contains(&lsn.0) {
@@ -60,7 +61,7 @@ impl Gate {
         Pass::Waits
     }
 
-    /// Transaction `lsn` was undone: what it had freed and now waits.
+    /// Records that transaction `lsn` was undone. Returns what it freed and what was kept for it.
     pub(crate) fn revoke(&self, lsn: Lsn) -> Vec<Extents> {
         let mut state = self.state();
         state.revoked.insert(lsn.0);
@@ -70,7 +71,8 @@ impl Gate {
         held
     }
 
-    /// Nobody will let go of this, unless `lsn` is undone, or is already: then it is handed back.
+    /// Keeps frees that will not be released unless `lsn` is undone. If it is undone already,
+    /// returns them.
     pub(crate) fn keep(&self, lsn: Lsn, freed: Extents) -> Option<Extents> {
         let mut state = self.state();
         if state.revoked.contains(&lsn.0) {
@@ -84,32 +86,32 @@ impl Gate {
         None
     }
 
-    /// Opens it for transactions up to `lsn`: what they freed.
+    /// Opens the gate for transactions up to `lsn`. Returns what they freed.
     pub(crate) fn open(&self, lsn: Lsn) -> impl Iterator<Item = Extents> + use<> {
         let mut state = self.state();
         state.open = state.open.max(lsn.0);
         let open = state.open;
         let through = up_to(&mut state.held, open);
-        // These cannot be undone any more.
+        // These transactions can no longer be undone.
         let forgotten = up_to(&mut state.kept, open);
         let gone = through.values().chain(forgotten.values()).flatten();
         state.bytes -= gone.map(bytes_of).sum::<usize>();
         through.into_values().flatten()
     }
 
-    /// About how many bytes wait.
+    /// Approximate bytes of what waits.
     pub(crate) fn bytes(&self) -> usize {
         self.state().bytes
     }
 }
 
-/// Takes out what transactions up to `lsn` freed.
+/// Takes out the frees of transactions up to `lsn`.
 fn up_to(freed: &mut BTreeMap<u64, Vec<Extents>>, lsn: u64) -> BTreeMap<u64, Vec<Extents>> {
     let later = lsn.checked_add(1).map(|next| freed.split_off(&next));
     std::mem::replace(freed, later.unwrap_or_default())
 }
 
-/// Bytes of what one transaction freed: its number, its place in a list, and its list.
+/// Bytes for what one transaction freed: its number, its place in a list, and its list.
 fn bytes_of(freed: &Extents) -> usize {
     size_of::<(u64, Vec<Extents>)>() + 4 * size_of::<Extents>() + freed.heap_bytes()
 }
@@ -130,12 +132,13 @@ mod tests {
         assert!(through(0).is_empty());
         assert_eq!(through(2), [1, 2]);
         assert!(through(1).is_empty(), "and stays open");
-        // Late, but behind the engine's word.
+        // Late, but covered by what the engine has reported.
         assert!(matches!(gate.pass(Lsn(2), freed(20)), Pass::Through(_)));
         assert!(matches!(gate.pass(Lsn(5), freed(5)), Pass::Waits));
         assert_eq!(gate.revoke(Lsn(4)), [freed(4)]);
         assert!(matches!(gate.pass(Lsn(4), freed(40)), Pass::Revoked(_)));
-        // The engine lost track of these: before one was undone, after it, and where nobody can any more.
+        // The engine lost track of these: before one was undone, after it, and when none can be
+        // undone.
         assert_eq!(gate.keep(Lsn(6), freed(6)), None);
         assert_eq!(gate.revoke(Lsn(6)), [freed(6)]);
         assert_eq!(gate.keep(Lsn(6), freed(60)), Some(freed(60)));

@@ -1,4 +1,4 @@
-//! The one way from a claim to an extent.
+//! The only way from a claim to an extent.
 
 use crate::base::geometry::NativeWord;
 use crate::index::{Claimed, ClaimedRuns};
@@ -7,9 +7,10 @@ use crate::space::lanes::LaneId;
 use crate::values::extent::Extent;
 
 impl Space {
-    /// Makes an extent of what was claimed, and counts it; nothing if some of it is closed. Asked after the
-    /// claim, so that this either began before the region was closed or sees it. A claim that is not kept has
-    /// left nothing free in the closed leaves that it met, so what repeats it gets on.
+    /// Turns a claim into an extent, and counts it; `None` if some of it is closed. It looks after
+    /// the claim, so the claim either began before the region was closed, or sees that it is. A
+    /// claim that is not kept leaves nothing free in the closed leaves that it met, so a retry
+    /// makes progress.
     #[inline(always)]
     pub(crate) fn keep(&self, lane: LaneId, claimed: Claimed) -> Option<Extent> {
         let (start, len) = claimed.into_run();
@@ -21,7 +22,8 @@ impl Space {
         Some(extent)
     }
 
-    /// The same for runs of one word, as many of `extents` as there are; how many.
+    /// As [`Self::keep`], for claimed runs of one word. Fills `extents` as far as there are runs;
+    /// returns the number filled.
     #[inline]
     pub(crate) fn keep_runs(
         &self,
@@ -55,7 +57,7 @@ mod tests {
     use crate::values::extent::Extent;
     use crate::{Allocator, Region};
 
-    /// An allocator of two leaves of which the first has been closed since something was claimed there.
+    /// An allocator of two leaves; the first was closed after something was claimed there.
     fn closed_after<T>(claim: impl Fn(&Allocator) -> T) -> (Allocator, T, Region) {
         let allocator = Allocator::new(1024).expect("memory");
         let claimed = claim(&allocator);

@@ -1,4 +1,4 @@
-//! Counting without a shared counter: every handle has a lane of its own, and the number of free
+//! Counting without a shared counter. Every handle has a lane of its own, and the number of free
 //! blocks is the sum over the lanes.
 
 use crossbeam_utils::CachePadded;
@@ -8,15 +8,15 @@ use crate::base::sync::{Counter, Turnstile};
 /// Lanes of one allocator. Handles beyond this many share.
 pub(crate) const LANES: usize = 64;
 
-/// Two counters for each, because an owner adds by a load and a store, which would undo whatever another adds
-/// in between.
+/// Each figure has two counters: an owner adds by a load and a store, which would undo what another
+/// handle adds in between.
 #[derive(Debug, Default)]
 struct Lane {
     /// Blocks freed minus blocks allocated, wrapping. Written by the owner of the lane alone.
     by_owner: Counter,
-    /// Added to by all who share the lane, whether it has an owner or not.
+    /// Added to by all handles that share the lane, whether it has an owner or not.
     by_sharers: Counter,
-    /// How often a handle that counts here went on in another shard, in the same way.
+    /// How often a handle that counts here moved to another shard, by owner and sharers likewise.
     spills_of_owner: Counter,
     spills_of_sharers: Counter,
     owned: Turnstile,
@@ -40,7 +40,7 @@ impl LaneId {
         self.index
     }
 
-    /// Whether nobody else counts in the owner's counters of the lane.
+    /// Whether the handle owns the lane, so that no other uses the owner's counters.
     #[inline(always)]
     pub(crate) fn is_exclusive(self) -> bool {
         self.exclusive
@@ -53,8 +53,8 @@ impl Lanes {
         Self((0..LANES).map(|_| CachePadded::default()).collect())
     }
 
-    /// A lane for one handle alone, or a shared one if all are taken. Must be given back by
-    /// [`Lanes::release`]; if it never is, it stays taken and what it counted stays counted.
+    /// A lane for one handle alone, or a shared one if all are taken. [`Lanes::release`] must give
+    /// it back. If it is never given back, it stays taken, and what it counted stays counted.
     pub(crate) fn acquire(&self) -> LaneId {
         match self.0.iter().position(|lane| lane.owned.acquire()) {
             Some(index) => LaneId { index, exclusive: true },
@@ -62,7 +62,7 @@ impl Lanes {
         }
     }
 
-    /// A lane that others may count in too, its owner among them.
+    /// A lane that other handles may count in too, its owner among them.
     pub(crate) fn shared(&self, seed: usize) -> LaneId {
         LaneId { index: seed % LANES, exclusive: false }
     }
@@ -87,15 +87,15 @@ impl Lanes {
         self.freed(lane, blocks.wrapping_neg());
     }
 
-    /// Counts that a handle went on in another shard. Without a locked instruction: a request that takes what
-    /// fits it best mostly does.
+    /// Counts that a handle moved to another shard. An owner does so without a locked instruction,
+    /// because a request that takes the run that fits best mostly moves.
     #[inline]
     pub(crate) fn spilled(&self, lane: LaneId) {
         let Lane { spills_of_owner, spills_of_sharers, .. } = &*self.0[lane.index];
         if lane.exclusive { spills_of_owner.add_as_owner(1) } else { spills_of_sharers.add(1) }
     }
 
-    /// How often handles went on in another shard. O(lanes); exact while nothing else runs.
+    /// How often handles moved to another shard. O(lanes); exact while nothing else runs.
     pub(crate) fn spills(&self) -> u64 {
         let spills = |lane: &CachePadded<Lane>| {
             lane.spills_of_owner.get().wrapping_add(lane.spills_of_sharers.get())

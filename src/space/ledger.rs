@@ -1,15 +1,15 @@
-//! The committed state, one bit per block, as the store and its allocator both see it. The
-//! index cannot stand in for it: there, a block is taken from the moment it is reserved until its
-//! quarantine is over.
+//! The committed state, one bit per block, as the store and its allocator both see it. The index
+//! cannot replace it: there, a block is taken from the moment it is reserved until its quarantine
+//! is over.
 //!
-//! Two kinds of stores keep one. The space-map log changes it itself, under its writer's lock, when it
-//! commits: plain loads and stores. The other kind are stores that cannot look a transaction over
-//! before it is durable, since they are told only "set" and "clear" by several threads at once. There it
-//! is the state that the store will have once every frozen transaction is committed: a transaction enters
-//! its changes when it is frozen and takes them back if it is given up. Every bit it changes must change:
-//! a block that it allocates is free here, and one that it frees is allocated. So of two transactions that
-//! free the same block one is refused, before anything of it is written. A bit of each block changes in
-//! one locked instruction per word; nobody waits.
+//! Two kinds of stores keep a ledger. The space-map log changes it itself, under its writer's lock,
+//! when it commits: plain loads and stores. Other stores cannot check a transaction before it is
+//! durable, since several threads at once tell them only "set" and "clear". For those the ledger is
+//! the state that the store will have once every frozen transaction is committed. A transaction
+//! enters its changes when it is frozen, and takes them back if it is given up. Every bit it
+//! changes must change: a block that it allocates is free here, and one that it frees is allocated.
+//! So of two transactions that free the same block, one is refused before anything of it is
+//! written. Bits change in one locked instruction per word; no thread waits.
 
 use std::sync::Arc;
 
@@ -28,18 +28,18 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger that begins with the state `allocated`.
+    /// A ledger whose initial state is `allocated`.
     pub(crate) fn new(allocated: Vec<u64>) -> Self {
-        // In place: the words stay where they are.
+        // Converted in place: the words do not move.
         Self { words: Segmented::new(allocated.into_iter().map(AtomicWord::new).collect()) }
     }
 
-    /// `words` words, all free, in memory that is not touched.
+    /// A ledger of `words` words, all free, in untouched memory.
     pub(crate) fn zeros(words: usize) -> Result<Self, OutOfMemory> {
         Ok(Self { words: Segmented::new(AtomicWord::zeros(words)?) })
     }
 
-    /// The words that it was made with, before it is shared.
+    /// The initial words, before the ledger is shared.
     pub(crate) fn plain(&mut self) -> &mut [u64] {
         AtomicWord::plain(self.words.first_mut())
     }
@@ -54,12 +54,12 @@ impl Ledger {
         self.words[index].load(Site::Ledger)
     }
 
-    /// Overwrites word `index`, as the only one who changes it.
+    /// Overwrites word `index`. The caller must be the only writer.
     pub(crate) fn set_word(&self, index: usize, word: u64) {
         self.words[index].put(word);
     }
 
-    /// The first block of `extent`, for which there is room, that is allocated. O(len / 64).
+    /// The first allocated block of `extent`, for which there is room. O(len / 64).
     pub(crate) fn first_allocated(&self, extent: Extent) -> Option<u64> {
         spans(extent).find_map(|(index, mask)| {
             let allocated = self.words[index].peek() & mask;
@@ -67,8 +67,8 @@ impl Ledger {
         })
     }
 
-    /// Cuts `extent`, for which there is room, into parts that are free (`false`) and parts that are
-    /// allocated, in order and not always as long as they could be. O(len / 64 + parts).
+    /// Cuts `extent`, for which there is room, into free parts (`false`) and allocated parts
+    /// (`true`), in order and not always of maximal length. O(len / 64 + parts).
     pub(crate) fn split(&self, extent: Extent, mut each: impl FnMut(Extent, bool)) {
         for (index, mask) in spans(extent) {
             let allocated = self.words[index].peek();
@@ -95,8 +95,8 @@ impl Ledger {
         self.words.room()
     }
 
-    /// Enters `changes`, whose extents are on the device and have no block in common: all of them, or
-    /// none, and then the answer names a block that is not as the change takes it to be. Other
+    /// Enters `changes`, whose extents are on the device and have no block in common: all of them
+    /// or none. If none, the error names a block whose state does not match its change. Other
     /// blocks of a refused transaction are entered for a moment.
     ///
     /// O(blocks / 64).
@@ -113,8 +113,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes back what was entered, then has `let_out` give the allocated blocks away: in the other
-    /// order, the next owner finds his blocks taken here. [mutant: LetOutBeforeLeave]
+    /// Takes back what was entered, then has `let_out` release the allocated blocks. In the reverse
+    /// order, the next owner would find the blocks taken here. [mutant: LetOutBeforeLeave]
     pub(crate) fn give_up(
         &self,
         changes: impl Iterator<Item = (Extent, Op)>,
@@ -128,7 +128,7 @@ impl Ledger {
         let_out();
     }
 
-    /// Takes back what was entered, as far as nobody else has changed it, which is a mistake: a
+    /// Takes back what was entered, unless another transaction has changed it. That is a mistake: a
     /// transaction that frees what another has only frozen.
     pub(crate) fn leave(&self, changes: impl Iterator<Item = (Extent, Op)>) {
         for (extent, change) in changes {
@@ -153,7 +153,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Changes the bits of `mask`; those that were so already.
+    /// Changes the bits of `mask`. Returns those that already had the new value.
     fn change_word(&self, index: usize, mask: u64, change: Op) -> u64 {
         let word = &self.words[index];
         fault!(EnterByLook: {
@@ -172,7 +172,7 @@ impl Ledger {
     }
 }
 
-/// Who changes a ledger.
+/// The writer of a ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keeper {
     /// Transactions, when they are frozen or given up.
@@ -181,12 +181,12 @@ pub(crate) enum Keeper {
     Store,
 }
 
-/// What an allocator knows of its store.
+/// What an allocator knows about the committed state.
 #[derive(Debug)]
 pub(crate) struct Committed {
     /// The committed state.
     pub ledger: Arc<Ledger>,
-    /// Who changes it.
+    /// The writer of the ledger.
     pub keeper: Keeper,
     /// Whether committed blocks may be freed without a transaction.
     pub plain_frees: bool,

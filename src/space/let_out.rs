@@ -1,4 +1,4 @@
-//! What nobody owns any more becomes free: out of the quarantine, escrow and the hands of the discarder.
+//! Frees blocks that no caller owns any more: from the quarantine, the escrow and the discarder.
 
 use crate::base::geometry::NativeWord;
 use crate::space::Space;
@@ -6,20 +6,21 @@ use crate::space::lanes::LaneId;
 use crate::values::error::{FreeError, on_device};
 use crate::values::extent::{Extent, runs_in_word};
 
-/// Blocks that the escrow is filled up by, so that most promises find theirs there: a leaf.
+/// Blocks by which the escrow is filled, so that most promises find theirs there: a leaf.
 pub(crate) const CHUNK: u64 = 512;
 
-/// Spare blocks that are left in escrow for the promises to come. Whoever finds nothing free gets them.
+/// Spare blocks left in escrow for future promises. A request that finds nothing free gets them.
 const SPARE: u64 = 4 * CHUNK;
 
 impl Space {
-    /// Lets out of the quarantine at least `blocks` blocks, or whatever the guards allow; the number of blocks.
+    /// Lets at least `blocks` blocks out of the quarantine, or as many as the guards allow. Returns
+    /// the number of blocks.
     pub(crate) fn collect(&self, lane: LaneId, blocks: u64) -> u64 {
         self.quarantine.collect(blocks, |extent| self.let_out(lane, extent))
     }
 
-    /// Frees what comes out of the quarantine, or what a transaction has given up: all of it but the blocks
-    /// that are free already, and those that the store knows to be committed.
+    /// Frees an extent that comes out of the quarantine, or that a transaction has given up. Skips
+    /// blocks that are free already, and blocks that the store knows to be committed.
     pub(crate) fn let_out(&self, lane: LaneId, extent: Extent) {
         self.without_committed(extent, |part| {
             self.let_out_by(part, |part| {
@@ -29,7 +30,7 @@ impl Space {
         });
     }
 
-    /// The same past the discarder.
+    /// Frees an extent without passing it to the discarder. Skips blocks that are free already.
     pub(crate) fn let_out_undiscarded(&self, lane: LaneId, extent: Extent) {
         self.let_out_by(extent, |part| self.release_looking(lane, part, false));
     }
@@ -56,11 +57,12 @@ impl Space {
         }
     }
 
-    /// Frees what is spare in escrow; the number of blocks.
+    /// Frees the spare blocks in escrow. Returns their number.
     pub(crate) fn collect_escrow(&self, lane: LaneId) -> u64 {
         let mut freed = 0;
         loop {
-            // Some at a time: whoever finds none that is spare and nothing free gives up.
+            // Some at a time: a concurrent request that finds no spare token and nothing free gives
+            // up.
             let tokens = self.escrow.take_up_to(CHUNK);
             if tokens == 0 {
                 return freed;
@@ -82,13 +84,13 @@ impl Space {
         }
     }
 
-    /// Leaves `tokens` to others, and gives the blocks back of those that are too many.
+    /// Makes `tokens` spare, and frees the blocks of surplus tokens.
     pub(crate) fn give_up(&self, lane: LaneId, tokens: u64) {
         self.escrow.leave_tokens(tokens);
         self.let_out_of_escrow(lane, self.escrow.take_all_but(SPARE));
     }
 
-    /// Has all that waits to be discarded become free as it is; the number of blocks.
+    /// Frees all blocks that wait to be discarded, undiscarded. Returns their number.
     pub(crate) fn skip_discards(&self, lane: LaneId) -> u64 {
         let blocks = self.bitmap.blocks();
         let skipped =
@@ -97,7 +99,7 @@ impl Space {
         skipped
     }
 
-    /// Frees blocks of one word, that the caller owns, past the discarder.
+    /// Frees blocks of one word that the caller owns, without passing them to the discarder.
     pub(crate) fn free_word(&self, lane: LaneId, word: usize, bits: NativeWord) {
         runs_in_word(word, bits).for_each(|extent| self.let_out_undiscarded(lane, extent));
     }

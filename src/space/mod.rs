@@ -1,8 +1,9 @@
-//! What the device has: free, closed, promised, waiting to be discarded, committed; and what is counted.
+//! The blocks of the device: free, closed, promised, waiting to be discarded, committed; and their
+//! counters.
 //!
-//! Promises: who asks for blocks gets them here, and gives them back here, and both are counted once. A block
-//! is free, or kept in one of these places, or a caller's.
-//! Uses: `base`, `values`, `index`, `quarantine`.
+//! Promises: callers get blocks here and give them back here, and both are counted once. A block is
+//! free, or kept in one of these places, or owned by a caller. Uses: `base`, `values`, `index`,
+//! `quarantine`.
 
 pub(crate) mod class_reserve;
 pub(crate) mod closed;
@@ -41,44 +42,45 @@ use crate::space::shards::Shards;
 use crate::values::error::{RangeError, on_device};
 use crate::values::extent::Extent;
 
-/// What there is on the device, and who has it.
+/// The blocks of the device, and who owns them.
 pub(crate) struct Space {
     pub(crate) bitmap: Bitmap<Native>,
     /// Blocks that are neither free nor in use, and the closed regions.
     pub(crate) closed: Closed<Native>,
-    /// Blocks that are kept for promises.
+    /// Blocks kept for promises.
     pub(crate) escrow: Escrow<Native>,
     /// Freed blocks that wait to be discarded.
     pub(crate) discards: Discards<Native>,
     /// Held by the discarder, if there is one.
     pub(crate) discarder: Turnstile,
-    /// Blocks that the device is being told of.
+    /// Blocks in the batch that the device is discarding.
     pub(crate) discarding_blocks: Counter,
-    /// Blocks that it was told of, and blocks that waited in vain.
+    /// Counts of blocks that the device was told to discard, and of blocks that waited and were not
+    /// discarded.
     pub(crate) discarded_blocks: Counter,
     pub(crate) skipped_discards: Counter,
     /// Held while regions are closed or the device changes its length: one caller at a time.
     pub(crate) administration: Turnstile,
-    /// What is kept for each class.
+    /// The reserve of each class.
     pub(crate) class_reserves: Reserves,
     pub(crate) shards: Shards,
     pub(crate) lanes: Lanes,
     pub(crate) shard_counts: ShardCounts,
     pub(crate) quarantine: Quarantine,
-    /// Blocks that transactions will free whose commit has begun.
+    /// Blocks that transactions whose commit has begun will free.
     pub(crate) committing: CachePadded<Counter>,
-    /// What its store knows to be committed, if it has one.
+    /// The committed state of the store, if there is one.
     pub(crate) committed: Option<Committed>,
-    /// Where durable frees wait for the engine's word, if the store wants it so.
+    /// Where durable frees wait for the engine's report, if the store wants that.
     pub(crate) gate: Option<Gate>,
     /// Blocks that wait there, and those of frees that are held one by one.
     pub(crate) held_blocks: Counter,
-    /// Blocks that were free already when the quarantine let them out, freed behind its back; and blocks
-    /// that a transaction had allocated although they were committed, which stay so.
+    /// Blocks that were already free when the quarantine let them out, and committed blocks that a
+    /// transaction had allocated, which stay allocated.
     pub(crate) conflicts: Counter,
 }
 
-/// In short: the bitmap of a TiB would take hundreds of megabytes.
+/// Short: the bitmap of a TiB would take hundreds of megabytes.
 impl Debug for Space {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Space")
@@ -90,7 +92,8 @@ impl Debug for Space {
 }
 
 impl Space {
-    /// The space of `bitmap`, with `at_start` free blocks in each of `shards`, for so many `threads`.
+    /// The space of `bitmap`, with `at_start` free blocks in each of `shards`, for `threads`
+    /// threads.
     pub(crate) fn new(
         bitmap: Bitmap<Native>,
         shards: Shards,
@@ -137,22 +140,22 @@ impl Space {
         self.shard_counts.free(index)
     }
 
-    /// The largest order of which shard `index`, which must exist, may have an aligned run; nothing if it
-    /// has no free block. May promise too much, never too little. O(orders).
+    /// The largest order of which shard `index`, which must exist, may have an aligned run; `None`
+    /// if it has no free block. May be too large, never too small. O(orders).
     pub(crate) fn shard_largest_order(&self, index: usize) -> Option<u32> {
         self.bitmap.largest_order_under(self.shards.level(), index)
     }
 
-    /// Free blocks: exact while nothing runs, and never more than the device has.
+    /// Free blocks. Exact while nothing else runs, and never more than the device has.
     pub(crate) fn free_blocks(&self) -> u64 {
         let free = self.bitmap.free_at_start().wrapping_add(self.lanes.sum());
-        // Lanes are read one after another: a block freed through a lane read late and allocated
-        // through one read early counts as two.
+        // Lanes are read one after another: a block freed through a lane read late, and allocated
+        // through one read early, counts as two.
         let free = if free > u64::MAX / 2 { 0 } else { free };
         (free + self.escrow.spare()).min(self.bitmap.blocks())
     }
 
-    /// Counts what goes between the free space and what is set aside.
+    /// Counts what moves between the free space and what is set aside.
     pub(crate) fn moved(&self, lane: LaneId) -> impl FnMut(Moved, u64, u64) {
         move |moved, start, len| match moved {
             Moved::Freed => self.count_freed(lane, Extent { start, len }),
@@ -160,7 +163,7 @@ impl Space {
         }
     }
 
-    /// What is kept is counted here, and what is given back or freed in [`Space::count_freed`].
+    /// Counts an extent as allocated; [`Space::count_freed`] counts what is given back or freed.
     #[inline(always)]
     pub(crate) fn count_allocated(&self, lane: LaneId, extent: Extent) {
         self.lanes.allocated(lane, extent.len);
@@ -173,12 +176,13 @@ impl Space {
         self.shard_counts.freed(lane, extent);
     }
 
-    /// Counts what happened off the usual path; see [`Events::count`](crate::index::events::Events::count).
+    /// Counts an event off the usual path; see
+    /// [`Events::count`](crate::index::events::Events::count).
     pub(crate) fn count(&self, event: Event, place: usize) {
         self.bitmap.events().count(event, place);
     }
 
-    /// Free blocks of `extent`, checked to be on the device, all free?
+    /// Whether all blocks of `extent` are free; an error if it is not on the device.
     pub(crate) fn is_free(&self, extent: Extent) -> Result<bool, RangeError> {
         let (start, len) = on_device(extent, self.bitmap.blocks())?;
         Ok(self.bitmap.is_free(start, len))
@@ -189,20 +193,20 @@ impl Space {
         Ok(self.first_unowned(start, start + len) == start + len)
     }
 
-    /// The first block of `start..end` that nobody owns, or `end`: free, set aside, in escrow, or waiting to
-    /// be discarded.
+    /// The first block of `start..end` without an owner, or `end`: free, set aside, in escrow, or
+    /// waiting to be discarded.
     pub(crate) fn first_unowned(&self, start: u64, end: u64) -> u64 {
         let kept = self.closed.held_in(start, end).min(self.escrow.first_in(start, end));
         self.bitmap.free_in(start, end).min(self.discards.first_in(start, end)).min(kept)
     }
 
-    /// Whether there may be blocks that nobody owns and that are not free either.
+    /// Whether there may be blocks that have no owner and are not free either.
     #[inline]
     pub(crate) fn has_unowned(&self) -> bool {
         self.closed.is_active() || !self.escrow.is_empty()
     }
 
-    /// Blocks of word `word` that nobody owns and that are not free either.
+    /// Blocks of word `word` that have no owner and are not free either.
     pub(crate) fn unowned_in_word(&self, word: usize) -> NativeWord {
         self.closed.held_in_word(word) | self.escrow.look(word) | self.discards.look(word)
     }

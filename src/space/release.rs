@@ -2,12 +2,13 @@
 //!
 //! | verb | what | on its way |
 //! |---|---|---|
-//! | [`release`](Space::release) | what a caller frees | refused if somebody else frees it or nobody owns it; set aside where closed; to reserves that are owed something; to the discarder |
-//! | [`let_out`](Space::let_out) | what comes out of the quarantine, or a transaction gave up | the same, without what is free or committed already |
-//! | [`let_out_undiscarded`](Space::let_out_undiscarded) | what comes out of escrow, or from the discarder | the same, past the discarder |
-//! | [`give_back`](Space::give_back) | what a request kept, and fails after all | the same: nothing was written there |
+//! | [`release`](Space::release) | what a caller frees | refused if another caller frees it or it has no owner; set aside where closed; to reserves that are owed blocks; to the discarder |
+//! | [`let_out`](Space::let_out) | what comes out of the quarantine, or a transaction gave up | the same, but skips what is free or committed already |
+//! | [`let_out_undiscarded`](Space::let_out_undiscarded) | what comes out of escrow, or from the discarder | the same, but not to the discarder |
+//! | [`give_back`](Space::give_back) | what a request kept that then failed | as `let_out_undiscarded`: no data was written there |
 //!
-//! What a transaction has freed is [retired](crate::transaction::let_go::retire) to the quarantine first.
+//! What a transaction has freed first goes to the quarantine, by
+//! [`retire`](crate::transaction::let_go::retire).
 
 use crate::index::ReleaseError;
 use crate::space::Space;
@@ -16,7 +17,7 @@ use crate::values::error::{FreeError, on_device};
 use crate::values::extent::{Extent, ExtentList, Extents};
 
 impl Space {
-    /// The same for those who have no cursor.
+    /// Frees `extent`, or says why not.
     #[inline(always)]
     pub(crate) fn release(&self, lane: LaneId, extent: Extent) -> Result<(), FreeError> {
         let (start, len) = on_device(extent, self.bitmap.blocks())?;
@@ -28,7 +29,7 @@ impl Space {
         self.release_owned(lane, start, len)
     }
 
-    /// The same for what is on the device and was freed by no transaction.
+    /// Frees blocks on the device, without asking whether a transaction has freed them.
     #[inline(always)]
     pub(super) fn release_owned(
         &self,
@@ -42,7 +43,7 @@ impl Space {
         self.release_now(lane, start, len).map_err(|error| free_error(error, start))
     }
 
-    /// The first block of `extents` that a transaction has freed, and that is not let out yet.
+    /// The first block of `extents` that a transaction has freed and that has not been let out yet.
     #[cold]
     pub(crate) fn first_freed(&self, extents: impl IntoIterator<Item = Extent>) -> Option<u64> {
         extents.into_iter().find_map(|Extent { start, len }| {
@@ -51,7 +52,7 @@ impl Space {
         })
     }
 
-    /// Frees blocks and counts those that were not free.
+    /// Releases blocks to the bitmap, and counts those that were not free.
     #[inline(always)]
     fn release_now(&self, lane: LaneId, start: u64, len: u64) -> Result<(), ReleaseError> {
         let released = self.bitmap.release(start, len);
@@ -65,7 +66,8 @@ impl Space {
         released
     }
 
-    /// The same while some of the device is closed, or freed blocks are discarded.
+    /// Frees `extent` while some of the device is closed, a reserve is owed blocks, or there is a
+    /// discarder, which gets it only if `discard`.
     #[cold]
     pub(crate) fn release_looking(
         &self,
@@ -89,7 +91,7 @@ impl Space {
             let (rest, left) = self.refill_reserves(start, len);
             let released = if left == 0 { Ok(()) } else { release_rest(rest, left) };
             match released {
-                // What is kept for a reserve was freed by us all the same.
+                // The blocks kept for a reserve were freed by us all the same.
                 Err(ReleaseError::Free { .. }) if rest > start => {
                     Err(ReleaseError::Torn { block: rest })
                 }
@@ -101,7 +103,8 @@ impl Space {
         released.map_err(|error| free_error(error, start))
     }
 
-    /// Keeps as much of `start..start + len`, which is being freed, as reserves are owed. What is left.
+    /// Keeps as much of `start..start + len`, which is being freed, as reserves are owed. Returns
+    /// the rest.
     pub(crate) fn refill_reserves(&self, start: u64, len: u64) -> (u64, u64) {
         let (mut start, mut len) = (start, len);
         for reserve in &self.class_reserves.0 {
@@ -111,8 +114,8 @@ impl Space {
         (start, len)
     }
 
-    /// Marks `extents` as freed by the caller; those that nobody has freed before, in parts where others have. The
-    /// rest is counted as freed twice.
+    /// Marks `extents` as freed by the caller. Returns those that no other caller has freed before,
+    /// in parts where others have. Counts the rest as freed twice.
     pub(crate) fn own_frees(&self, extents: Extents) -> Extents {
         let blocks = extents.blocks();
         let own = self.mark_freed(extents);
@@ -120,7 +123,7 @@ impl Space {
         own
     }
 
-    /// The same without counting.
+    /// As [`Self::own_frees`], without counting.
     pub(crate) fn mark_freed(&self, extents: impl IntoIterator<Item = Extent>) -> Extents {
         let mut own = Extents::new();
         for extent in extents {
@@ -129,12 +132,12 @@ impl Space {
         own
     }
 
-    /// Undoes [`Self::mark_freed`]: they stay allocated.
+    /// Undoes [`Self::mark_freed`]: the extents stay allocated.
     pub(crate) fn disown_frees(&self, extents: impl IntoIterator<Item = Extent>) {
         extents.into_iter().for_each(|extent| self.quarantine.unmark(extent));
     }
 
-    /// Undoes [`Self::keep`], of what no caller was told of.
+    /// Undoes [`Self::keep`], for extents that no caller has received.
     pub(crate) fn give_back(&self, lane: LaneId, extents: &[Extent]) {
         for &extent in extents {
             if self.closed.is_active() {
@@ -146,14 +149,14 @@ impl Space {
         }
     }
 
-    /// The same for all that `list` has behind its first `before` extents.
+    /// Gives back all extents of `list` behind its first `before`, and removes them from it.
     pub(crate) fn give_back_from(&self, lane: LaneId, list: &mut impl ExtentList, before: usize) {
         self.give_back(lane, &list.extents()[before..]);
         list.cut(before);
     }
 }
 
-/// What to tell about a release from block `start` on that failed.
+/// The error to report for a failed release from block `start` on.
 pub(crate) fn free_error(error: ReleaseError, start: u64) -> FreeError {
     match error {
         ReleaseError::Free { block } => FreeError::DoubleFree { block },

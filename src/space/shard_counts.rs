@@ -1,5 +1,5 @@
-//! How many blocks of each shard are free, known without a look at the bitmap. As with all free
-//! blocks (`lanes.rs`), nobody shares a counter: each lane has a row of them, one per shard.
+//! The number of free blocks of each shard, known without reading the bitmap. As with all free
+//! blocks (`lanes.rs`), no counter is shared: each lane has a row of them, one per shard.
 
 use crate::base::heap::OutOfMemory;
 use crate::base::segmented::Segmented;
@@ -14,22 +14,22 @@ pub(crate) struct ShardCounts {
     order: u32,
     /// Free blocks of each shard when the allocator was made.
     at_start: Vec<u64>,
-    /// A row for the owner of each lane, then one for the sharers of each; in memory that is not touched
-    /// before somebody counts there.
+    /// A row for the owner of each lane, then one for the sharers of each; memory is untouched
+    /// until a handle counts there.
     rows: Vec<Counter>,
-    /// For shards that came when the device grew.
+    /// For shards added when the device grew. All lanes share these.
     common: Segmented<Vec<Counter>>,
 }
 
 impl ShardCounts {
-    /// Counters of shards of `2^order` blocks that have so many free ones.
+    /// Counters for shards of `2^order` blocks, with `at_start` free blocks each.
     pub(crate) fn new(order: u32, at_start: Vec<u64>) -> Result<Self, OutOfMemory> {
         let common = Segmented::new(Counter::zeros(at_start.len())?);
         Ok(Self { order, rows: Counter::zeros(2 * LANES * at_start.len())?, at_start, common })
     }
 
-    /// Makes counters for at least `shards` shards. For one caller at a time, before any block of them
-    /// becomes free.
+    /// Makes counters for at least `shards` shards. For one caller at a time, before any of their
+    /// blocks becomes free.
     pub(crate) fn lengthen(&self, shards: usize) -> Result<(), OutOfMemory> {
         self.common.grow(shards, |range| Counter::zeros(range.len()))
     }
@@ -57,7 +57,7 @@ impl ShardCounts {
         }
     }
 
-    /// The same for an extent that lies in several shards.
+    /// Counts an extent that lies in several shards.
     #[cold]
     fn count_parts(&self, lane: LaneId, extent: Extent, change: impl Fn(u64) -> u64) {
         let (mut start, end) = (extent.start, extent.start + extent.len);
@@ -91,7 +91,7 @@ impl ShardCounts {
         if free > u64::MAX / 2 { 0 } else { free.min(1 << self.order) }
     }
 
-    /// Bytes on the heap. The rows of lanes that nobody has counted in are not touched.
+    /// Bytes on the heap. Rows of lanes without counts are untouched memory.
     pub(crate) fn bytes(&self) -> usize {
         let rows = self.rows.capacity() + self.at_start.capacity();
         size_of::<Counter>() * rows + self.common.bytes()

@@ -1,5 +1,5 @@
-//! The device cut into shards, contiguous ranges of leaves under one node of the summary
-//! each. Handles start in different shards and spill to others when theirs has nothing.
+//! The device cut into shards: contiguous ranges of leaves, each under one node of the summary.
+//! Handles start in different shards, and move to others when theirs has nothing.
 
 use std::ops::Range;
 
@@ -8,21 +8,21 @@ use crate::base::geometry::Geometry;
 /// How the device is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shards {
-    /// Leaves per shard, the last shard excepted.
+    /// Leaves per shard, except the last.
     shard_leaves: usize,
-    /// The level of the node that a shard is under.
+    /// The summary level of the nodes that are the shards.
     level: usize,
     height: usize,
 }
 
-/// The highest level of such a node: a shard has at most 4096 leaves (8 GiB of 4 KiB blocks), however
-/// large the device is, so that the work inside one has a bound.
+/// The highest level of such a node. It bounds a shard to 4096 leaves (8 GiB of 4 KiB blocks),
+/// however large the device is, and so the work inside one.
 const LEVELS: usize = 2;
 
 impl Shards {
-    /// The largest shards up to the limit of which there are still `wanted`, if the device has so
-    /// many. The summary has as few top nodes as that leaves, limit aside: they are searched one by
-    /// one, and each level less is one less to publish to.
+    /// The largest shards, up to the limit, of which the device has at least `wanted`, if it has so
+    /// many. Limit aside, the shards are the top nodes of the summary: few, because they are
+    /// searched one by one; and each level less is one less to publish to.
     pub(crate) fn new<G: Geometry>(blocks: u64, wanted: usize) -> Self {
         let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
         let (mut shard_leaves, mut height) = (G::FANOUT, 1);
@@ -51,7 +51,7 @@ impl Shards {
         leaf_count.div_ceil(self.shard_leaves)
     }
 
-    /// Leaves in each shard but the last.
+    /// Leaves in each shard except the last.
     pub(crate) fn shard_leaves(&self) -> usize {
         self.shard_leaves
     }
@@ -68,9 +68,8 @@ impl Shards {
         start..(start + self.shard_leaves).min(leaf_count)
     }
 
-    /// The first leaf of the shard in which the `n`-th handle starts: the shards are dealt out by
-    /// halving what is between those already dealt (a van der Corput sequence), so that any number
-    /// of handles lie far apart.
+    /// The first leaf of the shard in which the `n`-th handle starts. Each new handle halves a gap
+    /// between those before it (a van der Corput sequence), so any number of handles lie far apart.
     pub(crate) fn home(&self, n: u64, leaf_count: usize) -> usize {
         let shard =
             ((u128::from(n.reverse_bits()) * self.count(leaf_count) as u128) >> 64) as usize;
@@ -84,8 +83,8 @@ impl Shards {
         leaf ^ other < self.shard_leaves
     }
 
-    /// All of `leaf_count` leaves, in the order in which a search that begins at `leaf` goes through them: the rest
-    /// of the shard, its beginning, then the shards behind and before it.
+    /// All of `leaf_count` leaves, in the order of a search that begins at `leaf`: the rest of the
+    /// shard, its beginning, then the shards behind and before it.
     #[inline]
     pub(crate) fn search_order(&self, leaf: usize, leaf_count: usize) -> [Range<usize>; 4] {
         let start = leaf / self.shard_leaves * self.shard_leaves;

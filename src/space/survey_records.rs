@@ -1,5 +1,5 @@
-//! What surveys have found, for those who want to know at once: shard by shard, and the sum, which is
-//! kept up by adding what has changed.
+//! The latest results of surveys, for callers that want them at once: shard by shard, and the sum,
+//! which each record updates by the change.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -11,17 +11,16 @@ use crate::base::segmented::Segmented;
 use crate::base::sync::Counter;
 use crate::values::runs::{RUN_ORDERS, Runs, RunsOfOrder};
 
-/// Free space as surveys found it, not as it is: see [`Stats`](crate::Stats).
+/// Free space as surveys found it, not as it is now: see [`Stats`](crate::Stats).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Surveyed {
-    /// Shards that have been surveyed. Of the others nothing is known: they are not in the figures.
+    /// Surveyed shards. The figures leave out the others, of which nothing is known.
     pub shards: usize,
-    /// How long ago the survey of the shard was over that was surveyed the longest time ago; `None`
-    /// if there was no survey.
+    /// The age of the oldest shard survey; `None` if there was no survey.
     pub age: Option<Duration>,
-    /// Free blocks of the shards, never more than the device has; without those that are kept for
-    /// reservations to come.
+    /// Free blocks of the shards, never more than the device has; without those kept for future
+    /// reservations.
     pub free_blocks: u64,
     /// The maximal free runs that begin in the shards. Since shards are surveyed one after another,
     /// a run that came or went meanwhile may be counted twice, or not at all.
@@ -31,14 +30,14 @@ pub struct Surveyed {
 /// What a survey found in one shard.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// Runs that begin in the shard, with what lies beyond its end.
+    /// Runs that begin in the shard, including what lies beyond its end.
     pub runs: Runs,
-    /// Free blocks of the shard, those of runs that began before it included.
+    /// Free blocks of the shard, including those of runs that began before it.
     pub free: u64,
 }
 
-/// The last survey of each shard. Lock-free in that nobody waits for the end of another's survey;
-/// surveys that record the same shard at the same moment leave a mixture of both.
+/// The last survey of each shard. Lock-free: no survey waits for another to end. Surveys that
+/// record the same shard at the same moment leave a mixture of both.
 #[derive(Debug)]
 pub(crate) struct SurveyRecords {
     shards: Segmented<Vec<Shard>>,
@@ -67,7 +66,7 @@ struct OrderCounters {
 struct Orders([OrderCounters; RUN_ORDERS]);
 
 impl Shard {
-    /// Shards that nobody has surveyed.
+    /// Shards without a survey.
     fn several(count: usize) -> Result<Vec<Self>, OutOfMemory> {
         let shard = |_| Self {
             at: Counter::new(NEVER),
@@ -98,12 +97,13 @@ impl Orders {
     }
 }
 
-/// Two surveys of one shard may add to the sum in the other order: less than nothing, for a moment.
+/// The value, or 0 if it is negative: two surveys of one shard may add to the sum in reverse order,
+/// so it can be negative for a moment.
 fn not_negative(value: u64) -> u64 {
     if value > u64::MAX / 2 { 0 } else { value }
 }
 
-/// Replaces what is known of one shard, and corrects the sum.
+/// Replaces the figure of one shard, and corrects the sum.
 fn replace(known: &Counter, sum: &Counter, value: u64) {
     let before = known.swap(value);
     if before != value {
@@ -112,7 +112,7 @@ fn replace(known: &Counter, sum: &Counter, value: u64) {
 }
 
 impl SurveyRecords {
-    /// For `shards` shards that nobody has surveyed.
+    /// For `shards` shards without a survey.
     pub(crate) fn new(shards: usize) -> Result<Self, OutOfMemory> {
         Ok(Self {
             shards: Segmented::new(Shard::several(shards)?),
@@ -122,12 +122,12 @@ impl SurveyRecords {
         })
     }
 
-    /// Makes room for `shards` shards at least. For one caller at a time.
+    /// Makes room for at least `shards` shards. For one caller at a time.
     pub(crate) fn lengthen(&self, shards: usize) -> Result<(), OutOfMemory> {
         self.shards.grow(shards, |range| Shard::several(range.len()))
     }
 
-    /// Takes `shards` out of the sum, which the device has not any more.
+    /// Takes `shards`, which the device no longer has, out of the sum.
     pub(crate) fn forget(&self, shards: Range<usize>) {
         for index in shards {
             self.record(index, &Found::default());
@@ -135,7 +135,7 @@ impl SurveyRecords {
         }
     }
 
-    /// Leaves here what a survey has found in shard `index`, which there is or was. O(orders).
+    /// Records what a survey has found in shard `index`, which exists or did. O(orders).
     pub(crate) fn record(&self, index: usize, found: &Found) {
         let shard = &self.shards[index];
         let orders = shard.orders.get_or_init(|| Box::new(Orders::new()));
@@ -150,7 +150,7 @@ impl SurveyRecords {
         shard.at.set(self.moments.now());
     }
 
-    /// What is known of shard `index`, which there is; `None` if it was never surveyed. O(orders).
+    /// The last survey of shard `index`, which exists; `None` if it was never surveyed. O(orders).
     pub(crate) fn shard(&self, index: usize) -> Option<Surveyed> {
         let shard = &self.shards[index];
         let age = self.moments.age(shard.at.get())?;
@@ -163,7 +163,8 @@ impl SurveyRecords {
         })
     }
 
-    /// What is known of the first `shards` shards, which are all. O(orders + shards), at a few words for each shard.
+    /// The sum over the first `shards` shards, which are all. O(orders + shards), with a few words
+    /// read for each shard.
     pub(crate) fn all(&self, shards: usize) -> Surveyed {
         let (mut surveyed, mut largest, mut oldest) = (0, 0, NEVER);
         for shard in (0..shards).map(|shard| &self.shards[shard]) {

@@ -1,4 +1,4 @@
-//! Comparing a committed state with what the engine knows.
+//! Comparing a committed state with the engine's list.
 
 use crate::allocator::Allocator;
 use crate::transaction::CommitFailed;
@@ -8,17 +8,17 @@ use crate::values::extent::Extent;
 use crate::values::extent_set::ExtentSet;
 use crate::values::plain_bitmap::on_device;
 
-/// What a check found: nothing, if all lists are empty.
+/// The result of a check; nothing was found if all lists are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Discrepancies {
     /// Allocated, but in none of the engine's extents: lost until repaired.
     pub leaked: Vec<Extent>,
-    /// In the engine's extents, but free: would be given to somebody else.
+    /// In the engine's extents, but free: could be handed out again.
     pub unprotected: Vec<Extent>,
     /// In two of the engine's extents.
     pub overlapping: Vec<Extent>,
-    /// Extents of the engine's that are empty or not on the device.
+    /// Extents of the engine that are empty or not on the device.
     pub outside: Vec<Extent>,
 }
 
@@ -29,8 +29,8 @@ impl Discrepancies {
     }
 }
 
-/// Compares `committed`, the words of a device of `blocks` blocks, with the engine's own list of the
-/// extents it uses, in any order.
+/// Compares `committed`, the words of a device of `blocks` blocks, with the engine's own list of
+/// the extents it uses, in any order.
 pub(crate) fn check(
     committed: impl Iterator<Item = u64>,
     blocks: u64,
@@ -60,7 +60,7 @@ pub(crate) fn check(
     found
 }
 
-/// Allocates what is `unprotected` and frees what is `leaked`, in transactions of `at_once` extents.
+/// Allocates `unprotected` blocks and frees `leaked` ones, in transactions of `at_once` extents.
 pub(crate) fn repair<S: Store<Error: From<MarkError> + From<FreeError>>>(
     allocator: &Allocator,
     store: &S,

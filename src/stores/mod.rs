@@ -1,8 +1,8 @@
-//! What makes transactions durable.
+//! The stores: they make transactions durable.
 //!
-//! Promises: what is acknowledged is there after a crash, whole; of the rest each transaction is there whole or
-//! not at all.
-//! Uses: everything but the allocator's face; each store hands out allocators.
+//! Promises: acknowledged transactions are there after a crash, whole; every other transaction is
+//! there whole or not at all. Uses: everything but the allocator's face; each store hands out
+//! allocators.
 
 pub(crate) mod check;
 pub(crate) mod log;

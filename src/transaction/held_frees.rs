@@ -9,23 +9,25 @@ use crate::transaction::let_go;
 use crate::values::extent::{Extent, Extents};
 use crate::values::lsn::Lsn;
 
-/// What a durable transaction has freed, kept from reuse until the engine says that its own record of that
-/// is durable, too: from [`Transaction::commit_holding`](crate::Transaction::commit_holding).
+/// The extents that a durable transaction has freed, kept from reuse until the engine says that its
+/// own record of the frees is durable, too. From
+/// [`Transaction::commit_holding`](crate::Transaction::commit_holding).
 ///
 /// Until [`release`](Self::release) the blocks stay allocated, and count as
-/// [`held_blocks`](crate::Stats::held_blocks). If it is dropped instead (an error in between, a panic), the
-/// engine's metadata may still name them, so nobody gets them until the store is opened again. There they
-/// are free: an engine whose metadata names them then takes them back with
-/// [`Opened::repair`](crate::Opened::repair). [`SpaceMapLog::revoke`](crate::SpaceMapLog::revoke) undoes it all the same. Leaked, it is the same as dropped.
+/// [`held_blocks`](crate::Stats::held_blocks). If this is dropped instead (an error in between, a
+/// panic), the engine's metadata may still name them, so no caller gets them until the store is
+/// opened again. There they are free: an engine whose metadata names them takes them back with
+/// [`Opened::repair`](crate::Opened::repair). [`SpaceMapLog::revoke`](crate::SpaceMapLog::revoke)
+/// undoes the transaction all the same. Leaking this is the same as dropping it.
 #[derive(Debug)]
 #[must_use = "unless it is released, its blocks are nobody's until a restart"]
 pub struct HeldFrees {
     core: Arc<Core>,
-    /// The transaction, for the gate of the allocator's own log.
+    /// The transaction's number, for the gate of the allocator's own log.
     lsn: Option<Lsn>,
-    /// Their free is owned here.
+    /// The extents, whose frees this value owns.
     freed: Extents,
-    /// Counted among the allocator's held blocks.
+    /// Whether they are counted among the allocator's held blocks.
     counted: bool,
 }
 
@@ -34,7 +36,7 @@ impl HeldFrees {
         Self { core, lsn, freed, counted: false }
     }
 
-    /// For the engine to keep.
+    /// Counts the blocks as held, for the engine to keep.
     pub(crate) fn counted(mut self) -> Self {
         self.core.space.held_blocks.add(self.freed.blocks());
         self.counted = true;
@@ -46,20 +48,20 @@ impl HeldFrees {
         &self.freed
     }
 
-    /// Sum of their lengths.
+    /// Sum of the lengths.
     pub fn blocks(&self) -> u64 {
         self.freed.blocks()
     }
 
-    /// The engine's own record is durable: the blocks go to the quarantine, and are reused when older
-    /// guards are gone. If the store itself holds frees
+    /// The engine's own record is durable: the blocks go to the quarantine, and are reused when
+    /// older guards are gone. If the store itself holds frees
     /// ([`hold_until_stable`](crate::OpenOptions::hold_until_stable),
-    /// [`Authority::Engine`](crate::Authority::Engine)), they wait for its word as well.
+    /// [`Authority::Engine`](crate::Authority::Engine)), they also wait for its permission.
     pub fn release(self) {
         self.release_by(None);
     }
 
-    /// The same with the cursor of a handle, or else of this thread.
+    /// As [`release`](Self::release), with the cursor of a handle, or else of this thread.
     pub(crate) fn release_by(mut self, cursor: Option<&mut Cursor>) {
         let freed = std::mem::take(&mut self.freed);
         if freed.is_empty() {
@@ -84,7 +86,7 @@ impl HeldFrees {
     }
 }
 
-/// Nobody's, until a restart; or the engine undoes the transaction.
+/// Keeps the blocks allocated until a restart, or until the engine undoes the transaction.
 impl Drop for HeldFrees {
     fn drop(&mut self) {
         let freed = std::mem::take(&mut self.freed);

@@ -1,4 +1,4 @@
-//! The way of what transactions free, from the commit to the quarantine.
+//! The path of freed extents from the commit to the quarantine.
 
 use crate::core::Core;
 use crate::placement::cursor::Cursor;
@@ -7,13 +7,14 @@ use crate::space::gate::Pass;
 use crate::values::extent::{Extent, Extents};
 use crate::values::lsn::Lsn;
 
-/// Lets go of what transaction `lsn` freed, and owns the free of: to the quarantine, or to wait at the gate.
+/// Releases the extents `freed` by transaction `lsn`, whose frees the caller owns: to the
+/// quarantine, or to wait at the gate.
 pub(crate) fn let_go(core: &Core, cursor: &mut Cursor, lsn: Option<Lsn>, freed: Extents) {
     let blocks = freed.blocks();
     let (Some(gate), Some(lsn)) = (&core.space.gate, lsn) else {
         return retire(core, cursor, &freed);
     };
-    // Counted first: nobody is to see fewer than there are.
+    // Count first: no reader may see fewer than there are.
     core.space.held_blocks.add(blocks);
     match gate.pass(lsn, freed) {
         Pass::Waits => {}
@@ -25,8 +26,9 @@ pub(crate) fn let_go(core: &Core, cursor: &mut Cursor, lsn: Option<Lsn>, freed: 
     }
 }
 
-/// Quarantines `extents`, whose free is durable and [ours](Self::own_frees), and lets out a little more than
-/// came in. The committing handle remembers what comes out, as if it had freed that now.
+/// Quarantines `extents`, whose free is durable and [owned](crate::space::Space::own_frees) by the
+/// caller, and lets out a little more than came in. The committing handle remembers the extents
+/// that come out, as if it had freed them now.
 pub(crate) fn retire(core: &Core, cursor: &mut Cursor, extents: &[Extent]) {
     core.space.quarantine.retire(extents, |extent| {
         core.space.let_out(cursor.lane, extent);
@@ -34,12 +36,12 @@ pub(crate) fn retire(core: &Core, cursor: &mut Cursor, extents: &[Extent]) {
     });
 }
 
-/// Transaction `lsn` was undone by `new`: what it freed stays allocated, what it allocated is let go as frees
-/// of the new one are.
+/// Transaction `new` has undone transaction `lsn`: what `lsn` freed stays allocated, and what it
+/// allocated is released like the frees of `new`.
 pub(crate) fn revoke(core: &Core, lsn: Lsn, new: Lsn, allocated: Extents) {
     let Some(gate) = &core.space.gate else { return };
     gate.revoke(lsn).iter().for_each(|freed| forget_held(core, freed));
-    // Also what another transaction, which cannot be committed now, would free.
+    // Mark also extents that another transaction would free: that one cannot be committed now.
     core.space.mark_freed(allocated.iter().copied());
     let mut allocated = Some(allocated);
     thread_cursor::with_cursor(core, |cursor| {
@@ -48,7 +50,7 @@ pub(crate) fn revoke(core: &Core, lsn: Lsn, new: Lsn, allocated: Extents) {
     });
 }
 
-/// What transaction `lsn` freed, and is counted as held, stays with nobody, unless that is undone.
+/// Keeps what transaction `lsn` freed, already counted as held, allocated unless `lsn` is undone.
 pub(crate) fn keep_held(core: &Core, lsn: Option<Lsn>, freed: Extents) {
     let (Some(gate), Some(lsn)) = (&core.space.gate, lsn) else { return };
     if let Some(freed) = gate.keep(lsn, freed) {
@@ -56,13 +58,13 @@ pub(crate) fn keep_held(core: &Core, lsn: Option<Lsn>, freed: Extents) {
     }
 }
 
-/// What had been freed stays allocated.
+/// Drops the frees: the extents stay allocated, and are no longer held.
 fn forget_held(core: &Core, freed: &Extents) {
     core.space.disown_frees(freed.iter().copied());
     core.space.held_blocks.add(freed.blocks().wrapping_neg());
 }
 
-/// The engine's records are durable up to transaction `lsn`.
+/// The engine's records are durable up to transaction `lsn`: releases what waited for that.
 pub(crate) fn open_gate(core: &Core, lsn: Lsn) {
     let Some(gate) = &core.space.gate else { return };
     let mut through = gate.open(lsn).peekable();

@@ -1,8 +1,8 @@
 //! Allocations and frees that become durable together.
 //!
-//! Promises: a transaction is committed whole or not at all, and what it frees is reused only when that is
-//! durable and no guard from before is alive. Uses `held`, `request` and all below them, `core`; `store` is the
-//! port to those who make it durable.
+//! Promises: a transaction is committed whole or not at all, and what it frees is reused only when
+//! that is durable and no older guard is alive. Uses `held`, `request` and all below them, `core`;
+//! `store` is the port to the stores that make it durable.
 
 mod frozen;
 pub(crate) mod held_frees;
@@ -30,11 +30,12 @@ use crate::values::request::Request;
 
 /// Allocations and frees that become durable together or not at all.
 ///
-/// Allocated blocks are taken from the free space at once, so nobody else gets them; freed blocks
-/// stay allocated until the transaction is durable and every [`ReadGuard`](crate::ReadGuard) is gone
-/// that was there before. Dropping the transaction, also by unwinding, gives back what it allocated
-/// and forgets what it freed. A crash before the commit does the same. If a thread panics while it
-/// commits, nobody knows, and nobody gets the blocks until a restart.
+/// Allocated blocks are taken from the free space at once, so no other caller gets them. Freed
+/// blocks stay allocated until the transaction is durable and every older
+/// [`ReadGuard`](crate::ReadGuard) is gone. Dropping the transaction, also by unwinding, gives back
+/// what it allocated and forgets what it freed. A crash before the commit does the same. If a
+/// thread panics while it commits, the outcome is unknown, and no caller gets the blocks until a
+/// restart.
 ///
 /// ```
 /// use freemap::{Allocator, Extent, Store};
@@ -57,11 +58,12 @@ use crate::values::request::Request;
 /// }
 /// ```
 ///
-/// An engine whose metadata is in the store itself (or that can tell at a restart what is what) calls
-/// [`commit`](Self::commit), and `old` may be reused at once. Which order is right for what, and what to do
-/// after a crash, is the subject of [`metadata`](crate::metadata).
+/// An engine whose metadata is in the store itself (or that can tell at a restart which extents are
+/// current) calls [`commit`](Self::commit), and `old` may be reused at once.
+/// [`metadata`](crate::metadata) explains which order is right for which engine, and what to do
+/// after a crash.
 ///
-/// A committed transaction is gone, so that nothing can be added to it:
+/// Committing consumes the transaction, so nothing can be added to it afterwards:
 ///
 /// ```compile_fail
 /// # fn f<S: freemap::Store>(allocator: freemap::Allocator, store: S) {
@@ -73,11 +75,11 @@ use crate::values::request::Request;
 #[derive(Debug)]
 pub struct Transaction<'h> {
     open: Open,
-    /// The cursor of the handle it was begun on, or the thread's.
+    /// The cursor of the handle that began it; `None` stands for the thread's.
     cursor: Option<&'h mut Cursor>,
 }
 
-/// A commit that failed, with the transaction as it was: commit it again, or drop it.
+/// A commit that failed, with the unchanged transaction: commit it again, or drop it.
 #[derive(Debug)]
 pub struct CommitFailed<'h, E> {
     /// The transaction, unchanged.
@@ -113,7 +115,7 @@ impl<'h> Transaction<'h> {
     /// Allocates `len` adjacent blocks.
     ///
     /// # Errors
-    /// See [`AllocError`]; the transaction is as it was then.
+    /// See [`AllocError`]; the transaction is then unchanged.
     pub fn allocate(&mut self, len: u64) -> Result<Extent, AllocError> {
         let extent = self.with_cursor(|core, cursor| allocate::allocate(core, cursor, len))?;
         self.open.allocated.insert(extent);
@@ -124,7 +126,7 @@ impl<'h> Transaction<'h> {
     /// [`Allocator::allocate_with`](crate::Allocator::allocate_with).
     ///
     /// # Errors
-    /// See [`AllocError`]; the transaction is as it was then.
+    /// See [`AllocError`]; the transaction is then unchanged.
     pub fn allocate_with(&mut self, request: &Request) -> Result<Extents, AllocError> {
         let mut extents = Extents::new();
         self.with_cursor(|core, cursor| {
@@ -134,10 +136,11 @@ impl<'h> Transaction<'h> {
         Ok(extents)
     }
 
-    /// Allocates what `request` asks for, and uses as much of `reservation`: see [`Reservation`].
+    /// Allocates what `request` asks for, and uses up as much of `reservation`: see
+    /// [`Reservation`].
     ///
     /// # Errors
-    /// See [`Reservation::allocate`]; transaction and reservation are as they were then.
+    /// See [`Reservation::allocate`]; transaction and reservation are then unchanged.
     pub fn allocate_reserved(
         &mut self,
         reservation: &mut Reservation,
@@ -151,10 +154,10 @@ impl<'h> Transaction<'h> {
         Ok(extents)
     }
 
-    /// Allocates what `request` asks for, where `stream` goes on: see [`Stream`].
+    /// Allocates what `request` asks for, where `stream` continues: see [`Stream`].
     ///
     /// # Errors
-    /// See [`Stream::allocate_with`]; the transaction is as it was then.
+    /// See [`Stream::allocate_with`]; the transaction is then unchanged.
     pub fn allocate_in(
         &mut self,
         stream: &mut Stream,
@@ -171,7 +174,7 @@ impl<'h> Transaction<'h> {
     /// Allocates exactly `extent`.
     ///
     /// # Errors
-    /// See [`MarkError`]; the transaction is as it was then.
+    /// See [`MarkError`]; the transaction is then unchanged.
     pub fn mark_allocated(&mut self, extent: Extent) -> Result<(), MarkError> {
         self.with_cursor(|core, cursor| allocate::mark_allocated(core, cursor.lane, extent))?;
         self.open.allocated.insert(extent);
@@ -187,21 +190,21 @@ impl<'h> Transaction<'h> {
         }
     }
 
-    /// Frees `extent` when the transaction is committed. Its blocks may be committed ones, ones that
-    /// this transaction allocated, or both; until then they stay allocated.
+    /// Frees `extent` when the transaction is committed. Its blocks may be committed, allocated by
+    /// this transaction, or both; until then they stay allocated.
     ///
-    /// That two transactions free the same block is seen here if the first is frozen or being committed by then,
-    /// or held, or waits for readers; otherwise when the second is frozen ([`Delta::conflict`](crate::Delta::conflict)), which the
-    /// stores of this crate refuse to commit
-    /// ([`CommitError::Conflict`](crate::CommitError::Conflict) of the space-map log). If a store commits
-    /// it all the same, the block is let out once and counted in
+    /// If two transactions free the same block, this call detects it when the first is already
+    /// frozen, being committed, held, or waiting for readers. Otherwise it is detected when the
+    /// second is frozen ([`Delta::conflict`](crate::Delta::conflict)), and the stores of this crate
+    /// refuse to commit that ([`CommitError::Conflict`](crate::CommitError::Conflict) of the
+    /// space-map log). If a store commits it all the same, the block is let out once and counted in
     /// [`Stats::conflicting_frees`](crate::Stats::conflicting_frees).
     ///
     /// O(log n) in the extents of the transaction, and O(len / 64).
     ///
     /// # Errors
     /// See [`FreeError`]: a block is free, or this transaction freed it already. The transaction is
-    /// as it was then.
+    /// then unchanged.
     pub fn free(&mut self, extent: Extent) -> Result<(), FreeError> {
         let Open { core, allocated, freed, returned, .. } = &mut self.open;
         let (start, len) = on_device(extent, core.space.bitmap.blocks())?;
@@ -227,36 +230,38 @@ impl<'h> Transaction<'h> {
         Ok(())
     }
 
-    /// Extents allocated so far, ascending, without those freed again.
+    /// Extents allocated so far, ascending, without those that were freed again.
     pub fn allocated(&self) -> impl Iterator<Item = Extent> + '_ {
         self.open.allocated.iter()
     }
 
-    /// Extents to be freed that were allocated before, ascending.
+    /// Extents to be freed that were allocated before the transaction, ascending.
     pub fn freed(&self) -> impl Iterator<Item = Extent> + '_ {
         self.open.freed.iter()
     }
 
-    /// Whether nothing would be written: nothing was allocated or freed, or only freed again.
+    /// Whether there is nothing to write: nothing was allocated or freed, except blocks freed
+    /// again.
     pub fn is_empty(&self) -> bool {
         self.open.allocated.is_empty() && self.open.freed.is_empty()
     }
 
-    /// Makes everything durable in `store`, then lets the freed extents go to the quarantine. Blocks
+    /// Makes everything durable in `store`, then sends the freed extents to the quarantine. Blocks
     /// until the store answers.
     ///
-    /// From then on what was freed may be reused, so anything durable that still names it must be of no
-    /// consequence: see [`metadata`](crate::metadata), and
-    /// [`commit_holding`](Self::commit_holding) where it is of some. A log that
+    /// From then on freed extents may be reused, so no durable metadata that matters may still name
+    /// them: see [`metadata`](crate::metadata), and [`commit_holding`](Self::commit_holding) for
+    /// engines where such metadata exists. A log that
     /// [holds](crate::OpenOptions::hold_until_stable) frees does so for every commit.
     ///
-    /// On an allocator that belongs to a log, only that log (or a store that hands the delta on to it) can
-    /// commit. If another says that it did, the freed blocks are kept from everybody until a restart.
+    /// On an allocator that belongs to a log, only that log can commit (or a store that hands the
+    /// delta on to it). If another store says that it committed, the freed blocks are withheld from
+    /// all callers until a restart.
     ///
     /// # Errors
-    /// The store's error with the transaction, unchanged, to be committed again or dropped. If the
-    /// error leaves open whether it is durable ([`Store::leaves_doubt`]), nobody gets its blocks until
-    /// a restart, even if it is dropped.
+    /// The store's error with the unchanged transaction, to be committed again or dropped. If the
+    /// error leaves open whether the transaction is durable ([`Store::leaves_doubt`]), no caller
+    /// gets its blocks until a restart, even if it is dropped.
     pub fn commit<S: Store + ?Sized>(
         mut self,
         store: &S,
@@ -270,9 +275,9 @@ impl<'h> Transaction<'h> {
         }
     }
 
-    /// As [`Transaction::commit`], but what was freed stays allocated until the answer is
-    /// [released](HeldFrees::release): for engines whose own metadata names extents and becomes durable
-    /// after this. See [`metadata`](crate::metadata).
+    /// As [`Transaction::commit`], but the freed blocks stay allocated until the caller
+    /// [releases](HeldFrees::release) the answer. For engines whose own metadata names extents and
+    /// becomes durable after this. See [`metadata`](crate::metadata).
     ///
     /// ```
     /// use freemap::{Allocator, Extent, Store};
@@ -307,7 +312,7 @@ impl<'h> Transaction<'h> {
         }
     }
 
-    /// Leaves the transaction frozen, or after an error as it was.
+    /// Leaves the transaction frozen, or, after an error, as it was.
     fn make_durable<S: Store + ?Sized>(&mut self, store: &S) -> Result<Lsn, S::Error> {
         let has_log = self.open.core.space.has_log();
         let delta = self.open.freeze(has_log);
@@ -317,7 +322,7 @@ impl<'h> Transaction<'h> {
         })
     }
 
-    /// Ends the collecting of changes, for engines that make the delta durable themselves.
+    /// Ends the collection of changes, for engines that make the delta durable themselves.
     pub fn freeze(mut self) -> Frozen {
         let delta = self.open.freeze(true);
         Frozen { open: self.open, delta }

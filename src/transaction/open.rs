@@ -1,4 +1,4 @@
-//! What a transaction holds until it is decided.
+//! What a transaction holds until it is committed or given up.
 
 use crate::core::Core;
 use crate::placement::cursor::Cursor;
@@ -10,25 +10,25 @@ use crate::values::extent_set::ExtentSet;
 use crate::values::op::Op;
 use std::sync::Arc;
 
-/// The transaction without the way it allocates.
+/// A transaction without the cursor that it allocates by.
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) core: Arc<Core>,
     pub(super) allocated: ExtentSet,
     pub(super) freed: ExtentSet,
-    /// Allocated and freed again, both here: no part of the delta.
+    /// Extents allocated and freed again, both by this transaction: not part of the delta.
     pub(super) returned: ExtentSet,
-    /// It may be durable: what it allocated is given to nobody.
+    /// Whether it may be durable: then no caller gets what it allocated.
     pub(super) in_doubt: bool,
-    /// A store may be at work on it.
+    /// Whether a store may be at work on it.
     pub(super) frozen: bool,
-    /// What has become of its delta, while it is frozen.
+    /// What became of its delta, while it is frozen.
     pub(super) fate: Option<Arc<Fate>>,
-    /// Its changes are in the allocator's ledger.
+    /// Whether its changes are in the allocator's ledger.
     pub(super) entered: bool,
-    /// Of what it frees, while it is frozen.
+    /// The frees that it owns, while it is frozen.
     pub(super) owned: Owned,
-    /// Blocks by which the allocator counts it as being committed.
+    /// Number of blocks that it has added to the allocator's count of pending frees.
     pub(super) pending: u64,
 }
 
@@ -38,7 +38,7 @@ pub(super) enum Owned {
     #[default]
     None,
     All,
-    /// The others are another transaction's.
+    /// Another transaction owns the frees of the others.
     Part(Extents),
 }
 
@@ -59,7 +59,8 @@ impl Open {
         }
     }
 
-    /// What a store has to make durable, and whether to hear what becomes of it.
+    /// Freezes the transaction; returns the changes that a store has to make durable. `followed`:
+    /// the delta reports what becomes of it.
     pub(super) fn freeze(&mut self, followed: bool) -> Delta {
         let conflict = match self.core.space.entered() {
             Some(ledger) => ledger.enter(self.changes()).err(),
@@ -78,7 +79,8 @@ impl Open {
         Delta { allocated, freed, origin: Some(self.core.id), conflict, fate }
     }
 
-    /// Makes what it frees its own to free; and the first block that is another transaction's, if there is one.
+    /// Marks what it frees as its own; also returns the first block that another transaction frees,
+    /// if any.
     fn own_frees(&mut self) -> (Extents, Option<u64>) {
         let own = self.core.space.mark_freed(self.freed.iter());
         if own.blocks() == self.freed.iter().map(|extent| extent.len).sum::<u64>() {
@@ -101,7 +103,7 @@ impl Open {
         }
     }
 
-    /// Counts as being committed with so many blocks to be freed.
+    /// Sets the number of blocks that the allocator counts as about to be freed by it.
     fn count_pending(&mut self, blocks: u64) {
         let before = std::mem::replace(&mut self.pending, blocks);
         if blocks != before {
@@ -127,21 +129,22 @@ impl Open {
         allocated.chain(self.freed.iter().map(|extent| (extent, Op::Free)))
     }
 
-    /// Whether the delta may be durable, as far as the engine has not said.
+    /// Whether the delta may be durable, before the engine has said what became of it.
     fn is_taken(&self) -> bool {
         self.fate.as_ref().is_some_and(|fate| fate.is_taken())
     }
 
-    /// Lets go of everything. `cursor` is that of the handle; without one it is that of this thread.
+    /// Releases everything. Uses `cursor`, that of the handle; `None` stands for this thread's.
     pub(super) fn committed(self, mut cursor: Option<&mut Cursor>) {
         self.settle(cursor.as_deref_mut()).release_by(cursor);
     }
 
-    /// Lets go of everything but what it frees.
+    /// Releases everything except what it frees.
     pub(super) fn settle(mut self, cursor: Option<&mut Cursor>) -> HeldFrees {
         let lsn = self.fate.take().and_then(|fate| fate.lsn());
         if lsn.is_none() && self.core.space.has_log() {
-            // The log knows nothing of it: what it frees is allocated there, and will be at a restart.
+            // The log does not know it: there, what it frees is allocated, and will be after a
+            // restart.
             self.in_doubt = true;
             return HeldFrees::new(self.core.clone(), lsn, Extents::new());
         }
@@ -149,15 +152,15 @@ impl Open {
         let mut freed = std::mem::take(&mut self.freed).into_extents();
         match std::mem::take(&mut self.owned) {
             Owned::All => {}
-            // The store did not mind the conflict.
+            // The store committed in spite of the conflict.
             Owned::Part(own) => {
                 self.core.space.conflicts.add(freed.blocks() - own.blocks());
                 freed = own;
             }
             Owned::None => freed = self.core.space.own_frees(freed),
         }
-        // Nothing durable names these, but a reader may have been told of them; and a first try that
-        // failed may have named them.
+        // No durable record names these, but a reader may have been told of them, and a first
+        // attempt that failed may have named them.
         let returned = std::mem::take(&mut self.returned);
         if !self.in_doubt {
             let returned = self.core.space.own_frees(returned.into_extents());
@@ -167,7 +170,7 @@ impl Open {
     }
 }
 
-/// Rolls back: nothing is left here after a commit.
+/// Rolls back; after a commit there is nothing left to roll back.
 impl Drop for Open {
     fn drop(&mut self) {
         self.count_pending(0);
@@ -176,8 +179,8 @@ impl Drop for Open {
             return;
         }
         if self.is_taken() || self.frozen && std::thread::panicking() {
-            // Between the write and the word that it is done: nobody knows. What it would have freed
-            // stays, and may be freed again, which comes to the same in either case.
+            // Between the write and its confirmation: the outcome is unknown. What it would have
+            // freed stays allocated, and may be freed again, which is right either way.
             if let (true, Some(ledger)) = (self.entered, self.core.space.entered()) {
                 ledger.leave(self.freed.iter().map(|extent| (extent, Op::Free)));
             }

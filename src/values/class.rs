@@ -1,17 +1,17 @@
-//! Classes of requests, and where each has its place.
+//! Request classes, and where each is placed.
 
 use crate::values::extent::Extent;
 
-/// Classes that there are.
+/// Number of classes.
 pub(crate) const CLASSES: usize = 8;
 
-/// What a request is for, which says where it is placed: see [`Placement`].
+/// What a request is for. Its [`Placement`] says where the blocks come from.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use freemap::{Allocator, Class, Extent, Placement, Request};
 ///
-/// // Metadata has the first 64 GiB of a TiB, where the disk is fast, and 1 GiB that nobody else gets.
+/// // Metadata has the first 64 GiB of a TiB, where the disk is fast, and 1 GiB of its own.
 /// let metadata = Placement::new().region(Extent::new(0, 16 << 20)).reserve(1 << 18);
 /// let allocator = Allocator::builder(256 << 20).placement(Class::METADATA, metadata).build()?;
 ///
@@ -25,13 +25,13 @@ pub(crate) const CLASSES: usize = 8;
 pub struct Class(u8);
 
 impl Class {
-    /// The class of all requests that name none.
+    /// The class of all requests that name no class.
     pub const BULK: Class = Class(0);
     /// What the engine needs to work at all.
     pub const METADATA: Class = Class(1);
 
-    /// A class of the engine's own: 0 to 5, nothing beyond. A class without a placement is placed as
-    /// [`Class::BULK`] is without one.
+    /// A class of the engine's own, numbered 0 to 5; `None` above. A class without a placement is
+    /// placed as [`Class::BULK`] is without one.
     pub const fn user(number: u8) -> Option<Class> {
         if number < CLASSES as u8 - 2 { Some(Class(number + 2)) } else { None }
     }
@@ -41,38 +41,39 @@ impl Class {
     }
 }
 
-/// From where to where a region is filled.
+/// In which direction a region is filled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Direction {
-    /// Each handle begins somewhere else, so that they do not meet: the default.
+    /// Each handle begins at a different place, so that handles do not meet: the default.
     #[default]
     Spread,
-    /// From the lowest block on: what is in use stays together.
+    /// From the lowest block up: what is in use stays together.
     Up,
-    /// From the highest block down, by 32768 blocks; those are filled upwards.
+    /// From the highest block down, in steps of 32768 blocks; each step is filled upwards.
     Down,
 }
 
-/// Where what does not fit into a region goes, of the space that is in no region.
+/// Which space outside all regions takes what does not fit into a region.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Spill {
-    /// To what is nearest to the region first: the default.
+    /// The nearest to the region first: the default.
     #[default]
     Near,
-    /// To what is furthest from it first.
+    /// The furthest from the region first.
     Far,
 }
 
 /// Where the requests of a [`Class`] are placed.
 ///
-/// In their region first; then in space that is in no region, as [`Spill`] says; then in the regions of other
-/// classes, the same way. So a placement makes no request fail that fits anywhere outside the reserves of
-/// other classes. [`Request::near`](crate::Request::near) and
-/// [`best_fit`](crate::Request::best_fit) come before it. A request in pieces takes the longest of its region
-/// before it looks elsewhere.
+/// First in their region; then in space outside all regions, as [`Spill`] says; then in the regions
+/// of other classes, in the same way. So a placement makes no request fail that fits anywhere
+/// outside the reserves of other classes. [`Request::near`](crate::Request::near) and
+/// [`best_fit`](crate::Request::best_fit) take precedence over it. A request in pieces takes the
+/// longest runs of its region before it looks elsewhere.
 ///
-/// Extents may reach over the borders of regions. Classes without a region keep to the space that is in none, as long as that has what they want. Handles
-/// allocate single blocks in sequence faster if no placement is set at all.
+/// Extents may cross the borders of regions. Classes without a region keep to the space outside all
+/// regions as long as it has what they want. Handles allocate single blocks in sequence faster if
+/// no placement is set at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
     pub(crate) region: Option<Extent>,
@@ -87,32 +88,33 @@ impl Placement {
         Self { region: None, direction: Direction::Spread, spill: Spill::Near, reserve: 0 }
     }
 
-    /// The region: it starts at a multiple of 512 blocks, ends at one or with the device, and has no block in
-    /// common with those of other classes.
+    /// The region. It starts at a multiple of 512 blocks, ends at one or with the device, and has
+    /// no block in common with the regions of other classes.
     #[must_use]
     pub const fn region(mut self, region: Extent) -> Self {
         self.region = Some(region);
         self
     }
 
-    /// From where to where the region is filled, or for a class without one, the space that is in none.
+    /// The direction in which the region is filled; for a class without a region, that of the space
+    /// outside all regions.
     #[must_use]
     pub const fn direction(mut self, direction: Direction) -> Self {
         self.direction = direction;
         self
     }
 
-    /// Where what does not fit goes.
+    /// Which space takes what does not fit into the region.
     #[must_use]
     pub const fn spill(mut self, spill: Spill) -> Self {
         self.spill = spill;
         self
     }
 
-    /// `blocks` blocks, any blocks, that only this class gets, when nothing else is free: kept as a
-    /// [`Reservation`](crate::Reservation) keeps them, and met with the same limits. Once some of them were
-    /// needed, the next blocks that anybody frees are kept in their stead. Blocks in a reserve count as
-    /// allocated: that one of them is freed a second time may not be noticed.
+    /// Keeps `blocks` blocks, any blocks, for this class alone when nothing else is free. They are
+    /// kept as a [`Reservation`](crate::Reservation) keeps its blocks, with the same limits. After
+    /// some of them were needed, the next blocks freed by any thread replace them. Blocks in a
+    /// reserve count as allocated: a second free of one of them may go unnoticed.
     #[must_use]
     pub const fn reserve(mut self, blocks: u64) -> Self {
         self.reserve = blocks;

@@ -13,25 +13,25 @@ use crate::values::lsn::Lsn;
 pub struct Delta {
     pub(crate) allocated: Extents,
     pub(crate) freed: Extents,
-    /// The allocator it comes from; none after decoding.
+    /// The allocator it comes from; `None` after decoding.
     pub(crate) origin: Option<u64>,
-    /// A block that the allocator's ledger knows in another state.
+    /// A block whose state in the allocator's ledger differs from what the transaction expects.
     pub(crate) conflict: Option<u64>,
-    /// Shared with its transaction, which acts by it, and with all clones; none after decoding.
+    /// Shared with its transaction, which acts on it, and with all clones; `None` after decoding.
     pub(crate) fate: Option<Arc<Fate>>,
 }
 
-/// What has become of a delta outside its transaction.
+/// What became of a delta outside its transaction.
 #[derive(Debug, Default)]
 pub(crate) struct Fate {
-    /// Who may have made it durable, or may still do that.
+    /// How many callers may have made it durable, or still may.
     takers: Counter,
-    /// 1 more than the number of the transaction that it became in the allocator's own log; 0 before.
+    /// 1 + its transaction number in the allocator's own log; 0 before it has one.
     lsn: Counter,
 }
 
 impl Fate {
-    /// Somebody may make the delta durable, or has.
+    /// Records that a caller may make the delta durable, or has.
     pub(crate) fn take(&self) {
         self.takers.add(1);
     }
@@ -41,18 +41,18 @@ impl Fate {
         self.takers.get() != 0 || self.lsn.get() != 0
     }
 
-    /// The allocator's own log has it.
+    /// Records that the allocator's own log has it, as transaction `lsn`.
     pub(crate) fn set_lsn(&self, lsn: Lsn) {
         self.lsn.set(lsn.0.saturating_add(1));
     }
 
-    /// The transaction that it became there.
+    /// Its transaction number in that log.
     pub(crate) fn lsn(&self) -> Option<Lsn> {
         self.lsn.get().checked_sub(1).map(Lsn)
     }
 }
 
-/// Whatever they come from.
+/// Equal if they change the same blocks, wherever they come from.
 impl PartialEq for Delta {
     fn eq(&self, other: &Self) -> bool {
         (&self.allocated, &self.freed) == (&other.allocated, &other.freed)
@@ -62,25 +62,26 @@ impl PartialEq for Delta {
 impl Eq for Delta {}
 
 impl Delta {
-    /// Extents allocated, ascending, neighbours joined.
+    /// Allocated extents, ascending, with neighbours joined.
     pub fn allocated(&self) -> &[Extent] {
         &self.allocated
     }
 
-    /// Extents freed, ascending, neighbours joined.
+    /// Freed extents, ascending, with neighbours joined.
     pub fn freed(&self) -> &[Extent] {
         &self.freed
     }
 
-    /// A block that the transaction takes to be in another state than it is in when all that was
-    /// frozen before is committed: it frees one that another transaction frees too or that no
-    /// transaction allocated, or allocates one that was freed without a transaction. Such a delta must
-    /// not be made durable. Allocators not made by
-    /// [`Builder::build_with_ledger`](crate::Builder::build_with_ledger) know only of blocks that another
-    /// transaction has freed and nobody may reuse yet; of two that are frozen at the same moment, both may be told.
+    /// A block whose state differs from what the transaction expects once everything frozen before
+    /// is committed. The transaction frees a block that another transaction frees too or that no
+    /// transaction allocated, or it allocates a block that was freed without a transaction. Such a
+    /// delta must not be made durable. Allocators not made by
+    /// [`Builder::build_with_ledger`](crate::Builder::build_with_ledger) know only of blocks that
+    /// another transaction has freed and that may not be reused yet; of two such transactions
+    /// frozen at the same moment, both may be told.
     ///
-    /// With one bit per block, a block that was freed, and allocated again by somebody else, between
-    /// [`Transaction::free`](crate::Transaction::free) and the freezing looks like the old one. A
+    /// With one bit per block, a block that was freed and allocated again by another owner between
+    /// [`Transaction::free`](crate::Transaction::free) and the freeze looks like the old one. A
     /// transaction that frees what another has frozen must be written after it.
     pub fn conflict(&self) -> Option<u64> {
         self.conflict
@@ -91,8 +92,8 @@ impl Delta {
         self.allocated.is_empty() && self.freed.is_empty()
     }
 
-    /// Has a store make it durable. Unless `work` fails without a doubt, also if it panics, the delta may be
-    /// durable from here on, whatever the engine makes of the answer.
+    /// Lets a store make it durable by `work`. Unless `work` fails without doubt, the delta may be
+    /// durable from here on, even if `work` panics and whatever the engine makes of the answer.
     pub(crate) fn hand_over<E>(
         &self,
         work: impl FnOnce() -> Result<Lsn, E>,
@@ -110,10 +111,10 @@ impl Delta {
     }
 }
 
-/// Bytes that are no delta.
+/// The bytes do not decode to a delta.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeError {
-    /// Offset in the bytes at which they stop making sense.
+    /// Offset of the first byte that makes no sense.
     pub offset: usize,
 }
 

@@ -1,5 +1,5 @@
-//! Everything that can go wrong, as values. An error changes nothing, with the one exception that
-//! [`FreeError::Torn`] describes.
+//! Everything that can go wrong, as values. A call that fails changes nothing, with the one
+//! exception that [`FreeError::Torn`] describes.
 
 use thiserror::Error;
 
@@ -17,7 +17,7 @@ pub enum ConfigError {
     TooManyBlocks {
         /// Blocks asked for.
         blocks: u64,
-        /// The limit: [`MAX_BLOCKS`](crate::MAX_BLOCKS), less where addresses are shorter.
+        /// The limit: [`MAX_BLOCKS`](crate::MAX_BLOCKS), or less where addresses are shorter.
         max: u64,
     },
     /// The block size is not a power of two from 512 bytes to 1 MiB.
@@ -26,8 +26,8 @@ pub enum ConfigError {
         /// Bytes asked for.
         bytes: u32,
     },
-    /// The region of a class is empty, not on the device, does not start or end at a multiple of 512 blocks
-    /// (or end with the device), or has blocks in common with another.
+    /// The region of a class is empty, not on the device, does not start or end at a multiple of
+    /// 512 blocks (or end with the device), or has blocks in common with another region.
     #[error("{region} cannot be the region of a class")]
     Region {
         /// The region.
@@ -38,12 +38,12 @@ pub enum ConfigError {
     BitmapLength {
         /// Blocks of the device.
         blocks: u64,
-        /// Words that hold so many bits.
+        /// Words that hold that many bits.
         expected: u64,
         /// Words given.
         found: u64,
     },
-    /// The process could not have the memory.
+    /// The process could not get the memory.
     #[error("no memory for {bytes} bytes of the index")]
     OutOfMemory {
         /// Bytes asked for.
@@ -55,8 +55,8 @@ pub enum ConfigError {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AllocError {
-    /// Fewer blocks are free than asked for. Told apart from `NoContiguous` by counters that are
-    /// read one after another: exact while nothing else runs.
+    /// Fewer blocks are free than requested. Counters that are read one after another tell it apart
+    /// from `NoContiguous`: exact while nothing else runs.
     #[error("{requested} blocks requested, {free} free")]
     NoSpace {
         /// Blocks asked for.
@@ -64,7 +64,7 @@ pub enum AllocError {
         /// Blocks free at about this moment.
         free: u64,
     },
-    /// Enough blocks are free, but no run (or, for a scattered request, no set of runs) of them
+    /// Enough blocks are free, but no run of them (or, for a scattered request, no set of runs)
     /// fits the request.
     #[error("no fitting run for {requested} blocks among {free} free ones")]
     NoContiguous {
@@ -73,7 +73,7 @@ pub enum AllocError {
         /// Blocks free at about this moment.
         free: u64,
     },
-    /// The request could not be met by any state of this device.
+    /// No state of this device could meet the request.
     #[error("invalid request: {0}")]
     InvalidRequest(#[from] RequestError),
     /// The process has no memory for the list of extents.
@@ -82,7 +82,7 @@ pub enum AllocError {
 }
 
 impl AllocError {
-    /// Whether more free blocks, or others, could help.
+    /// Whether more free blocks, or different ones, could help.
     pub(crate) fn is_want_of_space(&self) -> bool {
         matches!(self, Self::NoSpace { .. } | Self::NoContiguous { .. })
     }
@@ -150,10 +150,10 @@ pub enum RequestError {
     },
 }
 
-// A refused request is answered with it, by value.
+// Requests are refused with it by value.
 const _: () = assert!(size_of::<RequestError>() <= 32);
 
-/// An extent is not a non-empty range of the device's blocks.
+/// The extent is not a non-empty range of the device's blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RangeError {
@@ -166,7 +166,7 @@ pub enum RangeError {
     /// The extent reaches beyond the device.
     #[error("block {block} is outside the device of {blocks} blocks")]
     OutOfRange {
-        /// The first block of the extent that is not on the device.
+        /// The first block of the extent beyond the device.
         block: u64,
         /// Blocks of the device.
         blocks: u64,
@@ -177,22 +177,23 @@ pub enum RangeError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FreeError {
-    /// This block of the extent is free already. Nothing was changed.
+    /// This block of the extent is already free. Nothing was changed.
     ///
-    /// Also a block that a transaction has freed, from when it is frozen or begins to be committed until its
-    /// free is given up, or the block may be reused.
+    /// A block that a transaction frees counts as free from when the transaction is frozen or
+    /// begins to be committed until its free is given up or the block may be reused.
     ///
-    /// One bit per block cannot tell a stale free of a block that somebody else allocated since
-    /// from a rightful one; such a free succeeds.
+    /// One bit per block cannot tell a stale free from a rightful one if another owner has
+    /// allocated the block since; such a free succeeds.
     #[error("block {block} is free already")]
     DoubleFree {
         /// The first such block.
         block: u64,
     },
     /// The allocator's store knows this block of the extent to be committed, and only a
-    /// [transaction](crate::Transaction::free) can make it know better: without one, its next owner could
-    /// not commit, readers would lose what they are reading, and a restart would find it allocated. Nothing
-    /// was changed. See [`Builder::allow_plain_frees`](crate::Builder::allow_plain_frees).
+    /// [transaction](crate::Transaction::free) can change that. Without one, the next owner of the
+    /// block could not commit, readers would lose what they are reading, and a restart would find
+    /// the block allocated. Nothing was changed. See
+    /// [`Builder::allow_plain_frees`](crate::Builder::allow_plain_frees).
     #[error("block {block} is committed: free it by a transaction")]
     Committed {
         /// The first such block.
@@ -201,10 +202,10 @@ pub enum FreeError {
     /// The extent is not a non-empty range of the device's blocks. Nothing was changed.
     #[error(transparent)]
     Range(#[from] RangeError),
-    /// Another thread freed an overlapping extent at the same moment. `released` was freed by this
-    /// call, which did not touch the rest. Somewhere in the next word (64 blocks) behind `released`
-    /// is a block that the other thread freed, but those before that block may still be the
-    /// caller's. Free the rest again to learn which block it is: the answer is then an exact
+    /// Another thread freed an overlapping extent at the same moment. This call freed `released`
+    /// and did not touch the rest. In the next word (64 blocks) behind `released` is a block that
+    /// the other thread freed, but those before that block may still be the caller's. Free the rest
+    /// again to learn which block it is: the answer is then an exact
     /// [`DoubleFree`](Self::DoubleFree) (unless that block was allocated again meanwhile).
     #[error(
         "freed {released} only: a block in the next word was freed by another thread meanwhile"
@@ -215,15 +216,15 @@ pub enum FreeError {
     },
 }
 
-/// Not all of a list of extents could be freed.
+/// Some of a list of extents could not be freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{error} (freed: the first {freed} extents of the sorted list)")]
 pub struct FreeManyError {
-    /// How many extents from the beginning of the list, in the order in which the call left it, are
-    /// freed. 0 unless another thread freed the same blocks at the same moment.
+    /// How many extents from the beginning of the list are freed, in the order in which the call
+    /// left the list. 0 unless another thread freed the same blocks at the same moment.
     pub freed: usize,
-    /// Why the rest is not. The block it names may lie some extents behind the first that is not
-    /// freed: what lies in one word is freed together or not at all.
+    /// Why the rest is not freed. The block it names may lie some extents behind the first one not
+    /// freed: the blocks in one word are freed together or not at all.
     #[source]
     pub error: FreeError,
 }
@@ -232,7 +233,7 @@ pub struct FreeManyError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum MarkError {
-    /// This block of the extent is allocated already.
+    /// This block of the extent is already allocated.
     #[error("block {block} is allocated already")]
     AlreadyAllocated {
         /// The first such block.
@@ -253,13 +254,13 @@ pub enum MarkError {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CloseError {
-    /// A part of it is closed already.
+    /// Part of the region is already closed.
     #[error("block {block} lies in a region that is closed already")]
     Closed {
-        /// The first block of the first leaf (512 blocks) that is.
+        /// The first block of the first closed leaf (512 blocks).
         block: u64,
     },
-    /// Another thread is closing a region, or making the device longer or shorter, right now.
+    /// Another thread is closing a region or resizing the device right now.
     #[error("another region is being closed or the device resized at this moment")]
     Busy,
     /// The extent is not a non-empty range of the device's blocks.
@@ -267,11 +268,11 @@ pub enum CloseError {
     Range(#[from] RangeError),
 }
 
-/// The device could not be made longer or shorter. Nothing was changed.
+/// The device could not be resized. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ResizeError {
-    /// To grow to fewer blocks than there are, to shrink to as many or more, or to none.
+    /// Growing to fewer blocks than there are, or shrinking to as many or more, or to none.
     #[error("a device of {blocks} blocks cannot be resized to {wanted} this way")]
     Length {
         /// Blocks of the device.
@@ -290,10 +291,10 @@ pub enum ResizeError {
     /// Blocks behind the new end are still in use.
     #[error("{live} blocks behind the new end are in use")]
     InUse {
-        /// How many.
+        /// How many blocks are in use there.
         live: u64,
     },
-    /// The process could not have the memory.
+    /// The process could not get the memory.
     #[error("no memory for {bytes} bytes of the index")]
     OutOfMemory {
         /// Bytes asked for.
@@ -304,7 +305,7 @@ pub enum ResizeError {
     Close(#[from] CloseError),
 }
 
-/// The extent as a range that is known to lie on a device of `blocks` blocks.
+/// The start and length of `extent`, checked to lie on a device of `blocks` blocks.
 #[inline(always)]
 pub(crate) fn on_device(extent: Extent, blocks: u64) -> Result<(u64, u64), RangeError> {
     match extent.start.checked_add(extent.len) {

@@ -8,8 +8,8 @@ use smallvec::SmallVec;
 use crate::base::geometry::{NativeWord, WORD_BLOCKS};
 use crate::base::word::Word;
 
-/// The most blocks one allocator can hold: 2^36, which is 256 TiB of 4 KiB blocks (less where a
-/// pointer has fewer bits than that takes). Its bitmap takes 8 GiB.
+/// The largest number of blocks of one allocator: 2^36, which is 256 TiB of 4 KiB blocks (less
+/// where pointers are too short). Its bitmap takes 8 GiB.
 pub const MAX_BLOCKS: u64 = if usize::BITS >= 64 { 1 << 36 } else { 1 << 31 };
 
 /// The blocks `start..start + len` of a device.
@@ -33,7 +33,7 @@ impl Extent {
         Self { start, len }
     }
 
-    /// The first block behind the extent; `None` if that number is too large for a `u64`.
+    /// The first block behind the extent; `None` if that number exceeds a `u64`.
     pub const fn end(&self) -> Option<u64> {
         self.start.checked_add(self.len)
     }
@@ -43,7 +43,7 @@ impl Extent {
         block >= self.start && block - self.start < self.len
     }
 
-    /// Whether the two have a block in common.
+    /// Whether the two extents have a block in common.
     pub const fn overlaps(&self, other: &Extent) -> bool {
         self.len > 0 && other.len > 0 && (self.contains(other.start) || other.contains(self.start))
     }
@@ -61,11 +61,11 @@ pub(crate) fn runs_in_word(word: usize, bits: NativeWord) -> impl Iterator<Item 
     bits.runs().map(move |(place, len)| Extent { start: first + u64::from(place), len: len.into() })
 }
 
-/// How many extents a result holds before it needs the heap.
+/// How many extents a result holds without the heap.
 pub(crate) const INLINE_EXTENTS: usize = 4;
 
-/// The extents of one allocation, in the order in which they were found: a list that holds four
-/// without touching the heap. Dereferences to a slice.
+/// The extents of one allocation, in the order in which they were found. Holds four without
+/// touching the heap. Dereferences to a slice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extents(SmallVec<[Extent; INLINE_EXTENTS]>);
 
@@ -133,13 +133,13 @@ impl<'a> IntoIterator for &'a Extents {
     }
 }
 
-/// Where a search puts what it claimed.
+/// A list into which a search puts what it claimed.
 pub(crate) trait ExtentList {
     /// Appends `extent`; `false` if the process has no memory for it.
     fn append(&mut self, extent: Extent) -> bool;
-    /// Everything in the list.
+    /// All extents in the list.
     fn extents(&mut self) -> &mut [Extent];
-    /// Keeps the first `len` extents.
+    /// Keeps only the first `len` extents.
     fn cut(&mut self, len: usize);
 }
 

@@ -6,8 +6,8 @@ use smallvec::SmallVec;
 
 use crate::values::extent::{Extent, Extents, INLINE_EXTENTS};
 
-/// Beyond this many extents the set becomes a tree: below it, moving the tail of a sorted list
-/// (1 KiB at most) costs less than the nodes of a tree.
+/// How many extents a list holds before the set becomes a tree: up to here, moving the tail of a
+/// sorted list (1 KiB at most) costs less than the nodes of a tree.
 const FEW: usize = 64;
 
 /// A set of blocks.
@@ -34,7 +34,7 @@ impl ExtentSet {
         }
     }
 
-    /// The extents in ascending order, no two of which touch.
+    /// The extents in ascending order; no two touch.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Extent> + Clone + '_ {
         let (few, many) = match self {
             Self::Few(list) => (list.as_slice(), None),
@@ -44,7 +44,7 @@ impl ExtentSet {
         few.iter().copied().chain(many)
     }
 
-    /// The same as a list.
+    /// The extents as a list.
     pub(crate) fn into_extents(self) -> Extents {
         match self {
             Self::Few(list) => Extents::from(list),
@@ -65,8 +65,8 @@ impl ExtentSet {
         Some(Extent { start, len: (found.start + found.len).min(end) - start })
     }
 
-    /// `extent` cut where the set begins and ends: its parts in ascending order, each with whether it
-    /// is in the set. O(parts * log n).
+    /// `extent` cut where extents of the set begin and end: its parts in ascending order, each with
+    /// whether it is in the set. O(parts * log n).
     pub(crate) fn split(&self, extent: Extent) -> SmallVec<[(Extent, bool); INLINE_EXTENTS]> {
         let (mut at, end) = (extent.start, extent.start + extent.len);
         let mut parts = SmallVec::new();
@@ -84,7 +84,7 @@ impl ExtentSet {
         parts
     }
 
-    /// Adds `extent`, no block of which may be in the set.
+    /// Adds `extent`; none of its blocks may be in the set.
     pub(crate) fn insert(&mut self, extent: Extent) {
         debug_assert!(extent.len > 0 && self.overlap(extent).is_none());
         let Extent { mut start, mut len } = extent;
@@ -101,7 +101,7 @@ impl ExtentSet {
         self.put(Extent { start, len });
     }
 
-    /// Takes out `extent`, every block of which must be in the set as one run.
+    /// Removes `extent`, which must lie within one extent of the set.
     pub(crate) fn remove(&mut self, extent: Extent) {
         debug_assert_eq!(self.overlap(extent), Some(extent));
         let Some(run) = self.below(extent.start + 1) else { return };

@@ -1,6 +1,7 @@
 //! What callers hold: extents, requests, errors, classes, deltas.
 //!
-//! Promises: values only. Nothing here changes an allocator, and all of it can be made without one.
+//! Promises: values only. Nothing here changes an allocator, and every value can be made without
+//! one.
 //! Uses: `base`.
 
 pub(crate) mod class;

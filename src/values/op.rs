@@ -1,16 +1,16 @@
-//! What is done to blocks.
+//! What a transaction does to blocks.
 
 /// What a transaction does to an extent, in the ledger and in the records of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Op {
-    /// It was free.
+    /// The extent was free.
     Allocate,
-    /// It was allocated.
+    /// The extent was allocated.
     Free,
 }
 
 impl Op {
-    /// What undoes it.
+    /// The operation that undoes it.
     pub(crate) fn inverse(self) -> Self {
         match self {
             Self::Allocate => Self::Free,

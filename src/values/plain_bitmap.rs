@@ -1,21 +1,21 @@
-//! Bitmaps of a device as plain words, as stores and the public face have them: bit i % 64 of word
-//! i / 64 is block i, 1 = allocated.
+//! Bitmaps of a device as plain words, for stores and the public interface. Block i is bit i % 64
+//! of word i / 64, 1 = allocated.
 
 use crate::values::error::ConfigError;
 use crate::values::extent::Extent;
 
-/// `count` words of zeros, in memory that is not touched: what stays free costs nothing.
+/// `count` zero words in untouched memory: blocks that stay free cost nothing.
 pub(crate) fn zeroed(count: usize) -> Result<Vec<u64>, ConfigError> {
     let mut probe: Vec<u64> = Vec::new();
     if probe.try_reserve_exact(count).is_err() {
         return Err(ConfigError::OutOfMemory { bytes: 8 * count as u64 });
     }
     drop(probe);
-    // Not `resize`: zeroed pages from the system stay as they are.
+    // Not `resize`, which would write to zeroed pages from the system.
     Ok(vec![0; count])
 }
 
-/// An error unless `words` are as many as a device of `blocks` blocks has.
+/// Fails unless there are as many `words` as a device of `blocks` blocks needs.
 pub(crate) fn expect_count(blocks: u64, words: &[u64]) -> Result<(), ConfigError> {
     let (expected, found) = (blocks.div_ceil(64), words.len() as u64);
     if found == expected {
@@ -25,13 +25,13 @@ pub(crate) fn expect_count(blocks: u64, words: &[u64]) -> Result<(), ConfigError
     }
 }
 
-/// The bits of word `index` that stand for blocks of a device of `blocks` blocks.
+/// The bits of word `index` that belong to a device of `blocks` blocks.
 pub(crate) fn on_device(blocks: u64, index: usize) -> u64 {
     let count = blocks.saturating_sub(64 * index as u64).min(64);
     u64::MAX.checked_shr(64 - count as u32).unwrap_or(0)
 }
 
-/// The first bit of `words` from `from` on that is 1.
+/// The first set bit of `words` at or after `from`.
 pub(crate) fn first_set(words: &[u64], from: u64) -> Option<u64> {
     let first = (from / 64) as usize;
     words.iter().enumerate().skip(first).find_map(|(index, &word)| {

@@ -3,7 +3,7 @@
 use crate::values::class::Class;
 use crate::values::error::RequestError;
 
-/// How many blocks, and in what shape.
+/// How many blocks to allocate, and in what shape.
 ///
 /// A request is contiguous (one extent) unless [`scattered`](Request::scattered) is called.
 ///
@@ -59,7 +59,7 @@ impl Request {
         self
     }
 
-    /// Several extents whose lengths sum to what was asked for: all of it or an error, unless
+    /// Several extents whose lengths sum to the requested length: all of it or an error, unless
     /// [`partial`](Request::partial) is called too. Long extents are preferred.
     #[must_use]
     pub const fn scattered(mut self) -> Self {
@@ -67,15 +67,15 @@ impl Request {
         self
     }
 
-    /// No extent of a scattered request shorter than `blocks`; 1 by default. A partial answer may
-    /// stop short of the requested length, but its extents keep to this bound as well.
+    /// The shortest extent of a scattered request, in blocks; 1 by default. A partial answer may be
+    /// shorter than the requested length, but its extents keep to this bound as well.
     #[must_use]
     pub const fn min_extent(mut self, blocks: u64) -> Self {
         self.min_extent = blocks;
         self
     }
 
-    /// No extent of a scattered request longer than `blocks`; unlimited by default.
+    /// The longest extent of a scattered request, in blocks; unlimited by default.
     #[must_use]
     pub const fn max_extent(mut self, blocks: u64) -> Self {
         self.max_extent = blocks;
@@ -90,7 +90,7 @@ impl Request {
         self
     }
 
-    /// The search begins at `block` and wraps round at the end of the device. What is found is
+    /// Begins the search at `block` and wraps round at the end of the device. The extent found is
     /// close behind `block`, not always the closest.
     #[must_use]
     pub const fn near(mut self, block: u64) -> Self {
@@ -98,8 +98,8 @@ impl Request {
         self
     }
 
-    /// A scattered request takes what there is, down to a single extent, instead of failing
-    /// because less than all is to be had. It still fails if there is nothing at all.
+    /// Lets a scattered request take what there is, down to a single extent, instead of failing
+    /// because fewer blocks than requested are available. It still fails if nothing is.
     #[must_use]
     pub const fn partial(mut self) -> Self {
         self.partial = true;
@@ -113,40 +113,41 @@ impl Request {
         self
     }
 
-    /// Spare the large runs: take the request from the leaf whose longest aligned run is the
-    /// shortest that will do, wherever on the device it lies (within the size class of a power of
-    /// two). For contiguous requests of at most 512 blocks; others are placed as usual. Costs a
-    /// look at up to every summary node (about 100 us per TiB) where the default looks at the
-    /// nearest, and at 4096 leaves besides (about as long), because the summary may still say that
-    /// leaves have runs which they have not any more. Those are the next 4096 in turn: on devices of
-    /// more than 2^21 blocks the choice goes in part by what was true some requests ago.
+    /// Spares the large runs: takes the request from the leaf whose longest aligned run is the
+    /// shortest that is long enough (within the size class of a power of two), anywhere on the
+    /// device. For contiguous requests of at most 512 blocks; others are placed as usual. Costs a
+    /// read of up to every summary node (about 100 us per TiB), where the default reads the
+    /// nearest. It also reads 4096 leaves (about as long), because the summary may still show runs
+    /// that leaves no longer have. Each request reads the next 4096 in turn: on devices of more
+    /// than 2^21 blocks the choice depends in part on what was true some requests ago.
     #[must_use]
     pub const fn best_fit(mut self) -> Self {
         self.best_fit = true;
         self
     }
 
-    /// A scattered request looks into at most this many leaves (512 blocks each) for long extents; then
-    /// it takes whatever extents come first. Extents that its handle remembers need no look. Without a
-    /// limit it looks into every leaf that may have a longer run than what is left to take, one size
-    /// after another: all on the device, at worst. But a handle that has looked into n leaves for a size in
-    /// vain goes by what it remembers for the next 4 n requests, 4096 at most, or 64 where a run for the
-    /// whole request was looked for: longer extents that others freed meanwhile may be passed by. Requests
-    /// that say where to look ([`near`](Self::near), [`best_fit`](Self::best_fit), a placed class, a stream)
-    /// always look. A request that can be met is met, whatever its limit. If the extents have bounds or an
-    /// alignment, each of them counts as one leaf. See [`Effort`].
+    /// Limits the leaves (512 blocks each) that a scattered request reads in search of long
+    /// extents. Beyond the limit it takes whatever extents come first. Extents that its handle
+    /// remembers need no read. Without a limit the request reads every leaf that may have a longer
+    /// run than what is left to take, one size after another: in the worst case all leaves of the
+    /// device. But a handle that has read n leaves for a size and found nothing relies on what it
+    /// remembers for the next 4 n requests, at most 4096, or 64 where a run for the whole request
+    /// was sought: it may miss longer extents that others freed meanwhile. Requests that say where
+    /// to look ([`near`](Self::near), [`best_fit`](Self::best_fit), a placed class, a stream)
+    /// always read. The limit makes no request fail. If the extents have bounds or an alignment,
+    /// each extent counts as one leaf. See [`Effort`].
     #[must_use]
     pub const fn effort(mut self, leaves: u64) -> Self {
         self.effort = leaves;
         self
     }
 
-    /// Whether any runs will do, as they come.
+    /// Whether runs of any length and alignment will do.
     pub(crate) fn takes_any_pieces(&self) -> bool {
         (self.min_extent, self.max_extent, self.align) == (1, u64::MAX, 1)
     }
 
-    /// Whether any blocks will do, wherever they are.
+    /// Whether any free blocks will do, wherever they are.
     pub(crate) fn takes_any_blocks(&self) -> bool {
         let pieces = self.scattered || self.len == 1;
         pieces && self.min_extent == 1 && self.align == 1
@@ -185,13 +186,14 @@ impl Request {
     }
 }
 
-/// What a request took to be met: see [`Handle::allocate_reported`](crate::Handle::allocate_reported).
+/// What it took to meet a request: see
+/// [`Handle::allocate_reported`](crate::Handle::allocate_reported).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Effort {
-    /// Leaves (512 blocks each) looked into for the extents of a scattered request. 0 for others, and
-    /// where all of it was found in one extent at once, or in extents that the handle remembered.
+    /// Leaves (512 blocks each) read for the extents of a scattered request. 0 for other requests,
+    /// and if all of it was found in one extent at once or in extents that the handle remembered.
     pub leaves: u64,
-    /// Whether [`Request::effort`] was used up, so that there may have been longer extents.
+    /// Whether the limit of [`Request::effort`] was reached, so that longer extents may exist.
     pub gave_up: bool,
 }

@@ -2,12 +2,12 @@
 
 use crate::values::extent::Extent;
 
-/// One more than the largest order that a run can have: no device has more than 2^36 blocks.
+/// Number of run orders, 0 to 36: no device has more than 2^36 blocks.
 pub(crate) const RUN_ORDERS: usize = 37;
 
-/// Maximal free runs, sorted by their length: what a [`Survey`](crate::Survey) counts.
+/// Maximal free runs by length: what a [`Survey`](crate::Survey) counts.
 ///
-/// Runs can be collected from any list of extents, and have their scores:
+/// Can be collected from any list of extents, and has fragmentation scores:
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,13 +29,13 @@ pub struct Runs {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RunsOfOrder {
-    /// How many there are, wherever they begin.
+    /// How many runs there are, wherever they begin.
     pub runs: u64,
-    /// How many of them contain an aligned run of their order: 2^k blocks that begin at a multiple of
-    /// 2^k. The others have such a run of the order below at best, so that a search through the summary
-    /// does not find them at their full length.
+    /// How many of them contain an aligned run of their order: 2^k blocks that begin at a multiple
+    /// of 2^k. The others contain at best one of the order below, so that a search through the
+    /// summary does not find them at their full length.
     pub aligned: u64,
-    /// Blocks in all of them.
+    /// Blocks in all runs of the order.
     pub blocks: u64,
 }
 
@@ -47,7 +47,7 @@ impl Default for Runs {
 }
 
 impl Runs {
-    /// The runs of 2^`order` to 2^(`order` + 1) - 1 blocks. None of an order above 36.
+    /// The runs of 2^`order` to 2^(`order` + 1) - 1 blocks. No runs for an order above 36.
     pub fn of_order(&self, order: u32) -> RunsOfOrder {
         self.orders.get(order as usize).copied().unwrap_or_default()
     }
@@ -72,12 +72,12 @@ impl Runs {
         self.largest
     }
 
-    /// Counts the run of `len` blocks, at least 1, that begins at `start`.
+    /// Counts the run of `len` blocks (at least 1) that begins at `start`.
     #[inline]
     pub(crate) fn count_run(&mut self, start: u64, len: u64) {
         let order = len.ilog2();
         let group = 1u64 << order;
-        // To the next multiple, without overflow: runs lie on a device.
+        // Rounded up to a multiple; no overflow, since runs lie on a device.
         let aligned = (start + group - 1) & !(group - 1);
         let counts = &mut self.orders[order as usize];
         counts.runs += 1;
@@ -86,7 +86,7 @@ impl Runs {
         self.largest = self.largest.max(len);
     }
 
-    /// Adds `other`, of another part of the device.
+    /// Adds `other`, the runs of another part of the device.
     pub(crate) fn merge(&mut self, other: &Runs) {
         for (mine, theirs) in self.orders.iter_mut().zip(&other.orders) {
             mine.runs += theirs.runs;
@@ -102,8 +102,8 @@ impl Runs {
 }
 
 impl FromIterator<Extent> for Runs {
-    /// Counts each extent as one run. Extents that no device has (empty, or with an end beyond
-    /// [`MAX_BLOCKS`](crate::MAX_BLOCKS)) are left out.
+    /// Counts each extent as one run. Skips extents that no device has: empty ones, and those that
+    /// end beyond [`MAX_BLOCKS`](crate::MAX_BLOCKS).
     fn from_iter<I: IntoIterator<Item = Extent>>(extents: I) -> Self {
         let mut runs = Self::default();
         for Extent { start, len } in extents {

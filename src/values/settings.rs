@@ -1,11 +1,11 @@
-//! What an allocator is built with, whoever builds it.
+//! The settings of an allocator, however it is built.
 
 use crate::values::class::{CLASSES, Placement};
 
-/// What no store writes down: to be set whenever an allocator is made.
+/// Settings that no store writes down: they must be given whenever an allocator is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settings {
-    /// Shards asked for.
+    /// Number of shards, if given.
     pub shards: Option<usize>,
     /// The placement of each class.
     pub placements: [Option<Placement>; CLASSES],
@@ -23,7 +23,7 @@ macro_rules! setters_of_settings {
             self
         }
 
-        /// See [`Builder::placement`](crate::Builder::placement): to be set at each opening.
+        /// See [`Builder::placement`](crate::Builder::placement). Must be set at each opening.
         #[must_use]
         pub fn placement(mut self, class: crate::Class, placement: crate::Placement) -> Self {
             self.settings.placements[class.index()] = Some(placement);
@@ -31,8 +31,8 @@ macro_rules! setters_of_settings {
         }
 
         /// Lets committed blocks be freed without a transaction: see
-        /// [`Builder::allow_plain_frees`](crate::Builder::allow_plain_frees), which says what that risks. To be
-        /// set at each opening.
+        /// [`Builder::allow_plain_frees`](crate::Builder::allow_plain_frees), which names the
+        /// risks. Must be set at each opening.
         #[must_use]
         pub fn allow_plain_frees(mut self) -> Self {
             self.settings.plain_frees = true;

@@ -1,4 +1,4 @@
-//! Locks for what waits anyway: commits. Never on the way of allocations and frees.
+//! Locks for commits, which wait anyway. Never on the path of allocations and frees.
 
 #[cfg(loom)]
 pub use loom::sync::{Condvar, Mutex, MutexGuard as Guard};
@@ -14,7 +14,7 @@ pub(crate) fn this_thread() -> ThreadId {
     current().id()
 }
 
-/// Locks `mutex`, whether or not a holder panicked: what it protects is changed in single steps.
+/// Locks `mutex`, even if a holder panicked: the data it protects is changed in single steps.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Guard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
@@ -24,8 +24,8 @@ pub(crate) fn wait<'a, T>(condvar: &Condvar, guard: Guard<'a, T>) -> Guard<'a, T
     condvar.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Waits for `condvar` at most for `patience`; whether that came to its end. Under loom it never
-/// does.
+/// Waits for `condvar`, at most for `patience`; returns whether that time has passed. Under loom it
+/// never does.
 pub(crate) fn wait_for<'a, T>(
     condvar: &Condvar,
     guard: Guard<'a, T>,

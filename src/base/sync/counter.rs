@@ -2,7 +2,7 @@
 
 use crate::base::heap::OutOfMemory;
 
-/// A statistic: never part of the protocol, so relaxed, and no business of the model checker.
+/// A statistic: never part of the protocol, so relaxed and invisible to the model checker.
 #[derive(Debug, Default)]
 #[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
 pub(crate) struct Counter(std::sync::atomic::AtomicU64);
@@ -13,7 +13,7 @@ impl Counter {
         Self(std::sync::atomic::AtomicU64::new(value))
     }
 
-    /// `count` counters that start at 0, in memory that is not touched.
+    /// `count` counters that start at 0, in untouched memory.
     pub(crate) fn zeros(count: usize) -> Result<Vec<Self>, OutOfMemory> {
         #[cfg(not(loom))]
         return crate::base::heap::zeroed(count);
@@ -21,26 +21,26 @@ impl Counter {
         Ok((0..count).map(|_| Self::default()).collect())
     }
 
-    /// Adds `value`, wrapping, and returns what was there before.
+    /// Adds `value`, wrapping, and returns the value before.
     #[inline(always)]
     pub(crate) fn fetch_add(&self, value: u64) -> u64 {
         self.0.fetch_add(value, std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Adds `value`, wrapping, whoever else does.
+    /// Adds `value`, wrapping. Any thread may add.
     #[inline(always)]
     pub(crate) fn add(&self, value: u64) {
         self.fetch_add(value);
     }
 
-    /// Adds `value`, wrapping, as the only writer (or what another adds may be lost): two plain moves
-    /// instead of a locked one.
+    /// Adds `value`, wrapping, as the only writer (otherwise another thread's addition may be
+    /// lost): two plain moves instead of a locked one.
     #[inline(always)]
     pub(crate) fn add_as_owner(&self, value: u64) {
         self.0.store(self.get().wrapping_add(value), std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Makes it `value` if that is more.
+    /// Raises the value to `value` if that is more.
     pub(crate) fn raise(&self, value: u64) {
         self.0.fetch_max(value, std::sync::atomic::Ordering::Relaxed);
     }
@@ -50,7 +50,7 @@ impl Counter {
         self.0.store(value, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Replaces the value and returns what was there before.
+    /// Replaces the value and returns the value before.
     pub(crate) fn swap(&self, value: u64) -> u64 {
         self.0.swap(value, std::sync::atomic::Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! The same for the model checker, with the fences that a mutant can take away.
+//! The orderings for the model checker, with the fences that a mutant can take away.
 
 use super::site::Site;
 use crate::base::mutant::{Mutant, mutated};
@@ -38,8 +38,8 @@ pub fn after(site: Site) {
             Site::PinCount => mutated(Mutant::WeakPin),
             Site::EpochStamp => mutated(Mutant::WeakStamp),
             Site::FloorLook => mutated(Mutant::WeakFloor),
-            // Next to these an engine reads and writes its own data as weakly as it likes: a
-            // fence would order that, the access itself does not.
+            // Around these, an engine reads and writes its own data as weakly as it likes: a fence
+            // would order that, the access itself does not.
             Site::EpochLook
             | Site::EpochAdvance
             | Site::PinLook
@@ -48,7 +48,7 @@ pub fn after(site: Site) {
             | Site::BeganChange => true,
             // Message passing alone: see `queue.rs`. The index orders the marks, as below.
             Site::Link | Site::Node | Site::Mark => true,
-            // The index orders what belongs together here: a block's way from owner to owner.
+            // The index orders what matters here: a block's way from owner to owner.
             Site::Ledger => true,
             _ => false,
         };

@@ -1,10 +1,11 @@
-//! The one place that chooses atomics and names memory orderings.
+//! The only place that chooses atomics and names memory orderings.
 //!
 //! Every protocol access is `SeqCst`, loads and failed CASes included, so that the proofs in
-//! `docs/protocol.md` may reason in interleavings; but for what the owner of a node of a queue writes into it. Loom treats `SeqCst` accesses as `AcqRel` but does
-//! model `fence(SeqCst)`, so under `--cfg loom` each access is an `AcqRel` access followed by that
-//! fence; the fence is what a [`Site`] lets a mutant take away. Of the accesses to epochs and pins
-//! only the three have a fence that need one.
+//! `docs/protocol.md` may reason in interleavings. The exceptions are what the owner of a queue node
+//! writes into it, and words with one writer ([`AtomicWord::put`], [`AtomicWord::peek`]). Loom treats `SeqCst` accesses as `AcqRel` but models `fence(SeqCst)`, so under
+//! `--cfg loom` each access is an `AcqRel` access followed by that fence; a mutant can take the
+//! fence of a [`Site`] away. Of the accesses to epochs and pins, only the three that need a fence
+//! have one.
 
 #[cfg(not(loom))]
 #[path = "orderings.rs"]
@@ -35,10 +36,11 @@ pub(crate) struct AtomicWord<W: Atom> {
     turn: Turn,
 }
 
-/// Loom looks only at the last access to an atomic when it decides which thread to let go first
-/// instead: in a load and a CAS the thread's own load hides an earlier one by another thread, and
-/// some interleavings are never tried (tokio-rs/loom, issues 166 and 392). So an access changes this
-/// first. It multiplies the executions; only epochs, pins and the links of the queue have it.
+/// Loom considers only the last access to an atomic when it decides which thread could have gone
+/// first: in a load and a CAS, the thread's own load hides an earlier one by another thread, and
+/// some interleavings are never tried (tokio-rs/loom, issues 166 and 392). So an access changes
+/// this atomic first. That multiplies the executions; only epochs, pins and the links of the queue
+/// do it.
 #[cfg(loom)]
 #[derive(Debug, Default)]
 struct Turn(loom::sync::atomic::AtomicU8);
@@ -75,7 +77,7 @@ impl<W: Atom> AtomicWord<W> {
         }
     }
 
-    /// `count` words of zeros, in memory that is not touched.
+    /// `count` zero words, in untouched memory.
     pub(crate) fn zeros(count: usize) -> Result<Vec<Self>, OutOfMemory> {
         #[cfg(not(loom))]
         return crate::base::heap::zeroed(count);
@@ -102,7 +104,7 @@ impl<W: Atom> AtomicWord<W> {
         self.raw(site).load(site)
     }
 
-    /// Replaces `current` by `new`, or answers with what is there instead.
+    /// Replaces `current` by `new`, or returns the word found instead.
     #[inline(always)]
     pub(crate) fn compare_exchange(&self, current: W, new: W, site: Site) -> Result<W, W> {
         self.raw(site).compare_exchange(current, new, site)
@@ -126,8 +128,8 @@ impl<W: Atom> AtomicWord<W> {
         self.raw(site).fetch_add(value, site)
     }
 
-    /// Replaces the word by what `next` makes of it, if that is anything; answers with what was there.
-    /// Repeats only when others changed it.
+    /// Replaces the word by what `next` makes of it, unless that is `None`; returns the word found.
+    /// Repeats only when other threads changed the word.
     #[inline]
     pub(crate) fn update(&self, site: Site, next: impl Fn(W) -> Option<W>) -> Result<W, W> {
         let mut current = self.load(site);
@@ -140,19 +142,20 @@ impl<W: Atom> AtomicWord<W> {
         }
     }
 
-    /// Reads a word of which one thread at a time is the writer, as that thread last left it or before.
+    /// Reads a word that one thread at a time writes, as that thread last left it or before.
     #[inline(always)]
     pub(crate) fn peek(&self) -> W {
         self.raw.peek()
     }
 
-    /// Overwrites a word as its only writer. What others read of it tells them of nothing else.
+    /// Overwrites a word as its only writer. A thread that reads it learns of no other write by
+    /// that.
     #[inline(always)]
     pub(crate) fn put(&self, value: W) {
         self.raw.put(value);
     }
 
-    /// Overwrites the word: one that others only read meanwhile, or a fault to be modelled.
+    /// Overwrites the word: one that other threads only read meanwhile, or a fault to be modelled.
     #[inline(always)]
     pub(crate) fn store(&self, value: W, site: Site) {
         self.raw(site).store(value, site);
@@ -160,7 +163,8 @@ impl<W: Atom> AtomicWord<W> {
 }
 
 impl AtomicWord<u64> {
-    /// `words` before they are shared, as plain ones. The model checker's atomics are no words: nothing.
+    /// `words`, before they are shared, as plain integers. Empty under loom, whose atomics are no
+    /// words.
     pub(crate) fn plain(words: &mut [Self]) -> &mut [u64] {
         #[cfg(not(loom))]
         return {
@@ -187,7 +191,7 @@ pub(crate) trait Atom: Word {
     type Raw: RawAtomic<Self>;
 }
 
-/// What [`AtomicWord`] needs of the atomic type behind it.
+/// What [`AtomicWord`] needs from the atomic type behind it.
 pub(crate) trait RawAtomic<W>: Zeroable + Send + Sync + std::fmt::Debug {
     /// See [`AtomicWord::new`].
     fn new(value: W) -> Self;

@@ -1,4 +1,4 @@
-//! The memory orderings of std: sequentially consistent wherever the protocol is concerned.
+//! The memory orderings of std: sequentially consistent throughout the protocol.
 
 use super::site::Site;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ pub(super) const fn load(_: Site) -> Ordering {
 #[inline(always)]
 pub(super) const fn store(site: Site) -> Ordering {
     match site {
-        // Told of by a compare-exchange that follows.
+        // Published by a compare-exchange that follows.
         Site::Link | Site::Node => Ordering::Release,
         _ => Ordering::SeqCst,
     }

@@ -1,6 +1,6 @@
-//! Where in the protocol an access stands.
+//! The place of an access in the protocol.
 
-/// Where in the protocol an access stands. `docs/ordering.md` lists what each one pairs with.
+/// The place of an access in the protocol. `docs/ordering.md` lists what each place pairs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Site {
     /// Reading leaf words to search, claim or verify.
@@ -31,9 +31,9 @@ pub(crate) enum Site {
     WatchChange,
     /// Reading the epoch to pin.
     EpochLook,
-    /// Reading the epoch to stamp what is retired: who is pinned is read next.
+    /// Reading the epoch to stamp a retired extent: the pin counts are read next.
     EpochStamp,
-    /// Reading the epoch to see what may be reused: who is pinned is read next.
+    /// Reading the epoch to see what may be reused: the pin counts are read next.
     FloorLook,
     /// Advancing the epoch.
     EpochAdvance,
@@ -59,7 +59,7 @@ pub(crate) enum Site {
     Blocks,
     /// Reading or changing which leaves are closed, or whether any is.
     Closed,
-    /// Reading or changing how many blocks in escrow nobody is promised.
+    /// Reading or changing how many blocks in escrow are promised to no caller.
     Spare,
     /// Reading or changing how many blocks may wait to be discarded.
     Discarding,

@@ -1,11 +1,12 @@
 //! A place that is filled once.
 
-/// A place that is filled once and then read by all. Lock-free: of several threads that fill it at the same
-/// moment one succeeds, and none waits for another, as they would with [`OnceLock`](std::sync::OnceLock).
+/// A place that is filled once and then read by all threads. Lock-free: if several threads fill it
+/// at the same moment, one succeeds, and none waits for another as with
+/// [`OnceLock`](std::sync::OnceLock).
 #[derive(Debug)]
 pub(crate) struct Slot<T> {
     value: once_cell::race::OnceBox<T>,
-    /// What the model checker sees of it.
+    /// What the model checker sees of the value.
     #[cfg(loom)]
     there: loom::sync::atomic::AtomicBool,
 }
@@ -21,15 +22,15 @@ impl<T> Default for Slot<T> {
 }
 
 impl<T> Slot<T> {
-    /// Puts `value` there, unless something is.
+    /// Stores `value`, unless the place is filled.
     pub(crate) fn set(&self, value: T) {
-        // What comes too late is dropped.
+        // A value that comes too late is dropped.
         let _ = self.value.set(Box::new(value));
         #[cfg(loom)]
         self.there.store(true, loom::sync::atomic::Ordering::Release);
     }
 
-    /// What is there, with all that was done before it was put there.
+    /// The value, with everything that was done before it was stored.
     #[inline]
     pub(crate) fn get(&self) -> Option<&T> {
         #[cfg(loom)]

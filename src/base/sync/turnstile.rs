@@ -1,12 +1,11 @@
 //! One owner at a time.
 
-/// Something that has at most one owner at a time. What the owner did happens before what the next
-/// one does.
+/// Has at most one owner at a time. What an owner did happens before what the next owner does.
 #[derive(Debug, Default)]
 pub(crate) struct Turnstile(std::sync::atomic::AtomicBool);
 
 impl Turnstile {
-    /// Whether the caller is the owner now.
+    /// Makes the caller the owner, unless there is one; returns whether it did.
     pub(crate) fn acquire(&self) -> bool {
         !self.0.swap(true, std::sync::atomic::Ordering::Acquire)
     }
@@ -16,12 +15,12 @@ impl Turnstile {
         self.0.store(false, std::sync::atomic::Ordering::Release);
     }
 
-    /// Makes the caller the owner, until what he gets is dropped; nothing if somebody else is it.
+    /// Makes the caller the owner until the returned value is dropped; `None` if there is an owner.
     pub(crate) fn own(&self) -> Option<Owner<'_>> {
         self.acquire().then(|| Owner(self))
     }
 
-    /// Calls `work` as the owner, or answers nothing if somebody else is it.
+    /// Calls `work` as the owner; `None` if there is an owner.
     pub(crate) fn with<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
         let _owner = self.own()?;
         Some(work())

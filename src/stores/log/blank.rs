@@ -1,4 +1,4 @@
-//! A new log writes over nothing: whether a disk is blank.
+//! Checks that a disk is blank: a new log overwrites nothing.
 
 use crate::stores::log::disk::Disk;
 use crate::stores::log::error::LogError;
@@ -11,7 +11,7 @@ const CHUNK: usize = 1 << 20;
 /// Bytes compared at a time.
 const PIECE: usize = 4096;
 
-/// An error if one of the first `len` bytes of the disk, as far as there are so many, is not zero.
+/// An error if one of the first `len` bytes of the disk, as far as they exist, is not zero.
 pub(super) fn refuse_used(loader: &Loader, disk: &dyn Disk, len: u64) -> Result<(), LogError> {
     match loader.superblock() {
         Ok(_)

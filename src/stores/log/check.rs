@@ -1,4 +1,4 @@
-//! Comparing the log with itself, with memory, and with what the engine knows.
+//! Comparing the log on disk with memory, and with the engine's list.
 
 use crate::stores::check::{Discrepancies, check, repair};
 use crate::stores::log::commit_error::CommitError;
@@ -15,7 +15,7 @@ impl SpaceMapLog {
     /// directory, images, log. Commits wait meanwhile. Writes nothing.
     ///
     /// # Errors
-    /// What opening would answer, or [`LogError::Damaged`] where disk and memory differ.
+    /// The errors of opening, or [`LogError::Damaged`] where disk and memory differ.
     pub fn verify(&self) -> Result<Report, LogError> {
         let writer = self.inner.writer();
         writer.check_failed()?;
@@ -49,7 +49,7 @@ impl SpaceMapLog {
         Ok(state.report)
     }
 
-    /// Blocks of the device, and the committed state as
+    /// The number of blocks of the device, and the committed state as
     /// [`Allocator::from_bitmap`](crate::Allocator::from_bitmap) takes it. Commits wait while it is
     /// copied.
     pub fn committed(&self) -> (u64, Vec<u64>) {
@@ -63,23 +63,24 @@ impl SpaceMapLog {
 }
 
 impl Opened {
-    /// Compares the committed state with the engine's own list of the extents it uses, in any order.
-    /// O(n log n), and O(blocks / 64). While transactions are committed, their extents count as
+    /// Compares the committed state with the engine's own list of the extents it uses, in any
+    /// order. O(n log n), and O(blocks / 64). Extents of transactions committed meanwhile count as
     /// discrepancies.
     pub fn check(&self, used: impl IntoIterator<Item = Extent>) -> Discrepancies {
         self.log.with_mirror(|mirror| check(mirror.words(), mirror.blocks(), used))
     }
 
-    /// Makes the state what the engine's list says: `unprotected` blocks are allocated, `leaked` ones
-    /// freed, in as many transactions as that takes; answers with the last. Overlaps are the engine's
-    /// to resolve. To be called before anything else is allocated, and without guards. A log that holds frees
-    /// holds these, too, until the answer is called [stable](SpaceMapLog::stable).
+    /// Brings the state to the engine's list: allocates `unprotected` blocks and frees `leaked`
+    /// ones, in as many transactions as that takes. Returns the LSN of the last. Overlaps are the
+    /// engine's to resolve. Call it before anything else is allocated, and without guards. A log
+    /// that holds frees holds these too, until the returned LSN is called
+    /// [stable](SpaceMapLog::stable).
     ///
     /// # Errors
     /// [`CommitError`]; what earlier transactions did stays, and another check shows the rest.
-    /// [`CommitError::Conflict`] if somebody allocated an unprotected block in the meantime,
+    /// [`CommitError::Conflict`] if an unprotected block was allocated in the meantime,
     /// [`CommitError::Mode`] under [`Authority::Piggyback`](crate::Authority::Piggyback), where the
-    /// engine's own log is what has to be repaired.
+    /// engine's own log must be repaired instead.
     pub fn repair(&self, found: &Discrepancies) -> Result<Lsn, CommitError> {
         self.allocator.collect();
         // An extent takes at most two items and a fill.

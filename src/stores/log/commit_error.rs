@@ -12,8 +12,9 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum CommitError {
     /// The committed state contradicts the transaction: it frees a block that another transaction
-    /// freed before it (or is about to: [`Delta::conflict`](crate::Delta::conflict)), or that its allocator
-    /// never committed. It can only be dropped, or tried again once the other one was given up.
+    /// freed before it (or is about to free: [`Delta::conflict`](crate::Delta::conflict)), or that
+    /// its allocator never committed. Drop it, or try again once the other transaction was given
+    /// up.
     #[error("block {block} is not in the state that the transaction takes it to be in")]
     Conflict {
         /// The block.
@@ -39,26 +40,27 @@ pub enum CommitError {
         /// Bytes free.
         free: u64,
     },
-    /// The log's counters are at their end, which no device comes to: something else wrote them.
+    /// The log's counters are at their end. No device gets there: something else wrote them.
     #[error("the counters of the log are at their end")]
     Exhausted,
-    /// A write failed. Nothing is committed, and the log goes on: try again, when there is room if that
-    /// was the reason ([`StorageFull`](std::io::ErrorKind::StorageFull)), or give up.
+    /// A write failed. Nothing is committed, and the log goes on. Try again, after making room if
+    /// that was the reason ([`StorageFull`](std::io::ErrorKind::StorageFull)), or give up.
     #[error("not committed: {0}")]
     Write(IoFailure),
     /// The flush failed (or a write, and what it left could not be undone). Whether the transaction
-    /// is durable shows only when the log is opened again; until then nobody gets its blocks, whether
-    /// it is dropped or not.
+    /// is durable shows only when the log is opened again. Until then its blocks are not handed
+    /// out, whether it is dropped or not.
     #[error("perhaps committed: {0}")]
     Sync(IoFailure),
-    /// An earlier call failed in a way that leaves open what is on the device; the log must be opened
-    /// again. This call committed nothing; a transaction that was told [`CommitError::Sync`] before
-    /// stays in doubt.
+    /// An earlier call failed and left open what is on the device; the log must be opened again.
+    /// This call committed nothing; a transaction that was told [`CommitError::Sync`] before stays
+    /// in doubt.
     #[error("refused, since an earlier call failed: {0}")]
     Refused(IoFailure),
-    /// The thread that wrote it panicked, in a [`Disk`](crate::Disk) most likely. Whether the transaction is
-    /// durable shows only when the log is opened again, as after [`CommitError::Sync`]; until then the log
-    /// refuses everything, and nobody gets the transaction's blocks.
+    /// The thread that wrote the transaction panicked, most likely in a [`Disk`](crate::Disk).
+    /// Whether it is durable shows only when the log is opened again, as after
+    /// [`CommitError::Sync`]. Until then the log refuses everything, and the transaction's blocks
+    /// are not handed out.
     #[error("{file}: perhaps committed: the thread that wrote the transaction panicked")]
     Panicked {
         /// The name of the disk.
@@ -68,9 +70,10 @@ pub enum CommitError {
     /// ([`Authority::Piggyback`](crate::Authority::Piggyback)), or is not and should be.
     #[error("this log's mode does not allow it")]
     Mode,
-    /// Too much waits to be written: see
-    /// [`CreateOptions::max_queued`](crate::CreateOptions::max_queued). Nothing happened; wait for an earlier
-    /// transaction, or call [`SpaceMapLog::submit_waiting`](crate::SpaceMapLog::submit_waiting).
+    /// Too many transactions wait to be written: see
+    /// [`CreateOptions::max_queued`](crate::CreateOptions::max_queued). Nothing happened; wait for
+    /// an earlier transaction, or call
+    /// [`SpaceMapLog::submit_waiting`](crate::SpaceMapLog::submit_waiting).
     #[error("{transactions} transactions of {bytes} bytes are queued already")]
     QueueFull {
         /// Transactions in the queue.
@@ -79,8 +82,8 @@ pub enum CommitError {
         bytes: u64,
     },
     /// This part of the engine's log is empty, begins before the mark, or overlaps one that waits
-    /// ([`Authority::Piggyback`](crate::Authority::Piggyback)). Nothing happened. A part before the mark has been
-    /// taken in: it must not be fed in again.
+    /// ([`Authority::Piggyback`](crate::Authority::Piggyback)). Nothing happened. A part before the
+    /// mark has been taken in already: do not feed it again.
     #[error(
         "the part from {from} to {to} of the engine's log does not fit: all before {mark} has come"
     )]
@@ -89,13 +92,14 @@ pub enum CommitError {
         from: u64,
         /// Where it ends.
         to: u64,
-        /// All before this has come: see [`SpaceMapLog::position`](crate::SpaceMapLog::position).
+        /// Everything before this has come: see
+        /// [`SpaceMapLog::position`](crate::SpaceMapLog::position).
         mark: u64,
     },
     /// The delta of a part of the engine's log that had come early contradicts the parts before it
-    /// ([`Authority::Piggyback`](crate::Authority::Piggyback)). The engine's log has it, so the log cannot go on
-    /// without it: it takes nothing more and makes no checkpoint. Correct the engine's log, open the
-    /// last checkpoint and replay.
+    /// ([`Authority::Piggyback`](crate::Authority::Piggyback)). The engine's log has it, so this
+    /// log cannot go on without it: it takes nothing more and makes no checkpoint. Correct the
+    /// engine's log, open the last checkpoint and replay.
     #[error(
         "block {block} is not in the state that the delta from {from} to {to} of the engine's log takes it to be in"
     )]
@@ -107,15 +111,16 @@ pub enum CommitError {
         /// The block.
         block: u64,
     },
-    /// There is no such transaction yet ([`Authority::Engine`](crate::Authority::Engine)). Nothing happened.
+    /// There is no such transaction yet ([`Authority::Engine`](crate::Authority::Engine)). Nothing
+    /// happened.
     #[error("there is no transaction {lsn} yet, the last one is {last}")]
     Unknown {
-        /// The transaction that the engine speaks of.
+        /// The transaction that the engine named.
         lsn: Lsn,
         /// The last one.
         last: Lsn,
     },
-    /// The engine has said of this transaction that its own log has it, so it cannot be revoked.
+    /// The engine has said that its own log has this transaction, so it cannot be revoked.
     #[error("transaction {lsn} cannot be revoked: everything up to {mark} is stable")]
     Stable {
         /// The transaction.

@@ -1,19 +1,20 @@
-//! When to write images: a range pays for its own image in equal instalments while its age is
+//! When to write images. A range pays for its own image in equal instalments while its age is
 //! between half and all of the log's limit L, age being the bytes logged since it first changed
 //! after its last image. The money goes to the oldest range that changed, if it is older than L/2,
 //! and is dropped otherwise.
 //!
-//! So the live log stays below L (whatever changed L bytes ago has been paid for, and the oldest is
-//! served first), and at most one image per range and L/2 bytes of log is written, whatever the
-//! workload: amplification is at most 1 + 2C/L, C being what all images cost. Paying from age 0
-//! would let the overpayment compound; a rate that follows the number of changed ranges overshoots.
+//! So the live log stays below L (a range that changed L bytes ago has been paid for, and the
+//! oldest is served first). At most one image per range and L/2 bytes of log is written, whatever
+//! the workload: amplification is at most 1 + 2C/L, C being the cost of all images. Paying from age
+//! 0 would let the overpayment compound; a rate that follows the number of changed ranges
+//! overshoots.
 
 use crate::stores::log::layout::IMAGE_COST;
 
 /// Slots of the ring of counters: ages up to L in steps of L/64.
 const SLOTS: u64 = 64;
 
-/// Who pays how much.
+/// The payments of all changed ranges.
 #[derive(Debug)]
 pub(super) struct Payments {
     limit: u64,
@@ -30,13 +31,13 @@ impl Payments {
         Self { limit, changed: [0; SLOTS as usize], now: position / (limit / SLOTS), money: 0.0 }
     }
 
-    /// A range first changed after its last image when the log was at `position`.
+    /// Counts a range that first changed after its last image when the log was at `position`.
     pub(super) fn changed(&mut self, position: u64) {
         self.advance(position);
         self.changed[(self.now % SLOTS) as usize] += 1;
     }
 
-    /// The log has grown from `from` to `to`.
+    /// Collects the payments for the growth of the log from `from` to `to`.
     pub(super) fn earn(&mut self, from: u64, to: u64) {
         self.advance(to);
         let paying: u64 = (SLOTS / 2..SLOTS)
@@ -52,12 +53,12 @@ impl Payments {
         self.money >= IMAGE_COST as f64 && now - position >= self.limit / 2
     }
 
-    /// An image is written.
+    /// Pays for an image.
     pub(super) fn spend(&mut self) {
         self.money -= IMAGE_COST as f64;
     }
 
-    /// No range is old enough to be given money.
+    /// Drops the money: no range is old enough for it.
     pub(super) fn drop_money(&mut self) {
         self.money = 0.0;
     }

@@ -11,16 +11,17 @@ use crate::stores::log::recover::Loader;
 use crate::stores::log::{Opened, SpaceMapLog};
 
 impl SpaceMapLog {
-    /// Makes `new` a log with the state, the numbers and the identity of the log on `old`, which may be of an
-    /// earlier version of the format, and is only read. Also for a log that is to have another
-    /// [`limit`](CreateOptions::limit), and with it a longer ring.
+    /// Makes `new` a log with the state, the numbers and the UUID of the log on `old`, which is
+    /// only read and may be of an earlier version of the format. Also for a log that is to have
+    /// another [`limit`](CreateOptions::limit), and with it a longer ring.
     ///
-    /// Transactions go on with the LSN that follows the last one, and checkpoints with the engine's position. All
-    /// that was committed counts as [`stable`](SpaceMapLog::stable): an engine whose own log is the authority
-    /// opens the old log first, with [`recover_until`](crate::OpenOptions::recover_until), if the old version can
-    /// still be opened. Block size, authority and UUID are those of the old log, whatever `options` says.
+    /// Transactions go on with the next LSN, and checkpoints with the engine's position. Everything
+    /// committed counts as [`stable`](SpaceMapLog::stable). An engine whose own log is the
+    /// authority therefore first opens the old log with
+    /// [`recover_until`](crate::OpenOptions::recover_until), if the old version can still be
+    /// opened. Block size, authority and UUID are those of the old log, whatever `options` says.
     ///
-    /// A crash leaves the old log as it is and of the new one nothing, or all.
+    /// A crash leaves the old log as it is, and the new one absent or complete.
     ///
     /// # Errors
     /// Those of [`SpaceMapLog::inspect`] for `old`, and of [`SpaceMapLog::create`] for `new`.

@@ -17,7 +17,7 @@ use crate::stores::log::writer::image;
 use crate::values::plain_bitmap::expect_count;
 use std::sync::Arc;
 
-/// What a new log goes on from.
+/// Where a new log starts counting.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Origin {
     /// The last transaction, and the engine's position.
@@ -53,15 +53,15 @@ pub(super) fn range_of(bitmap: &[u64], blocks: u64, range: u32) -> Vec<u64> {
 }
 
 impl SpaceMapLog {
-    /// Makes `disk` the log of a new device of `blocks` blocks, all free. Writes the whole
-    /// area once (1.75 times the limit, and 8 KiB for every 32768 blocks), and flushes five times.
+    /// Makes `disk` the log of a new device of `blocks` blocks, all free. Writes the whole area
+    /// once (1.75 times the limit, and 8 KiB for every 32768 blocks), and flushes five times.
     ///
     /// # Errors
-    /// [`LogError::Exists`] if the disk holds a log, [`LogError::NotBlank`] if it holds anything else where
-    /// the log would be (all of that is read once), and [`CreateOptions::overwrite`] was not asked for;
-    /// [`LogError::Option`], [`LogError::Config`] for impossible options; [`LogError::Io`]. After the
-    /// last, and after [`ConfigError::OutOfMemory`](crate::ConfigError::OutOfMemory), there may be
-    /// a log already.
+    /// [`LogError::Exists`] if the disk holds a log and [`LogError::NotBlank`] if it holds anything
+    /// else where the log would be (all of that is read once), unless [`CreateOptions::overwrite`]
+    /// is set; [`LogError::Option`], [`LogError::Config`] for impossible options; [`LogError::Io`].
+    /// After [`LogError::Io`] and after
+    /// [`ConfigError::OutOfMemory`](crate::ConfigError::OutOfMemory), there may be a log already.
     pub fn create(
         disk: impl Disk + 'static,
         blocks: u64,
@@ -70,13 +70,14 @@ impl SpaceMapLog {
         Self::create_with(Arc::new(disk), blocks, None, options, Origin::default())
     }
 
-    /// As [`SpaceMapLog::create`], for a device that is in use already: bit i % 64 of word i / 64 of
-    /// `allocated` is block i, 1 = allocated, as in
-    /// [`Allocator::from_bitmap`](crate::Allocator::from_bitmap). Writes an image of every range that
-    /// is neither all free nor all used.
+    /// As [`SpaceMapLog::create`], for a device that is in use already: bit i % 64 of word i / 64
+    /// of `allocated` is block i, 1 = allocated, as in
+    /// [`Allocator::from_bitmap`](crate::Allocator::from_bitmap). Writes an image of every range
+    /// that is neither all free nor all used.
     ///
     /// # Errors
-    /// As [`SpaceMapLog::create`], and [`ConfigError::BitmapLength`](crate::ConfigError::BitmapLength).
+    /// As [`SpaceMapLog::create`], and
+    /// [`ConfigError::BitmapLength`](crate::ConfigError::BitmapLength).
     pub fn create_from_bitmap(
         disk: impl Disk + 'static,
         blocks: u64,
@@ -122,7 +123,7 @@ impl SpaceMapLog {
         superblock.tail =
             Tail { sequence: 1.into(), previous: crc32c::crc32c(&uuid).into(), ..Tail::default() };
         (superblock.tail.lsn, superblock.tail.engine) = (origin.lsn.into(), origin.engine.into());
-        // What came before is not here.
+        // Earlier transactions are not in this log.
         superblock.floor = origin.lsn.into();
         disk.grow(layout.len()).map_err(|error| loader.io("grow", layout.len(), error))?;
         let write = |offset: u64, bytes: &[u8]| {
@@ -133,8 +134,8 @@ impl SpaceMapLog {
             write(place, &[0; 2 * PAGE])?;
         }
         sync()?;
-        // Everything is written once, so that no later flush has to find room for it. A ring that was
-        // used must in any case not show frames of its old log.
+        // Everything is written once, so that no later flush has to find room for it. A used ring
+        // must in any case not show frames of its old log.
         let start = 2 * PAGE as u64;
         let end = match options.sparse {
             true if used => layout.ring_start + layout.ring_len,

@@ -1,4 +1,4 @@
-//! A delta as records of the log: also for engines that keep it in a log of their own.
+//! A delta as records of the log, also for engines that keep it in their own log.
 
 use smallvec::SmallVec;
 
@@ -9,24 +9,24 @@ use crate::values::extent_set::ExtentSet;
 use crate::values::op::Op;
 
 impl Delta {
-    /// Appends the delta as the space-map log encodes it, for engines that keep it in a log of
-    /// their own: 12 bytes for one extent, about 4.5 for each of many that lie close together. The
+    /// Appends the delta in the encoding of the space-map log, for engines that keep it in their
+    /// own log: 12 bytes for one extent, about 4.5 for each of many that lie close together. The
     /// bytes carry no length and no checksum; the engine's log has both.
     ///
-    /// From here on the bytes may be written, so that a [`Frozen`](crate::Frozen) that is dropped is in
-    /// doubt and not rolled back: see there.
+    /// From here on the bytes may be written, so dropping a [`Frozen`](crate::Frozen) leaves it in
+    /// doubt instead of rolling it back: see there.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
         self.fate.iter().for_each(|fate| fate.take());
         encode(self, bytes);
     }
 
-    /// The same for a store that says itself what becomes of the bytes.
+    /// As [`Delta::encode`], for a store that itself decides the fate of the bytes.
     pub(crate) fn encode_in_store(&self, bytes: &mut Vec<u8>) {
         encode(self, bytes);
     }
 
-    /// The delta that [`Delta::encode`] wrote, to be looked at or replayed: it belongs to no
-    /// transaction any more, so a log takes it for foreign.
+    /// The delta that [`Delta::encode`] wrote, for inspection or replay. It belongs to no
+    /// transaction any more, so a log treats it as foreign.
     ///
     /// # Errors
     /// [`DecodeError`] if `bytes` is anything else. Never panics, and takes no more memory than a

@@ -1,4 +1,4 @@
-//! What the log writes to.
+//! The storage that the log writes to.
 
 use std::fs::File;
 use std::io;
@@ -11,8 +11,8 @@ use crate::stores::log::lock::{self, Access, Locked};
 
 /// Storage for the log's metadata area: bytes at offsets, and a flush.
 ///
-/// Writes need be neither atomic nor ordered until [`Disk::sync`] returns; a crash may keep any part
-/// of them, torn at sectors. `FileDisk` is the one for files and block devices.
+/// Writes need be neither atomic nor ordered until [`Disk::sync`] returns; a crash may keep any
+/// part of them, torn at sectors. `FileDisk` implements it for files and block devices.
 pub trait Disk: Send + Sync {
     /// Bytes available.
     ///
@@ -20,7 +20,7 @@ pub trait Disk: Send + Sync {
     /// The system's.
     fn len(&self) -> io::Result<u64>;
 
-    /// Whether there are no bytes.
+    /// Whether the length is 0.
     ///
     /// # Errors
     /// The system's.
@@ -34,8 +34,8 @@ pub trait Disk: Send + Sync {
     /// [`io::ErrorKind::StorageFull`] if there is no room, or the system's.
     fn grow(&self, len: u64) -> io::Result<()>;
 
-    /// Gives back what is behind `len`, which nobody needs: after a growth that found no room. May leave
-    /// things as they are, as it does unless it is implemented.
+    /// Gives back the bytes behind `len`, which are not needed, after a growth that found no room.
+    /// May do nothing, as the default does.
     ///
     /// # Errors
     /// The system's.
@@ -53,21 +53,21 @@ pub trait Disk: Send + Sync {
     /// Writes `bytes` at `offset`.
     ///
     /// # Errors
-    /// The system's; any part of the bytes may have been written then. What a later read shows is what
-    /// there is: what has not been written when this returns is not written later.
+    /// The system's; any part of the bytes may have been written then. A later read shows what
+    /// there is: bytes not written when this returns are not written later.
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
     /// Returns when everything written before is durable.
     ///
     /// # Errors
-    /// The system's; what of the earlier writes is durable is unknown then, and stays so.
+    /// The system's; then it is unknown, and stays so, which of the earlier writes are durable.
     fn sync(&self) -> io::Result<()>;
 
-    /// What to call it in messages.
+    /// The disk's name in messages.
     fn name(&self) -> String;
 }
 
-/// A disk that others hold on to as well.
+/// A disk that is shared.
 impl<D: Disk + ?Sized> Disk for Arc<D> {
     fn len(&self) -> io::Result<u64> {
         (**self).len()
@@ -98,35 +98,35 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
     }
 }
 
-/// A file or block device, or a region of one, locked as long as it is open: against other processes and
-/// against other `FileDisk`s in this one.
+/// A file or block device, or a region of one, locked as long as it is open, against other
+/// processes and against other `FileDisk`s in this one.
 ///
-/// On Linux and Android (64 bits) the lock is one of the bytes in question, so regions of one file that do
-/// not overlap can be open at once, and a whole file and a region of it cannot. Elsewhere the lock is the
-/// file's: one at a time. All of these locks are between those who ask for them; who writes to the file
-/// without asking is not stopped. Dropping it gives the lock back, also if a process that was forked meanwhile
-/// still has the file open.
+/// On Linux and Android (64 bits) the lock covers the bytes in question: regions of one file that
+/// do not overlap can be open at once, but not a whole file and a region of it. Elsewhere the lock
+/// covers the file: one opening at a time. All of these locks are advisory: a program that writes
+/// to the file without asking is not stopped. Dropping a `FileDisk` releases the lock, even if a
+/// process forked meanwhile still has the file open.
 ///
-/// On Linux a *block device* that is mounted, or otherwise used by the system or by somebody who opened it
-/// with `O_EXCL`, is refused as [`LogError::Locked`]. One that is opened whole is claimed in the same way.
-/// A region is not, since there may be others on the device: nothing keeps it from being mounted later.
-/// An engine that claims its device itself opens its regions first, or implements [`Disk`] on its own
-/// handle.
+/// On Linux a *block device* that is mounted, used by the system in another way, or opened with
+/// `O_EXCL`, is refused as [`LogError::Locked`]. A device opened whole is claimed in the same way.
+/// A region is not, since there may be others on the device: nothing keeps it from being mounted
+/// later. An engine that claims its device itself opens its regions first, or implements [`Disk`]
+/// on its own handle.
 #[derive(Debug)]
 pub struct FileDisk {
     file: Locked,
     path: PathBuf,
     offset: u64,
-    /// A region of fixed length; a whole file grows.
+    /// The fixed length of a region; a whole file grows.
     len: Option<u64>,
 }
 
 impl FileDisk {
-    /// A file of its own, created if it does not exist, or a whole block device.
+    /// A file used by the log alone, created if it does not exist, or a whole block device.
     ///
     /// # Errors
-    /// [`LogError::Locked`] if another process, or another `FileDisk`, has it or a region of it open, or
-    /// a device is in use; [`LogError::Io`].
+    /// [`LogError::Locked`] if another process, or another `FileDisk`, has it or a region of it
+    /// open, or the device is in use; [`LogError::Io`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LogError> {
         let disk = Self::opened(path.as_ref(), Access::WriteAll, true)?;
         disk.sync_name()?;
@@ -158,18 +158,19 @@ impl FileDisk {
         Ok(())
     }
 
-    /// The bytes `offset..offset + len` of an existing file or device that the engine uses for more
-    /// than this.
+    /// The bytes `offset..offset + len` of an existing file or device that the engine also uses for
+    /// other data.
     ///
     /// # Errors
-    /// As [`FileDisk::open`], if bytes of the region are in somebody else's; [`LogError::Truncated`] if the
-    /// file ends before the region; [`LogError::Option`] if `offset` is no multiple of 4096 or the region
-    /// ends beyond 2^63 bytes.
+    /// As [`FileDisk::open`], if another opening has bytes of the region; [`LogError::Truncated`]
+    /// if the file ends before the region; [`LogError::Option`] if `offset` is no multiple of 4096
+    /// or the region ends beyond 2^63 bytes.
     pub fn region(path: impl AsRef<Path>, offset: u64, len: u64) -> Result<Self, LogError> {
         Self::part(path.as_ref(), offset, len, Access::WritePart { offset, len })
     }
 
-    /// The same, only to be looked at, without a lock: see [`FileDisk::open_unlocked`].
+    /// As [`FileDisk::region`], but only for reading and without a lock: see
+    /// [`FileDisk::open_unlocked`].
     ///
     /// # Errors
     /// As [`FileDisk::region`], but never [`LogError::Locked`].
@@ -199,7 +200,7 @@ impl FileDisk {
         Ok(disk)
     }
 
-    /// A file of its own that exists.
+    /// An existing file used by the log alone.
     ///
     /// # Errors
     /// As [`FileDisk::open`].
@@ -207,8 +208,8 @@ impl FileDisk {
         Self::opened(path.as_ref(), Access::WriteAll, false)
     }
 
-    /// A file that is only looked at: for [`SpaceMapLog::inspect`](crate::SpaceMapLog::inspect).
-    /// Others may look at it too, but nobody may have it, or a region of it, open for writing.
+    /// A file opened for reading, for [`SpaceMapLog::inspect`](crate::SpaceMapLog::inspect). Others
+    /// may have it open for reading too, but none may have it, or a region of it, open for writing.
     ///
     /// # Errors
     /// As [`FileDisk::open`].
@@ -216,9 +217,9 @@ impl FileDisk {
         Self::opened(path.as_ref(), Access::Read, false)
     }
 
-    /// A file that is only looked at, whoever has it open, and without keeping anybody from opening it:
-    /// for [`SpaceMapLog::inspect`](crate::SpaceMapLog::inspect) of a log in use. What is read may change
-    /// from one read to the next.
+    /// A file opened for reading, beside any other opening, and without keeping others from opening
+    /// it: for [`SpaceMapLog::inspect`](crate::SpaceMapLog::inspect) of a log in use. What is read
+    /// may change from one read to the next.
     ///
     /// # Errors
     /// [`LogError::Io`].
@@ -271,7 +272,7 @@ impl Disk for FileDisk {
         }
         match self.len {
             Some(_) => Err(io::ErrorKind::StorageFull.into()),
-            // A device is as long as it is.
+            // A device cannot grow.
             None if !self.file.metadata()?.is_file() => Err(io::ErrorKind::StorageFull.into()),
             None => self.file.set_len(len),
         }

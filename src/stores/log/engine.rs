@@ -1,4 +1,4 @@
-//! What the engine says of its own records.
+//! Calls about the engine's own records.
 
 use crate::stores::log::SpaceMapLog;
 use crate::stores::log::authority::Authority;
@@ -9,31 +9,35 @@ use crate::transaction::let_go;
 use crate::values::lsn::Lsn;
 
 impl SpaceMapLog {
-    /// Tells a log under [`Authority::Engine`] that the engine's own log has every transaction up to
-    /// `lsn`, durably: it will never ask to be taken back to an earlier one, so images may know of it, and what
-    /// those transactions freed may be reused. The same for the frees of a log that
-    /// [holds](crate::OpenOptions::hold_until_stable) them. For engines whose records become durable in the order of
-    /// their transactions; others call [`SpaceMapLog::recorded`](crate::OpenOptions::hold_until_stable). Does not wait for the disk; O(what it lets go).
+    /// Tells a log under [`Authority::Engine`] that the engine's own log has every transaction up
+    /// to `lsn`, durably. The engine will never go back to an earlier one, so images may contain
+    /// them, and what those transactions freed may be reused. The same applies to the frees of a
+    /// log that [holds](crate::OpenOptions::hold_until_stable) them. For engines whose records
+    /// become durable in the order of their transactions; others call [`SpaceMapLog::recorded`].
+    /// Does not wait for the disk; O(what it releases).
     ///
-    /// Call it often: until then the log cannot be condensed, and at last is [`CommitError::Full`], and
-    /// freed blocks stay allocated ([`Stats::held_blocks`](crate::Stats::held_blocks)).
+    /// Call it often: until then the log cannot be condensed, and in the end commits fail with
+    /// [`CommitError::Full`]; and freed blocks stay allocated
+    /// ([`Stats::held_blocks`](crate::Stats::held_blocks)).
     ///
     /// # Errors
-    /// [`CommitError::Unknown`] if there is no such transaction yet: nothing changes, and what gets this
-    /// number later is not stable. [`CommitError::Mode`] if there is nothing that waits for it: under another
-    /// authority, unless frees are held.
+    /// [`CommitError::Unknown`] if there is no such transaction yet: nothing changes, and the
+    /// transaction that gets this number later is not stable. [`CommitError::Mode`] if nothing
+    /// waits for the call: under another authority, unless frees are held.
     pub fn stable(&self, lsn: Lsn) -> Result<(), CommitError> {
         self.inner.expect_known(lsn)?;
         self.inner.note(|recorded| recorded.raise(lsn.0));
         Ok(())
     }
 
-    /// As [`SpaceMapLog::stable`], but of this one transaction, in any order and as often as you like: the log
-    /// works out up to where there is no gap ([`SpaceMapLog::mark`]). After a crash the engine says
-    /// which ones it found by [`OpenOptions::recover_until`](crate::OpenOptions::recover_until) and [`OpenOptions::recover_also`](crate::OpenOptions::recover_also).
+    /// As [`SpaceMapLog::stable`], but for this one transaction, in any order and any number of
+    /// times: the log works out the mark, up to which there is no gap ([`SpaceMapLog::mark`]).
+    /// After a crash the engine names the transactions that it found with
+    /// [`OpenOptions::recover_until`](crate::OpenOptions::recover_until) and
+    /// [`OpenOptions::recover_also`](crate::OpenOptions::recover_also).
     ///
-    /// O(log n) in those behind the first gap, and about 16 bytes for each. A transaction that is never
-    /// recorded stops the mark for good: see [`SpaceMapLog::revoke`].
+    /// O(log n) in those behind the first gap, and about 16 bytes for each. A transaction that is
+    /// never recorded stops the mark for good: see [`SpaceMapLog::revoke`].
     ///
     /// # Errors
     /// As [`SpaceMapLog::stable`].
@@ -43,26 +47,27 @@ impl SpaceMapLog {
         Ok(())
     }
 
-    /// Under [`Authority::Engine`]: the engine's own log has every transaction up to this one. Does not wait for
-    /// the disk.
+    /// Under [`Authority::Engine`]: the engine's own log has every transaction up to this one. Does
+    /// not wait for the disk.
     pub fn mark(&self) -> Lsn {
         Lsn(self.inner.recorded().mark())
     }
 
-    /// Commits the transaction that undoes `lsn`, under [`Authority::Engine`], since the engine's record of
-    /// `lsn` will never come: its write failed, say. Answers with the number of the new one. Waits for the
-    /// flush, and one that is under way.
+    /// Commits the transaction that undoes `lsn`, under [`Authority::Engine`], when the engine's
+    /// record of `lsn` will never come: for example because its write failed. Returns the LSN of
+    /// the new transaction. Waits for its flush, and for one that is under way.
     ///
-    /// The two come to nothing together. The engine writes *one* record into its own log which says that it knows
-    /// both, and calls [`SpaceMapLog::recorded`] for both; if a crash comes before, both are taken back,
-    /// which comes to the same. What `lsn` freed stays allocated, and may be freed again; what it allocated
-    /// is reused when the mark has passed both. A [`Frozen`](crate::Frozen) or [`HeldFrees`](crate::HeldFrees) that there still is of it is
-    /// dropped, and until then nobody else can free what it freed.
+    /// The two cancel out. The engine writes *one* record into its own log which says that it knows
+    /// both, and calls [`SpaceMapLog::recorded`] for both. If a crash comes before, both are taken
+    /// back, with the same result. What `lsn` freed stays allocated, and may be freed again; what
+    /// it allocated is reused when the mark has passed both. Drop any [`Frozen`](crate::Frozen) or
+    /// [`HeldFrees`](crate::HeldFrees) of `lsn` that still exists: until then no other transaction
+    /// can free what it freed.
     ///
     /// # Errors
-    /// [`CommitError::Conflict`] if a later transaction has freed what `lsn` allocated, or allocated what
-    /// it freed; [`CommitError::Stable`] if the engine has said that it knows it; [`CommitError::Unknown`];
-    /// [`CommitError::Mode`]; and those of a commit.
+    /// [`CommitError::Conflict`] if a later transaction has freed what `lsn` allocated, or
+    /// allocated what it freed; [`CommitError::Stable`] if the engine has said that it knows `lsn`;
+    /// [`CommitError::Unknown`]; [`CommitError::Mode`]; and those of a commit.
     pub fn revoke(&self, lsn: Lsn) -> Result<Lsn, CommitError> {
         if self.inner.authority != Authority::Engine {
             return Err(CommitError::Mode);

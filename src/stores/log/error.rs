@@ -1,4 +1,4 @@
-//! Everything that can go wrong with the log, as values that name the file and the offset.
+//! Errors of the log, as values that name the file and the offset.
 
 use thiserror::Error;
 
@@ -12,15 +12,15 @@ use crate::values::lsn::Lsn;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Part {
-    /// All superblock slots, or they are older than the directory: writes were lost that the device had
-    /// acknowledged.
+    /// All superblock slots are damaged, or older than the directory: writes were lost that the
+    /// device had acknowledged.
     Superblocks,
     /// Both copies of a directory page.
     DirectoryPage,
-    /// A directory page is older, in both copies, than the superblock says: writes were lost that the device had
-    /// acknowledged.
+    /// A directory page is older, in both copies, than the superblock says: writes were lost that
+    /// the device had acknowledged.
     Directory,
-    /// A frame that was durable, and of which later ones are intact.
+    /// A frame that was durable; later ones are intact.
     Frame,
     /// A record inside an intact frame.
     Record,
@@ -28,7 +28,7 @@ pub enum Part {
     Image,
     /// A block behind the end of the device is allocated.
     Beyond,
-    /// The number of allocated blocks: what was replayed differs from what the last commit counted.
+    /// The number of allocated blocks: replay counts another one than the last commit did.
     Total,
 }
 
@@ -52,15 +52,16 @@ fn told(found: Option<Found>) -> String {
 }
 
 /// A log could not be created, opened or changed. Nothing was written, unless the error is
-/// [`LogError::Io`] with `write` or `sync` as its action.
+/// [`LogError::Io`] with `write` or `sync` as its action, [`LogError::Commit`] or
+/// [`ConfigError::OutOfMemory`].
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum LogError {
     /// The system's error.
     #[error(transparent)]
     Io(#[from] IoFailure),
-    /// Another process, or another part of this one, has it or a part of it open; or a block device is
-    /// mounted, or otherwise used by the system.
+    /// Another process, or another part of this one, has the file or a part of it open; or a block
+    /// device is mounted, or otherwise used by the system.
     #[error("{file}: in use by another process, another part of this one, or the system")]
     Locked {
         /// The file.
@@ -72,7 +73,7 @@ pub enum LogError {
         /// The file.
         file: String,
     },
-    /// The log would be written over something: a byte of its area is not zero.
+    /// The log would overwrite something: a byte of its area is not zero.
     /// [`CreateOptions::overwrite`](crate::CreateOptions::overwrite) takes the disk all the same.
     #[error("{file}: not blank: byte {offset} is not zero{}", told(*.found))]
     NotBlank {
@@ -89,7 +90,7 @@ pub enum LogError {
         /// The file.
         file: String,
     },
-    /// Written by a version that this one cannot read.
+    /// Written by a version whose format this one cannot read.
     #[error("{file}: format version {major} is not supported")]
     Version {
         /// The file.
@@ -97,7 +98,7 @@ pub enum LogError {
         /// The major version found.
         major: u16,
     },
-    /// Written by an older version, whose format can be read but not be written to any more.
+    /// Written by an older version, whose format can be read but no longer be written.
     #[error("{file}: format version {major} must be converted first, by `SpaceMapLog::convert`")]
     OldVersion {
         /// The file.
@@ -113,16 +114,16 @@ pub enum LogError {
         /// The unknown bits.
         features: u32,
     },
-    /// Another device than the caller expects.
+    /// The device is not the one that the caller expects.
     #[error("{file}: {what} is {found}, not {expected}")]
     Geometry {
         /// The file.
         file: String,
         /// What differs.
         what: &'static str,
-        /// As the caller says.
+        /// The caller's value.
         expected: u64,
-        /// As the log says.
+        /// The log's value.
         found: u64,
     },
     /// The file ends too soon.
@@ -130,19 +131,19 @@ pub enum LogError {
     Truncated {
         /// The file.
         file: String,
-        /// Bytes that the superblock speaks of.
+        /// Bytes that the superblock describes, or that the region needs.
         expected: u64,
-        /// Bytes that there are.
+        /// Bytes of the file.
         found: u64,
     },
-    /// A part is damaged without which acknowledged transactions are lost.
+    /// A part is damaged; without it, acknowledged transactions are lost.
     #[error("{file}: {part} at byte {offset} is damaged")]
     Damaged {
         /// The file.
         file: String,
         /// Which part.
         part: Part,
-        /// Where.
+        /// The offset in bytes.
         offset: u64,
     },
     /// A record allocates an allocated block or frees a free one.
@@ -155,8 +156,7 @@ pub enum LogError {
         /// The block.
         block: u64,
     },
-    /// The log was written to each time that it was read, for too long to find a moment at which it stood still.
-    /// Try again.
+    /// The log was written to during every attempt to read it. Try again.
     #[error("{file}: changes too fast to be looked at")]
     Changing {
         /// The file.
@@ -172,19 +172,20 @@ pub enum LogError {
         /// The last one in the log.
         found: Lsn,
     },
-    /// The state after an old transaction cannot be had any more.
+    /// The state after an old transaction is no longer available.
     #[error("{file}: the state after transaction {until} is gone, the oldest left is {oldest}")]
     TooOld {
         /// The file.
         file: String,
         /// The transaction asked for.
         until: Lsn,
-        /// The oldest that can be had.
+        /// The oldest that is available.
         oldest: Lsn,
     },
-    /// A transaction that the engine knows depends on one that it does not know: without the latter, this
-    /// block is not in the state that the former takes it to be in. Nothing was written. Either name both in
-    /// [`OpenOptions::recover_also`](crate::OpenOptions::recover_also), or neither.
+    /// A transaction that the engine knows depends on one that it does not know: without the
+    /// latter, this block is not in the state that the former takes it to be in. Nothing was
+    /// written. Name both in [`OpenOptions::recover_also`](crate::OpenOptions::recover_also), or
+    /// neither.
     #[error(
         "{file}: transaction {known} cannot stay without {unknown}, which changed block {block} before it"
     )]
@@ -193,20 +194,21 @@ pub enum LogError {
         file: String,
         /// The transaction that was to stay.
         known: Lsn,
-        /// The last one before it that changed the block and was to be taken back.
+        /// The last earlier transaction that changed the block and was to be taken back.
         unknown: Lsn,
         /// The block.
         block: u64,
     },
-    /// The device cannot end before this block, which is allocated, although no transaction needs it any
-    /// more: it was freed without one ([`Opened::check`](crate::Opened::check) finds such blocks).
+    /// The device cannot end before this block, which is allocated, although no transaction needs
+    /// it any more: it was freed without one ([`Opened::check`](crate::Opened::check) finds such
+    /// blocks).
     #[error("block {block} is still allocated in the log")]
     Occupied {
         /// The block.
         block: u64,
     },
-    /// The device cannot become smaller while the engine may ask to have a transaction taken back that
-    /// allocated or freed what is to be cut off: see [`SpaceMapLog::stable`](crate::SpaceMapLog::stable).
+    /// The device cannot become smaller while the engine may take back a transaction that allocated
+    /// or freed blocks to be cut off: see [`SpaceMapLog::stable`](crate::SpaceMapLog::stable).
     #[error("transaction {lsn} is not stable, and changed blocks that are to be cut off")]
     Unstable {
         /// The last such transaction.
@@ -222,13 +224,13 @@ pub enum LogError {
         name: &'static str,
         /// Its value.
         value: u64,
-        /// What would be.
+        /// The values that are possible.
         reason: &'static str,
     },
     /// No allocator can have this size.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The log refuses since an earlier sync failed; open it again.
+    /// The error of a commit. If the log refuses since an earlier sync failed, open it again.
     #[error("{0}")]
     Commit(#[from] CommitError),
 }

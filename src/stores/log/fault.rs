@@ -1,17 +1,18 @@
-//! Faults that the crash tests switch on, one or two at a time, to show that they would notice each
-//! ordering rule being broken and each check left out. In an ordinary build [`faulty`] is the constant
+//! Faults that the crash tests switch on, one or two at a time, to show that they detect each
+//! broken ordering rule and each missing check. In an ordinary build [`faulty`] is the constant
 //! `false`.
 
-/// A deliberate fault in the order of writes, or in what is checked.
+/// A deliberate fault in the order of writes, or in a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// An image overwrites the newest durable one.
     ImageInPlace,
     /// A directory page names images of its own window.
     DirectoryBeforeImage,
-    /// The tail moves past changes that the directory has no image of yet.
+    /// The tail moves past changes of which the directory has no image yet.
     TailBeforeDirectory,
-    /// The tail moves past transactions that the engine has not called stable, if they changed nothing.
+    /// The tail moves past transactions that the engine has not called stable, if they changed
+    /// nothing.
     TailBeforeStable,
     /// The ring is used again before a superblock has the new tail.
     RingBeforeSuperblock,
@@ -25,31 +26,31 @@ pub(super) enum Fault {
     GrowthWithoutFlush,
     /// A new size is acknowledged without a flush.
     SizeWithoutFlush,
-    /// The device becomes smaller without a look whether anybody needs what is cut off.
+    /// The device becomes smaller without a check that nothing needs the blocks to be cut off.
     ShrinkWithoutLook,
     /// The tail moves past changes of ranges that were cut off.
     ShrinkForgetsImages,
-    /// A shrink does not say how far back the engine can go.
+    /// A shrink does not record how far back the engine can go.
     ShrinkWithoutFloor,
-    /// Frames of a transaction that does not end are replayed.
+    /// Frames of an unfinished transaction are replayed.
     UnfinishedReplayed,
-    /// Each frame of a transaction of several is taken to end one.
+    /// Each frame of a transaction of several frames is taken to end it.
     UnfinishedIsBoundary,
-    /// A superblock with a new tail goes to one of its two places alone.
+    /// A superblock with a new tail goes to only one of its two places.
     SuperblockInOnePlace,
-    /// Images of a window that failed are not planned again.
+    /// Images of a failed window are not planned again.
     AbandonForgets,
-    /// A newer image makes the one forgotten that is being written to the directory.
+    /// A newer image drops the image that is being written to the directory.
     OnItsWayForgotten,
-    /// No room is kept for taking back what the engine has not called stable.
+    /// No room is kept for taking back transactions that the engine has not called stable.
     NoRoomForUndo,
-    /// The transactions of a window that failed are undone first to last.
+    /// The transactions of a failed window are undone first to last.
     UndoneForward,
-    /// What the log has of its first transaction is taken for all of it.
+    /// The log's part of its first transaction is taken for all of it.
     CutTransactionReplayed,
     /// The count of allocated blocks is not compared.
     TotalUnchecked,
-    /// Image records from before the tail, or of transactions that are not there, count.
+    /// Image records from before the tail, or of missing transactions, count.
     ImageBaseUnchecked,
     /// Image records in frames that were cut off count.
     CutImagesKept,
@@ -91,8 +92,8 @@ thread_local! {
     static TIGHT: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Whether rings have only the room without which nothing goes, so that commits have to wait for
-/// condensing. In an ordinary build the constant `false`.
+/// Whether rings have only the minimum room, so that commits have to wait for condensing. In an
+/// ordinary build the constant `false`.
 #[cfg(test)]
 pub(super) fn tight_ring() -> bool {
     TIGHT.get()

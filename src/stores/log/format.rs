@@ -1,5 +1,5 @@
-//! The fixed pages of the log: superblock, directory, frame header. Little endian, each with a
-//! CRC32C of its own.
+//! The fixed pages of the log: superblock, directory, frame header. Little endian, each with its
+//! own CRC32C.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -13,14 +13,15 @@ pub(super) const SUPERBLOCK_MAGIC: [u8; 8] = *b"freemap\n";
 pub(super) const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"fmLF");
 const DIRECTORY_MAGIC: u32 = u32::from_le_bytes(*b"fmDP");
 
-/// Changes that an older reader cannot survive raise the major version. Version 2: four superblock slots in
-/// two places, copies of a directory page apart from each other, a checksum over the directory.
+/// Changes that an older reader cannot handle raise the major version. Version 2: four superblock
+/// slots in two places, copies of a directory page apart from each other, a checksum over the
+/// directory.
 pub(super) const MAJOR: u16 = 2;
 /// The oldest version that can be read, and converted.
 pub(super) const OLDEST_MAJOR: u16 = 1;
 const MINOR: u16 = 0;
 
-/// Whether `a` is later than `b`, two numbers that were counted up and may have wrapped.
+/// Whether `a` is later than `b`, two counters that may have wrapped.
 pub(super) fn is_later(a: u64, b: u64) -> bool {
     a.wrapping_sub(b).cast_signed() > 0
 }
@@ -92,7 +93,7 @@ pub(super) struct Superblock {
     pub magic: [u8; 8],
     pub major: U16,
     pub minor: U16,
-    /// Unknown bits in these mean: ignore, open read-only, refuse.
+    /// Unknown bits in these mean, in order: ignore, open read-only, refuse.
     pub compatible: U32,
     pub read_only_compatible: U32,
     pub incompatible: U32,
@@ -109,19 +110,20 @@ pub(super) struct Superblock {
     pub log_limit: U64,
     pub ring_start: U64,
     pub ring_len: U64,
-    /// The slot with the latest is the newest. Version 2 writes each to both places; version 1 to one of two
-    /// slots by turns.
+    /// The slot with the latest generation is the newest. Version 2 writes each to both places;
+    /// version 1 alternates between two slots.
     pub generation: U64,
-    /// Raised by every opening, so that frames of an earlier life do not continue a later one.
+    /// Raised by every opening, so that frames of an earlier incarnation do not continue a later
+    /// one.
     pub incarnation: U32,
     pub region_count: U32,
     pub tail: Tail,
     pub regions: [RegionEntry; MAX_REGIONS],
-    /// When the device was last made smaller, this was the last transaction that nobody could ask to
-    /// have taken back: what came before may have used blocks that are gone.
+    /// When the device was last made smaller, this was the last transaction that could not be taken
+    /// back: earlier ones may have used blocks that are gone.
     pub floor: U64,
-    /// Version 2: CRC over the CRCs of all directory pages, in order, in the versions that were durable
-    /// when this was written.
+    /// Version 2: CRC over the CRCs of all directory pages, in order, in the versions that were
+    /// durable when this was written.
     pub directory: U32,
     pub zero_2: U32,
 }
@@ -176,19 +178,19 @@ impl Superblock {
         Ok(new)
     }
 
-    /// Which superblock it is, for directory pages.
+    /// Identifies the superblock in directory pages.
     pub(super) fn stamp(&self) -> u32 {
         self.generation.get() as u32
     }
 
-    /// What ties directory pages to this log.
+    /// Ties directory pages to this log.
     pub(super) fn identity(&self) -> Identity {
         let half = self.uuid.iter().take(8).fold(0, |half, &byte| half << 8 | u64::from(byte));
         Identity { half, major: self.major.get() }
     }
 }
 
-/// What ties directory pages to their superblock: the first half of its UUID, of which version 2 stores
+/// Ties directory pages to their superblock: the first half of its UUID, of which version 2 stores
 /// 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
@@ -196,7 +198,7 @@ pub(super) struct Identity {
     major: u16,
 }
 
-/// Ranges of one directory page.
+/// The most ranges of one directory page.
 pub(super) const PAGE_ENTRIES: usize = 127;
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy, Debug)]
@@ -216,7 +218,7 @@ struct Entry {
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Debug)]
 #[repr(C)]
 struct DirectoryBytes {
-    /// Of everything behind it.
+    /// The CRC of everything behind it.
     crc: U32,
     magic: U32,
     page: U32,
@@ -225,8 +227,9 @@ struct DirectoryBytes {
     sequence: U64,
     /// Ties the page to its log.
     identity: U32,
-    /// Version 2: the newest superblock that was durable when this was written, which therefore does not
-    /// count this version: the low half of its generation. Version 1: the second half of the identity.
+    /// Version 2: the newest superblock that was durable when this was written, as the low half of
+    /// its generation; so it does not count this version. Version 1: the second half of the
+    /// identity.
     stamp: U32,
     entries: [Entry; PAGE_ENTRIES],
 }
@@ -243,20 +246,20 @@ pub(super) struct DirectoryPage {
     pub entries: Vec<Image>,
 }
 
-/// Which version of a directory page there is, and which of it a superblock counts.
+/// The version of a directory page, and the version of it that a superblock counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Version {
     pub sequence: u64,
     /// CRC of the page.
     pub crc: u32,
-    /// CRC of the version that the superblock `stamp` counts; later ones count this.
+    /// CRC of the version that the superblock `stamp` counts; later superblocks count this version.
     pub previous: u32,
     pub stamp: u32,
 }
 
 impl Version {
-    /// The CRC of the version that the superblock `superblock` counts; nothing if this was written under a later
-    /// one.
+    /// The CRC of the version that `superblock` counts; `None` if this version was written under a
+    /// later one.
     pub(super) fn counted_by(&self, superblock: u32) -> Option<u32> {
         match self.stamp {
             stamp if stamp == superblock => Some(self.previous),
@@ -266,7 +269,7 @@ impl Version {
     }
 }
 
-/// What a superblock says of the directory: a CRC over the CRCs of its pages.
+/// The directory's CRC in a superblock: over the CRCs of its pages.
 pub(super) fn directory_crc(pages: impl Iterator<Item = u32>) -> u32 {
     pages.fold(0, |crc, page| crc32c::crc32c_append(crc, &page.to_le_bytes()))
 }
@@ -299,7 +302,7 @@ impl DirectoryPage {
         bytes.as_bytes().to_vec()
     }
 
-    /// What is known of it when it has become `bytes`.
+    /// The version of this page, given its `bytes`.
     pub(super) fn version(&self, bytes: &[u8]) -> Version {
         let Self { sequence, previous, stamp, .. } = *self;
         Version { sequence, crc: crc_of_page(bytes), previous, stamp }
@@ -384,7 +387,7 @@ const _: () = {
 };
 
 impl FrameHeader {
-    /// Appends the frame as it is written; its CRC.
+    /// Appends the frame as it is written, and returns its CRC.
     pub(super) fn seal(&self, records: &[u8], frames: &mut Vec<u8>) -> u32 {
         let start = frames.len();
         frames.reserve(self.len.get() as usize);
@@ -396,7 +399,7 @@ impl FrameHeader {
         crc
     }
 
-    /// The header in `bytes` if its own numbers fit together.
+    /// The header in `bytes` if its fields are consistent.
     pub(super) fn parse(bytes: &[u8], sector: u64, max_len: u64) -> Option<Self> {
         let (header, _) = Self::read_from_prefix(bytes).ok()?;
         let len = u64::from(header.len.get());
@@ -408,7 +411,7 @@ impl FrameHeader {
         sound.then_some(header)
     }
 
-    /// Bytes that the CRC is over.
+    /// The number of bytes that the CRC covers.
     pub(super) fn sealed(&self) -> usize {
         HEADER + self.records.get() as usize
     }

@@ -1,4 +1,4 @@
-//! What may be on a disk already, by the marks that it has in fixed places.
+//! What may be on a disk already, by its marks in fixed places.
 
 use std::fmt::{Display, Formatter};
 

@@ -1,19 +1,20 @@
-//! Group commit: all who commit at the same time share one flush.
+//! Group commit: concurrent committers share one flush.
 //!
-//! Whoever comes while nobody leads becomes the leader: takes everything that is queued, does the
-//! work for all of it, hands out the results and, having its own, wakes one of those who came
-//! meanwhile to lead next. Nobody needs a thread of his own: a [`Ticket`] lies in the queue without
-//! one and is served by whoever leads next.
+//! A committer that finds no leader becomes the leader: it takes everything that is queued, does
+//! the work for all of it and hands out the results. Then it wakes one of those that came meanwhile
+//! to lead next. No dedicated thread is needed: a [`Ticket`] lies in the queue without one, and the
+//! next leader serves it.
 //!
-//! This waits, of course; it is not on the way of allocations and frees. The lock is never held
-//! during the work.
+//! Committers block here; allocations and frees do not come here. The lock is never held during the
+//! work.
 //!
-//! The queue has a limit for those who do not wait for their results. Who waits for room is told when the
-//! queue is taken, and works himself if nobody is there to take it.
+//! The queue has a limit for submitters that do not wait for their results. A submitter that waits
+//! for room is woken when the queue is taken, and leads itself if there is no leader and no
+//! flusher.
 //!
-//! Wakers are foreign code: they are woken without the lock, after all else is told, and may commit or flush
-//! here again. So a flusher does not count as one while it wakes, and those who are to be woken meanwhile
-//! on the same thread are woken after, not within.
+//! Wakers are foreign code: they are called without the lock, after all other results are
+//! delivered, and may commit or flush here again. So a flusher does not count as one while it calls
+//! wakers. Wakers that come up meanwhile on the same thread are called afterwards, not within.
 
 use crate::base::mutant::step;
 use crate::stores::log::ticket::Place;
@@ -29,19 +30,19 @@ use crate::stores::log::ticket::{Seat, Then, Ticket};
 #[derive(Debug)]
 pub(crate) struct Group<T, R> {
     pub(super) state: Mutex<State<T, R>>,
-    /// Wakes a flusher that found nothing to do.
+    /// Wakes an idle flusher.
     pub(super) arrived: Condvar,
-    /// Wakes those who wait for room.
+    /// Wakes submitters that wait for room.
     pub(super) taken: Condvar,
     pub(super) room: Room,
 }
 
-/// How much may be queued by those who do not wait for their results.
+/// The limit of what submitters may queue that do not wait for their results.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
-    /// Items, one at least.
+    /// Items, at least one.
     pub items: usize,
-    /// Bytes of them all, as those say who queue them.
+    /// Bytes of all items, as given by their submitters.
     pub bytes: u64,
 }
 
@@ -51,12 +52,12 @@ impl Default for Room {
     }
 }
 
-/// What is queued already.
+/// What is queued when there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full {
     /// Items.
     pub items: usize,
-    /// Bytes of them all.
+    /// Bytes of all items.
     pub bytes: u64,
 }
 
@@ -65,21 +66,21 @@ pub(super) struct State<T, R> {
     pub(super) queue: Vec<Queued<T, R>>,
     /// Bytes of the items in it.
     pub(super) bytes: u64,
-    /// Somebody is at work.
+    /// A leader is at work.
     pub(super) leading: bool,
     /// Threads blocked in [`Group::wait`], in order of arrival.
     pub(super) waiting: VecDeque<Arc<Seat<R>>>,
-    /// Threads in [`Group::serve`]: while there are any, nobody else leads.
+    /// Threads in [`Group::serve`]: while there are any, no other thread leads.
     pub(super) flushers: usize,
     /// How many of them have been told to stop.
     pub(super) stopping: usize,
-    /// A blocked thread has been woken to lead and is not up yet: one is enough.
+    /// A blocked thread has been woken to lead and is not running yet: one is enough.
     pub(super) called: bool,
-    /// Somebody asked for a flush while another was at work, who then does one more round.
+    /// A flush was requested while a leader was at work; it then does one more round.
     pub(super) again: bool,
-    /// Threads that wait for room.
+    /// Submitters that wait for room.
     pub(super) wanting: usize,
-    /// Threads that wake others, and whom they have yet to wake.
+    /// Threads that call wakers, each with the wakers that it has yet to call.
     pub(super) waking: Vec<(ThreadId, VecDeque<Waker>)>,
 }
 
@@ -91,7 +92,7 @@ pub(super) struct Queued<T, R> {
 }
 
 impl<T, R> State<T, R> {
-    /// An item that is larger than the limit is taken alone.
+    /// An item larger than the limit is taken alone.
     pub(super) fn has_room(&self, room: Room, bytes: u64) -> bool {
         self.queue.is_empty()
             || self.queue.len() < room.items && self.bytes.saturating_add(bytes) <= room.bytes
@@ -128,8 +129,8 @@ impl<T, R: 'static> Group<T, R> {
         Self { state: Mutex::new(state), arrived, taken, room }
     }
 
-    /// Queues `item`, whether or not there is room: for one who waits for the result. It is worked on when
-    /// somebody waits for this ticket or a later one, flushes, or serves.
+    /// Queues `item`, with or without room: for a submitter that waits for the result. It is worked
+    /// on when a thread waits for this ticket or a later one, flushes, or serves.
     pub(crate) fn submit(&self, item: T, bytes: u64) -> Ticket<R> {
         self.push(&mut lock(&self.state), item, bytes)
     }
@@ -144,7 +145,7 @@ impl<T, R: 'static> Group<T, R> {
         }
     }
 
-    /// As [`Group::submit`], when there is room. Does everybody's work if nobody else is there to do it.
+    /// As [`Group::submit`], but waits for room. Leads if there is no leader and no flusher.
     pub(crate) fn submit_waiting(
         &self,
         item: T,
@@ -177,7 +178,7 @@ impl<T, R: 'static> Group<T, R> {
         Ticket(seat)
     }
 
-    /// Bytes of what is queued, with the places for the results.
+    /// Bytes of what is queued, and of the places for the results.
     pub(crate) fn bytes(&self) -> usize {
         let state = lock(&self.state);
         let place = size_of::<Queued<T, R>>();
@@ -186,23 +187,23 @@ impl<T, R: 'static> Group<T, R> {
             + state.bytes as usize
     }
 
-    /// Takes the item out of the queue; `false` if somebody has taken it to work on it. Nobody may wait for
-    /// its result then.
+    /// Takes the item out of the queue; `false` if a leader has taken it already. After `true`, no
+    /// thread may wait for its result.
     pub(crate) fn withdraw(&self, ticket: &Ticket<R>) -> bool {
         let mut state = lock(&self.state);
         let is_it = |queued: &Queued<T, R>| Arc::ptr_eq(&queued.seat, &ticket.0);
         let Some(index) = state.queue.iter().position(is_it) else { return false };
         let Queued { item, bytes, .. } = state.queue.remove(index);
         state.bytes -= bytes;
-        // A flusher has perhaps nothing else to take [mutant: WithdrawnIsNotTold].
+        // A flusher may have nothing else to take [mutant: WithdrawnIsNotTold].
         step!(WithdrawnIsNotTold: self.tell_room(&state));
         drop(state);
         drop(item);
         true
     }
 
-    /// Waits for the result, doing everybody's work if nobody else is at it. `None` if the thread
-    /// that did it panicked.
+    /// Waits for the result, leading if there is no leader and no flusher. `None` if the leader
+    /// panicked.
     pub(crate) fn wait(
         &self,
         ticket: &Ticket<R>,
@@ -212,7 +213,8 @@ impl<T, R: 'static> Group<T, R> {
         let mut state = lock(&self.state);
         loop {
             if let Some(result) = seat.place().result.take() {
-                // We may have been woken to lead, and the next in line sleeps [mutant: LeadIsKept].
+                // This thread may have been woken to lead, and the next in line sleeps
+                // [mutant: LeadIsKept].
                 step!(LeadIsKept: self.pass_on(&mut state));
                 return result;
             }
@@ -221,7 +223,7 @@ impl<T, R: 'static> Group<T, R> {
                 seat.place().blocked = true;
                 state = wait(&seat.changed, state);
                 seat.place().blocked = false;
-                // Perhaps it was us. If not, calling another one costs a wake-up and nothing else
+                // Perhaps this thread was called. If not, calling another one costs one wake-up
                 // [mutant: CallIsKept].
                 step!(CallIsKept: state.called = false);
                 state.waiting.retain(|other| !Arc::ptr_eq(other, seat));
@@ -231,10 +233,10 @@ impl<T, R: 'static> Group<T, R> {
         }
     }
 
-    /// Takes the result if it is there; otherwise `context` is woken when it is.
+    /// Takes the result if there is one; otherwise `context` is woken when there is.
     pub(crate) fn poll(&self, ticket: &Ticket<R>, context: &mut Context<'_>) -> Poll<Option<R>> {
-        // Wakers are foreign code: they are cloned and dropped without a lock of ours, since they may
-        // own another ticket.
+        // Wakers are foreign code: they are cloned and dropped without a lock of ours, since they
+        // may own another ticket.
         let waker = context.waker().clone();
         let state = lock(&self.state);
         let mut place = ticket.0.place();
@@ -247,7 +249,7 @@ impl<T, R: 'static> Group<T, R> {
         Poll::Pending
     }
 
-    /// Calls `then` with the result when it is there, on the thread that has it.
+    /// Calls `then` with the result when there is one, on the thread that delivers it.
     pub(crate) fn detach(&self, ticket: &Ticket<R>, then: Box<dyn FnOnce(Option<R>) + Send>) {
         let state = lock(&self.state);
         let mut place = ticket.0.place();
@@ -266,7 +268,7 @@ impl<T, R: 'static> Group<T, R> {
 
     /// Tells the flusher that looks at `flag` to stop when the queue is empty.
     pub(crate) fn stop(&self, flag: &AtomicBool) {
-        // Under the lock, so that it does not come between the look and the wait.
+        // Under the lock, so that it does not come between the flusher's check and its wait.
         let mut state = lock(&self.state);
         state.stopping += 1;
         flag.store(true, Ordering::Relaxed);

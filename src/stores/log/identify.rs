@@ -1,11 +1,12 @@
-//! How what is on a disk is recognised, by the marks that it has in fixed places.
+//! Recognises what is on a disk by its marks in fixed places.
 
 use crate::stores::log::disk::Disk;
 use crate::stores::log::format::{FRAME_MAGIC, PAGE, SUPERBLOCK_MAGIC};
 use crate::stores::log::found::Found;
 
-/// Marks with their offsets, the more telling ones first: many a format leaves room for a boot sector, and
-/// has its mark as well. The numbers are from the formats' own descriptions, and the same as in libblkid.
+/// Marks with their offsets, the more specific ones first: many formats leave room for a boot
+/// sector, and have its mark as well. The numbers come from the formats' own descriptions, and
+/// equal libblkid's.
 const MARKS: [(Found, u64, &[u8]); 28] = [
     (Found::BlueStore, 0, b"bluestore block device\n"),
     (Found::Luks, 0, b"LUKS\xba\xbe"),
@@ -25,7 +26,7 @@ const MARKS: [(Found, u64, &[u8]); 28] = [
     (Found::Raid, 0, &RAID),
     (Found::Raid, 4096, &RAID),
     (Found::Btrfs, 0x1_0040, b"_BHRfS_M"),
-    // At the end of the first page, whatever size pages have.
+    // At the end of the first page, for each page size.
     (Found::Swap, 4096 - 10, b"SWAPSPACE2"),
     (Found::Swap, 4096 - 10, b"SWAP-SPACE"),
     (Found::Swap, 8192 - 10, b"SWAPSPACE2"),
@@ -43,7 +44,7 @@ const MARKS: [(Found, u64, &[u8]); 28] = [
 
 const RAID: [u8; 4] = 0xa92b_4efc_u32.to_le_bytes();
 
-/// Where older versions of MD RAID have their mark, counted from the beginning of a disk of `len` bytes.
+/// Offsets of the mark in older versions of MD RAID, on a disk of `len` bytes.
 const RAID_AT_END: [fn(u64) -> Option<u64>; 2] = [
     // 0.90: the last 64 KiB that begin at a multiple of 64 KiB.
     |len| (len & !0xFFFF).checked_sub(0x1_0000),
@@ -56,8 +57,8 @@ const ZFS_UBERBLOCKS: u64 = 128 << 10;
 const ZFS_LITTLE: [u8; 4] = 0x00ba_b10c_u32.to_le_bytes();
 const ZFS_BIG: [u8; 8] = 0x00ba_b10c_u64.to_be_bytes();
 
-/// What is on the disk, whose first byte that is not zero is at `first`. `None` if we do not know it, or
-/// cannot read where it would say so.
+/// What is on the disk, whose first nonzero byte is at `first`. `None` if it is unknown, or its
+/// mark cannot be read.
 pub(super) fn identify(disk: &dyn Disk, first: u64) -> Option<Found> {
     let len = disk.len().ok()?;
     let has = |offset: u64, magic: &[u8]| {

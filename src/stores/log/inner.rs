@@ -1,4 +1,4 @@
-//! What all copies of a log share.
+//! The state that all clones of a log share.
 
 use crate::core::Core;
 use crate::stores::log::authority::Authority;
@@ -15,7 +15,7 @@ use crate::values::lsn::Lsn;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// What queues for a flush: the records of one transaction.
+/// The queue for a flush; an item holds the records of one transaction.
 pub(super) type Queue = Group<Vec<u8>, Result<Lsn, CommitError>>;
 pub(super) type Outcome = Ticket<Result<Lsn, CommitError>>;
 
@@ -23,11 +23,11 @@ pub(super) struct Inner {
     pub(super) queue: Queue,
     /// Locked during I/O.
     pub(super) writer: Mutex<Writer>,
-    /// What is known without it.
+    /// What can be read and changed without the writer.
     pub(super) shared: Arc<Shared>,
     /// The allocator whose transactions this log takes.
     pub(super) allocator: u64,
-    /// The same, as long as anybody has it: where frees are held.
+    /// That allocator, as long as it exists: for held frees.
     pub(super) core: Weak<Core>,
     /// Frees are held until the engine's records are durable.
     pub(super) holds: bool,
@@ -35,7 +35,7 @@ pub(super) struct Inner {
     pub(super) uuid: [u8; 16],
     pub(super) max_commit: u64,
     pub(super) name: String,
-    /// Which transactions the engine's log has; the writer hears of the mark when it is used next.
+    /// Which transactions the engine's log has; the writer learns the mark when it is used next.
     pub(super) recorded: Mutex<Recorded>,
 }
 
@@ -49,7 +49,8 @@ impl std::fmt::Debug for Inner {
     }
 }
 
-/// The writer, locked. Those who do not wait for it see what it did when it is let go at the latest.
+/// The writer, locked. On release at the latest, it publishes its progress to readers that do not
+/// wait for it.
 pub(super) struct Busy<'a>(pub(super) MutexGuard<'a, Writer>);
 
 impl Deref for Busy<'_> {
@@ -75,7 +76,7 @@ impl Drop for Busy<'_> {
 impl Inner {
     pub(super) fn writer(&self) -> Busy<'_> {
         let mut writer = self.writer.lock().unwrap_or_else(|poisoned| {
-            // Somebody panicked in the middle of a change: from here on everything is refused.
+            // A call panicked in the middle of a change: from here on everything is refused.
             let mut writer = poisoned.into_inner();
             writer.refuse(self.panicked());
             writer
@@ -130,7 +131,7 @@ impl Inner {
         self.outcome(self.queue.wait(ticket, |batch| self.work(batch)))
     }
 
-    /// Who took the work and died over it may have written it.
+    /// The result, or `Panicked`: a leader that panicked may have written the transaction.
     pub(super) fn outcome(
         &self,
         result: Option<Result<Lsn, CommitError>>,
@@ -138,7 +139,7 @@ impl Inner {
         result.unwrap_or_else(|| Err(CommitError::Panicked { file: self.name.clone() }))
     }
 
-    /// Notes what the engine's own log has; frees that waited for it are let go.
+    /// Notes what the engine's own log has, and releases the frees that waited for it.
     pub(super) fn note(&self, change: impl FnOnce(&mut Recorded)) {
         let mut recorded = self.recorded();
         change(&mut recorded);
@@ -149,7 +150,7 @@ impl Inner {
         }
     }
 
-    /// An error unless the engine may speak of transaction `lsn`.
+    /// An error unless the engine may name transaction `lsn`.
     pub(super) fn expect_known(&self, lsn: Lsn) -> Result<(), CommitError> {
         if self.authority != Authority::Engine && !self.holds {
             return Err(CommitError::Mode);

@@ -10,16 +10,16 @@ use thiserror::Error;
 pub struct IoFailure {
     /// The name of the disk.
     pub file: String,
-    /// What was tried.
+    /// The operation that failed.
     pub action: &'static str,
-    /// Where.
+    /// The offset in bytes.
     pub offset: u64,
     /// The system's answer.
     pub error: Arc<io::Error>,
 }
 
 impl IoFailure {
-    /// Whether there was no room on the device or for its user.
+    /// Whether the device, or the user's quota, was full.
     pub(super) fn is_full(&self) -> bool {
         matches!(self.error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }

@@ -10,22 +10,22 @@ use crate::values::extent_set::ExtentSet;
 use crate::values::lsn::Lsn;
 use crate::values::op::Op;
 
-/// Which transactions the engine's own log has: everything up to `until`, and of the later ones these.
+/// Which transactions the engine's own log has: everything up to `until`, and these later ones.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
     pub until: u64,
     pub later: BTreeSet<u64>,
 }
 
-/// The log's end, behind what the engine surely knows.
+/// The end of the log, behind what the engine certainly knows.
 pub(super) struct Tail {
-    /// Ranges that its transactions change, as of before them.
+    /// The state of the ranges that its transactions change, before those transactions.
     pub before: Vec<(u32, Vec<u64>)>,
     /// Number, position, records.
     pub transactions: Vec<(u64, u64, Vec<u8>)>,
 }
 
-/// Transaction `known` takes `block` to be in a state that it is in only by transaction `unknown`.
+/// Transaction `known` needs `block` in a state that only transaction `unknown` gave it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Dependent {
     pub known: u64,
@@ -34,7 +34,7 @@ pub(super) struct Dependent {
 }
 
 impl Known {
-    /// Later ones that follow without a gap are no exceptions: images may know of them.
+    /// Later ones that follow without a gap extend `until`: images may contain them.
     pub(super) fn new(until: Lsn, later: &[Lsn]) -> Self {
         let mut new = Self { until: until.0, later: BTreeSet::new() };
         new.later.extend(later.iter().map(|lsn| lsn.0).filter(|&lsn| lsn > until.0));
@@ -48,13 +48,13 @@ impl Known {
         lsn <= self.until || self.later.contains(&lsn)
     }
 
-    /// How many of `transactions` it does not know.
+    /// How many of `transactions` are unknown.
     pub(super) fn unknown(&self, transactions: &[(u64, u64, Vec<u8>)]) -> u64 {
         transactions.iter().filter(|(lsn, ..)| !self.has(*lsn)).count() as u64
     }
 
-    /// What makes `now`, the state after all of `tail`, the one after those that are known, carried out
-    /// one by one and strictly. O(ranges changed, and bytes of the records).
+    /// The delta from `now`, the state after all of `tail`, to the state after the known ones,
+    /// carried out one by one and strictly. O(ranges changed, and bytes of the records).
     pub(super) fn undo(&self, tail: &Tail, now: &Mirror) -> Result<Delta, Dependent> {
         let mut wanted: BTreeMap<u32, Vec<u64>> = tail.before.iter().cloned().collect();
         for (lsn, _, records) in tail.transactions.iter().filter(|(lsn, ..)| self.has(*lsn)) {
@@ -84,7 +84,7 @@ impl Known {
         Ok(Delta { allocated, freed, ..Delta::default() })
     }
 
-    /// The last transaction before `lsn` that changed `block` and is unknown.
+    /// The last unknown transaction before `lsn` that changed `block`.
     fn culprit(&self, tail: &Tail, lsn: u64, block: u64) -> u64 {
         let touches = |records: &[u8]| {
             let found = changes(records, |range, item| {
@@ -99,7 +99,7 @@ impl Known {
     }
 }
 
-/// Calls `look` with everything that `records` change, in order.
+/// Calls `look` with each change in `records`, in order.
 fn changes<E>(records: &[u8], mut look: impl FnMut(u32, Item) -> Result<(), E>) -> Result<(), E> {
     for record in Records::new(records).flatten() {
         match record {
@@ -116,7 +116,7 @@ fn changes<E>(records: &[u8], mut look: impl FnMut(u32, Item) -> Result<(), E>) 
     Ok(())
 }
 
-/// What the transaction does that undoes the one with these `records`.
+/// The delta that undoes the transaction with these `records`.
 pub(super) fn inverse(records: &[u8]) -> Delta {
     let (mut allocated, mut freed) = (ExtentSet::default(), ExtentSet::default());
     let read: Result<(), ()> = changes(records, |range, item| {

@@ -1,42 +1,42 @@
-//! Where everything lies: from the geometry to offsets.
+//! The layout of the area: from the geometry to offsets.
 
 use crate::stores::log::fault::tight_ring;
 use crate::stores::log::format::{MAJOR, MAX_REGIONS, PAGE, PAGE_ENTRIES, RegionEntry, Superblock};
 use crate::stores::log::record::{MAX_RECORD, RANGE_BLOCKS, RANGE_SHIFT};
 
-/// Bytes that one image is accounted for: the page, its record and its share of the directory.
+/// Bytes that one image counts as: the page, its record and its share of the directory.
 pub(super) const IMAGE_COST: u64 = 4608;
 
-/// Where the second half of the superblock slots lies: so far from the first that no 64 KiB hold a slot of
-/// both, whatever they begin at.
+/// Offset of the second half of the superblock slots: so far from the first that no 64 KiB, aligned
+/// or not, hold slots of both.
 pub(super) const SECOND_PLACE: u64 = 128 << 10;
 
-/// The same for the two copies of a directory page: at least this far from each other.
+/// The least distance of a directory page's two copies, for the same reason as [`SECOND_PLACE`].
 const APART: u64 = (64 << 10) + PAGE as u64;
 
-/// Offsets of one log. Only a change of the device's size changes them, and what lies somewhere stays there.
+/// Offsets of one log. Only a change of the device's size changes them, and no data moves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     /// The format's version.
     pub major: u16,
     pub blocks: u64,
     pub sector: u64,
-    /// The live log stays below this many bytes ("L").
+    /// The limit of the live log in bytes ("L").
     pub limit: u64,
     pub ring_start: u64,
     pub ring_len: u64,
-    /// Room for ranges, one region behind the other; more than the device has after it has grown or
-    /// shrunk.
+    /// Room for ranges, one region behind the other; more than the device needs after it has grown
+    /// or shrunk.
     pub regions: Vec<RegionEntry>,
 }
 
 /// The ranges of the largest device.
 const MOST_RANGES: u32 = (crate::values::extent::MAX_BLOCKS / RANGE_BLOCKS) as u32;
 
-/// Bytes of the ring kept for the image record of a range, with what frames leave empty.
+/// Bytes of the ring kept for the image record of a range, including what frames leave empty.
 const RESERVE_PER_RANGE: u64 = 40;
 
-/// Where a directory page lies and what it holds.
+/// The places of a directory page's copies, and its ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DirectoryPlace {
     pub copies: [u64; 2],
@@ -52,9 +52,9 @@ fn directory_pages(ranges: u32) -> u64 {
     u64::from(ranges).div_ceil(PAGE_ENTRIES as u64)
 }
 
-/// Pages from the beginning of a region to the first and second copy of its directory, to its images, and to its
-/// end. Version 1 has the copies one behind the other, and then two images for each range; version 2 has the
-/// images between the copies.
+/// Pages from the beginning of a region to the first and second copy of its directory, to its
+/// images, and to its end. Version 1 has the copies one behind the other, then two images for each
+/// range. Version 2 has the images between the copies.
 struct RegionPages {
     copies: [u64; 2],
     images: u64,
@@ -72,7 +72,7 @@ impl RegionPages {
     }
 }
 
-/// Where the superblock of `generation` lies: in both places, and in each by turns in two slots.
+/// The offsets of the superblock of `generation`: in both places, alternating between two slots.
 pub(super) fn slot_offsets(generation: u64) -> [u64; 2] {
     let slot = generation % 2 * PAGE as u64;
     [slot, SECOND_PLACE + slot]
@@ -110,12 +110,12 @@ impl Layout {
         new
     }
 
-    /// The layout for a device of `blocks` blocks, with everything where it is now; `None` if there are
-    /// more than [`Layout::max_blocks`].
+    /// The layout for a device of `blocks` blocks, with everything where it is now; `None` if there
+    /// are more than [`Layout::max_blocks`].
     ///
-    /// What there is room for stays: ranges that are cut off keep theirs, and can come back. New room
-    /// is at least a quarter of what there is, if possible, so that growth of any number of steps needs
-    /// fewer regions than a superblock has entries.
+    /// Room that exists stays: ranges that are cut off keep theirs, and can come back. New room is
+    /// at least a quarter of the existing room, if possible, so that growth in any number of steps
+    /// needs fewer regions than a superblock has entries.
     pub(super) fn resized(&self, blocks: u64) -> Option<Self> {
         if !(1..=self.max_blocks()).contains(&blocks) {
             return None;
@@ -132,8 +132,8 @@ impl Layout {
         Some(new)
     }
 
-    /// The most blocks that the log can be one for: a reserve for each range must fit into a third of
-    /// the ring, whose length is chosen once.
+    /// The most blocks that the log can have: a reserve for each range must fit into a third of the
+    /// ring, whose length is fixed at creation.
     pub(super) fn max_blocks(&self) -> u64 {
         (u64::from(self.most_ranges()) * RANGE_BLOCKS).min(crate::values::extent::MAX_BLOCKS)
     }
@@ -142,7 +142,7 @@ impl Layout {
         let for_ranges =
             (self.ring_len / 3 / PAGE as u64 * PAGE as u64).saturating_sub(4 * self.max_frame());
         let most = (for_ranges / RESERVE_PER_RANGE).min(u64::from(MOST_RANGES)) as u32;
-        // A log that was made for more has the reserve for them.
+        // A log created for more has the reserve for them.
         most.max(self.ranges())
     }
 
@@ -155,7 +155,7 @@ impl Layout {
         });
     }
 
-    /// Ranges that there is room for.
+    /// The number of ranges that there is room for.
     pub(super) fn ranges(&self) -> u32 {
         self.regions.last().map_or(0, |last| last.first_range.get() + last.ranges.get())
     }
@@ -171,7 +171,7 @@ impl Layout {
         RegionPages::new(self.major, region.ranges.get())
     }
 
-    /// The longest frame.
+    /// The longest frame, in bytes.
     pub(super) fn max_frame(&self) -> u64 {
         (self.limit / 8 / self.sector * self.sector)
             .clamp((MAX_RECORD as u64 + 128).next_multiple_of(self.sector), 64 << 10)
@@ -239,7 +239,7 @@ impl Layout {
         superblock.regions[..self.regions.len()].copy_from_slice(&self.regions);
     }
 
-    /// The layout that a superblock describes, if it makes sense.
+    /// The layout that a superblock describes, if valid.
     pub(super) fn from_superblock(superblock: &Superblock) -> Option<Self> {
         let sector = match superblock.sector_shift {
             shift @ (9 | 12) => 1 << shift,
@@ -268,7 +268,7 @@ impl Layout {
     }
 }
 
-/// Whether `limit` is one that a log may have.
+/// Whether `limit` is allowed for a log.
 pub(super) fn is_limit(limit: u64) -> bool {
     limit.is_multiple_of(PAGE as u64) && (64 << 10..=1 << 40).contains(&limit)
 }
@@ -319,7 +319,8 @@ mod tests {
         assert_eq!(Layout::from_superblock(&superblock), None);
     }
 
-    /// No 64 KiB, wherever they begin, hold both copies of a directory page, or superblocks of both places.
+    /// No 64 KiB, aligned or not, hold both copies of a directory page, or superblocks of both
+    /// places.
     #[test]
     fn copies_lie_apart_from_each_other() {
         for blocks in [1, RANGE_BLOCKS, 40 * RANGE_BLOCKS, 1000 * RANGE_BLOCKS] {
@@ -347,7 +348,7 @@ mod tests {
         assert!(layout.regions.len() < MAX_REGIONS, "{} regions", layout.regions.len());
     }
 
-    /// The ring is as long as it was made: how far a log of the default limit can grow.
+    /// The ring's length is fixed at creation: how far a log of the default limit can grow.
     #[test]
     fn the_limit_says_how_far_a_log_can_grow() {
         for (limit, tib) in [(8 << 20, 14), (144 << 20, 256), (256 << 20, 256)] {

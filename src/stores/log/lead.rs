@@ -1,4 +1,4 @@
-//! Who of those that wait does the work.
+//! Choosing the leader, and its work.
 
 use crate::base::mutant::{fault, step};
 use crate::base::sync::blocking::{Guard, lock, this_thread, wait_for};
@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
-/// What a waker panicked with.
+/// The payload of a waker's panic.
 pub(super) type Panic = Box<dyn Any + Send>;
 
-/// A thread in [`Group::serve`]; one less when it ends, however it does.
+/// A thread in [`Group::serve`]; counted until it ends, also by a panic.
 pub(super) struct Flusher<'a, T, R: 'static>(&'a Group<T, R>);
 
 impl<T, R: 'static> Drop for Flusher<'_, T, R> {
@@ -25,7 +25,7 @@ impl<T, R: 'static> Drop for Flusher<'_, T, R> {
     }
 }
 
-/// Tells those who wait when the leader panics.
+/// Delivers the failure to waiting committers when the leader panics.
 pub(super) struct Round<'a, T, R: 'static> {
     group: &'a Group<T, R>,
     seats: Vec<Arc<Seat<R>>>,
@@ -41,7 +41,7 @@ impl<T, R: 'static> Drop for Round<'_, T, R> {
             self.group.pass_on(&mut state);
             drop(state);
             let wakers = Later::run(later);
-            // We panic already.
+            // This thread is panicking already: drop the waker's panic.
             let (state, _) = self.group.wake(lock(&self.group.state), self.flusher, wakers);
             drop(state);
         }
@@ -49,8 +49,8 @@ impl<T, R: 'static> Drop for Round<'_, T, R> {
 }
 
 impl<T, R: 'static> Group<T, R> {
-    /// Works with the lock released, one round or, if somebody asks for it meanwhile, more. Everybody
-    /// who was queued has a result then.
+    /// Works with the lock released: one round, or more if a flush was requested meanwhile. Every
+    /// item that was queued has a result then.
     pub(super) fn lead<'a>(
         &'a self,
         mut state: Guard<'a, State<T, R>>,
@@ -60,7 +60,7 @@ impl<T, R: 'static> Group<T, R> {
         loop {
             state.again = false;
             state = self.round(state, flusher, work);
-            // While we told the results, somebody else may have begun to lead.
+            // While the results were delivered, another thread may have begun to lead.
             if !state.again || state.leading || state.queue.is_empty() {
                 return state;
             }
@@ -105,7 +105,7 @@ impl<T, R: 'static> Group<T, R> {
         state
     }
 
-    /// Wakes all, also if some panic: what the first panicked with.
+    /// Calls all wakers, even if some panic; returns the first panic.
     pub(super) fn wake<'a>(
         &'a self,
         mut state: Guard<'a, State<T, R>>,
@@ -114,13 +114,15 @@ impl<T, R: 'static> Group<T, R> {
     ) -> (Guard<'a, State<T, R>>, Option<Panic>) {
         let me = this_thread();
         if let Some((_, later)) = state.waking.iter_mut().find(|(thread, _)| *thread == me) {
-            // We are inside a waker. One who is woken and leads and wakes would never return.
+            // This thread is inside a waker. A woken task that leads and calls wakers would never
+            // return.
             later.append(&mut wakers);
             return (state, None);
         }
         state.waking.push((me, wakers));
         if flusher {
-            // One who is woken may wait for a commit, which nobody would do [mutant: WakesAsFlusher].
+            // A woken task may wait for a commit, which no thread would do
+            // [mutant: WakesAsFlusher].
             step!(WakesAsFlusher: state.flushers -= 1);
             self.pass_on(&mut state);
         }
@@ -141,34 +143,34 @@ impl<T, R: 'static> Group<T, R> {
         }
     }
 
-    /// Those who wait for room look again.
+    /// Wakes submitters that wait for room.
     pub(super) fn tell_room(&self, state: &State<T, R>) {
         if state.wanting > 0 {
             self.taken.notify_all();
         }
     }
 
-    /// Wakes somebody to lead if there is work and nobody does.
+    /// If there is work and no leader, wakes a thread to lead.
     pub(super) fn pass_on(&self, state: &mut State<T, R>) {
         fault!(LeadIsDropped: return);
         if state.leading {
             return;
         }
-        // Nobody else may be there to take the queue [mutant: RoomIsNotPassedOn].
+        // There may be no other thread to take the queue [mutant: RoomIsNotPassedOn].
         if state.flushers == 0 {
             step!(RoomIsNotPassedOn: self.tell_room(state));
         }
         let mut stopped = state.flushers > 0 && state.stopping > 0;
         fault!(StopIsKept: stopped = false);
         if stopped {
-            // Without work as well: who has been stopped behind a leader waits for his end.
+            // Without work as well: a flusher that was stopped while another led waits for this.
             self.arrived.notify_all();
         } else if state.queue.is_empty() {
-            // Whoever comes next leads.
+            // The next committer leads.
         } else if state.flushers > 0 {
             self.arrived.notify_one();
         } else if !state.called
-            // Those who have a result leave, whatever they are woken for.
+            // Threads that have a result leave, whatever they are woken for.
             && let Some(next) = state.waiting.iter().find(|seat| seat.place().result.is_none())
         {
             next.changed.notify_one();
@@ -178,14 +180,15 @@ impl<T, R: 'static> Group<T, R> {
 }
 
 impl<T, R: 'static> Group<T, R> {
-    /// Does the work of everybody who is queued, or leaves it to whoever is at work now.
+    /// Does the work for everything queued, or leaves it to the current leader.
     pub(crate) fn flush(&self, mut work: impl FnMut(Vec<T>) -> Vec<R>) {
         let mut state = lock(&self.state);
         if state.queue.is_empty() {
             return;
         }
         if state.leading {
-            // What he works on was taken from the queue before [mutant: FlushIsForgotten].
+            // The leader's work was taken from the queue before this request
+            // [mutant: FlushIsForgotten].
             state.again = true;
             fault!(FlushIsForgotten: state.again = false);
         } else {
@@ -194,8 +197,8 @@ impl<T, R: 'static> Group<T, R> {
         }
     }
 
-    /// Does everybody's work until it is told to stop and the queue is empty; calls `idle` whenever
-    /// nothing has come for `patience`.
+    /// Does all work until it is told to stop and the queue is empty. Calls `idle` whenever nothing
+    /// has come for `patience`.
     pub(crate) fn serve(
         &self,
         stop: &AtomicBool,
@@ -203,7 +206,7 @@ impl<T, R: 'static> Group<T, R> {
         mut work: impl FnMut(Vec<T>) -> Vec<R>,
         mut idle: impl FnMut(),
     ) {
-        // Before the lock, so that it goes after it.
+        // Declared before the lock, so that it is dropped after it.
         let _leaves = Flusher(self);
         let mut state = lock(&self.state);
         state.flushers += 1;
@@ -213,7 +216,7 @@ impl<T, R: 'static> Group<T, R> {
             if !state.leading && !state.queue.is_empty() {
                 state = self.lead(state, true, &mut work);
                 if state.stopping > 0 {
-                    // Another may wait for the end of our work.
+                    // Another flusher may wait for the end of this work.
                     self.arrived.notify_all();
                 }
             } else if stop.load(Ordering::Relaxed) && done {

@@ -1,32 +1,32 @@
-//! Who may have which part of a file or device.
+//! Locks on parts of a file or device.
 //!
-//! On Linux and Android (64 bits): by open file description locks of byte ranges, so that parts of one
-//! file can be in use at once, and block devices are claimed, as a file system claims the one that it
-//! is mounted from. Elsewhere: whole files are locked, and devices not claimed.
+//! On Linux and Android (64 bits): open file description locks of byte ranges, so that parts of one
+//! file can be in use at once; block devices are claimed, as a file system claims the device that
+//! it is mounted from. Elsewhere: whole files are locked, and devices are not claimed.
 
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::path::Path;
 
-/// What somebody wants to do with a part.
+/// The kind of access to a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// With all of the file or device.
+    /// Writing to all of the file or device.
     WriteAll,
-    /// With bytes `offset..offset + len`.
+    /// Writing to bytes `offset..offset + len`.
     WritePart { offset: u64, len: u64 },
-    /// Everybody may read at the same time, if nobody writes.
+    /// Reading, together with other readers, if there is no writer.
     Read,
-    /// No lock.
+    /// Reading without a lock.
     Look,
 }
 
-/// A file, of which a part is locked until this is dropped.
+/// A file of which a part is locked until this is dropped.
 ///
-/// It is unlocked explicitly: a process that forks shares what it has open with the child, for good or until that
-/// becomes another program, and the lock lasts as long as any of the two has it. A child that drops its copy takes
-/// nothing away from its parent.
+/// It is unlocked explicitly. A fork shares open files with the child, for good or until the child
+/// executes another program, and the lock lasts as long as either process has the file. A child
+/// that drops its copy takes nothing away from its parent.
 #[derive(Debug)]
 pub(super) struct Locked {
     file: File,
@@ -46,14 +46,14 @@ impl Deref for Locked {
 impl Drop for Locked {
     fn drop(&mut self) {
         if self.access != Access::Look && self.process == std::process::id() {
-            // If it cannot be, it is when the last copy is closed.
+            // If unlocking fails, closing the last copy unlocks.
             let _unlocked = system::unlock(&self.file, self.access);
         }
     }
 }
 
 /// Opens `path` and locks what `access` needs; `create`s an empty file if there is none.
-/// [`io::ErrorKind::ResourceBusy`] or [`io::ErrorKind::WouldBlock`] if others have it.
+/// [`io::ErrorKind::ResourceBusy`] or [`io::ErrorKind::WouldBlock`] if it is in use.
 pub(super) fn open(path: &Path, access: Access, create: bool) -> io::Result<Locked> {
     let mut options = File::options();
     options.read(true);
@@ -93,8 +93,8 @@ mod system {
 
     use crate::stores::log::lock::Access;
 
-    /// All of a device is claimed as long as it is open. For a part we only try, since others may want
-    /// to claim theirs: what is mounted is refused.
+    /// A whole device is claimed as long as it is open. For a part, only a trial claim is made,
+    /// since others may want to claim theirs: a mounted device is refused.
     pub(super) fn claim(
         path: &Path,
         access: Access,
@@ -171,7 +171,7 @@ mod tests {
             let locked = open(&path, Access::WriteAll, true).unwrap();
             drop(locked);
             let locked = open(&path, access, false).unwrap();
-            // What a fork does to what is open.
+            // A fork does this to open files.
             let copy = locked.try_clone().unwrap();
             assert!(open(&path, Access::WriteAll, false).is_err(), "{access:?}: it is in use");
             drop(locked);
@@ -186,7 +186,7 @@ mod tests {
         let path = dir.path().join("free.log");
         let locked = open(&path, Access::WriteAll, true).unwrap();
         let copy = locked.try_clone().unwrap();
-        // As if another process did.
+        // As if another process dropped it.
         drop(Locked { file: copy, access: Access::WriteAll, process: locked.process ^ 1 });
         assert!(open(&path, Access::WriteAll, false).is_err(), "it is in use");
     }

@@ -1,10 +1,10 @@
-//! The committed state in memory: one bit per block, 1 = allocated, as images hold it.
+//! The committed state in memory: one bit per block, 1 = allocated, as in images.
 //!
-//! What this second bitmap buys for its 32 MiB per TiB (of which untouched ranges cost nothing, since
-//! their pages are never written): an image is one copy of 4 KiB without a look at any transaction, and
+//! This second bitmap takes 32 MiB per TiB (untouched ranges cost nothing, since their pages are
+//! never written). In return, an image is one copy of 4 KiB without a look at any transaction, and
 //! every commit is checked, block by block, before it becomes durable. The words are a
-//! [`Ledger`](crate::space::ledger), which the allocator looks into without a lock; they are changed here alone,
-//! under the lock of the log's writer.
+//! [`Ledger`](crate::space::ledger), which the allocator reads without a lock. Only this module
+//! changes them, under the lock of the log's shared state.
 
 use std::sync::Arc;
 
@@ -20,15 +20,15 @@ pub(super) const RANGE_WORDS: usize = RANGE_BLOCKS as usize / 64;
 /// A record that contradicts the state, or itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misfit {
-    /// The block already is what the record wants to make it.
+    /// The block already has the state that the record would give it.
     Block(u64),
-    /// The record names blocks beyond the device, or makes no sense; its offset in the bytes.
+    /// The record names blocks beyond the device, or is malformed; its offset in the bytes.
     Record(usize),
 }
 
 /// The committed state of one device.
 pub(super) struct Mirror {
-    /// Its words, with room for at least `ranges`.
+    /// The state's words, with room for at least `ranges`.
     ledger: Arc<Ledger>,
     ranges: u32,
     blocks: u64,
@@ -45,7 +45,7 @@ impl std::fmt::Debug for Mirror {
 }
 
 impl Mirror {
-    /// All free, with room for `ranges`. `None` if the process has no memory for it.
+    /// All free, with room for `ranges`. `None` if there is not enough memory.
     pub(super) fn new(blocks: u64, ranges: u32) -> Option<Self> {
         let words = (ranges as usize).checked_mul(RANGE_WORDS)?;
         let ledger = Arc::new(Ledger::zeros(words).ok()?);
@@ -60,12 +60,12 @@ impl Mirror {
         self.allocated
     }
 
-    /// Ranges that there is room for.
+    /// The number of ranges that there is room for.
     pub(super) fn ranges(&self) -> u32 {
         self.ranges
     }
 
-    /// What the allocator shares.
+    /// The words, shared with the allocator.
     pub(super) fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
@@ -75,7 +75,7 @@ impl Mirror {
         (0..self.blocks.div_ceil(64) as usize).map(|index| self.ledger.word(index))
     }
 
-    /// The first block from `start` on that is allocated, also behind the device's end.
+    /// The first allocated block from `start` on, also behind the device's end.
     pub(super) fn allocated_from(&self, start: u64) -> Option<u64> {
         let end = u64::from(self.ranges) * RANGE_BLOCKS;
         let rest = Extent::new(start, end.saturating_sub(start));
@@ -87,7 +87,7 @@ impl Mirror {
         std::array::from_fn(|index| self.ledger.word(start + index))
     }
 
-    /// The words, to be filled in by a recovery before anybody shares them; [`Mirror::set_allocated`] must
+    /// The words, for a recovery to fill in before they are shared; [`Mirror::set_allocated`] must
     /// follow.
     pub(super) fn words_mut(&mut self) -> &mut [u64] {
         let ledger = Arc::get_mut(&mut self.ledger);
@@ -95,12 +95,12 @@ impl Mirror {
         ledger.map(Ledger::plain).unwrap_or_default()
     }
 
-    /// What [`Mirror::words_mut`] was given comes to this many allocated blocks.
+    /// Sets the number of blocks that are allocated in the words from [`Mirror::words_mut`].
     pub(super) fn set_allocated(&mut self, blocks: u64) {
         self.allocated = blocks;
     }
 
-    /// Room for at least `ranges`, the new ones free; `None` if the process has no memory for it.
+    /// Makes room for at least `ranges`, the new ones free. `None` if there is not enough memory.
     pub(super) fn make_room(&mut self, ranges: u32) -> Option<()> {
         if ranges > self.ranges {
             self.ledger.grow(u64::from(ranges) * RANGE_BLOCKS).ok()?;
@@ -109,13 +109,13 @@ impl Mirror {
         Some(())
     }
 
-    /// Another number of blocks, for which there is room. Those that are cut off are free.
+    /// Sets the number of blocks, for which there must be room. Blocks that are cut off are free.
     pub(super) fn set_blocks(&mut self, blocks: u64) {
         self.blocks = blocks;
     }
 
-    /// Carries out the delta and fill records in `bytes`, all or none. `touched` is told of every
-    /// range changed, more than once if need be.
+    /// Applies the delta and fill records in `bytes`, all or none. Calls `touched` for every range
+    /// changed, perhaps more than once.
     pub(super) fn apply(
         &mut self,
         bytes: &[u8],
@@ -191,7 +191,7 @@ impl Mirror {
         Ok(())
     }
 
-    /// Carries out an item that is known to fit.
+    /// Applies an item that is known to fit.
     fn force(&mut self, range: u32, item: Item) {
         let done = self.apply_item(range, item);
         debug_assert_eq!(done, Ok(()), "the inverse of what was just done");
@@ -205,7 +205,7 @@ impl Mirror {
         };
     }
 
-    /// Takes back what [`Mirror::apply`] did with `bytes`.
+    /// Undoes what [`Mirror::apply`] did with `bytes`.
     pub(super) fn undo(&mut self, bytes: &[u8]) {
         for record in Records::new(bytes) {
             match record {
@@ -226,7 +226,8 @@ impl Mirror {
     }
 }
 
-/// Blocks of `range` on a device of `blocks` blocks: fewer than others, or none, at its end.
+/// Blocks of `range` on a device of `blocks` blocks: fewer than others, or none, at the device's
+/// end.
 pub(super) fn blocks_of(blocks: u64, range: u32) -> u32 {
     blocks.saturating_sub(u64::from(range) * RANGE_BLOCKS).min(RANGE_BLOCKS) as u32
 }
@@ -247,7 +248,7 @@ impl Words for [u64] {
     }
 }
 
-/// The words of the range that begins with word `first`, as others see them.
+/// The words of the range that begins with word `first`, as the allocator sees them.
 struct Shared<'a> {
     ledger: &'a Ledger,
     first: usize,
@@ -263,8 +264,8 @@ impl Words for Shared<'_> {
     }
 }
 
-/// Carries out `item` on the words of its range, or names a block of the range that already is what
-/// the item would make it, and changes nothing.
+/// Applies `item` to the words of its range. If a block already has the state that the item would
+/// give it, returns that block of the range and changes nothing.
 pub(super) fn apply_item<W: Words + ?Sized>(words: &mut W, item: Item) -> Result<(), u32> {
     let spans = || spans(Extent::new(item.start.into(), item.len.into()));
     for (index, mask) in spans() {
@@ -282,7 +283,7 @@ pub(super) fn apply_item<W: Words + ?Sized>(words: &mut W, item: Item) -> Result
     Ok(())
 }
 
-/// Takes back in `words`, the state of `range`, what `records` did; whether they did anything there.
+/// Undoes `records` in `words`, the state of `range`. Returns whether they changed anything there.
 pub(super) fn undo_in_range(records: &[u8], range: u32, words: &mut [u64]) -> bool {
     let mut any = false;
     let mut undo = |item: Item| {

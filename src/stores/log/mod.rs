@@ -1,18 +1,21 @@
 //! The space-map log, the embedded store.
 //!
-//! - this file: the public face; `submit`: transactions that are queued; `engine`: what the engine says of its own
-//!   records; `absorb`: the log as a checkpoint; `resize`: devices that become larger or smaller;
-//! - `options`, `create`, `open`: making and opening a log; `convert`: older versions of the format; `check`: comparing
-//!   with what the engine knows;
-//! - `inner`: what all copies of a log share; `group`, `lead`, `ticket`: who writes when many commit at once;
+//! - this file: the public face; `submit`: queued transactions; `engine`: calls about the engine's
+//!   own records; `absorb`: the log as a checkpoint; `resize`: growing and shrinking;
+//! - `options`, `create`, `open`: making and opening a log; `convert`: older versions of the
+//!   format; `check`: comparing with the engine's list;
+//! - `inner`: the state that all clones of a log share; `group`, `lead`, `ticket`: group commit,
+//!   choosing the leader;
 //! - `writer`: windows, ordering rules; `condense`: when images are written;
-//! - `shared`: what is known without the writer; `order`: what comes in any order;
-//! - `recover`: from bytes to state; `known`: back to what the engine knows; `state`: what both sides know of it;
+//! - `shared`: what can be read without the writer; `order`: parts that arrive in any order;
+//! - `recover`: from bytes to state; `known`: back to the transactions that the engine knows;
+//!   `state`: what recovery hands to the writer;
 //! - `mirror`: the committed state in memory;
-//! - `record`, `delta`, `format`, `layout`: bytes; `disk`: what they are written to; `lock`: who has which part of it;
-//!   `blank`, `identify`, `found`: what is there already;
-//! - `error`, `commit_error`, `io_failure`, `report`, `memory`, `authority`: what callers are told, and say;
-//! - `fault`: ordering faults for the crash tests; `work`: what opening costs, for those that bound it.
+//! - `record`, `delta`, `format`, `layout`: bytes; `disk`: where they are written; `lock`: file
+//!   locks; `blank`, `identify`, `found`: what is on the disk already;
+//! - `error`, `commit_error`, `io_failure`, `report`, `memory`, `authority`: public values;
+//! - `fault`: ordering faults for the crash tests; `work`: counts the work of opening, for the
+//!   tests that bound it.
 
 mod absorb;
 mod authority;
@@ -77,35 +80,36 @@ use crate::values::lsn::Lsn;
 /// The embedded store: an append-only log of what each transaction allocated and freed, and behind
 /// it one bitmap page for every 32768 blocks, in a fixed area beside the managed blocks.
 ///
-/// - *Commit* writes one or more checksummed frames and flushes once; all who commit at the same time
+/// - *Commit* writes one or more checksummed frames and flushes once; all concurrent committers
 ///   share that flush.
-/// - *Condensing* keeps the live log below a limit L (and a few of the largest commits) by writing the pages of the ranges that changed
-///   longest ago, in small instalments with the commits themselves: for each byte of log at most
-///   2C/L bytes of pages, C being 4608 bytes for each range of the device.
+/// - *Condensing* keeps the live log below a limit L (plus a few of the largest commits). It writes
+///   the pages of the ranges that changed longest ago, in small instalments with the commits
+///   themselves: for each byte of log at most 2C/L bytes of pages, C being 4608 bytes for each
+///   range of the device.
 /// - *Opening* reads the pages and replays the log strictly, in parallel.
 ///
-/// Clones are names for the same log.
+/// Clones share one log.
 ///
 /// # What a crash leaves
 ///
-/// Every acknowledged transaction, whole; of those in flight a prefix in the order of their LSNs,
-/// each whole or not at all. A torn tail is cut silently (and reported); damage in front of intact
-/// frames that were durable is an error, and nothing is written then.
+/// Every acknowledged transaction survives, whole. Of those in flight a prefix in the order of
+/// their LSNs survives, each whole or not at all. A torn tail is cut silently (and reported).
+/// Damage in front of intact frames that were durable is an error, and nothing is written then.
 ///
 /// # Limits
 ///
-/// - One transaction takes at most a quarter of the log's limit (2 MiB with the smallest default: about
-///   500,000 extents).
-/// - The committed state is kept in memory too: one bit per block, 32 MiB per TiB of 4 KiB blocks,
-///   of which ranges that were never used cost nothing. It lets every commit be checked block by
-///   block before it is written. About 1 MiB per TiB is needed for bookkeeping beside it.
-/// - The ring is as long as it was made, which limits how far the device can
+/// - One transaction takes at most a quarter of the log's limit (2 MiB with the smallest default:
+///   about 500,000 extents).
+/// - The committed state is kept in memory too: one bit per block, 32 MiB per TiB of 4 KiB blocks;
+///   ranges that were never used cost nothing. Every commit is checked against it, block by block,
+///   before it is written. Bookkeeping takes about 1 MiB more per TiB.
+/// - The length of the ring is fixed at creation, which limits how far the device can
 ///   [grow](SpaceMapLog::grow): [`SpaceMapLog::max_blocks`].
-/// - After a failed flush the system may show pages, until it is restarted or drops its cache, that
-///   are not on the device. Opening believes what it reads: after [`CommitError::Sync`] on a device
-///   that did fail, restart the machine (or drop the cache) before opening the log again.
-/// - Damage to the very last frame looks like a torn tail: an engine that keeps the LSN of its last
-///   commit can have that noticed by [`OpenOptions::expect_lsn`].
+/// - After a failed flush the system may show pages that are not on the device, until it is
+///   restarted or drops its cache. Opening trusts what it reads: after [`CommitError::Sync`] on a
+///   device that did fail, restart the machine (or drop the cache) before opening the log again.
+/// - Damage to the very last frame looks like a torn tail. An engine that keeps the LSN of its last
+///   commit can detect it with [`OpenOptions::expect_lsn`].
 ///
 /// ```
 /// use freemap::{CreateOptions, FileDisk, OpenOptions, SpaceMapLog};
@@ -133,12 +137,12 @@ pub struct SpaceMapLog {
 impl Store for SpaceMapLog {
     type Error = CommitError;
 
-    /// Writes the delta's records and flushes, together with whoever commits at the same time. The
-    /// calling thread may do the work of others; it waits for one flush that began after it came,
-    /// and perhaps for one that was under way.
+    /// Writes the delta's records and flushes, together with concurrent committers. The calling
+    /// thread may do the work of others. It waits for one flush that began after the call, and
+    /// perhaps for one under way.
     ///
-    /// Where the engine says by number what is [stable](SpaceMapLog::stable), an empty delta is a transaction like
-    /// others, and has a number of its own.
+    /// Where the engine reports by number what is [stable](SpaceMapLog::stable), an empty delta is
+    /// a transaction like others and has its own number.
     fn commit(&self, delta: &Delta) -> Result<Lsn, CommitError> {
         let work = || {
             let numbered = self.inner.authority == Authority::Engine || self.inner.holds;
@@ -150,7 +154,7 @@ impl Store for SpaceMapLog {
             let ticket = self.inner.queue.submit(records, bytes);
             self.inner.wait(&ticket)
         };
-        // Of another allocator's nothing is known here.
+        // The log knows nothing about the blocks of another allocator.
         delta.hand_over(work, CommitError::leaves_doubt)
     }
 
@@ -160,8 +164,8 @@ impl Store for SpaceMapLog {
 }
 
 impl SpaceMapLog {
-    /// Bytes that the log occupies, as of the last window but for what is queued. Does not wait for the disk.
-    /// O(parts that wait).
+    /// Bytes that the log occupies, as of the last window; queued transactions as of now. Does not
+    /// wait for the disk. O(parts that wait).
     pub fn memory(&self) -> LogMemory {
         let inner = &self.inner;
         let (committed, waiting) = {
@@ -172,12 +176,12 @@ impl SpaceMapLog {
         LogMemory { committed, queued, ..inner.shared.seen().memory }
     }
 
-    /// The identity of the device, as chosen or drawn at creation.
+    /// The device's UUID, as chosen or drawn at creation.
     pub fn uuid(&self) -> [u8; 16] {
         self.inner.uuid
     }
 
-    /// Whose log is right after a crash.
+    /// Which log decides after a crash.
     pub fn authority(&self) -> Authority {
         self.inner.authority
     }
@@ -187,29 +191,30 @@ impl SpaceMapLog {
         Lsn(self.inner.shared.seen().last)
     }
 
-    /// Writes an image of every range that changed, and empties the log: before a shutdown, so that
-    /// the next opening has nothing to replay. Commits wait meanwhile. A handful of flushes, and
-    /// 4 KiB for each range that changed.
+    /// Writes an image of every range that changed, and empties the log. Call it before a shutdown,
+    /// so that the next opening has nothing to replay. Commits wait meanwhile. Costs a handful of
+    /// flushes, and 4 KiB for each range that changed.
     ///
     /// # Errors
-    /// [`CommitError`]; the state is as good as before.
+    /// [`CommitError`]; the state stays valid.
     pub fn condense(&self) -> Result<(), CommitError> {
         let mut writer = self.inner.writer();
         let until = writer.head.position;
         writer.advance(until)
     }
 
-    /// One step of what [`SpaceMapLog::condense`] does: about a sixteenth of the ranges that changed.
-    /// For idle times, about once a second; a [`Flusher`] does it by itself. `false` when there was
-    /// nothing to do.
+    /// One step of [`SpaceMapLog::condense`]: about a sixteenth of the ranges that changed. Call it
+    /// when idle, about once a second; a [`Flusher`] does so itself. `false` when there was nothing
+    /// to do.
     ///
     /// # Errors
-    /// [`CommitError`]; the state is as good as before.
+    /// [`CommitError`]; the state stays valid.
     pub fn idle(&self) -> Result<bool, CommitError> {
         self.inner.writer().idle()
     }
 
-    /// Bytes and flushes since the log was opened, as of the last window. Does not wait for the disk.
+    /// Bytes and flushes since the log was opened, as of the last window. Does not wait for the
+    /// disk.
     pub fn figures(&self) -> Figures {
         let waiting = self.inner.shared.state().waiting();
         Figures { waiting: waiting as u64, ..self.inner.shared.seen().figures }

@@ -30,29 +30,30 @@ use crate::values::lsn::Lsn;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Opened {
-    /// Where transactions are committed to.
+    /// The log that transactions are committed to.
     pub log: SpaceMapLog,
-    /// The free space as of the last transaction. What is allocated here without a transaction is not in
-    /// the log: it can be freed without one, and freeing it in one is a [`CommitError::Conflict`]. What is
-    /// committed can be freed by transactions only
+    /// The free space as of the last transaction. Blocks allocated here without a transaction are
+    /// not in the log: they can be freed without one, and freeing them in one is a
+    /// [`CommitError::Conflict`]. Committed blocks can be freed by transactions only
     /// ([`FreeError::Committed`](crate::FreeError::Committed)).
     pub allocator: Allocator,
     /// What was found.
     pub report: Report,
-    /// Under [`Authority::Piggyback`]: the mark at the last checkpoint, up to which the engine's own log need
-    /// not be [replayed](Opened::replay).
+    /// Under [`Authority::Piggyback`]: the mark at the last checkpoint. The engine's own log need
+    /// not be [replayed](Opened::replay) before it.
     pub position: u64,
 }
 
 impl Opened {
-    /// Feeds the part `span` of the engine's own log, under [`Authority::Piggyback`]: everything behind
-    /// [`Opened::position`], in order and without gaps, before anything is allocated. Parts without a delta
-    /// are [skipped](SpaceMapLog::skip), also those that were skipped before the crash.
+    /// Replays the part `span` of the engine's own log, under [`Authority::Piggyback`]. Feed
+    /// everything behind [`Opened::position`], in order and without gaps, before anything is
+    /// allocated. [Skip](SpaceMapLog::skip) parts without a delta, also those that were skipped
+    /// before the crash.
     ///
     /// # Errors
     /// [`CommitError::Order`] if the part does not begin where the last one ended;
-    /// [`CommitError::Conflict`] if the delta does not fit the state, which is unchanged then (a guard
-    /// that is alive can be the reason); [`CommitError::Foreign`] if it names blocks beyond the
+    /// [`CommitError::Conflict`] if the delta does not fit the state, which is unchanged then (a
+    /// live guard can be the reason); [`CommitError::Foreign`] if it names blocks beyond the
     /// device; [`CommitError::Mode`].
     pub fn replay(&self, delta: &Delta, span: Range<u64>) -> Result<(), CommitError> {
         if self.log.authority() != Authority::Piggyback {
@@ -62,7 +63,7 @@ impl Opened {
         if span.start != mark {
             return Err(CommitError::Order { from: span.start, to: span.end, mark });
         }
-        // What an earlier one freed may be what this one allocates.
+        // This part may allocate what an earlier one freed.
         self.allocator.collect();
         let mut transaction = self.allocator.begin();
         for &extent in delta.allocated() {
@@ -76,13 +77,13 @@ impl Opened {
 }
 
 impl SpaceMapLog {
-    /// Opens the log on `disk`, with the state after its last transaction, or after the one that the
-    /// options name. Reads the log and all images, in parallel on the rayon pool that the caller is
-    /// in; flushes, writes a superblock, and what taking back needs.
+    /// Opens the log on `disk`, with the state after its last transaction, or after the one that
+    /// the options name. Reads the log and all images, in parallel on the caller's rayon pool. Then
+    /// flushes, and writes a superblock and the transaction that takes others back, if any.
     ///
     /// # Errors
     /// [`LogError`]. Nothing was written unless it is [`LogError::Io`], [`LogError::Commit`] or
-    /// [`ConfigError::OutOfMemory`](crate::ConfigError::OutOfMemory), and then opening again finds the
+    /// [`ConfigError::OutOfMemory`](crate::ConfigError::OutOfMemory); then opening again finds the
     /// same state.
     pub fn open(disk: impl Disk + 'static, options: &OpenOptions) -> Result<Opened, LogError> {
         Self::open_with(Arc::new(disk), options)
@@ -105,8 +106,9 @@ impl SpaceMapLog {
             }
             loader.give_up_rest(&state.recovered)?;
         }
-        // What was found may be in the system's cache alone, if a process was killed before it flushed. It must
-        // be durable before anything older is written over: the slots of the last superblock but one, for one.
+        // What was found may be only in the system's cache, if a process was killed before it
+        // flushed. It must be durable before anything older is overwritten: for example the slots
+        // of the last superblock but one.
         loader.sync()?;
         loader.mend_directory(&mut state.recovered)?;
         begin_incarnation(&loader, &mut state.recovered)?;
@@ -117,7 +119,7 @@ impl SpaceMapLog {
             take_back(&mut writer, &undo, tail.transactions)?;
         }
         writer.show();
-        // Without a word from the engine everything is stable that is there.
+        // If the engine names no transactions, everything found is stable.
         let known = known.unwrap_or(Known { until: writer.head.lsn, ..Known::default() });
         let started = Instant::now();
         let gate = match authority {
@@ -149,8 +151,8 @@ impl SpaceMapLog {
         Ok(Opened { log, allocator, report, position: head.engine })
     }
 
-    /// The state on `disk` without writing anything: an allocator whose changes go nowhere, and what
-    /// was found.
+    /// The state on `disk`, without writing anything: an allocator whose changes are not stored,
+    /// and a report of what was found.
     ///
     /// # Errors
     /// [`LogError`].
@@ -179,7 +181,7 @@ impl SpaceMapLog {
     }
 }
 
-/// The superblock, if it is what the caller expects.
+/// The superblock, checked against the caller's expectations.
 fn described(loader: &Loader, options: &OpenOptions) -> Result<(Superblock, Authority), LogError> {
     let (superblock, _) = loader.superblock()?;
     let found = superblock.blocks.get();
@@ -197,8 +199,8 @@ fn described(loader: &Loader, options: &OpenOptions) -> Result<(Superblock, Auth
     }
 }
 
-/// What takes back the transactions that the engine does not know; an error if one that it knows depends on
-/// them, or is not there.
+/// The delta that takes back the transactions that the engine does not know. An error if a known
+/// one depends on them.
 fn undo(loader: &Loader, known: Option<&Known>, state: &mut Loaded) -> Result<Delta, LogError> {
     let (Some(known), Some(tail)) = (known, &state.rollback) else { return Ok(Delta::default()) };
     state.report.taken_back = known.unknown(&tail.transactions);
@@ -220,7 +222,7 @@ fn missing(file: &str, options: &OpenOptions, found: Lsn) -> Result<(), LogError
     }
 }
 
-/// From here on, frames of the last life cannot continue those of this one.
+/// From here on, frames of the previous incarnation cannot continue those of this one.
 fn begin_incarnation(loader: &Loader, recovered: &mut Recovered) -> Result<(), LogError> {
     let directory = Loader::directory_crc(recovered);
     let superblock = &mut recovered.superblock;
@@ -232,8 +234,8 @@ fn begin_incarnation(loader: &Loader, recovered: &mut Recovered) -> Result<(), L
     loader.write_superblock(superblock)
 }
 
-/// Commits the transaction that undoes `transactions`. Until the engine has called it stable, images
-/// must know of neither.
+/// Commits the transaction that undoes `transactions`. Until the engine has called it stable,
+/// images must contain neither.
 fn take_back(
     writer: &mut Writer,
     delta: &Delta,
@@ -257,7 +259,7 @@ fn builder(mirror: &Mirror, block_shift: u8, options: &OpenOptions) -> Builder {
     Allocator::builder(mirror.blocks()).block_size(1 << block_shift).with_settings(options.settings)
 }
 
-/// A typed error for a log that can be read but not be written to any more.
+/// Refuses a log whose format can be read but no longer be written.
 fn expect_current(loader: &Loader, major: u16) -> Result<(), LogError> {
     if major > OLDEST_MAJOR {
         return Ok(());

@@ -36,77 +36,80 @@ impl CreateOptions {
         self
     }
 
-    /// The live log stays below this many bytes ("L"): a multiple of 4096 from 64 KiB to 1 TiB. By
-    /// default four times the cost of all images, from 8 to 256 MiB. Larger means fewer images and
-    /// a longer replay. The ring takes one and three quarters as much.
+    /// The limit of the live log in bytes ("L"): a multiple of 4096 from 64 KiB to 1 TiB. By
+    /// default four times the cost of all images, from 8 to 256 MiB. A larger limit means fewer
+    /// images and a longer replay. The ring is one and three quarters as long.
     #[must_use]
     pub fn limit(mut self, bytes: u64) -> Self {
         self.limit = Some(bytes);
         self
     }
 
-    /// What the device writes atomically and without reading first: 4096 (the default) or 512 bytes.
-    /// Frames are padded to it.
+    /// What the device writes atomically and without reading first: 4096 (the default) or 512
+    /// bytes. Frames are padded to it.
     #[must_use]
     pub fn sector(mut self, bytes: u32) -> Self {
         self.sector = Some(bytes);
         self
     }
 
-    /// Whose log is right after a crash.
+    /// Which log decides after a crash.
     #[must_use]
     pub fn authority(mut self, authority: Authority) -> Self {
         self.authority = authority;
         self
     }
 
-    /// The device's identity; random by default.
+    /// The device's UUID; random by default.
     #[must_use]
     pub fn uuid(mut self, uuid: [u8; 16]) -> Self {
         self.uuid = Some(uuid);
         self
     }
 
-    /// How many transactions may be queued by [`SpaceMapLog::submit`](crate::SpaceMapLog::submit) and not yet be taken to be written: 16384
-    /// unless set, at least 1. To be set at each opening.
+    /// The limit of transactions queued by [`SpaceMapLog::submit`](crate::SpaceMapLog::submit) and
+    /// not yet taken to be written: 16384 by default, at least 1. Set it at each opening.
     #[must_use]
     pub fn max_queued(mut self, transactions: usize) -> Self {
         self.queue.items = transactions;
         self
     }
 
-    /// How many bytes the records of queued transactions may have: 16 MiB unless set. One transaction is always
-    /// taken. In memory each takes about 500 bytes more, and 60 for each extent. To be set at each opening.
+    /// The limit of the queued transactions' records in bytes: 16 MiB by default. One transaction
+    /// is always taken. In memory each takes about 500 bytes more, and 60 for each extent. Set it
+    /// at each opening.
     #[must_use]
     pub fn max_queued_bytes(mut self, bytes: u64) -> Self {
         self.queue.bytes = bytes;
         self
     }
 
-    /// Holds what every commit frees until [`SpaceMapLog::stable`](crate::SpaceMapLog::stable) names its transaction or a later one,
-    /// whichever call committed it: for engines under [`Authority::Log`] whose own metadata becomes durable
-    /// after the commit and names extents. Held blocks stay allocated
-    /// ([`Stats::held_blocks`](crate::Stats::held_blocks)), and a device of which all free space is held has
-    /// none: make the metadata durable, call `stable`, try again. To be set at each opening, which itself
-    /// calls everything stable that it finds. Under [`Authority::Engine`] it is always so, under
-    /// [`Authority::Piggyback`] never, since there the engine's record comes first.
+    /// Holds what every commit frees until [`SpaceMapLog::stable`](crate::SpaceMapLog::stable)
+    /// names its transaction or a later one, whichever call committed it. For engines under
+    /// [`Authority::Log`] whose own metadata names extents and becomes durable after the commit.
+    /// Held blocks stay allocated ([`Stats::held_blocks`](crate::Stats::held_blocks)); a device
+    /// whose free space is all held has none: make the metadata durable, call `stable`, try again.
+    /// Set it at each opening; an opening makes everything that it finds stable. Always on under
+    /// [`Authority::Engine`], never under [`Authority::Piggyback`], where the engine's record comes
+    /// first.
     #[must_use]
     pub fn hold_until_stable(mut self) -> Self {
         self.hold = true;
         self
     }
 
-    /// Destroy what the disk holds: without this, only a disk is taken on which everything that the log
-    /// will write over is zero.
+    /// Destroys what the disk holds. Without this, the disk must be zero wherever the log will
+    /// write.
     #[must_use]
     pub fn overwrite(mut self) -> Self {
         self.overwrite = true;
         self
     }
 
-    /// Do not write zeros over the whole area of a new file (for 1 TiB: 316 MiB). Saves time and space
-    /// at first, but then a commit can meet a full file system ([`CommitError::Write`](crate::CommitError::Write), as long as there is
-    /// no room; growth is always written), and flushes are slower while the file is filling.
+    /// Does not write zeros over the whole area of a new file (for 1 TiB: 316 MiB). Saves time and
+    /// space at first, but then a commit can meet a full file system
+    /// ([`CommitError::Write`](crate::CommitError::Write), as long as there is no room; growth is
+    /// always written), and flushes are slower while the file fills.
     #[must_use]
     pub fn sparse(mut self) -> Self {
         self.sparse = true;
@@ -128,7 +131,7 @@ pub struct OpenOptions {
 }
 
 impl OpenOptions {
-    /// Whatever is there.
+    /// The defaults: opens what is there.
     pub fn new() -> Self {
         Self::default()
     }
@@ -149,76 +152,84 @@ impl OpenOptions {
         self
     }
 
-    /// The engine's own log ends with this transaction: later ones are taken back, by a transaction
-    /// that undoes them. Under [`Authority::Engine`], that is possible for everything that was not
-    /// called [`stable`](crate::SpaceMapLog::stable); otherwise only as far back as the images allow. Opening
-    /// again with the same LSN writes nothing more; going back ever further, opening by opening, takes
-    /// room each time, which in the end there is not ([`CommitError::Full`](crate::CommitError::Full)).
+    /// The engine's own log ends with this transaction. Later ones are taken back by a transaction
+    /// that undoes them. Under [`Authority::Engine`] that is possible for everything that was not
+    /// called [`stable`](crate::SpaceMapLog::stable); otherwise only as far back as the images
+    /// allow. Opening again with the same LSN writes nothing more. Going back further at each
+    /// opening takes room each time, which runs out in the end
+    /// ([`CommitError::Full`](crate::CommitError::Full)).
     ///
     /// An LSN behind the end of the log is [`LogError::Missing`](crate::LogError::Missing).
     ///
-    /// When something was taken back ([`Report::taken_back`](crate::Report::taken_back)), the engine has to write into its own log that
-    /// everything up to [`SpaceMapLog::last`](crate::SpaceMapLog::last) is decided, then calls [`SpaceMapLog::stable`](crate::SpaceMapLog::stable) with that, and
-    /// from then on never asks for an earlier one.
+    /// When something was taken back ([`Report::taken_back`](crate::Report::taken_back)), the
+    /// engine must write into its own log that everything up to
+    /// [`SpaceMapLog::last`](crate::SpaceMapLog::last) is decided, then call
+    /// [`SpaceMapLog::stable`](crate::SpaceMapLog::stable) with that LSN, and never ask for an
+    /// earlier one again.
     #[must_use]
     pub fn recover_until(mut self, lsn: Lsn) -> Self {
         self.until = Some(lsn);
         self
     }
 
-    /// Together with [`recover_until`](OpenOptions::recover_until): open the log even though it is damaged behind
-    /// that transaction, and give up what was committed there, for good. Without this, such a log is
-    /// [`LogError::Damaged`](crate::LogError::Damaged); [`SpaceMapLog::inspect`](crate::SpaceMapLog::inspect) shows the state at any transaction before the
-    /// damage, and [`Report::damaged_at`](crate::Report::damaged_at) where that is.
+    /// Together with [`recover_until`](OpenOptions::recover_until): opens the log even though it is
+    /// damaged behind that transaction, and discards for good what was committed there. Without
+    /// this, such a log is [`LogError::Damaged`](crate::LogError::Damaged);
+    /// [`SpaceMapLog::inspect`](crate::SpaceMapLog::inspect) shows the state at any transaction
+    /// before the damage, and [`Report::damaged_at`](crate::Report::damaged_at) where that is.
     #[must_use]
     pub fn accept_loss(mut self) -> Self {
         self.accept_loss = true;
         self
     }
 
-    /// Of the transactions after the one of [`recover_until`](OpenOptions::recover_until), the engine's own
-    /// log has exactly these: they stay, all others are taken back. In any order; without `recover_until`,
-    /// nothing before them is known. What is found is the state of the known transactions, carried out one by
-    /// one.
+    /// The transactions after the one of [`recover_until`](OpenOptions::recover_until) that the
+    /// engine's own log has: exactly these stay, all others are taken back. In any order. Without
+    /// `recover_until`, no transaction before them is known. The state found is that of the known
+    /// transactions, carried out one by one.
     ///
-    /// A transaction that depends on one that is not known is [`LogError::Dependent`](crate::LogError::Dependent): it frees what that
-    /// one allocated, or allocates what that one freed. Under [`Authority::Engine`] the latter cannot be, as
-    /// long as freed blocks are kept until the mark of [`SpaceMapLog::recorded`](crate::SpaceMapLog::recorded) has passed.
+    /// A known transaction that depends on an unknown one is
+    /// [`LogError::Dependent`](crate::LogError::Dependent): it frees what the unknown one
+    /// allocated, or allocates what it freed. Under [`Authority::Engine`] the latter cannot happen,
+    /// as long as freed blocks are kept until the mark of
+    /// [`SpaceMapLog::recorded`](crate::SpaceMapLog::recorded) has passed.
     #[must_use]
     pub fn recover_also(mut self, lsns: impl IntoIterator<Item = Lsn>) -> Self {
         self.also.extend(lsns);
         self
     }
 
-    /// What the engine's own log has, if there is any word of it.
+    /// The transactions that the engine's own log has, if the options name any.
     pub(super) fn known(&self) -> Option<Known> {
         let any = self.until.is_some() || !self.also.is_empty();
         any.then(|| Known::new(self.until.unwrap_or_default(), &self.also))
     }
 
-    /// How many transactions may be queued by [`SpaceMapLog::submit`](crate::SpaceMapLog::submit) and not yet be taken to be written: 16384
-    /// unless set, at least 1. To be set at each opening.
+    /// The limit of transactions queued by [`SpaceMapLog::submit`](crate::SpaceMapLog::submit) and
+    /// not yet taken to be written: 16384 by default, at least 1. Set it at each opening.
     #[must_use]
     pub fn max_queued(mut self, transactions: usize) -> Self {
         self.queue.items = transactions;
         self
     }
 
-    /// How many bytes the records of queued transactions may have: 16 MiB unless set. One transaction is always
-    /// taken. In memory each takes about 500 bytes more, and 60 for each extent. To be set at each opening.
+    /// The limit of the queued transactions' records in bytes: 16 MiB by default. One transaction
+    /// is always taken. In memory each takes about 500 bytes more, and 60 for each extent. Set it
+    /// at each opening.
     #[must_use]
     pub fn max_queued_bytes(mut self, bytes: u64) -> Self {
         self.queue.bytes = bytes;
         self
     }
 
-    /// Holds what every commit frees until [`SpaceMapLog::stable`](crate::SpaceMapLog::stable) names its transaction or a later one,
-    /// whichever call committed it: for engines under [`Authority::Log`] whose own metadata becomes durable
-    /// after the commit and names extents. Held blocks stay allocated
-    /// ([`Stats::held_blocks`](crate::Stats::held_blocks)), and a device of which all free space is held has
-    /// none: make the metadata durable, call `stable`, try again. To be set at each opening, which itself
-    /// calls everything stable that it finds. Under [`Authority::Engine`] it is always so, under
-    /// [`Authority::Piggyback`] never, since there the engine's record comes first.
+    /// Holds what every commit frees until [`SpaceMapLog::stable`](crate::SpaceMapLog::stable)
+    /// names its transaction or a later one, whichever call committed it. For engines under
+    /// [`Authority::Log`] whose own metadata names extents and becomes durable after the commit.
+    /// Held blocks stay allocated ([`Stats::held_blocks`](crate::Stats::held_blocks)); a device
+    /// whose free space is all held has none: make the metadata durable, call `stable`, try again.
+    /// Set it at each opening; an opening makes everything that it finds stable. Always on under
+    /// [`Authority::Engine`], never under [`Authority::Piggyback`], where the engine's record comes
+    /// first.
     #[must_use]
     pub fn hold_until_stable(mut self) -> Self {
         self.hold = true;

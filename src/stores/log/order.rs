@@ -1,6 +1,6 @@
-//! Things that come in any order and count in order: the parts of an engine's log that an absorbing log
-//! takes in, and the transactions that an engine's log has. A *mark* says up to where everything has
-//! come; what comes early waits.
+//! Items that come in any order and count in order: the parts of an engine's log that an absorbing
+//! log takes in, and the transactions that an engine's log has. A *mark* says up to where
+//! everything has come; early items wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -10,7 +10,7 @@ use std::ops::Range;
 pub(super) struct Order<T> {
     /// Everything before this has come.
     mark: u64,
-    /// What came early, by its beginning: its end and the `T`.
+    /// Early parts, by their beginning: the end and the `T`.
     waiting: BTreeMap<u64, (u64, T)>,
 }
 
@@ -23,12 +23,12 @@ impl<T> Order<T> {
         self.mark
     }
 
-    /// What waits for one before it.
+    /// The parts that wait for an earlier one.
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.waiting.values().map(|(_, what)| what)
     }
 
-    /// How many wait for one before them.
+    /// How many parts wait for an earlier one.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }
@@ -43,32 +43,32 @@ impl<T> Order<T> {
             && behind.is_none_or(|(start, _)| *start >= span.end)
     }
 
-    /// A part that [`Order::takes`] accepts. It waits until it is [`Order::next`].
+    /// Adds a part that [`Order::takes`] accepts. It waits until it is [`Order::next`].
     pub(super) fn add(&mut self, span: Range<u64>, what: T) {
         debug_assert!(self.takes(&span), "{span:?} at mark {}", self.mark);
         self.waiting.insert(span.start, (span.end, what));
     }
 
-    /// Moves the mark over the part that begins there, if that has come.
+    /// Moves the mark over the part that begins there, if it has come.
     pub(super) fn next(&mut self) -> Option<(Range<u64>, T)> {
         let (end, what) = self.waiting.remove(&self.mark)?;
         let start = std::mem::replace(&mut self.mark, end);
         Some((start..end, what))
     }
 
-    /// Moves the mark back to before what [`Order::next`] gave last.
+    /// Moves the mark back to before the part that [`Order::next`] returned last.
     pub(super) fn put_back(&mut self, span: Range<u64>, what: T) {
         self.mark = span.start;
         self.waiting.insert(span.start, (span.end, what));
     }
 }
 
-/// Which transactions the engine's own log has. What is noted beyond the mark takes about 16 bytes each.
+/// Which transactions the engine's own log has. Those beyond the mark take about 16 bytes each.
 #[derive(Debug)]
 pub(super) struct Recorded {
-    /// It has everything up to this one.
+    /// The engine's log has everything up to this one.
     mark: u64,
-    /// And of the later ones these.
+    /// And these later ones.
     later: BTreeSet<u64>,
 }
 
@@ -83,7 +83,7 @@ impl Recorded {
         self.mark
     }
 
-    /// It has `lsn`.
+    /// The engine's log has `lsn`.
     pub(super) fn add(&mut self, lsn: u64) {
         if lsn > self.mark {
             self.later.insert(lsn);
@@ -91,7 +91,7 @@ impl Recorded {
         }
     }
 
-    /// It has everything up to `lsn`.
+    /// The engine's log has everything up to `lsn`.
     pub(super) fn raise(&mut self, lsn: u64) {
         self.mark = self.mark.max(lsn);
         while let Some(next) = self.later.first().copied().filter(|&next| next <= self.mark + 1) {

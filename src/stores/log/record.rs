@@ -9,21 +9,21 @@
 //! type 5, position:  the engine's own position u64
 //! ```
 //!
-//! Types 128 and up may be skipped by a reader that does not know them: their flags and count are
-//! one number, the length of what follows.
+//! A reader may skip unknown types from 128 up: their flags and count are one number, the length of
+//! what follows.
 
 use crate::values::op::Op;
 
-/// Blocks of a range: what one image page of 4 KiB has bits for, and one level-1 node covers.
+/// Blocks of a range: one per bit of a 4 KiB image page; one level-1 node covers as many.
 pub(crate) const RANGE_BLOCKS: u64 = 1 << RANGE_SHIFT;
-/// The same as a power of two.
+/// [`RANGE_BLOCKS`] as a power of two.
 pub(crate) const RANGE_SHIFT: u32 = 15;
 
 const HEADER: usize = 8;
-/// Items that one group may hold, so that a frame always has room for a whole record (4 KiB).
+/// The most items in one group, so that a frame always has room for a whole record (4 KiB).
 const GROUP_ITEMS: usize = 1000;
-/// Ranges that one fill may cover, so that bytes of the log cost a bounded time when they are replayed. (Version 1 of
-/// the format has no such limit.)
+/// The most ranges that one fill may cover, so that replaying bytes of the log takes a bounded
+/// time. (Version 1 of the format has no such limit.)
 pub(crate) const MAX_FILL: u32 = 64;
 /// The longest record.
 pub(crate) const MAX_RECORD: usize = HEADER + 4 * GROUP_ITEMS;
@@ -78,10 +78,10 @@ impl State {
     }
 }
 
-/// What is known of an image: in a record, and in a directory entry.
+/// The description of an image, in a record or a directory entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Image {
-    /// The last transaction that the image knows of.
+    /// The last transaction that the image contains.
     pub base: u64,
     pub crc: u32,
     pub free: u32,
@@ -112,8 +112,8 @@ fn fixed<const N: usize>(bytes: &[u8]) -> [u8; N] {
     fixed
 }
 
-/// Iterates over the records in `bytes`; an error carries the offset of the record that makes no
-/// sense, and ends the iteration.
+/// Iterates over the records in `bytes`. An error carries the offset of a malformed record, and
+/// ends the iteration.
 pub(crate) struct Records<'a> {
     bytes: &'a [u8],
     offset: usize,

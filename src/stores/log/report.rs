@@ -1,4 +1,4 @@
-//! What a log says of itself.
+//! Reports and counters of a log.
 
 use crate::values::lsn::Lsn;
 
@@ -12,7 +12,7 @@ pub struct Report {
     pub replayed: u64,
     /// Bytes of live log that were read.
     pub log_bytes: u64,
-    /// Frames behind the last whole transaction that were cut off: what a crash left of commits
+    /// Frames behind the last whole transaction that were cut off: a crash left them, of commits
     /// that were never acknowledged. Frames torn beyond recognition are not counted.
     pub cut_frames: u64,
     /// Transactions taken back because the engine asked for an earlier one.
@@ -23,15 +23,15 @@ pub struct Report {
     pub damaged_copies: u64,
     /// Time to read and check the log and the images, and to replay.
     pub load_time: std::time::Duration,
-    /// Time to build the allocator's index from it.
+    /// Time to build the allocator's index from the state.
     pub build_time: std::time::Duration,
     /// Bytes read.
     pub read_bytes: u64,
-    /// Offset of a damaged frame behind the transaction that was asked for: what came after it is lost.
+    /// Offset of a damaged frame behind the requested transaction: what came after it is lost.
     pub damaged_at: Option<u64>,
 }
 
-/// Bytes written, for those who want to see the bounds hold.
+/// Bytes written, to check the bounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Figures {
@@ -47,11 +47,11 @@ pub struct Figures {
     pub image_bytes: u64,
     /// Bytes of directory pages and superblocks.
     pub directory_bytes: u64,
-    /// The most log that was ever live: from the oldest change that no image holds to the end.
+    /// The largest live log so far: from the oldest change that no image holds to the end.
     pub max_live: u64,
     /// The most bytes of images written with one flush.
     pub max_image_burst: u64,
-    /// Parts of the engine's log that wait for one before them, at this moment: see
+    /// Parts of the engine's log that wait for an earlier one, at this moment: see
     /// [`SpaceMapLog::absorb`](crate::SpaceMapLog::absorb).
     pub waiting: u64,
 }

@@ -1,6 +1,6 @@
-//! What calls that only read memory look at, and what absorbed transactions change: behind locks of its own,
-//! which are held for moments and never during I/O. Whoever holds the writer may lock these, not the
-//! other way round.
+//! The state that readers of memory use and that absorbed transactions change. It has its own
+//! locks, which are held for moments and never during I/O. A thread that holds the writer may take
+//! them, not the other way round.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -19,7 +19,7 @@ pub(super) struct Shared {
     seen: Mutex<Seen>,
 }
 
-/// The committed state, and in piggyback mode how it goes on.
+/// The committed state, and in piggyback mode the parts that follow.
 pub(super) struct State {
     pub mirror: Mirror,
     /// In piggyback mode: ranges that changed since the last checkpoint copied them.
@@ -29,7 +29,7 @@ pub(super) struct State {
     contradicted: Option<CommitError>,
 }
 
-/// What the writer shows of itself whenever a window is done.
+/// What the writer publishes after each window.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
     pub figures: Figures,
@@ -39,8 +39,8 @@ pub(super) struct Seen {
     pub max_blocks: u64,
 }
 
-/// What a part of the engine's log holds: the delta of a transaction, or nothing. If it is dropped before it is
-/// applied, the transaction is in doubt: the engine's log has it.
+/// A part of the engine's log: the delta of a transaction, or nothing. If it is dropped before it
+/// is applied, the transaction is in doubt: the engine's log has it.
 #[derive(Debug, Default)]
 pub(super) struct Piece {
     pub records: Vec<u8>,
@@ -48,7 +48,8 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    /// About how many bytes it has: those of a transaction's sets of extents are taken for those of its delta.
+    /// Its approximate size: a transaction's sets of extents are assumed to be as large as its
+    /// delta's.
     fn bytes(&self) -> usize {
         let extents = self.transaction.as_ref().map_or(0, |frozen| {
             size_of_val(frozen.delta().allocated()) + size_of_val(frozen.delta().freed())
@@ -72,7 +73,7 @@ impl Shared {
         Self { state: Mutex::new(state), seen: Mutex::default() }
     }
 
-    // Both are changed in single steps, so a panic under the lock leaves nothing half done.
+    // Both are changed in single steps, so a panic under the lock leaves no partial change.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,28 +88,28 @@ impl Shared {
 }
 
 impl State {
-    /// Everything before this part of the engine's log is in the state.
+    /// The mark: every part of the engine's log before it is in the state.
     pub(super) fn mark(&self) -> u64 {
         self.order.mark()
     }
 
-    /// Parts that wait for one before them.
+    /// Parts that wait for an earlier one.
     pub(super) fn waiting(&self) -> usize {
         self.order.waiting()
     }
 
-    /// About how many bytes those have. O(parts that wait).
+    /// Their approximate size in bytes. O(parts that wait).
     pub(super) fn waiting_bytes(&self) -> usize {
         self.order.iter().map(Piece::bytes).sum()
     }
 
-    /// An error if the state cannot go on.
+    /// An error if a part contradicted the state.
     pub(super) fn check(&self) -> Result<(), CommitError> {
         self.contradicted.clone().map_or(Ok(()), Err)
     }
 
-    /// Whether a part of the engine's log fits in; if it begins at the mark, `records` are carried out.
-    /// [`State::add`] must follow.
+    /// Checks that a part of the engine's log fits in. If it begins at the mark, applies its
+    /// `records`. [`State::add`] must follow.
     pub(super) fn admit(&mut self, span: &Range<u64>, records: &[u8]) -> Result<(), CommitError> {
         self.check()?;
         let mark = self.mark();
@@ -118,8 +119,9 @@ impl State {
         if span.start == mark { Ok(self.apply(records)?) } else { Ok(()) }
     }
 
-    /// Adds what was admitted. If it begins at the mark, that moves, and what waited for it is applied. Answers
-    /// with the transactions that are applied, to be told so when the lock is gone.
+    /// Adds an admitted part. If it begins at the mark, the mark moves, and the parts that waited
+    /// for it are applied. Returns the applied transactions, to be marked committed without the
+    /// lock.
     pub(super) fn add(&mut self, span: Range<u64>, piece: Piece) -> Vec<Frozen> {
         let mut applied = Vec::new();
         let mut admitted = Some(span.start);

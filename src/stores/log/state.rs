@@ -1,4 +1,4 @@
-//! What is known of a log between its bytes and its writer.
+//! The state that recovery hands to the writer.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use crate::stores::log::layout::{DirectoryPlace, Layout};
 use crate::stores::log::mirror::Mirror;
 use crate::stores::log::record::{Image, RANGE_BLOCKS, State};
 
-/// Counters of a log stay below this, so that nothing computed from them overflows: no device lives for as
-/// many bytes or transactions. The writer stops before it, so that what it wrote can be opened.
+/// The bound on a log's counters, so that nothing computed from them overflows: no device lives for
+/// as many bytes or transactions. The writer stops before it, so that what it wrote can be opened.
 pub(super) const COUNTER_END: u64 = 1 << 62;
 
-/// What the bytes say, with which a writer goes on.
+/// The state read from disk, with which a writer goes on.
 pub(super) struct Recovered {
     pub disk: Arc<dyn Disk>,
     pub layout: Layout,
@@ -34,8 +34,8 @@ pub(super) struct Base {
     pub after: Option<u64>,
 }
 
-/// The images of a range that matter: first the one that both copies of the directory name, last
-/// the newest.
+/// The images of a range that matter: the first is the one that both copies of the directory name,
+/// the last is the newest.
 pub(super) type Bases = SmallVec<[Base; 2]>;
 
 /// Where the next frame goes.
@@ -48,14 +48,15 @@ pub(super) struct Head {
     pub crc: u32,
     /// The engine's position, in piggyback mode.
     pub engine: u64,
-    /// Blocks allocated after the last transaction. (More may be absorbed.)
+    /// Blocks allocated after the last transaction. (Absorbed transactions may have allocated
+    /// more.)
     pub allocated: u64,
 }
 
-/// What a tail at this frame would say.
+/// The tail that would begin at this frame.
 pub(super) type Mark = Tail;
 
-/// What was found of one directory page.
+/// One directory page as found.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PageFound {
     pub place: DirectoryPlace,
@@ -76,7 +77,8 @@ pub(super) const NOTHING: Image = Image {
     state: State::AllFree,
 };
 
-/// A directory page of ranges that were never changed, which no superblock before that of `stamp` counts.
+/// A directory page of ranges that were never changed. Superblocks before that of `stamp` do not
+/// count it.
 pub(super) fn empty_page(index: usize, place: &DirectoryPlace, stamp: u32) -> DirectoryPage {
     let entries = vec![NOTHING; place.count];
     DirectoryPage { page: index as u32, sequence: 1, previous: 0, stamp, entries }

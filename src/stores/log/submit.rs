@@ -1,4 +1,4 @@
-//! Transactions that are queued, and waited for later.
+//! Transactions that are queued now and waited for later.
 
 use crate::stores::log::SpaceMapLog;
 use crate::stores::log::commit_error::CommitError;
@@ -14,9 +14,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// A transaction on its way into the log. A thread may [`wait`](Pending::wait) for it, a task may
-/// `await` it; dropping it does not take the transaction back, as long as somebody flushes before the
-/// log is gone: an engine whose requests can be cancelled calls [`cancel`](Pending::cancel) then, or keeps
-/// the extents elsewhere.
+/// `await` it. Dropping it does not take the transaction back, if some thread flushes before the
+/// log is dropped. An engine whose requests can be cancelled calls [`cancel`](Pending::cancel)
+/// then, or keeps the extents elsewhere.
 #[derive(Debug)]
 #[must_use = "the outcome is known only when it is waited for"]
 pub struct Pending {
@@ -26,7 +26,7 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Takes the transaction back if nobody has begun to write it. O(transactions queued).
+    /// Takes the transaction back if no thread has begun to write it. O(transactions queued).
     ///
     /// # Errors
     /// The pending one: it is being written, or has been.
@@ -42,7 +42,8 @@ impl Pending {
         }
     }
 
-    /// Blocks until the transaction is durable or has failed, doing the work if nobody else does.
+    /// Blocks until the transaction is durable or has failed; leads the flush if no other thread
+    /// does.
     ///
     /// # Errors
     /// As [`Transaction::commit`](crate::Transaction::commit).
@@ -55,7 +56,7 @@ impl Pending {
         &mut self,
         result: Result<Lsn, CommitError>,
     ) -> Result<Lsn, CommitFailed<'static, CommitError>> {
-        // There until its one result is: neither `wait` nor a future that is ready comes here twice.
+        // Present until its one result arrives: neither `wait` nor a ready future comes here twice.
         let transaction = self.transaction.take();
         match (result, transaction) {
             (Err(error), Some(mut transaction)) => {
@@ -82,7 +83,7 @@ impl IntoFuture for Pending {
     }
 }
 
-/// The future of a [`Pending`] transaction. Whoever does the work wakes it; polling does none.
+/// The future of a [`Pending`] transaction. The leader wakes it; polling does no work.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct Committing(pub(super) Pending);
@@ -111,7 +112,8 @@ impl Future for Committing {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        // Whoever has the result lets the freed blocks go, or gives back the allocated ones.
+        // The thread that delivers the result releases the freed blocks, or gives back the
+        // allocated ones.
         if let Some(mut transaction) = self.transaction.take() {
             let then = move |result: Option<Result<Lsn, CommitError>>| match result {
                 Some(Ok(lsn)) => transaction.committed_as(lsn),
@@ -136,7 +138,7 @@ pub struct Flusher {
 impl Drop for Flusher {
     fn drop(&mut self) {
         self.log.inner.queue.stop(&self.stop);
-        // A waker may be the one that drops it, on the thread itself.
+        // A waker may drop the flusher on the flusher's own thread.
         let ours = |thread: &std::thread::JoinHandle<()>| {
             thread.thread().id() == std::thread::current().id()
         };
@@ -149,18 +151,19 @@ impl Drop for Flusher {
 impl SpaceMapLog {
     /// Queues a transaction without waiting: for engines with more commits in flight than threads.
     ///
-    /// What comes back is a future, and can be waited for by a thread as well. Somebody has to do
-    /// the work: a [`Flusher`], a call of [`SpaceMapLog::flush`], or any thread that commits or
-    /// waits. Polling does not.
+    /// The result is a future, and a thread can wait for it as well. Some thread must do the work:
+    /// a [`Flusher`], a call of [`SpaceMapLog::flush`], or any thread that commits or waits.
+    /// Polling does not.
     ///
-    /// The queue has a limit ([`CreateOptions::max_queued`](crate::CreateOptions::max_queued), [`CreateOptions::max_queued_bytes`](crate::CreateOptions::max_queued_bytes)), beside which
-    /// there is what is being written, and one transaction for each thread in
+    /// The queue has a limit ([`CreateOptions::max_queued`](crate::CreateOptions::max_queued),
+    /// [`CreateOptions::max_queued_bytes`](crate::CreateOptions::max_queued_bytes)). What is being
+    /// written does not count, nor does one transaction for each thread in
     /// [`Transaction::commit`](crate::Transaction::commit).
     ///
     /// # Errors
-    /// [`CommitError::Foreign`], [`CommitError::TooLarge`], [`CommitError::Mode`], [`CommitError::Conflict`] for a
-    /// [conflict](crate::Delta::conflict) that was known when it was frozen, and
-    /// [`CommitError::QueueFull`](crate::Delta::conflict) at once, with the transaction.
+    /// [`CommitError::Foreign`], [`CommitError::TooLarge`], [`CommitError::Mode`],
+    /// [`CommitError::Conflict`] for a [conflict](crate::Delta::conflict) that was known at the
+    /// freeze, and [`CommitError::QueueFull`] at once; each with the transaction.
     pub fn submit(
         &self,
         transaction: Frozen,
@@ -173,9 +176,9 @@ impl SpaceMapLog {
         })
     }
 
-    /// As [`SpaceMapLog::submit`], but waits while the queue is full: until those who do the work have taken
-    /// what is queued, which they do at the latest after the flush that is under way. If there is nobody,
-    /// the calling thread does it.
+    /// As [`SpaceMapLog::submit`], but waits while the queue is full, until the leader has taken
+    /// what is queued: at the latest after the flush under way. If there is no leader, the calling
+    /// thread leads.
     ///
     /// # Errors
     /// As [`SpaceMapLog::submit`], but never [`CommitError::QueueFull`].
@@ -203,18 +206,19 @@ impl SpaceMapLog {
         }
     }
 
-    /// Writes and flushes whatever is queued, or leaves that to the thread that is at it now, which
+    /// Writes and flushes what is queued. If another thread leads, leaves it to that thread, which
     /// then goes on until nothing is queued.
     pub fn flush(&self) {
         self.inner.queue.flush(|batch| self.inner.work(batch));
     }
 
-    /// Starts a thread that writes and flushes whatever is queued, for engines that
-    /// [`submit`](SpaceMapLog::submit), and condenses when nothing has been queued for a second. As
-    /// long as it lives, it does the work of all committers. Dropping it finishes the queue.
+    /// Starts a thread that writes and flushes what is queued, for engines that
+    /// [`submit`](SpaceMapLog::submit). It condenses when nothing has been queued for a second.
+    /// While it runs, it does the work of all committers. Dropping the [`Flusher`] finishes the
+    /// queue.
     ///
     /// # Errors
-    /// The system's, if there can be no thread.
+    /// The system's, if the thread cannot be started.
     pub fn start_flusher(&self) -> std::io::Result<Flusher> {
         let log = self.clone();
         let stop = Arc::new(AtomicBool::new(false));
@@ -222,7 +226,7 @@ impl SpaceMapLog {
         let thread =
             std::thread::Builder::new().name("freemap-flusher".to_string()).spawn(move || {
                 let inner = &log.inner;
-                // An idle device ends with an empty log; an error shows at the next commit.
+                // An idle device ends with an empty log. An error shows at the next commit.
                 let idle = || drop(inner.writer().idle());
                 inner.queue.serve(
                     &stopped,

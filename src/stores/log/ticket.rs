@@ -1,4 +1,4 @@
-//! What somebody holds who has queued an item: where its result will be.
+//! The handle of a queued item: where its result will be.
 
 use crate::base::mutant::step;
 use crate::base::sync::blocking::Condvar;
@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 
-/// Where a result is put. All of it is touched only under the group's lock; the mutex inside is
+/// Where a result is put. All of it is accessed only under the group's lock; the mutex inside is
 /// there because the compiler cannot know that.
 #[derive(Debug)]
 pub(super) struct Seat<R> {
@@ -16,14 +16,14 @@ pub(super) struct Seat<R> {
 
 #[derive(Debug)]
 pub(super) struct Place<R> {
-    /// `Some(None)`: the leader died over it.
+    /// `Some(None)`: the leader panicked.
     pub(super) result: Option<Option<R>>,
-    /// A thread is blocked: to wake nobody would cost a system call all the same.
+    /// A thread is blocked. Without one, a notify would still cost a system call.
     pub(super) blocked: bool,
     pub(super) then: Then<R>,
 }
 
-/// What to do, outside the lock, when the result is there.
+/// What to do, outside the lock, when there is a result.
 pub(super) enum Then<R> {
     Nothing,
     Wake(Waker),
@@ -40,7 +40,7 @@ impl<R> std::fmt::Debug for Then<R> {
     }
 }
 
-/// A place in the queue. The work is done whether or not anybody waits for it.
+/// A place in the queue. The work is done whether or not a thread waits for it.
 #[derive(Debug)]
 pub(crate) struct Ticket<R>(pub(super) Arc<Seat<R>>);
 
@@ -49,7 +49,7 @@ impl<R> Seat<R> {
         self.place.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Puts the result; what is left to do must be done without the lock.
+    /// Puts the result; the returned rest must be done without the lock.
     pub(super) fn put(self: &Arc<Self>, result: Option<R>) -> Later<R> {
         let mut place = self.place();
         match std::mem::replace(&mut place.then, Then::Nothing) {
@@ -66,10 +66,10 @@ impl<R> Seat<R> {
     }
 }
 
-/// What is left to do when a result is there.
+/// What is left to do after a result was put.
 pub(super) enum Later<R> {
     Nothing,
-    /// A thread is blocked. Woken under the lock, it would only run into it.
+    /// A thread is blocked. Woken under the lock, it would only block on it.
     Notify(Arc<Seat<R>>),
     Wake(Waker),
     Call(Box<dyn FnOnce(Option<R>) + Send>, Option<R>),
@@ -80,7 +80,7 @@ impl<R> Later<R> {
         matches!(self, Self::Nothing)
     }
 
-    /// Does our own part, and answers with the wakers.
+    /// Notifies threads and calls functions, and returns the wakers.
     pub(super) fn run(all: Vec<Self>) -> VecDeque<Waker> {
         let mut wakers = VecDeque::new();
         for later in all {

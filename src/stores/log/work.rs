@@ -1,8 +1,8 @@
-//! What opening a log costs, counted in steps instead of seconds: for the tests that bound it. In an ordinary
-//! build nothing is counted.
+//! Counts the work of opening a log in steps instead of seconds, for the tests that bound it. In an
+//! ordinary build nothing is counted.
 //!
-//! A step is a record parsed, an image compared with another, a base looked at for a change, or 64 blocks
-//! written. Steps are counted for each loader, since several threads work for one.
+//! A step is a record parsed, an image compared with another, a base looked at for a change, or 64
+//! blocks written. Steps are counted for each loader, since several threads work for one.
 
 /// Steps of one loader.
 #[derive(Debug, Default)]

@@ -1,4 +1,4 @@
-//! Comparing the freelist with memory and with what the engine knows.
+//! Comparing the freelist with memory and with the engine's list.
 
 use crate::stores::check::{Discrepancies, check, push_bits, repair};
 use crate::stores::rocks::error::RocksError;
@@ -12,21 +12,22 @@ use crate::values::lsn::Lsn;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Integrity {
-    /// Allocated in the database, but not by any transaction that was committed: somebody else wrote
-    /// there.
+    /// Allocated in the database, but by no committed transaction: something else wrote there.
     pub set_behind: Vec<Extent>,
     /// Free in the database although allocated by a committed transaction.
     pub cleared_behind: Vec<Extent>,
-    /// Allocated in the index, but by no committed transaction: of one under way or in doubt, in the
-    /// quarantine, or of [`Allocator::allocate`](crate::Allocator::allocate) or
-    /// [`mark_allocated`](crate::Allocator::mark_allocated). The last are lost at the next restart, or
-    /// given to somebody else then.
+    /// Allocated in the index, but by no committed transaction: blocks of a transaction under way
+    /// or in doubt, in the quarantine, or from [`Allocator::allocate`](crate::Allocator::allocate)
+    /// or [`mark_allocated`](crate::Allocator::mark_allocated). The last are lost at the next
+    /// restart, or handed out again then.
     pub unrecorded: Vec<Extent>,
-    /// Free in the index although allocated by a committed transaction: of
-    /// [`Allocator::free`](crate::Allocator::free) where [`Transaction::free`](crate::Transaction::free)
-    /// was due, which [`allow_plain_frees`](crate::stores::rocks::OpenOptions::allow_plain_frees) lets happen. Every transaction that gets them is refused, until
-    /// [`Allocator::mark_allocated`](crate::Allocator::mark_allocated) or [`Opened::repair`] makes it
-    /// right.
+    /// Free in the index although allocated by a committed transaction: from
+    /// [`Allocator::free`](crate::Allocator::free) where
+    /// [`Transaction::free`](crate::Transaction::free) was due, which
+    /// [`allow_plain_frees`](crate::stores::rocks::OpenOptions::allow_plain_frees) permits. Every
+    /// transaction that gets them is refused, until
+    /// [`Allocator::mark_allocated`](crate::Allocator::mark_allocated) or [`Opened::repair`]
+    /// corrects it.
     pub untracked: Vec<Extent>,
     /// The committed state compared with the engine's list.
     pub discrepancies: Discrepancies,
@@ -40,15 +41,15 @@ impl Integrity {
 }
 
 impl<M: Mode> Opened<M> {
-    /// Compares three states, block by block: what is in the database, what was committed by the
-    /// transactions of this process, and the index; and the committed one with the engine's own
-    /// list of the extents it uses, in any order. Writes nothing. While transactions are under way,
-    /// or freed blocks wait for [`ReadGuard`](crate::ReadGuard)s, theirs count as differences.
+    /// Compares three states, block by block: the database, what the transactions of this process
+    /// committed, and the index. Also compares the committed state with the engine's own list of
+    /// the extents it uses, in any order. Writes nothing. Blocks of transactions under way, and
+    /// freed blocks that wait for [`ReadGuard`](crate::ReadGuard)s, count as differences.
     ///
     /// O(n log n) in the list, and O(blocks / 64).
     ///
     /// # Errors
-    /// What opening would answer.
+    /// The errors of opening.
     pub fn check(&self, used: impl IntoIterator<Item = Extent>) -> Result<Integrity, RocksError> {
         self.allocator.collect();
         let committed = self.allocator.committed_bitmap()?.unwrap_or_default();
@@ -70,17 +71,16 @@ impl<M: Mode> Opened<M> {
         Ok(found)
     }
 
-    /// Makes the state what the engine's list says: `untracked` blocks are taken back into the index,
-    /// `unprotected` ones allocated, `leaked` ones freed, in as many transactions as that takes;
-    /// answers with the last. Overlaps are the engine's to resolve; `unrecorded` blocks may be those of
-    /// transactions under way, and are not touched. What was written behind our back is found by
-    /// this, too, after the freelist has been opened again. To be called before anything else is
-    /// allocated, and without guards.
+    /// Brings the state to the engine's list: takes `untracked` blocks back into the index,
+    /// allocates `unprotected` ones and frees `leaked` ones, in as many transactions as that takes.
+    /// Returns the LSN of the last. Overlaps are the engine's to resolve; `unrecorded` blocks may
+    /// be those of transactions under way, and are not touched. This also finds foreign writes,
+    /// once the freelist has been opened again. Call it before anything else is allocated, and
+    /// without guards.
     ///
     /// # Errors
     /// [`StageError`]; what earlier transactions did stays, and another check shows the rest.
-    /// [`StageError::Conflict`] if somebody allocated an unprotected or untracked block in the
-    /// meantime.
+    /// [`StageError::Conflict`] if an unprotected or untracked block was allocated in the meantime.
     pub fn repair(&self, found: &Integrity) -> Result<Lsn, StageError> {
         /// Extents in one transaction.
         const AT_ONCE: usize = 50_000;

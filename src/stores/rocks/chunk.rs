@@ -4,8 +4,8 @@
 //! key      number of the chunk, big-endian (8), so that the order of keys is that of blocks
 //! value    the chunk's bits, 1 = allocated, as little-endian words; CRC32C of key and bits (4)
 //! ```
-//! No key means that all is free. RocksDB has checksums of its own for what it writes; this one is
-//! for what it is given: a value copied to another key, or written by somebody else.
+//! No key means that all is free. RocksDB checksums what it writes; this checksum covers what
+//! RocksDB is given: a value copied to another key, or written by other software.
 
 /// Bytes of the checksum at the end of a value.
 const CHECKSUM: usize = 4;
@@ -15,20 +15,20 @@ const CHECKSUM: usize = 4;
 pub(super) struct ChunkOrder(u8);
 
 impl ChunkOrder {
-    /// One word.
+    /// 64 blocks: one word.
     pub(super) const MIN: Self = Self(6);
-    /// 128 KiB.
+    /// 2^20 blocks: 128 KiB.
     pub(super) const MAX: Self = Self(20);
-    /// 2 KiB. `cargo bench --bench rocks -- chunk` tries all: smaller ones take more room, and longer to
-    /// scan with operands pending; larger ones gain little more.
+    /// 2^14 blocks: 2 KiB. `cargo bench --bench rocks -- chunk` tries all sizes: smaller ones take
+    /// more room, and longer to scan with operands pending; larger ones gain little more.
     pub(super) const DEFAULT: Self = Self(14);
 
-    /// The order of chunks of `blocks` blocks, if there is one.
+    /// The order of chunks of `blocks` blocks, if valid.
     pub(super) fn of_blocks(blocks: u64) -> Option<Self> {
         if blocks.is_power_of_two() { Self::new(blocks.ilog2() as u8) } else { None }
     }
 
-    /// The order with the logarithm `order`, if there is one.
+    /// The order with the logarithm `order`, if valid.
     pub(super) fn new(order: u8) -> Option<Self> {
         (Self::MIN.0..=Self::MAX.0).contains(&order).then_some(Self(order))
     }
@@ -45,7 +45,7 @@ impl ChunkOrder {
         1 << (self.0 - Self::MIN.0)
     }
 
-    /// Bytes of the bits.
+    /// Bytes of a chunk's bits.
     pub(super) fn bytes(self) -> usize {
         8 * self.words()
     }
@@ -61,7 +61,7 @@ pub(super) fn key(number: u64) -> [u8; 8] {
     number.to_be_bytes()
 }
 
-/// The chunk whose key this is.
+/// The number of the chunk with this key.
 pub(super) fn number(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.try_into().ok()?))
 }
@@ -89,7 +89,7 @@ pub(super) fn encode(key: &[u8], words: impl IntoIterator<Item = u64>) -> Vec<u8
     value
 }
 
-/// The bits of a value under `key`, and how many blocks it is for.
+/// The bits of a value under `key`, and its chunk order.
 pub(super) fn decode<'v>(key: &[u8], value: &'v [u8]) -> Result<(ChunkOrder, &'v [u8]), Flaw> {
     let (bits, sum) = value.split_last_chunk::<CHECKSUM>().ok_or(Flaw::Length(value.len()))?;
     let order = ChunkOrder::of_blocks(8 * bits.len() as u64).ok_or(Flaw::Length(value.len()))?;
@@ -100,7 +100,7 @@ pub(super) fn decode<'v>(key: &[u8], value: &'v [u8]) -> Result<(ChunkOrder, &'v
     }
 }
 
-/// The words of bits that were decoded.
+/// The words of decoded bits.
 pub(super) fn words(bits: &[u8]) -> impl Iterator<Item = u64> + '_ {
     let (words, _) = bits.as_chunks::<8>();
     words.iter().map(|&bytes| u64::from_le_bytes(bytes))

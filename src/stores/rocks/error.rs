@@ -1,4 +1,4 @@
-//! Everything that can go wrong with a freelist in RocksDB, as values that say what and where.
+//! Errors of a freelist in RocksDB, as values that say what and where.
 
 use std::fmt::{Display, Formatter};
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ pub enum Place {
         /// The chunk's number.
         chunk: u64,
     },
-    /// A key that no freelist has.
+    /// A key that no freelist uses.
     Key(Vec<u8>),
 }
 
@@ -53,8 +53,8 @@ impl Display for Place {
     }
 }
 
-/// A freelist could not be created, opened or changed. Each call says what may have been written
-/// when it fails.
+/// A freelist could not be created, opened or changed. Each call documents what may have been
+/// written when it fails.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum RocksError {
@@ -63,7 +63,7 @@ pub enum RocksError {
     Database {
         /// The column family.
         family: String,
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// RocksDB's answer.
         error: rocksdb::Error,
@@ -74,7 +74,7 @@ pub enum RocksError {
         /// The database's folder.
         path: PathBuf,
     },
-    /// No column family can be called that, or it is named twice.
+    /// No column family can have this name, or it is named twice.
     #[error("column family {}: {reason}", family.escape_debug())]
     Name {
         /// The column family.
@@ -82,44 +82,44 @@ pub enum RocksError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// Another freelist of this process is at work in the column family, or was not dropped.
+    /// Another freelist of this process is using the column family.
     #[error("column family {family}: in use by another freelist")]
     InUse {
         /// The column family.
         family: String,
     },
-    /// The database has not been opened with this column family.
+    /// The database was not opened with this column family.
     #[error("the database was not opened with the column family {family}")]
     NoFamily {
         /// The column family.
         family: String,
     },
-    /// The column family has not been opened with our merge operator: see
+    /// The column family was not opened with our merge operator: see
     /// [`RocksFreelist::family_options`](crate::RocksFreelist::family_options).
     #[error("column family {family}: not opened with the options of a freelist")]
     Operator {
         /// The column family.
         family: String,
     },
-    /// There is no freelist, or one whose creation was cut short.
+    /// There is no freelist, or one whose creation was interrupted.
     #[error("column family {family}: holds no freelist")]
     NoFreelist {
         /// The column family.
         family: String,
     },
-    /// There is something already.
+    /// The column family is not empty.
     #[error("column family {family}: is not empty")]
     Exists {
         /// The column family.
         family: String,
     },
-    /// What is there is no freelist.
+    /// The column family holds something other than a freelist.
     #[error("column family {family}: holds something else")]
     Foreign {
         /// The column family.
         family: String,
     },
-    /// Written by a version that this one cannot read.
+    /// Written by a version whose format this one cannot read.
     #[error("column family {family}: format version {version} is not supported")]
     Version {
         /// The column family.
@@ -135,25 +135,25 @@ pub enum RocksError {
         /// The unknown bits.
         features: u32,
     },
-    /// Another device than the caller expects.
+    /// The device is not the one that the caller expects.
     #[error("column family {family}: {what} is {found}, not {expected}")]
     Geometry {
         /// The column family.
         family: String,
         /// What differs.
         what: &'static str,
-        /// As the caller says.
+        /// The caller's value.
         expected: u64,
-        /// As the freelist says.
+        /// The freelist's value.
         found: u64,
     },
-    /// A change of the chunk size was cut short:
-    /// [`rechunk`](crate::RocksFreelist::rechunk) again, to the same size, finishes it.
+    /// A change of the chunk size was interrupted: [`rechunk`](crate::RocksFreelist::rechunk)
+    /// again, to the same size, finishes it.
     #[error("column family {family}: the change to chunks of {target} blocks is not finished")]
     Rechunking {
         /// The column family.
         family: String,
-        /// Blocks of a chunk when it is.
+        /// Blocks of a chunk once it is finished.
         target: u64,
     },
     /// The freelist is damaged.
@@ -161,11 +161,12 @@ pub enum RocksError {
     Damaged {
         /// The column family.
         family: String,
-        /// Where, and how.
+        /// The place and kind of the damage.
         place: Place,
     },
-    /// The device cannot end before this block, which is allocated, although no transaction needs it any
-    /// more: it was changed without one ([`Opened::check`](crate::stores::rocks::Opened::check) finds such blocks).
+    /// The device cannot end before this block, which is allocated, although no transaction needs
+    /// it any more: it was changed without one
+    /// ([`Opened::check`](crate::stores::rocks::Opened::check) finds such blocks).
     #[error("column family {family}: block {block} is still allocated")]
     Occupied {
         /// The column family.
@@ -176,7 +177,7 @@ pub enum RocksError {
     /// The device cannot be made longer or shorter now. Nothing was written.
     #[error(transparent)]
     Resize(#[from] ResizeError),
-    /// A copy is not what it is a copy of.
+    /// A copy differs from its original.
     #[error("column family {family}: block {block} differs from its copy")]
     Differs {
         /// The column family.
@@ -191,7 +192,7 @@ pub enum RocksError {
         name: &'static str,
         /// Its value.
         value: u64,
-        /// What would be.
+        /// The values that are possible.
         reason: &'static str,
     },
     /// No allocator can have this size.
@@ -200,7 +201,7 @@ pub enum RocksError {
     /// A space-map log could not be written or read.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// A transaction of ours could not be committed.
+    /// A transaction of the freelist could not be committed.
     #[error(transparent)]
     Commit(#[from] StageError),
     /// The system has no random numbers.
@@ -213,9 +214,9 @@ pub enum RocksError {
 #[non_exhaustive]
 pub enum StageError {
     /// The committed state contradicts the transaction: see
-    /// [`Delta::conflict`](crate::Delta::conflict). Of two threads that replace one object at the same
-    /// time the loser sees it, and looks the object up again. The transaction can only be dropped;
-    /// nothing was staged.
+    /// [`Delta::conflict`](crate::Delta::conflict). When two threads replace one object at the same
+    /// time, the loser gets this error and looks the object up again. The transaction can only be
+    /// dropped; nothing was staged.
     #[error("block {block} is not in the state that the transaction takes it to be in")]
     Conflict {
         /// The block.
@@ -224,38 +225,39 @@ pub enum StageError {
     /// The transaction belongs to another allocator. Nothing was staged.
     #[error("the transaction belongs to another allocator")]
     Foreign,
-    /// The database is open without the column family any more. Nothing was staged.
+    /// The database no longer has the column family open. Nothing was staged.
     #[error("the column family {family} is gone")]
     NoFamily {
         /// The column family.
         family: String,
     },
-    /// What was to be added to the batch took out of it what had been staged. Nothing was written.
+    /// The engine's additions to the batch removed what had been staged. Nothing was written.
     #[error("the batch was cleared or replaced")]
     Cleared,
     /// An extent is not on the device, or empty.
     #[error(transparent)]
     Range(#[from] RangeError),
-    /// RocksDB did not take the batch at all: for a stall, with `no_slowdown`, because a synced write
-    /// without a write-ahead log is impossible, or because it still takes no writes since one failed.
-    /// Nothing was written.
+    /// RocksDB did not take the batch: because of a stall, with `no_slowdown`; because a synced
+    /// write without a write-ahead log is impossible; or because it still takes no writes since one
+    /// failed. Nothing was written.
     #[error("not committed: {0}")]
     Refused(rocksdb::Error),
-    /// RocksDB answered the write with an error. It tells everybody who wrote in the same group what
-    /// went wrong with one of them, perhaps behind the write-ahead log, so an error in general does
-    /// not mean that nothing was written. Whether the transaction is durable shows only when the
-    /// database is opened again (the freelist alone is not enough), also if RocksDB goes on by itself,
-    /// as it does when a full device has room again. Nobody gets its blocks before, whether it is
-    /// dropped or not. After this error, [`RocksFreelist`](crate::RocksFreelist) tries RocksDB out
-    /// before it hands over another transaction; who stages himself should do the same.
+    /// RocksDB answered the write with an error. It reports the failure of one writer, perhaps
+    /// behind the write-ahead log, to all writers of the group, so an error in general does not
+    /// mean that nothing was written. Whether the transaction is durable shows only when the
+    /// database is opened again (the freelist alone is not enough), even if RocksDB goes on by
+    /// itself, as it does when a full device has room again. Until then its blocks are not handed
+    /// out, whether it is dropped or not. After this error, [`RocksFreelist`](crate::RocksFreelist)
+    /// tries RocksDB out before it hands over another transaction; an engine that stages itself
+    /// should do the same.
     #[error("perhaps committed: {0}")]
     Doubt(rocksdb::Error),
 }
 
 impl RocksError {
-    /// RocksDB's `error` when it was to do `action`.
+    /// The error of doing `action`, from RocksDB's `error`.
     pub(super) fn of(error: rocksdb::Error, action: &'static str, family: &str) -> Self {
-        // It has several codes for it, and the same ones for other things.
+        // RocksDB has several codes for a missing operator, and uses them for other errors too.
         let of_kind = matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::NotSupported);
         if of_kind && error.as_ref().contains("merge_operator") {
             return Self::Operator { family: family.to_string() };
@@ -265,11 +267,12 @@ impl RocksError {
 }
 
 impl StageError {
-    /// What it means for a staged transaction that RocksDB answered the write of its batch with
-    /// `error`: [`StageError::Refused`] where it surely wrote nothing, [`StageError::Doubt`] otherwise.
+    /// Classifies RocksDB's `error` for the write of a staged batch: [`StageError::Refused`] where
+    /// it surely wrote nothing, [`StageError::Doubt`] otherwise.
     pub fn of_write(error: rocksdb::Error) -> Self {
-        // These alone come before anything of a group is written, to whichever of its members: 11.8.1,
-        // WriteImpl, PreprocessWrite, DelayWrite, LinkOne, BeginWriteStall, in all modes of writing.
+        // Only these are returned before anything of a group is written, to any of its members:
+        // 11.8.1, WriteImpl, PreprocessWrite, DelayWrite, LinkOne, BeginWriteStall, in all modes of
+        // writing.
         let message = error.as_ref().to_lowercase();
         let before = match error.kind() {
             ErrorKind::Incomplete => message.contains("write stall"),

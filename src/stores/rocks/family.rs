@@ -1,4 +1,4 @@
-//! The column family that a freelist lives in: its options, how it is found, who has it.
+//! The freelist's column family: its options, its lookup, its lease.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,10 +12,10 @@ use rocksdb::{
 use crate::stores::rocks::error::RocksError;
 use crate::stores::rocks::merge;
 
-/// The two kinds of database that the `rocksdb` crate has: [`SingleThreaded`], where column families
-/// are created and dropped through `&mut`, and [`MultiThreaded`]. Nobody else can implement it.
+/// The two kinds of database of the `rocksdb` crate: [`SingleThreaded`], where column families are
+/// created and dropped through `&mut`, and [`MultiThreaded`]. Sealed.
 pub trait Mode: ThreadMode + sealed::Sealed + Send + Sync + Sized + 'static {
-    /// What such a database calls a column family by.
+    /// The handle of a column family in such a database.
     #[doc(hidden)]
     type Family<'a>: AsColumnFamilyRef + Send + Sync;
 
@@ -46,7 +46,7 @@ impl Mode for MultiThreaded {
     }
 }
 
-/// The column family `name`, or the error that says it is not there.
+/// The column family `name`, or [`RocksError::NoFamily`].
 pub(super) fn find<'a, M: Mode>(
     db: &'a DBWithThreadMode<M>,
     name: &str,
@@ -58,23 +58,23 @@ pub(super) fn find<'a, M: Mode>(
 pub(super) fn options() -> Options {
     let mut options = Options::default();
     merge::install(&mut options);
-    // Pending operands are what makes a scan slow: this bounds how many there are. A flush folds
-    // those of a chunk into one, and four flushes are followed by a compaction, which leaves none.
+    // Pending operands make a scan slow: this bounds their number. A flush folds those of a chunk
+    // into one, and after four flushes a compaction leaves none.
     options.set_write_buffer_size(WRITE_BUFFER);
     options.set_level_zero_file_num_compaction_trigger(4);
     let mut table = BlockBasedOptions::default();
-    // Read by scans alone: few large blocks, and no filters for lookups that nobody makes.
+    // Only scans read it: few large blocks, and no filters, since there are no lookups.
     table.set_block_size(64 << 10);
     options.set_block_based_table_factory(&table);
     options.set_compression_type(rocksdb::DBCompressionType::None);
     options
 }
 
-/// Bytes of operands in memory before they are flushed: README has what it comes to.
+/// Bytes of operands in memory before a flush: README has the resulting figures.
 const WRITE_BUFFER: usize = 16 << 20;
 
-/// Opens a database with the column family `name` for a freelist, made if it is not there, and
-/// `others`, which have to be all the others it has.
+/// Opens a database with the column family `name` for a freelist, and with `others`, which must be
+/// all its other families. Missing families are created.
 pub(super) fn open_database<M: Mode>(
     path: &Path,
     options: &Options,
@@ -92,7 +92,7 @@ pub(super) fn open_database<M: Mode>(
     options.create_missing_column_families(true);
     let families = others.into_iter().chain([ColumnFamilyDescriptor::new(name, self::options())]);
     DBWithThreadMode::open_cf_descriptors(&options, path, families).map_err(|error| {
-        // RocksDB has no code of its own for it: this is how its file lock answers.
+        // RocksDB has no code for this: its file lock answers so.
         let locked = error.kind() == rocksdb::ErrorKind::IOError
             && (error.as_ref().contains("lock hold by current process")
                 || error.as_ref().contains("While lock file"));
@@ -104,8 +104,8 @@ pub(super) fn open_database<M: Mode>(
 }
 
 /// The right to change a column family, for one part of this process at a time: two freelists in
-/// one would hand out the same blocks. RocksDB itself keeps other processes out, and a second
-/// opening of the database in this one, so its address stands for it.
+/// one family would hand out the same blocks. RocksDB itself keeps other processes out, and a
+/// second opening of the database in this one, so the database's address identifies it.
 #[derive(Debug)]
 pub(super) struct Lease {
     database: usize,
@@ -119,7 +119,7 @@ fn leases() -> MutexGuard<'static, BTreeSet<(usize, String)>> {
 }
 
 impl Lease {
-    /// The lease, unless somebody has it. Must not outlive `db`.
+    /// The lease, unless it is taken. Must not outlive `db`.
     pub(super) fn take<M: Mode>(
         db: &DBWithThreadMode<M>,
         family: &str,

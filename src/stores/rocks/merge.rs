@@ -1,11 +1,11 @@
-//! The merge operator, and the filter that lets all-free chunks go. RocksDB calls both from C++, on
-//! threads of its own, and grouped as it likes; they never panic and never fail: a merge that fails
-//! during a compaction would stop the whole database.
+//! The merge operator, and the filter that removes all-free chunks. RocksDB calls both from C++, on
+//! its own threads, and groups operands in any way. They never panic and never fail: a merge that
+//! fails during a compaction would stop the whole database.
 //!
-//! So what is damaged stays damaged, and opening or checking the freelist finds it: a value with a
-//! flaw is handed on as it is, whatever is merged into it, and an operand that is none turns the
-//! value into one with a flaw. (One exception does no harm: a sound value of zeros that is foreign, of
-//! another chunk size, say, means all free as no key does, and goes in a compaction.)
+//! So damage stays, and opening or checking the freelist finds it: a flawed value is passed on as
+//! it is, whatever is merged into it, and an invalid operand turns the value into a flawed one.
+//! (One exception does no harm: a sound value of zeros that is foreign, for example of another
+//! chunk size, means all free, as no key does, and a compaction removes it.)
 
 use rocksdb::compaction_filter::Decision;
 use rocksdb::{MergeOperands, Options};
@@ -13,11 +13,11 @@ use rocksdb::{MergeOperands, Options};
 use crate::stores::rocks::chunk;
 use crate::stores::rocks::operand::Masks;
 
-/// By this name RocksDB knows which operator a file was written with. A format that this one cannot
-/// read takes another.
+/// RocksDB records by this name which operator wrote a file. A format that this one cannot read
+/// takes another name.
 const NAME: &str = "freemap.bits.1";
 
-/// Makes `options` those of a family that takes our operands.
+/// Installs the merge operator and the filter in a family's `options`.
 pub(super) fn install(options: &mut Options) {
     options.set_merge_operator(
         NAME,
@@ -49,7 +49,7 @@ pub(super) fn merge<'o>(
     }
 }
 
-/// Several operands as one, if they are all sound and for the same chunk size.
+/// Several operands as one, if all are sound and for the same chunk size.
 pub(super) fn combine<'o>(operands: impl Iterator<Item = &'o [u8]>) -> Option<Vec<u8>> {
     Some(sum(operands)?.encode())
 }
@@ -62,8 +62,8 @@ fn sum<'o>(mut operands: impl Iterator<Item = &'o [u8]>) -> Option<Masks> {
     Some(masks)
 }
 
-/// `value` with a flaw, one that it has or a byte too many: no sound value has 5 bytes more than
-/// whole words.
+/// `value` with a flaw: its own, or an extra byte. No sound value has 5 bytes more than whole
+/// words.
 fn damaged(value: Option<&[u8]>) -> Vec<u8> {
     let value = value.unwrap_or_default();
     let mut damaged = value.to_vec();

@@ -14,7 +14,7 @@ use crate::stores::rocks::chunk::ChunkOrder;
 use crate::stores::rocks::error::{Place, RocksError};
 use crate::values::extent::MAX_BLOCKS;
 
-/// Not eight bytes, as those of chunks are, and greater.
+/// Not eight bytes long as the keys of chunks are, and greater than they are.
 pub(super) const KEY: &[u8] = b"meta";
 
 const MAGIC: [u8; 8] = *b"fm-rocks";
@@ -37,7 +37,7 @@ struct Page {
     checksum: U32,
 }
 
-/// What a freelist is.
+/// The description of a freelist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Meta {
     pub blocks: u64,
@@ -47,7 +47,7 @@ pub(super) struct Meta {
     pub rechunking: Option<Rechunking>,
 }
 
-/// A change of the chunk size that has begun.
+/// An unfinished change of the chunk size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rechunking {
     pub target: ChunkOrder,
@@ -72,7 +72,7 @@ impl Meta {
         page.as_bytes().to_vec()
     }
 
-    /// What `bytes` say, found in `family`.
+    /// Decodes `bytes`, found in `family`.
     pub(super) fn decode(bytes: &[u8], family: &str) -> Result<Self, RocksError> {
         let family = || family.to_string();
         if !bytes.starts_with(&MAGIC) {

@@ -1,8 +1,8 @@
 //! The freelist in RocksDB, for engines that keep their metadata there. Feature `rocksdb`.
 //!
 //! The bitmap of allocated blocks lies in chunks under the keys of a column family, and RocksDB's
-//! merge changes it bit by bit: a transaction adds a few bytes per chunk to the engine's own write
-//! batch, so that the engine's metadata and its free space are committed by one write. This is the
+//! merge changes it bit by bit. A transaction adds a few bytes per chunk to the engine's own write
+//! batch, so that one write commits the engine's metadata and its free space. This is the
 //! persistent form that Allen Samuels proposed on ceph-devel in 2016 together with the index.
 //!
 //! ```
@@ -36,48 +36,52 @@
 //! # }
 //! ```
 //!
-//! Readers [pin](crate::Allocator::pin), look the object up, read, and drop the guard. A database of the
-//! same version of the `rocksdb` crate is needed, so this module has it as [`rocks::rocksdb`](rocksdb).
-//! The options and reports here are not those of the space-map log, which have the same names at the
-//! root of the crate.
+//! Readers [pin](crate::Allocator::pin), look the object up, read, and drop the guard. The database
+//! must come from the same version of the `rocksdb` crate, so this module re-exports it as
+//! [`rocks::rocksdb`](rocksdb). The options and reports here are not those of the space-map log,
+//! which have the same names at the root of the crate.
 //!
 //! # What an engine has to keep to
 //!
 //! - A transaction is committed when its batch is as durable as the engine needs it: written with a
-//!   synced write-ahead log, or followed by `flush_wal(true)`. Freed blocks are reused from then on, so
-//!   with less, old objects can come back after a power failure with foreign data in them. Without a
-//!   write-ahead log the families must be flushed together (`atomic_flush`) first.
-//! - An error of the write may leave open whether the batch is durable.
-//!   [`RocksFreelist::commit_with`] and [`Transaction::commit`](crate::Transaction::commit) see to it
-//!   that nobody gets those blocks; who stages and writes himself asks [`StageError::of_write`], and
-//!   calls [`Frozen::in_doubt`](crate::Frozen::in_doubt). A batch that was never written does no harm,
-//!   and writing one twice comes to the same; but while a batch may still be written, its frozen
-//!   transaction must not be dropped, nor its delta be kept for later.
-//! - What a transaction allocated may be freed by another as soon as the first has been written, not
-//!   before: if it is given up, its blocks go to somebody else while the second frees them.
+//!   synced write-ahead log, or followed by `flush_wal(true)`. Freed blocks are reused from then
+//!   on. With weaker durability, old objects can come back after a power failure with foreign data
+//!   in them. Without a write-ahead log the families must be flushed together (`atomic_flush`)
+//!   first.
+//! - A write error may leave open whether the batch is durable. [`RocksFreelist::commit_with`] and
+//!   [`Transaction::commit`](crate::Transaction::commit) keep those blocks from being handed out.
+//!   An engine that stages and writes itself asks [`StageError::of_write`] and calls
+//!   [`Frozen::in_doubt`](crate::Frozen::in_doubt). A batch that was never written does no harm,
+//!   and writing one twice has the same result as once; but while a batch may still be written, do
+//!   not drop its frozen transaction nor keep its delta for later.
+//! - What a transaction allocated may be freed by another once the first has been written, not
+//!   before: if the first is given up, its blocks are handed out again while the second frees them.
 //! - The database is always opened with the family's options: [`RocksFreelist::open_database`], or
-//!   [`RocksFreelist::family_options`]. If it is opened once without our merge operator, also by a
+//!   [`RocksFreelist::family_options`]. If it is opened once without our merge operator, even by a
 //!   tool, RocksDB's replay of the write-ahead log stops at the first of our operands, without an
-//!   error, and what was committed behind it is lost. Operands that come first in their batch leave at
-//!   least no half of it. A time to live (`open_with_ttl`), or a compaction style that drops old files,
-//!   drops the freelist.
-//! - The device changes its length by [`RocksFreelist::grow`] and [`shrink`](RocksFreelist::shrink), not by the
-//!   allocator alone, so that the database knows of blocks before a transaction does.
-//! - While a freelist is open its family is not dropped, and `ignore_missing_column_families` not set.
+//!   error, and what was committed behind it is lost. Operands that come first in their batch at
+//!   least leave no half of it. A time to live (`open_with_ttl`), or a compaction style that drops
+//!   old files, drops the freelist.
+//! - The device changes its length by [`RocksFreelist::grow`] and
+//!   [`shrink`](RocksFreelist::shrink), not by the allocator alone, so that the database knows of
+//!   blocks before a transaction does.
+//! - While a freelist is open, its family is not dropped and `ignore_missing_column_families` is
+//!   not set.
 //! - One process, one database, one family: no secondary instances. The transactional databases of
 //!   RocksDB have batches of another type and are not supported.
 //!
 //! # What cannot happen unseen
 //!
-//! Setting what is set or clearing what is clear comes from a mistake above: a block freed by two
-//! transactions, or allocated or freed without one (freeing so what is committed is refused). The allocator that comes from here keeps the
-//! committed state in memory (a [ledger](crate::Builder::build_with_ledger), 32 MiB per TiB of
-//! 4 KiB blocks), every transaction is compared with it when it is frozen, and one that contradicts
-//! it is refused ([`StageError::Conflict`]) before anything is in a batch. What is written into the
-//! column family behind our back changes bits only where it says so, never flips any, and
-//! [`Opened::check`] finds where the durable state differs from what was committed. Setting a set
-//! bit behind our back changes nothing, so nothing can be found. Nor can, with one bit per block, a
-//! stale free of a block that was allocated again since.
+//! Setting a set bit or clearing a clear one comes from a mistake in the engine: a block freed by
+//! two transactions, or allocated or freed without one (freeing committed blocks in that way is
+//! refused). The allocator from this module keeps the committed state in memory (a
+//! [ledger](crate::Builder::build_with_ledger), 32 MiB per TiB of 4 KiB blocks). Every transaction
+//! is compared with it at the freeze, and one that contradicts it is refused
+//! ([`StageError::Conflict`]) before anything is in a batch. A foreign write into the column family
+//! changes bits only where it says so, never flips any, and [`Opened::check`] finds where the
+//! durable state differs from what was committed. A foreign write that sets a set bit changes
+//! nothing, so nothing can be found. Nor can, with one bit per block, a stale free of a block that
+//! was allocated again since.
 //!
 //! # Restart
 //!
@@ -85,10 +89,10 @@
 //! merge operands cost several times as much as others. RocksDB folds them: a flush makes one
 //! operand per chunk of those in memory, and after four flushes a compaction leaves none. With
 //! [`RocksFreelist::family_options`] that is every 16 MiB of operands in memory, some 460,000
-//! transactions of one block, whatever the rest of the database does. [`RocksFreelist::fold`] does it
-//! at once, before a shutdown, say. With `unordered_write` a snapshot may hold half a batch, which only
-//! checks, inspections and exports beside commits can see. README has the figures; after a crash, most of the time goes into
-//! RocksDB's replay of the write-ahead log.
+//! transactions of one block, whatever the rest of the database does. [`RocksFreelist::fold`] does
+//! it at once, for example before a shutdown. With `unordered_write` a snapshot may hold half a
+//! batch; only checks, inspections and exports beside commits can see that. README has the figures;
+//! after a crash, most of the time goes into RocksDB's replay of the write-ahead log.
 
 mod check;
 mod chunk;
@@ -135,30 +139,29 @@ use meta::Meta;
 /// The freelist of one device in a column family of a RocksDB database. See the
 /// [module](crate::stores::rocks).
 ///
-/// A clone is another name for the same freelist. The column family must not be used by anybody
-/// else; as long as a clone lives, no other freelist of this process can be opened there. The
-/// database is kept open.
+/// Clones share one freelist. The column family must have no other user; as long as a clone lives,
+/// no other freelist of this process can be opened there. The database is kept open.
 pub struct RocksFreelist<M: Mode = SingleThreaded> {
     inner: Arc<Inner<M>>,
 }
 
 struct Inner<M: Mode> {
-    /// Given back before the database can go.
+    /// Released before the database can be closed.
     _lease: Lease,
     db: Arc<DBWithThreadMode<M>>,
     family: String,
-    /// The description as it is on disk. Locked while it is changed; by commits only after a change of it
-    /// has failed.
+    /// The description as it is on disk. Locked while it is changed; commits lock it only after a
+    /// change of it has failed.
     meta: Mutex<Meta>,
-    /// Its number of blocks.
+    /// The device's number of blocks.
     blocks: Counter,
     chunk: chunk::ChunkOrder,
     /// The allocator whose transactions this freelist takes.
     allocator: u64,
-    /// 1 since a write failed, until one succeeds.
+    /// 1 after a write failed, until one succeeds.
     failed: Counter,
-    /// 1 since a write of the description failed, until one succeeds: the device may have another size
-    /// on disk than here.
+    /// 1 after a write of the description failed, until one succeeds: the device may have another
+    /// size on disk than here.
     unsettled: Counter,
 }
 
@@ -193,23 +196,24 @@ impl RocksFreelist {
     /// # }
     /// ```
     ///
-    /// Sizes, triggers, compression, tables and caches may be changed; not merge operator, compaction
-    /// filter and comparator, nor to a compaction style or a time to live that drops files, nor to
-    /// timestamps of the user's. Write buffer and compaction trigger decide how long a restart can take;
-    /// there is no compression, which pays where free space is in long runs.
+    /// You may change sizes, triggers, compression, tables and caches. Do not change merge
+    /// operator, compaction filter and comparator, and use no compaction style or time to live that
+    /// drops files, and no user-defined timestamps. Write buffer and compaction trigger decide how
+    /// long a restart can take. There is no compression, which pays where free space is in long
+    /// runs.
     pub fn family_options() -> Options {
         family::options()
     }
 
-    /// Opens the database in the folder `path`, with the column family `family` for a freelist, made
-    /// if it is not there, and `others`, which must be all the others that the database has (the
-    /// default one is opened anyway) and are made, too, if they are not there. `options` are those of the
-    /// database and of the default family; a new database needs `create_if_missing`. What the result
-    /// is assigned to chooses the [`Mode`]: `Arc<rocksdb::DB>`, as a rule.
+    /// Opens the database in the folder `path` with the column family `family` for a freelist, and
+    /// with `others`, which must be all other families of the database (the default one is opened
+    /// anyway). Missing families are created. `options` are those of the database and of the
+    /// default family; a new database needs `create_if_missing`. The type that the result is
+    /// assigned to chooses the [`Mode`]: as a rule `Arc<rocksdb::DB>`.
     ///
     /// # Errors
-    /// [`RocksError::Locked`] if another process, or another part of this one, has it open;
-    /// [`RocksError::Name`], [`RocksError::Database`].
+    /// [`RocksError::Locked`] if another process, or another part of this one, has the database
+    /// open; [`RocksError::Name`], [`RocksError::Database`].
     pub fn open_database<M: Mode>(
         path: impl AsRef<Path>,
         options: &Options,
@@ -223,11 +227,11 @@ impl RocksFreelist {
 impl<M: Mode> Store for RocksFreelist<M> {
     type Error = StageError;
 
-    /// Writes the delta alone, with a synced write-ahead log, for those who keep nothing else in the
-    /// database. RocksDB writes and flushes those who commit at the same time as one group.
+    /// Writes the delta alone, with a synced write-ahead log, for engines that keep nothing else in
+    /// the database. RocksDB writes and flushes concurrent committers as one group.
     ///
-    /// The answer is a sequence number of the database at which the transaction is durable, not the
-    /// number of transactions: others in between may have the same, and there are gaps.
+    /// Returns a sequence number of the database at which the transaction is durable, not a count
+    /// of transactions: concurrent transactions may get the same number, and there are gaps.
     fn commit(&self, delta: &Delta) -> Result<Lsn, StageError> {
         let work = || {
             let mut batch = WriteBatch::default();
@@ -247,16 +251,16 @@ impl<M: Mode> Store for RocksFreelist<M> {
 }
 
 impl<M: Mode> RocksFreelist<M> {
-    /// Writes a transaction in one batch with what `add` appends there, and with the engine's
-    /// `options`: synced, as a rule, since freed blocks are reused as soon as this returns. To sync later,
-    /// or to try again after an error, use [`RocksFreelist::stage`]. RocksDB writes and flushes those
-    /// who commit at the same time as one group. `add` runs before the write, under no lock.
+    /// Writes a transaction in one batch with what `add` appends, and with the engine's `options`:
+    /// as a rule synced, since freed blocks are reused as soon as this returns. To sync later, or
+    /// to retry after an error, use [`RocksFreelist::stage`]. RocksDB writes and flushes concurrent
+    /// committers as one group. `add` runs before the write, under no lock.
     ///
-    /// The answer is as that of [`Store::commit`] here.
+    /// Returns the same number as [`Store::commit`] here.
     ///
     /// # Errors
-    /// [`StageError`], and the transaction is given up: rolled back, or kept from everybody after
-    /// [`StageError::Doubt`].
+    /// [`StageError`], and the transaction is given up: rolled back, or after [`StageError::Doubt`]
+    /// its blocks are not handed out.
     pub fn commit_with(
         &self,
         mut transaction: Frozen,
@@ -290,19 +294,20 @@ impl<M: Mode> RocksFreelist<M> {
     }
 
     /// Adds `delta` to a batch that the engine writes itself, best before anything else is in it.
-    /// Then: [`Frozen::committed`](crate::Frozen::committed) if the write went well, and until then
-    /// nobody gets the freed blocks; [`Frozen::in_doubt`](crate::Frozen::in_doubt) if it did not. A
-    /// batch must not be written any more when the freelist has been closed.
+    /// Call [`Frozen::committed`](crate::Frozen::committed) if the write succeeded (until then the
+    /// freed blocks are not handed out), and [`Frozen::in_doubt`](crate::Frozen::in_doubt) if it
+    /// did not. A batch must not be written any more when the freelist has been closed.
     ///
-    /// One merge operand for each chunk that the delta touches: of two to four bytes for a single
-    /// block of a chunk of the default size (with RocksDB's own 16 in the batch), and never more bytes
-    /// than a quarter of the chunk's blocks. O(extents), no lock (a database in mode
-    /// [`MultiThreaded`](rocksdb::MultiThreaded) has one around the names of its column families). Only
-    /// after [`RocksFreelist::grow`] or [`shrink`](RocksFreelist::shrink) failed, the size that the device
-    /// has is written again first, so that nothing is staged for blocks that a restart might not know.
+    /// One merge operand for each chunk that the delta touches: two to four bytes for a single
+    /// block of a chunk of the default size (plus RocksDB's own 16 in the batch), and never more
+    /// bytes than a quarter of the chunk's blocks. O(extents), no lock (a database in mode
+    /// [`MultiThreaded`](rocksdb::MultiThreaded) has one around the names of its column families).
+    /// Only after [`RocksFreelist::grow`] or [`shrink`](RocksFreelist::shrink) failed, the device's
+    /// size is written again first, so that nothing is staged for blocks that a restart might not
+    /// know.
     ///
     /// # Errors
-    /// [`StageError`]; the batch is as it was then, and the transaction may be dropped.
+    /// [`StageError`]; the batch is unchanged then, and the transaction may be dropped.
     pub fn stage(&self, batch: &mut WriteBatch, delta: &Delta) -> Result<(), StageError> {
         let inner = &*self.inner;
         if delta.origin != Some(inner.allocator) {
@@ -311,7 +316,7 @@ impl<M: Mode> RocksFreelist<M> {
         if let Some(block) = delta.conflict() {
             return Err(StageError::Conflict { block });
         }
-        // The allocator may have been made longer behind our back.
+        // The engine may have grown the allocator without the freelist.
         for last in [delta.allocated().last(), delta.freed().last()].into_iter().flatten() {
             on_device(*last, inner.blocks.get())?;
         }
@@ -326,19 +331,20 @@ impl<M: Mode> RocksFreelist<M> {
         Ok(())
     }
 
-    /// Writes out all pending operands and folds them into the chunks, so that the next opening is
-    /// as fast as it can be; chunks that are all free lose their keys. Runs beside commits; rewrites
-    /// up to the whole column family, 32 MiB per TiB of 4 KiB blocks.
+    /// Flushes all pending operands and folds them into the chunks, so that the next opening is as
+    /// fast as possible; chunks that are all free lose their keys. Runs beside commits; rewrites up
+    /// to the whole column family, 32 MiB per TiB of 4 KiB blocks.
     ///
     /// # Errors
-    /// [`RocksError::Database`] if the flush fails, [`RocksError::NoFamily`]. The `rocksdb` crate does
-    /// not tell whether a compaction failed; nothing is lost then, and RocksDB's log says why.
+    /// [`RocksError::Database`] if the flush fails, [`RocksError::NoFamily`]. The `rocksdb` crate
+    /// does not report a failed compaction; nothing is lost then, and RocksDB's log says why.
     pub fn fold(&self) -> Result<(), RocksError> {
         let family = family::find(&self.inner.db, &self.inner.family)?;
         let failed = |error| RocksError::of(error, "flush the freelist", &self.inner.family);
         self.inner.db.flush_cf(&family).map_err(failed)?;
         let mut options = CompactOptions::default();
-        // Also what has just been compacted: the filter does not see what a merge results in.
+        // Also compacts what has just been compacted: the filter does not see the result of a
+        // merge.
         options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
         let all = None::<&[u8]>;
         self.inner.db.compact_range_cf_opt(&family, all, all, &options);
@@ -350,7 +356,7 @@ impl<M: Mode> RocksFreelist<M> {
         self.inner.chunk.blocks()
     }
 
-    /// The identity of the device, as chosen or drawn at creation.
+    /// The device's UUID, as chosen or drawn at creation.
     pub fn uuid(&self) -> [u8; 16] {
         self.meta().uuid
     }
@@ -368,8 +374,8 @@ impl<M: Mode> RocksFreelist<M> {
         written
     }
 
-    /// After a write that failed: whether RocksDB writes again, before another transaction loses its
-    /// blocks to find out.
+    /// After a failed write, checks whether RocksDB writes again, so that another transaction does
+    /// not lose its blocks to find out.
     fn try_out(&self) -> Result<(), StageError> {
         let inner = &*self.inner;
         if inner.failed.get() == 0 {

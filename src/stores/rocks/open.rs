@@ -20,17 +20,17 @@ use crate::values::plain_bitmap::{expect_count, on_device};
 /// A freelist and its allocator.
 #[non_exhaustive]
 pub struct Opened<M: Mode = SingleThreaded> {
-    /// Where transactions are staged or committed to.
+    /// The freelist that transactions are staged or committed to.
     pub freelist: RocksFreelist<M>,
-    /// The free space as of the last write. What is allocated or freed here without a transaction is
-    /// not in the freelist: freeing it in one later is a
+    /// The free space as of the last write. What is allocated or freed here without a transaction
+    /// is not in the freelist: freeing it in one later is a
     /// [`StageError::Conflict`](crate::stores::rocks::StageError::Conflict).
     pub allocator: Allocator,
     /// What was found.
     pub report: Report,
 }
 
-// Not derived: the modes have none.
+// Not derived: the modes implement no `Debug`.
 impl<M: Mode> std::fmt::Debug for Opened<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Opened")
@@ -41,7 +41,7 @@ impl<M: Mode> std::fmt::Debug for Opened<M> {
     }
 }
 
-/// What opening a freelist found, and how long that took.
+/// What opening a freelist found, and how long it took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
@@ -51,21 +51,21 @@ pub struct Report {
     pub allocated: u64,
     /// Chunks that have a key.
     pub chunks: u64,
-    /// Reading the column family.
+    /// Time to read the column family.
     pub scan_time: Duration,
-    /// Building the index.
+    /// Time to build the index.
     pub build_time: Duration,
 }
 
 impl<M: Mode> RocksFreelist<M> {
     /// Makes the column family `family` the freelist of a new device of `blocks` blocks, all free.
-    /// Writes nothing but the description, synced. Builds the allocator, whose memory and time are those
-    /// of [`Builder::build`](crate::Builder::build), and as much memory again for the ledger.
+    /// Writes only the description, synced. Builds the allocator, with the memory and time of
+    /// [`Builder::build`](crate::Builder::build), and as much memory again for the ledger.
     ///
     /// # Errors
     /// [`RocksError::Exists`] if the column family is not empty; [`RocksError::Option`],
     /// [`RocksError::Config`] for impossible options; [`RocksError::NoFamily`],
-    /// [`RocksError::InUse`], [`RocksError::Operator`]: nothing was written but the probe, and that is
+    /// [`RocksError::InUse`], [`RocksError::Operator`]: nothing was written but the probe, which is
     /// deleted. [`RocksError::Database`], and
     /// [`ConfigError::OutOfMemory`](crate::ConfigError::OutOfMemory): there may be a freelist.
     pub fn create(
@@ -80,10 +80,12 @@ impl<M: Mode> RocksFreelist<M> {
     /// As [`RocksFreelist::create`], for a device that is in use already: bit i % 64 of word i / 64
     /// of `allocated` is block i, 1 = allocated, as in
     /// [`Allocator::from_bitmap`](crate::Allocator::from_bitmap). Writes a key for every chunk that
-    /// is not all free. The description comes last: if this is cut short, there is no freelist yet.
+    /// is not all free. The description comes last: if creation is interrupted, there is no
+    /// freelist yet.
     ///
     /// # Errors
-    /// As [`RocksFreelist::create`], and [`ConfigError::BitmapLength`](crate::ConfigError::BitmapLength).
+    /// As [`RocksFreelist::create`], and
+    /// [`ConfigError::BitmapLength`](crate::ConfigError::BitmapLength).
     pub fn create_from_bitmap(
         db: Arc<DBWithThreadMode<M>>,
         family: &str,
@@ -128,12 +130,12 @@ impl<M: Mode> RocksFreelist<M> {
         )
     }
 
-    /// Opens the freelist in the column family `family`. Reads all of it, in parallel on the rayon
-    /// pool that the caller is in; writes nothing but a few bytes that show whether the column family
+    /// Opens the freelist in the column family `family`. Reads all of it, in parallel on the
+    /// caller's rayon pool. Writes only the probe: a few bytes that show whether the column family
     /// was opened with our merge operator.
     ///
     /// # Errors
-    /// [`RocksError`]. Nothing was written, but for the probe, which is deleted.
+    /// [`RocksError`]. Nothing was written but the probe, which is deleted.
     pub fn open(
         db: Arc<DBWithThreadMode<M>>,
         family: &str,
@@ -165,8 +167,8 @@ impl<M: Mode> RocksFreelist<M> {
         Ok(Opened { freelist: Self { inner: Arc::new(inner) }, allocator, report })
     }
 
-    /// The state at this moment: an allocator whose transactions every freelist refuses, and what was
-    /// found. Writes nothing, and works beside an open freelist and on a database that was opened
+    /// The state at this moment: an allocator whose transactions every freelist refuses, and a
+    /// report. Writes nothing. Works beside an open freelist and on a database that was opened
     /// read-only, but not on a secondary instance, which has no snapshots.
     ///
     /// # Errors
@@ -210,10 +212,11 @@ fn draw_uuid() -> Result<[u8; 16], RocksError> {
     Ok(uuid)
 }
 
-/// There, with this value, from the beginning of a creation until there is a description.
+/// Marks an unfinished creation: present with this value from its beginning until there is a
+/// description.
 const BEGUN: (&[u8], &[u8]) = (b"begun", b"fm-rocks");
 
-/// An error if there is anything but what a creation left that was cut short.
+/// An error if the family holds anything but the rest of an interrupted creation.
 fn refuse_used<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<(), RocksError> {
     let handle = family::find(db, family)?;
     let get = |key| db.get_pinned_cf(&handle, key).map_err(|error| read_failed(error, family));
@@ -230,7 +233,7 @@ fn refuse_used<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<(), Ro
     Ok(())
 }
 
-/// Leaves word that a creation has begun, and removes every other key. One by one: ranges cannot be
+/// Marks that a creation has begun, and deletes every other key. One by one: ranges cannot be
 /// deleted where there is a row cache, and slow scans down elsewhere.
 fn begin<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<(), RocksError> {
     const ACTION: &str = "clear the column family";
@@ -252,7 +255,7 @@ fn begin<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<(), RocksErr
     write(db, family, batch, ACTION)
 }
 
-/// Bytes of a batch of many keys.
+/// The size at which a batch of many keys is written: 1 MiB.
 const BATCH_BYTES: usize = 1 << 20;
 
 /// Writes all chunks that are not all free.
@@ -282,7 +285,7 @@ fn write_chunks<M: Mode>(
     write(db, family, batch, "write chunks")
 }
 
-/// Writes the description, and makes it durable with everything before it.
+/// Writes the description, and makes it durable together with everything before it.
 pub(super) fn write_meta<M: Mode>(
     db: &DBWithThreadMode<M>,
     family: &str,
@@ -312,10 +315,10 @@ pub(super) fn synced() -> WriteOptions {
     synced
 }
 
-/// What the probe comes to.
+/// The bits that the probe must produce.
 const PROBED: [u64; 1] = [0b10];
 
-/// Has a key beside the freelist changed by an operand, to see whether that comes to what it should.
+/// Merges an operand into a key beside the freelist, and checks that the result is right.
 fn probe<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<(), RocksError> {
     const ACTION: &str = "probe the merge operator";
     let handle = family::find(db, family)?;
@@ -324,13 +327,13 @@ fn probe<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<(), RocksErr
         return Ok(());
     };
     let failed = |error| RocksError::of(error, ACTION, family);
-    // Not in a batch: of one that merges, RocksDB notices too late that it has no operator.
+    // Not in a batch: RocksDB notices too late that a merging batch has no operator.
     db.merge_cf(&handle, PROBE, &operand[..]).map_err(failed)?;
     let right = match db.get_pinned_cf(&handle, PROBE) {
         Ok(found) => found.is_some_and(|found| *found == *chunk::encode(PROBE, PROBED)),
         Err(_) => false,
     };
-    // What another operator cannot merge must not wait for its compactions.
+    // An operand that another operator cannot merge must not remain until a compaction.
     db.delete_cf(&handle, PROBE).map_err(failed)?;
     if right { Ok(()) } else { Err(RocksError::Operator { family: family.to_string() }) }
 }

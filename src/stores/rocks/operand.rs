@@ -1,4 +1,4 @@
-//! Merge operands: which bits of a chunk to set and which to clear, and nothing about the others.
+//! Merge operands: which bits of a chunk to set and which to clear.
 //!
 //! ```text
 //! operand  order of the chunk (1), then runs; or order + 0x80 (1), then masks
@@ -7,9 +7,9 @@
 //!          length - 2
 //! masks    the bits to set, then the bits to clear, each as long as the chunk
 //! ```
-//! A single block takes two to five bytes, of a chunk of 16384 at most four. Masks are for changes
-//! whose runs would take more bytes than they do. Every change has exactly one encoding, and a byte
-//! string that is none is refused, so operands can be compared as bytes.
+//! A single block takes two to five bytes, in a chunk of 16384 at most four. Masks are for changes
+//! whose runs would take more bytes. Every change has exactly one encoding, and any other byte
+//! string is refused, so operands can be compared as bytes.
 //!
 //! # The algebra
 //!
@@ -17,11 +17,11 @@
 //! (bits - clear) + set. Applying p and then q is the same as applying `p then q`, which is
 //! set = (p.set - q.clear) + q.set, clear = (p.clear - q.set) + q.clear. This is associative, with
 //! the empty operand as its unit, and idempotent: `p then p` is p. For each block the last operand
-//! that names it decides, whatever was in between, so that replaying the end of a history, once
-//! more and in its order, changes nothing. RocksDB may group operands as it likes.
+//! that names it decides, whatever was in between, so replaying the end of a history again, in its
+//! order, changes nothing. RocksDB may group operands in any way.
 //!
-//! The idea of a mask for either direction comes from bitmap merge operators with XOR, as Ceph has
-//! one; there, setting a bit twice clears it.
+//! The idea of masks for set and clear comes from bitmap merge operators with XOR, such as Ceph's;
+//! there, setting a bit twice clears it.
 
 use smallvec::SmallVec;
 use unsigned_varint::encode;
@@ -32,7 +32,7 @@ use crate::values::plain_bitmap::spans;
 
 const MASKS: u8 = 0x80;
 
-/// An encoded operand: that of a few runs without the heap.
+/// An encoded operand; a few runs need no heap.
 pub(super) type Encoded = SmallVec<[u8; 32]>;
 
 /// A run of a chunk.
@@ -43,7 +43,7 @@ struct Run {
     set: bool,
 }
 
-/// An operand as it is worked on.
+/// An operand in decoded form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Masks {
     order: ChunkOrder,
@@ -57,25 +57,25 @@ impl Masks {
         Self { order, set: vec![0; order.words()], clear: vec![0; order.words()] }
     }
 
-    /// The order of the chunk that an encoded operand is for, if it can be one.
+    /// The order of the chunk that an encoded operand is for, if it is a valid one.
     pub(super) fn order_of(operand: &[u8]) -> Option<ChunkOrder> {
         ChunkOrder::new(operand.first()? & !MASKS)
     }
 
-    /// The order of the chunk that it is for.
+    /// The order of the chunk that the operand is for.
     pub(super) fn order(&self) -> ChunkOrder {
         self.order
     }
 
-    /// Makes it `self then operand`. `None` if `operand` is none, or one for another chunk size; it
-    /// is useless then.
+    /// Makes it `self then operand`. `None` if `operand` is invalid or for another chunk size;
+    /// `self` must not be used then.
     pub(super) fn then(&mut self, operand: &[u8]) -> Option<()> {
         let (&head, body) = operand.split_first()?;
         if head & !MASKS != self.order.get() {
             return None;
         }
         match head & MASKS {
-            // Runs that are longer than masks would have been encoded as such.
+            // Runs that are longer than masks would have been encoded as masks.
             0 if body.len() > 2 * self.order.bytes() => None,
             0 => self.then_runs(body),
             _ => self.then_masks(body),
@@ -150,7 +150,7 @@ impl Masks {
         bits.zip(&self.set).zip(&self.clear).map(|((bits, set), clear)| bits & !clear | set)
     }
 
-    /// The only encoding.
+    /// The operand's unique encoding.
     pub(super) fn encode(&self) -> Vec<u8> {
         let masks_len = 2 * self.order.bytes();
         let mut bytes = vec![self.order.get()];
@@ -191,7 +191,7 @@ impl Masks {
     }
 }
 
-/// The first bit of `words` from `from` on that is 1.
+/// The first set bit of `words` from `from` on.
 fn next(words: impl Fn(usize) -> u64, order: ChunkOrder, from: u64) -> Option<u64> {
     let first = (from / 64) as usize;
     (first..order.words()).find_map(|index| {
@@ -200,7 +200,7 @@ fn next(words: impl Fn(usize) -> u64, order: ChunkOrder, from: u64) -> Option<u6
     })
 }
 
-/// The number at the beginning of `bytes`, if that is its one encoding, and the rest.
+/// The number at the beginning of `bytes`, if its encoding is the unique one, and the rest.
 fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (value, rest) = unsigned_varint::decode::u64(bytes).ok()?;
     (bytes.len() - rest.len() == varint_len(value)).then_some((value, rest))
@@ -210,7 +210,7 @@ fn varint_len(value: u64) -> usize {
     (u64::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
 }
 
-/// Writes runs, ascending and not to be joined.
+/// Encodes runs, which must be ascending and maximal.
 struct Encoder {
     bytes: Encoded,
     end: u64,
@@ -233,8 +233,8 @@ impl Encoder {
     }
 }
 
-/// The operands of a transaction, by chunk, ascending: what it `allocated` and `freed` are sorted
-/// lists with no block in common, as a [`Delta`](crate::Delta) has them. No heap but for chunks with
+/// The operands of a transaction, by chunk, ascending. `allocated` and `freed` are sorted lists
+/// with no block in common, as in a [`Delta`](crate::Delta). Uses the heap only for chunks with
 /// many runs.
 pub(super) fn operands<'d>(
     order: ChunkOrder,
@@ -267,7 +267,7 @@ pub(super) fn operands<'d>(
 /// The extents of two lists in ascending order, cut at the borders of chunks.
 struct Pieces<'d> {
     order: ChunkOrder,
-    /// To be set and to be cleared, with how many blocks of the first one are done.
+    /// The extents to set and to clear, with the number of blocks done of each list's first extent.
     lists: [(&'d [Extent], u64); 2],
 }
 

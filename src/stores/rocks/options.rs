@@ -31,22 +31,23 @@ impl CreateOptions {
 
     /// Blocks of a chunk, a power of two from 64 to 2^20; 16384 by default, whose values have 2052
     /// bytes. Larger chunks make restarts with pending operands faster, and need a byte more for
-    /// each. It can be changed later: [`RocksFreelist::rechunk`](crate::RocksFreelist::rechunk).
+    /// each operand. It can be changed later:
+    /// [`RocksFreelist::rechunk`](crate::RocksFreelist::rechunk).
     #[must_use]
     pub fn chunk_blocks(mut self, blocks: u64) -> Self {
         self.chunk_blocks = Some(blocks);
         self
     }
 
-    /// The identity of the device; drawn at random by default.
+    /// The device's UUID; drawn at random by default.
     #[must_use]
     pub fn uuid(mut self, uuid: [u8; 16]) -> Self {
         self.uuid = Some(uuid);
         self
     }
 
-    /// Destroy what the column family holds, whatever it is. What a creation left that was cut short
-    /// needs no such permission.
+    /// Destroys what the column family holds, whatever it is. The rest of an interrupted creation
+    /// is overwritten without this.
     #[must_use]
     pub fn overwrite(mut self) -> Self {
         self.overwrite = true;
@@ -74,7 +75,7 @@ pub struct OpenOptions {
 }
 
 impl OpenOptions {
-    /// Whatever is there.
+    /// The defaults: opens what is there.
     pub fn new() -> Self {
         Self::default()
     }

@@ -1,16 +1,16 @@
 //! Changing the chunk size, in place and in steps.
 //!
 //! A unit is what the larger of the two chunk sizes covers. A step moves some units: one atomic
-//! batch deletes the old keys of a unit, puts its new ones, and says in the description how many
-//! units are done. So there is a freelist with a known part in either size at any moment, and a
-//! change that was cut short goes on where it was.
+//! batch deletes the old keys of a unit, puts its new ones, and records in the description how many
+//! units are done. So at any moment a known part of the freelist is in either size, and an
+//! interrupted change resumes where it was.
 //!
 //! Old and new keys are numbers in the same space, and none may be overwritten before it was read.
 //! With `r` the ratio of the sizes:
 //! - smaller chunks: unit `u` has the old key `u` and the new keys from `u * r`. Units go from the
-//!   last to the first, so that what is left to read is below `u`, and `u * r` is not.
+//!   last to the first, so that the unread keys are below `u`, and `u * r` is not.
 //! - larger chunks: unit `u` has the old keys from `u * r` and the new key `u`. Units go from the
-//!   first to the last, so that what is left to read is from `(u + 1) * r` on, and `u` is below.
+//!   first to the last, so that the unread keys are from `(u + 1) * r` on, and `u` is below.
 
 use std::ops::{ControlFlow, Range};
 
@@ -24,14 +24,14 @@ use crate::stores::rocks::options::chunk_order;
 use crate::stores::rocks::scan::{read, read_meta, scan};
 use crate::stores::rocks::{RocksFreelist, chunk};
 
-/// Bytes of bitmap that one step moves, if a unit is not more.
+/// Bytes of bitmap that one step moves, or one unit if that is more.
 pub(super) const STEP_BYTES: usize = 1 << 20;
 
-/// How far a change of the chunk size is.
+/// The progress of a change of the chunk size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Units done; one is what a chunk of the larger size covers.
+    /// Units done; a chunk of the larger size covers one.
     pub units: u64,
     /// All units.
     pub of: u64,
@@ -39,13 +39,13 @@ pub struct Progress {
 
 impl<M: Mode> RocksFreelist<M> {
     /// Gives the freelist in `family` chunks of `chunk_blocks` blocks: see
-    /// [`CreateOptions::chunk_blocks`](crate::stores::rocks::CreateOptions::chunk_blocks). While no freelist
-    /// is open there. In place: takes no more room than the column family and the write-ahead log
-    /// of what is moved.
+    /// [`CreateOptions::chunk_blocks`](crate::stores::rocks::CreateOptions::chunk_blocks). No
+    /// freelist may be open there. In place: takes no more room than the column family and the
+    /// write-ahead log of what is moved.
     ///
-    /// `progress` is told after every step, of 1 MiB of bitmap, and may end the call. After that, or
-    /// after a crash at any point, the freelist cannot be opened until the same call has finished it;
-    /// it goes on where it was. `true` if it has.
+    /// `progress` is called after every step, of 1 MiB of bitmap, and may end the call. After that,
+    /// or after a crash at any point, the freelist cannot be opened until the same call has
+    /// finished the change; it resumes where it was. Returns `true` once finished.
     ///
     /// # Errors
     /// [`RocksError::Rechunking`] if a change to another size has begun, which must be finished
@@ -69,7 +69,7 @@ impl<M: Mode> RocksFreelist<M> {
             None if meta.chunk == target => return Ok(true),
             Some(_) => {}
             None => {
-                // Damage would stop it half way.
+                // Damage would stop the change half way.
                 scan(db, family)?;
                 meta.rechunking = Some(Rechunking { target, units: 0 });
                 write_meta(db, family, &meta)?;
@@ -89,7 +89,7 @@ impl<M: Mode> RocksFreelist<M> {
     }
 }
 
-/// Moves the units whose turn is in `turns`, in one batch with the description that says so.
+/// Moves the units whose turns are `turns`, in one batch with the updated description.
 fn step<M: Mode>(
     db: &DBWithThreadMode<M>,
     family: &str,

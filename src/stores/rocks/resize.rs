@@ -1,9 +1,9 @@
-//! Devices that become larger or smaller while the freelist is in use.
+//! Growing and shrinking the device while the freelist is in use.
 //!
-//! The description alone says how large the device is, and it is one value: after a crash either size is
-//! found. Growth has nothing else to write, since no key means that all is free. Before a shrink, the
-//! chunks behind the new end, which are all free, lose their keys, so that none is left that the smaller
-//! device does not have; until the description says so that makes no difference.
+//! The description alone holds the size of the device, and it is one value: after a crash either
+//! size is found. Growth writes nothing else, since no key means that all is free. Before a shrink,
+//! the chunks behind the new end, which are all free, lose their keys, so that none is left that
+//! the smaller device does not have; until the description changes, that makes no difference.
 
 use std::sync::MutexGuard;
 
@@ -20,17 +20,18 @@ use crate::stores::rocks::{Inner, RocksFreelist, chunk, open};
 use crate::values::plain_bitmap::{first_set, zeroed};
 
 impl<M: Mode> RocksFreelist<M> {
-    /// Makes the device longer, in the freelist and then in its `allocator`: `blocks` blocks in all, the
-    /// new ones free. Transactions go on meanwhile. One synced write, and what
+    /// Makes the device longer, in the freelist and then in its `allocator`: `blocks` blocks in
+    /// all, the new ones free. Transactions go on meanwhile. Costs one synced write, and what
     /// [`Allocator::grow`] takes.
     ///
-    /// After a crash the device has the one size or the other: grow again.
+    /// After a crash the device has the old size or the new one: grow again.
     ///
     /// # Errors
-    /// [`RocksError::Resize`] if it would become shorter, or too long, or somebody else changes it at this
-    /// moment; [`StageError::Foreign`] for another allocator; [`RocksError::NoFreelist`] if the
-    /// description is not the one that was opened. Nothing was written then. [`RocksError::Database`]:
-    /// the size is as before for everybody here, but may be the new one after a restart.
+    /// [`RocksError::Resize`] if it would become shorter, or too long, or another call is changing
+    /// the size at this moment; [`StageError::Foreign`] for another allocator;
+    /// [`RocksError::NoFreelist`] if the description is not the one that was opened. Nothing was
+    /// written then. [`RocksError::Database`]: in this process the size is unchanged, but may be
+    /// the new one after a restart.
     pub fn grow(&self, allocator: &Allocator, blocks: u64) -> Result<(), RocksError> {
         if allocator.id() != self.inner.allocator {
             return Err(StageError::Foreign.into());
@@ -41,19 +42,20 @@ impl<M: Mode> RocksFreelist<M> {
         })
     }
 
-    /// Makes the device shorter, in the freelist and then in its allocator, when nobody owns a block
-    /// behind the new end any more. Transactions go on meanwhile. Reads what is behind the new end,
-    /// deletes its keys in steps, and then one synced write.
+    /// Makes the device shorter, in the freelist and then in its allocator, once no block behind
+    /// the new end is owned. Transactions go on meanwhile. Reads what is behind the new end,
+    /// deletes its keys in steps, then makes one synced write.
     ///
-    /// After a crash the device has the one size or the other: shrink again. Blocks of a transaction in
-    /// doubt are owned until a restart.
+    /// After a crash the device has the old size or the new one: shrink again. Blocks of a
+    /// transaction in doubt are owned until a restart.
     ///
     /// # Errors
-    /// With the [`Shrink`], to be tried again or dropped: [`RocksError::Resize`] if blocks are in use
-    /// ([`ResizeError::InUse`](crate::ResizeError::InUse)), the device has grown meanwhile, or somebody
-    /// else changes it at this moment; [`StageError::Foreign`] if it is another allocator's;
-    /// [`RocksError::Occupied`]; [`RocksError::NoFreelist`]. [`RocksError::Database`]: the size is as before
-    /// for everybody here, but may be the new one if there is a restart before the next transaction.
+    /// With the [`Shrink`], to be tried again or dropped: [`RocksError::Resize`] if blocks are in
+    /// use ([`ResizeError::InUse`](crate::ResizeError::InUse)), the device has grown meanwhile, or
+    /// another call is changing the size at this moment; [`StageError::Foreign`] if it is another
+    /// allocator's; [`RocksError::Occupied`]; [`RocksError::NoFreelist`]. [`RocksError::Database`]:
+    /// in this process the size is unchanged, but may be the new one if there is a restart before
+    /// the next transaction.
     pub fn shrink(&self, shrink: Shrink) -> Result<(), ShrinkFailed<RocksError>> {
         if shrink.core().id != self.inner.allocator {
             return Err(ShrinkFailed { shrink, error: StageError::Foreign.into() });
@@ -71,13 +73,13 @@ impl<M: Mode> RocksFreelist<M> {
         self.inner.blocks.get()
     }
 
-    /// The description, if it is still the one that was opened: the family may have been dropped and made
-    /// again behind our back.
+    /// The description, if it is still the one that was opened: the family may have been dropped
+    /// and created again meanwhile.
     fn own_meta(&self) -> Result<MutexGuard<'_, Meta>, RocksError> {
         let (db, family) = (&self.inner.db, &self.inner.family);
         let meta = self.meta();
         let found = read_meta(db, &db.snapshot(), family)?;
-        // The size may be another one after a write that failed.
+        // The size may differ after a failed write.
         if (Meta { blocks: meta.blocks, ..found }) == *meta {
             Ok(meta)
         } else {
@@ -85,7 +87,7 @@ impl<M: Mode> RocksFreelist<M> {
         }
     }
 
-    /// Makes the size durable, unless it is so already.
+    /// Makes the size durable, unless it is already.
     fn write_size(&self, meta: &mut Meta, blocks: u64) -> Result<(), StageError> {
         let Inner { db, family, failed, unsettled, .. } = &*self.inner;
         if meta.blocks == blocks && unsettled.get() == 0 {
@@ -120,8 +122,8 @@ impl<M: Mode> RocksFreelist<M> {
         })
     }
 
-    /// After a change of the size that failed: makes the size durable that the device has here, before
-    /// somebody commits blocks that a restart might not know.
+    /// After a failed change of the size: makes the size in memory durable, before a transaction
+    /// commits blocks that a restart might not know.
     pub(super) fn settle_size(&self) -> Result<(), StageError> {
         let mut meta = self.meta();
         let blocks = meta.blocks;

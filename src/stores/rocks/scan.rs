@@ -1,4 +1,4 @@
-//! Reading a whole freelist at one moment, in parallel, word by word.
+//! Reads a whole freelist as of one moment, in parallel, word by word.
 
 use rayon::prelude::*;
 use rocksdb::{DBWithThreadMode, ReadOptions, SnapshotWithThreadMode};
@@ -9,25 +9,24 @@ use crate::stores::rocks::family::{self, Mode};
 use crate::stores::rocks::meta::{self, Meta};
 use crate::values::plain_bitmap::{on_device, zeroed};
 
-/// Key ranges per thread, so that a thread that got the full ones does not hold up the others.
+/// Key ranges per thread: several, so that a thread with full ones does not hold up the others.
 const PARTS_PER_THREAD: usize = 4;
 
-/// A key beside those of chunks and the description: what is written there shows whether the column
-/// family has our merge operator.
+/// The key of the probe, beside those of chunks and the description: what is written there shows
+/// whether the column family has our merge operator.
 pub(super) const PROBE: &[u8] = b"probe";
 
 /// What a scan found.
 #[derive(Debug)]
 pub(super) struct Scanned {
     pub meta: Meta,
-    /// 1 = allocated, nothing beyond the last block.
+    /// One bit per block, 1 = allocated; 0 beyond the last block.
     pub words: Vec<u64>,
     /// Chunks that have a key.
     pub chunks: u64,
 }
 
-/// The freelist in `family` as of now. Runs beside whatever writes to it; keys that are not there
-/// cost nothing.
+/// The freelist in `family` as of now. Runs beside writers; missing keys cost nothing.
 pub(super) fn scan<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<Scanned, RocksError> {
     let snapshot = db.snapshot();
     let meta = read_meta(db, &snapshot, family)?;
@@ -43,7 +42,7 @@ pub(super) fn scan<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<Sc
     let scan_part = |(part, words): (usize, &mut [u64])| {
         let first = (part * chunks_per_part) as u64;
         let last = first as usize + chunks_per_part >= count;
-        // The first and the last part also see what is no chunk.
+        // The first and the last part also see keys that are no chunk's.
         let from = (first > 0).then_some(first);
         let until = (!last).then_some(first + chunks_per_part as u64);
         read(db, &snapshot, family, &meta, (from, until), words, |_| ())
@@ -54,7 +53,7 @@ pub(super) fn scan<M: Mode>(db: &DBWithThreadMode<M>, family: &str) -> Result<Sc
     Ok(Scanned { meta, words, chunks })
 }
 
-/// The description, checked.
+/// The description, validated.
 pub(super) fn read_meta<M: Mode>(
     db: &DBWithThreadMode<M>,
     snapshot: &SnapshotWithThreadMode<'_, DBWithThreadMode<M>>,
@@ -71,8 +70,8 @@ pub(super) fn read_failed(error: rocksdb::Error, family: &str) -> RocksError {
     RocksError::of(error, "read the freelist", family)
 }
 
-/// Reads the chunks `from..until`, or from the first key, or until the last, into their `words`, and
-/// shows each key of a chunk; how many those are.
+/// Reads the chunks `from..until` into their `words`; a missing bound stands for the first key or
+/// the last. Passes each chunk's key to `show`, and returns how many there are.
 pub(super) fn read<M: Mode>(
     db: &DBWithThreadMode<M>,
     snapshot: &SnapshotWithThreadMode<'_, DBWithThreadMode<M>>,
@@ -84,7 +83,7 @@ pub(super) fn read<M: Mode>(
 ) -> Result<u64, RocksError> {
     let mut options = ReadOptions::default();
     options.set_snapshot(snapshot);
-    // Whatever prefixes the family may have been given.
+    // Correct whatever prefix extractor the family has.
     options.set_total_order_seek(true);
     options.fill_cache(false);
     options.set_readahead_size(2 << 20);

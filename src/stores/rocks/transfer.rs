@@ -12,12 +12,12 @@ use crate::stores::rocks::{CreateOptions, Opened, RocksFreelist};
 
 impl<M: Mode> RocksFreelist<M> {
     /// Makes the column family `family` a freelist with the committed state of `log`, and compares
-    /// the two. Block size and identity are the log's, whatever `options` say. Commits to the log
-    /// wait while its state is copied, and those behind that moment are not in the freelist.
+    /// the two. Block size and UUID are the log's, whatever `options` say. Commits to the log wait
+    /// while its state is copied; later ones are not in the freelist.
     ///
     /// # Errors
-    /// As [`RocksFreelist::create_from_bitmap`]; [`RocksError::Differs`] if what was written is not
-    /// what is read back.
+    /// As [`RocksFreelist::create_from_bitmap`]; [`RocksError::Differs`] if what is read back is
+    /// not what was written.
     pub fn import(
         db: Arc<DBWithThreadMode<M>>,
         family: &str,
@@ -32,13 +32,13 @@ impl<M: Mode> RocksFreelist<M> {
         Ok(opened)
     }
 
-    /// Makes `disk` a space-map log with the state of this freelist at this moment, and compares the
-    /// two. Block size and identity are the freelist's, whatever `options` say. Runs beside commits;
-    /// those behind that moment are not in the log.
+    /// Makes `disk` a space-map log with the state of this freelist at this moment, and compares
+    /// the two. Block size and UUID are the freelist's, whatever `options` say. Runs beside
+    /// commits; later ones are not in the log.
     ///
     /// # Errors
     /// As opening the freelist, and as [`SpaceMapLog::create_from_bitmap`]; [`RocksError::Differs`]
-    /// if what was written is not what is read back.
+    /// if what is read back is not what was written.
     pub fn export(
         &self,
         disk: impl Disk + 'static,

@@ -1,4 +1,4 @@
-//! The directory: which images there are.
+//! The directory: the images that exist.
 
 use smallvec::SmallVec;
 
@@ -19,7 +19,7 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// The offset of the page that `range` is in.
+    /// The offset of the page that holds `range`.
     pub(super) fn offset_of(&self, range: u32) -> u64 {
         let page = self.pages.iter().rfind(|page| page.place.first_range <= range);
         page.map_or(0, |page| page.place.copies[0])
@@ -68,8 +68,9 @@ impl Loader {
         Ok(directory)
     }
 
-    /// What was found must be what the superblock counts, or newer. So it is noticed if both copies of a page
-    /// are older than they should be, each for itself intact, or if all superblocks are.
+    /// The versions found must be those that the superblock counts, or newer. This detects a page
+    /// whose two copies are both older than they should be, each intact, and superblocks that are
+    /// all too old.
     fn compare_directory(
         &self,
         superblock: &Superblock,

@@ -1,4 +1,5 @@
-//! The log from its tail to where it ends, and whether it ends there because something was lost.
+//! Reads the log from its tail to its end, and decides whether it ends there because something was
+//! lost.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -26,28 +27,29 @@ pub(super) struct Frame {
     engine: u64,
 }
 
-/// The part of the ring that counts.
+/// The live part of the ring.
 #[derive(Debug)]
 pub(super) struct Log {
     pub frames: Vec<Frame>,
     pub bytes: Vec<u8>,
     /// Images that its records name, and the position of the frame that each is in.
     pub images: Vec<(u32, Image, u64)>,
-    /// Frames that do not end a transaction, at its end.
+    /// Frames at the end that do not end a transaction.
     pub cut_frames: usize,
     pub head: Head,
-    /// The last transaction before its first frame; blocks allocated, and the engine's position, at that time.
+    /// The last transaction before the first frame; then blocks allocated and the engine's
+    /// position, at that time.
     pub tail_lsn: u64,
     at_tail: (u64, u64),
     /// The smallest incarnation that the next frame may have.
     incarnation: Option<u32>,
-    /// Where it is damaged behind its end, if it is.
+    /// Where the log is damaged behind its end, if it is.
     pub damaged_at: Option<u64>,
 }
 
 impl Loader {
-    /// Reads the log from the tail as far as it goes: as far as magic, checksum, sequence, position,
-    /// incarnation and the chain of checksums hold, cut behind the last frame that ends a transaction.
+    /// Reads the log from the tail, as far as magic, checksum, sequence, position, incarnation and
+    /// the chain of checksums hold, and cuts it behind the last frame that ends a transaction.
     pub(super) fn scan(&self, layout: &Layout, superblock: &Superblock) -> Result<Log, LogError> {
         let mut log = Log::empty(superblock);
         let end = superblock.tail.position.get() + layout.ring_len;
@@ -57,7 +59,7 @@ impl Loader {
             let found = found.filter(|_| !faulty(Fault::NoLookBehind));
             let Some(at) = found else { break };
             let before = log.frames.len();
-            // Of a log in use, frames may have been written between the two looks.
+            // If the log is in use, frames may have been written between the two looks.
             self.read_frames(layout, superblock, &mut log, end)?;
             if log.frames.len() == before {
                 log.damaged_at = Some(at);
@@ -96,7 +98,7 @@ impl Loader {
         Ok(())
     }
 
-    /// Adds the frame that `bytes` begin with, if it continues the log.
+    /// Adds the frame at the beginning of `bytes`, if it continues the log.
     fn take_frame(
         &self,
         layout: &Layout,
@@ -152,9 +154,9 @@ impl Loader {
         if second.is_empty() { Ok(()) } else { self.read(layout.ring_start, second) }
     }
 
-    /// Looks behind the end of the log for a frame which says that what should be there was durable; the
-    /// offset of what is damaged. It goes on as long as there are frames of this round of the ring, and for
-    /// [`CHUNK`] bytes behind the last of them: what is damaged is shorter, or nothing can be said.
+    /// Looks behind the end of the log for a frame which says that the missing ones were durable.
+    /// Returns the offset of the damage. Searches while there are frames of this round of the ring,
+    /// and for [`CHUNK`] bytes behind the last of them: longer damage cannot be detected.
     fn later_frame(
         &self,
         layout: &Layout,
@@ -174,8 +176,8 @@ impl Loader {
         Ok(proof)
     }
 
-    /// Tells `found` of the intact frames of this round of the ring from `position` on, as long as it answers
-    /// that it wants more.
+    /// Calls `found` with the intact frames of this round of the ring from `position` on, while it
+    /// returns `true`.
     pub(super) fn frames_behind(
         &self,
         layout: &Layout,
@@ -186,7 +188,7 @@ impl Loader {
         let sector = layout.sector as usize;
         let (mut start, mut last) = (position, position);
         while start < end && start - last < CHUNK {
-            // With so much of what follows that a frame which begins in this part is whole.
+            // Reads enough of what follows that a frame which begins in this part is whole.
             let part = CHUNK.min(end - start);
             let mut bytes = vec![0; (part + layout.max_frame()).min(end - start) as usize];
             self.read_ring(layout, start, &mut bytes)?;
@@ -232,7 +234,7 @@ impl Log {
         }
     }
 
-    /// Forgets the frames behind the last that ends a transaction.
+    /// Drops the frames behind the last one that ends a transaction.
     fn cut_unfinished(&mut self) {
         let unfinished = faulty(Fault::UnfinishedReplayed);
         let ends = |frame: &Frame| frame.header.flags.get() & BOUNDARY != 0 || unfinished;
@@ -252,7 +254,7 @@ impl Log {
         };
     }
 
-    /// Whether the log begins inside a transaction, whose first changes it does not have.
+    /// Whether the log begins inside a transaction, whose first changes it lacks.
     pub(super) fn is_cut(&self) -> bool {
         let is_cut = |frame: &Frame| frame.header.flags.get() & CONTINUED != 0;
         self.frames.first().is_some_and(is_cut) && !faulty(Fault::CutTransactionReplayed)

@@ -1,4 +1,4 @@
-//! Reading a disk, and saying what is wrong with it.
+//! Reading a disk, and making errors that name it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ impl Loader {
         Self { disk, name, read_bytes: AtomicU64::new(0), steps: Steps::default() }
     }
 
-    /// What loading has cost so far.
+    /// Steps that loading has taken so far.
     #[cfg(test)]
     pub(crate) fn steps(&self) -> u64 {
         self.steps.get()

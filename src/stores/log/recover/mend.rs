@@ -1,6 +1,6 @@
-//! What an opening writes before anything else: the next superblock counts the directory pages that were found,
-//! so both copies of each must be the same by then; and what the engine has given up must not look like damage
-//! the next time.
+//! What an opening writes before anything else. The next superblock counts the directory pages that
+//! were found, so both copies of each must be the same by then. And frames that the engine has
+//! discarded must not look like damage at the next opening.
 
 use super::loader::Loader;
 use crate::stores::log::error::{LogError, Part};
@@ -9,8 +9,8 @@ use crate::stores::log::layout::{Layout, slot_offsets};
 use crate::stores::log::state::Recovered;
 
 impl Loader {
-    /// Makes both copies of each directory page the newest version, which is durable, but where a range had to be restored from an
-    /// older image, which the other copy may be alone to name.
+    /// Writes the newest version, which is durable, to both copies of each directory page. Skips a
+    /// page with a range restored from an older image, which perhaps only the other copy names.
     pub(crate) fn mend_directory(&self, recovered: &mut Recovered) -> Result<(), LogError> {
         let identity = recovered.superblock.identity();
         let mut writes = Vec::new();
@@ -43,7 +43,8 @@ impl Loader {
         self.sync()
     }
 
-    /// Makes the frames behind the end of a damaged log void, so that they prove no more that something is missing.
+    /// Voids the frames behind the end of a damaged log, so that they no longer prove that
+    /// something is missing.
     pub(crate) fn give_up_rest(&self, recovered: &Recovered) -> Result<(), LogError> {
         let Recovered { layout, superblock, head, .. } = recovered;
         let zeros = vec![0; layout.sector as usize];
@@ -53,7 +54,7 @@ impl Loader {
         self.sync()
     }
 
-    /// Where intact frames lie behind `position`.
+    /// The positions of intact frames behind `position`.
     fn frames_after(
         &self,
         layout: &Layout,
@@ -69,12 +70,12 @@ impl Loader {
         Ok(found)
     }
 
-    /// What the next superblock has to say of the directory.
+    /// The checksum of the directory for the next superblock.
     pub(crate) fn directory_crc(recovered: &Recovered) -> u32 {
         directory_crc(recovered.pages.iter().map(|page| page.version.crc))
     }
 
-    /// Writes the superblock that follows, to both places.
+    /// Writes the next superblock, to both places.
     pub(crate) fn write_superblock(&self, superblock: &mut Superblock) -> Result<(), LogError> {
         superblock.generation = superblock.generation.get().wrapping_add(1).into();
         for offset in slot_offsets(superblock.generation.get()) {

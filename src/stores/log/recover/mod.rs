@@ -1,12 +1,14 @@
 //! From the bytes on disk to the committed state, without writing anything.
 //!
-//! 1. `superblock`: the newest intact superblock. `directory`: the newest intact copy of each directory page,
-//!    which must be what the superblock counts, or newer.
-//! 2. `frames`: the log from the tail, as far as magic, checksum, sequence, position, incarnation and the chain
-//!    of checksums hold, cut after the last frame that ends a transaction. Torn or damaged? An intact frame
-//!    further on which says that what is missing was durable proves that acknowledged transactions are lost.
-//! 3. `replay`: each range from its newest intact image, then the log's changes to it. Behind the device's end
-//!    all must be free, and the number of allocated blocks what the last frame says.
+//! 1. `superblock`: the newest intact superblock. `directory`: the newest intact copy of each
+//!    directory page, which must be what the superblock counts, or newer.
+//! 2. `frames`: the log from the tail, as far as magic, checksum, sequence, position, incarnation
+//!    and the chain of checksums hold, cut after the last frame that ends a transaction. Torn or
+//!    damaged? An intact frame further on which says that the missing ones were durable proves that
+//!    acknowledged transactions are lost.
+//! 3. `replay`: each range from its newest intact image, then the log's changes to it. All blocks
+//!    behind the device's end must be free, and the number of allocated blocks must be what the
+//!    last frame says.
 //! 4. `rollback`: back to what the engine knows. `mend`: what an opening writes first.
 
 mod directory;
@@ -33,26 +35,26 @@ use directory::Directory;
 use frames::Log;
 use replay::Replay;
 
-/// How often a log that changes while it is read is read again: superblocks are written once for every
-/// thirty-second part of the log's limit.
+/// How often a log that changes during the read is read again: superblocks are written once for
+/// every thirty-second part of the log's limit.
 const SNAPSHOT_TRIES: usize = 16;
 
-/// How often a damaged one is read again before it is called so.
+/// How often a damaged log is read again before the damage is reported.
 const SNAPSHOT_REFUSALS: usize = 3;
 
-/// Everything known after looking, before anything is written.
+/// The result of loading, before anything is written.
 pub(super) struct Loaded {
     pub recovered: Recovered,
     pub report: Report,
-    /// What comes behind the transaction asked for.
+    /// The transactions behind the requested one.
     pub rollback: Option<Tail>,
 }
 
 impl Loader {
-    /// As [`Loader::load`], of a log that somebody may be writing to: a state that it had at some moment
-    /// meanwhile. Frames that the superblock needs are not written over while it is the newest, and what else
-    /// is read has checksums: an image, for one, may be written over once its successor is durable, and
-    /// is read again then.
+    /// As [`Loader::load`], for a log that may be written to meanwhile: a state that it had at some
+    /// moment during the call. Frames that the superblock needs are not overwritten while it is the
+    /// newest. Everything else has checksums: for example, an image may be overwritten once its
+    /// successor is durable, and is then read again.
     pub(super) fn snapshot(&self, until: Option<Lsn>) -> Result<Loaded, LogError> {
         let mut refused = 0;
         for _ in 0..SNAPSHOT_TRIES {
@@ -69,7 +71,8 @@ impl Loader {
         Err(LogError::Changing { file: self.name.clone() })
     }
 
-    /// Everything: the state after the last transaction, and the way back to `until` if that is an earlier one.
+    /// Loads the state after the last transaction, and the way back to `until` if that is an
+    /// earlier one.
     pub(super) fn load(&self, until: Option<Lsn>) -> Result<Loaded, LogError> {
         let started = std::time::Instant::now();
         let (superblock, damaged_copies) = self.superblock()?;
@@ -111,7 +114,7 @@ impl Loader {
         Ok(Loaded { recovered, report, rollback })
     }
 
-    /// Whether the log ends where it may.
+    /// Checks that the log does not end too early, and reaches back to `until`.
     fn check_end(
         &self,
         layout: &Layout,
@@ -139,7 +142,7 @@ impl Loader {
         Ok(())
     }
 
-    /// No image knows of a transaction that the log does not have.
+    /// Checks that no image contains a transaction that the log does not have.
     fn check_images(&self, directory: &Directory, log: &Log) -> Result<(), LogError> {
         for (entries, range) in directory.entries.iter().zip(0..) {
             if entries.iter().any(|image| image.base > log.head.lsn) {

@@ -1,4 +1,4 @@
-//! What came after the transaction that the engine asks for.
+//! The transactions after the one that the engine asks for.
 
 use super::frames::Log;
 use crate::stores::log::known::Tail;
@@ -6,8 +6,8 @@ use crate::stores::log::record::{Record, Records};
 use crate::values::lsn::Lsn;
 
 impl Log {
-    /// What comes after `until`, to be taken back as far as the engine does not know it; `before` are the ranges
-    /// that it changes, as of then. `None` if there is nothing.
+    /// The transactions after `until`; those that the engine does not know are taken back. `before`
+    /// is the state, as of `until`, of the ranges that they change. `None` if there are none.
     pub(super) fn tail_after(&self, until: Lsn, before: Vec<(u32, Vec<u64>)>) -> Option<Tail> {
         let transactions = || self.transactions_after(until);
         (self.head.lsn > until.0).then(|| Tail { before, transactions: transactions() })
@@ -25,7 +25,7 @@ impl Log {
                 start = records.offset();
                 match record {
                     Ok(Record::Commit) => {
-                        // Empty ones too: images must not claim to know of them.
+                        // Includes empty transactions: images must not contain them either.
                         let nothing = (frame.header.position.get(), Vec::new());
                         let (position, bytes) = current.take().unwrap_or(nothing);
                         if lsn > until.0 {

@@ -8,7 +8,7 @@ use crate::stores::log::record::RANGE_BLOCKS;
 use crate::stores::log::state::COUNTER_END;
 
 impl Loader {
-    /// The newest intact superblock, and how many slots are damaged.
+    /// The newest intact superblock, and the number of damaged slots.
     pub(crate) fn superblock(&self) -> Result<(Superblock, u64), LogError> {
         let file = self.name.clone();
         let len = self.disk.len().map_err(|error| self.io("measure", 0, error))?;
@@ -34,7 +34,7 @@ impl Loader {
                 _ => {}
             }
         }
-        // Of a version 1 that was overwritten, a slot may have come back.
+        // A slot of an overwritten version 1 log may have come back.
         let major = slots.iter().flatten().map(|slot| slot.major.get()).max();
         let slots = &slots[..if major == Some(1) { 2 } else { slots.len() }];
         let damaged = slots.iter().filter(|slot| is_damaged(slot)).count() as u64;
@@ -48,7 +48,7 @@ impl Loader {
         }
     }
 
-    /// What the superblock describes, if it can be.
+    /// The layout that the superblock describes, if it is valid.
     pub(super) fn layout(&self, superblock: &Superblock) -> Result<Layout, LogError> {
         let layout = Layout::from_superblock(superblock)
             .filter(|layout| is_sound(superblock, layout))
@@ -63,7 +63,7 @@ impl Loader {
 }
 
 fn parse_slot((offset, page): (u64, &[u8])) -> Result<Superblock, BadSuperblock> {
-    // One that lies in another's place belongs to a log that begins elsewhere.
+    // A slot found in another slot's place belongs to a log that begins elsewhere.
     let superblock = Superblock::from_page(page)?;
     let mut offsets = slot_offsets(superblock.generation.get()).into_iter();
     let in_place = offsets.any(|of| of == offset);
@@ -74,13 +74,13 @@ fn is_damaged(slot: &Result<Superblock, BadSuperblock>) -> bool {
     !matches!(slot, Ok(_) | Err(BadSuperblock::Empty | BadSuperblock::Foreign))
 }
 
-/// Whether the numbers of a superblock are ones that a log can come to.
+/// Whether a log can reach the numbers in this superblock.
 fn is_sound(superblock: &Superblock, layout: &Layout) -> bool {
     let tail = &superblock.tail;
     let counters = [tail.position, tail.sequence, tail.lsn];
     counters.iter().all(|counter| counter.get() < COUNTER_END)
         && tail.position.get().is_multiple_of(layout.sector)
         && tail.sequence.get() >= 1
-        // A device that shrank since may have had all there is room for.
+        // A device that has shrunk may have had as many blocks as there is room for.
         && tail.allocated.get() <= u64::from(layout.ranges()) * RANGE_BLOCKS
 }

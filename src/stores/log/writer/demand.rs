@@ -10,7 +10,7 @@ use crate::stores::log::record::push_position;
 struct Snapshot {
     mark: u64,
     allocated: u64,
-    /// The ranges that no image holds.
+    /// The ranges whose state no image holds.
     pages: Vec<(u32, Vec<u64>)>,
 }
 
@@ -23,14 +23,15 @@ impl Writer {
         self.layout.ring_len.saturating_sub(self.head.position - from)
     }
 
-    /// Sees to it that `bytes` of records find room in the ring.
+    /// Makes room in the ring for `bytes` of records.
     pub(super) fn make_room(&mut self, bytes: u64) -> Result<(), CommitError> {
-        // Frames are left at most half empty, but for the first and the last.
+        // Frames are at least half full, except the first and the last.
         let frames = 2 * bytes.min(self.layout.max_commit()) + 3 * self.layout.max_frame();
         let images = 40 * self.changed.len().min(MAX_IMAGES) as u64;
         let unreserved = faulty(Fault::RingBeforeSuperblock);
         let reserve = if unreserved { 0 } else { self.layout.reserve() };
-        // Taking back what the engine may not have: as much again as it takes now.
+        // Room to take back transactions that the engine may not have: as much again as they take
+        // now.
         let undo = 2 * self.unstable_bytes + if self.keep_unstable { 2 * bytes } else { 0 };
         let undo = if faulty(Fault::NoRoomForUndo) { 0 } else { undo };
         let needed = frames + images + reserve + undo;
@@ -46,7 +47,7 @@ impl Writer {
         if free < needed { Err(CommitError::Full { needed, free }) } else { Ok(()) }
     }
 
-    /// Condenses until the log begins at `until` or later, as far as the engine's word allows.
+    /// Condenses until the log begins at `until` or later, as far as unstable transactions allow.
     pub(crate) fn advance(&mut self, until: u64) -> Result<(), CommitError> {
         self.check_failed()?;
         while self.free_from < until {
@@ -69,7 +70,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether there is anything that no image holds.
+    /// Whether any range has changes that no image holds.
     pub(crate) fn has_changes(&self) -> bool {
         !self.shared.state().changed.is_empty()
             || (0..self.ranges.len() as u32).any(|range| self.is_changed(range))
@@ -80,7 +81,7 @@ impl Writer {
         self.ranges[range as usize].last().is_some_and(|base| base.after.is_some())
     }
 
-    /// Images of everything absorbed before the mark, as one transaction.
+    /// Writes images of everything absorbed before the mark, as one transaction.
     pub(crate) fn checkpoint(&mut self) -> Result<(), CommitError> {
         self.check_failed()?;
         self.make_room(self.layout.reserve() / 2)?;
@@ -92,7 +93,7 @@ impl Writer {
         }
         let mut records = std::mem::take(&mut window.records);
         push_position(&mut records, mark);
-        // No records of the changes could stand in for a torn image, so the images are durable before
+        // No records of the changes could replace a torn image, so the images are durable before
         // the frame that names them.
         self.write(&mut window)?;
         window.writes.clear();
@@ -104,12 +105,13 @@ impl Writer {
         self.figures.commits += 1;
         self.settle(window);
         self.changed.clear();
-        // It is durable: what keeps the log from being emptied shows at the next call.
+        // The checkpoint is durable. What keeps the log from being emptied shows at the next call.
         let _emptied = self.advance(self.head.position);
         Ok(())
     }
 
-    /// Copies what a checkpoint has to write. Until that is durable, the ranges count as changed.
+    /// Copies what a checkpoint must write. Until the checkpoint is durable, the ranges count as
+    /// changed.
     fn snapshot(&mut self) -> Result<Snapshot, CommitError> {
         let shared = self.shared.clone();
         let mut state = shared.state();
@@ -123,7 +125,7 @@ impl Writer {
         Ok(Snapshot { mark: state.mark(), allocated: state.mirror.allocated(), pages })
     }
 
-    /// One step of condensing while nothing else happens: about a sixteenth of the changed ranges.
+    /// One step of condensing when idle: about a sixteenth of the changed ranges.
     pub(crate) fn idle(&mut self) -> Result<bool, CommitError> {
         self.check_failed()?;
         if self.is_clean() {

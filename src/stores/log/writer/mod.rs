@@ -1,31 +1,33 @@
-//! The one writer of a log: it turns transactions into frames and keeps images, directory, tail and
-//! superblocks behind them. Everything written between two flushes is a *window*.
+//! The one writer of a log. It turns transactions into frames, and keeps images, directory, tail
+//! and superblocks behind them. Everything written between two flushes is a *window*.
 //!
-//! The writer is locked while it works, during I/O as well. What must not wait for the disk is not in it but in
-//! [`Shared`], behind locks that are held for moments: figures, sizes and the last transaction, which the
-//! writer shows after each window; and the committed state, which absorbed transactions change beside a
-//! checkpoint. A checkpoint copies the ranges that changed, the count of allocated blocks and the mark
-//! under one lock, so all of them are of one moment, and then writes without it; what is absorbed
-//! meanwhile is for the next checkpoint.
+//! The writer is locked while it works, during I/O as well. State that must not wait for the disk
+//! is in [`Shared`], behind locks that are held for moments: figures, sizes and the last
+//! transaction, which the writer publishes after each window; and the committed state, which
+//! absorbed transactions change beside a checkpoint. A checkpoint copies the ranges that changed,
+//! the count of allocated blocks and the mark under one lock, so all of them are of one moment.
+//! Then it writes without that lock; what is absorbed meanwhile is left for the next checkpoint.
 //!
-//! - this file: the structure, committing; `write`: writing a window; `settle`: what is true after its flush;
+//! - this file: the structure, committing; `write`: writing a window; `settle`: updating the state
+//!   after its flush;
 //! - `plan`: images, directory pages and superblocks of a window; `pack`: its frames;
-//! - `demand`: making room, condensing, checkpoints; `resize`: another size of the device.
+//! - `demand`: making room, condensing, checkpoints; `resize`: growing and shrinking the device.
 //!
-//! Ordering rules (tried out by simulation, and by the crash tests beside this):
-//! 1. A transaction counts when its last frame does; frames before it are flushed with it or before.
+//! Ordering rules (tested by simulation, and by the crash tests beside this):
+//! 1. A transaction counts when its last frame does; frames before it are flushed with it or
+//!    before.
 //! 2. An image goes to the slot that the newest durable image of its range does not use. It holds
-//!    the state before the transactions of its own window. A record of it rides in the log.
+//!    the state before the transactions of its own window. The log has a record of it.
 //! 3. A directory page names only images whose record is durable. It is written to the stale copy,
-//!    and in the next window, the same bytes, to the other.
-//! 4. The tail moves to the oldest frame that either copy of the directory still needs, or in which a transaction
-//!    begins that the engine has not called stable.
-//! 5. A new tail goes to the older superblock slot of both places. The ring behind it is used again only after
-//!    that.
-//! 6. Superblocks are written when both copies of every directory page are the same, and no window has a
-//!    superblock and a directory page, so that it is clear which versions of the pages a superblock counts. After
-//!    a window with either of them failed, and may have left some of it, the same is written again before
-//!    the other.
+//!    and in the next window, with the same bytes, to the other.
+//! 4. The tail moves to the oldest frame that either copy of the directory still needs, or in which
+//!    a transaction begins that the engine has not called stable.
+//! 5. A new tail goes to the older superblock slot of both places. The ring behind it is used again
+//!    only after that.
+//! 6. Superblocks are written when both copies of every directory page are the same, and no window
+//!    has both a superblock and a directory page, so that it is clear which versions of the pages a
+//!    superblock counts. After a window with either of them failed, and may have left some of it,
+//!    the same is written again before the other.
 
 mod demand;
 mod pack;
@@ -57,28 +59,28 @@ use crate::stores::log::shared::Shared;
 use crate::stores::log::state::{Base, Bases, COUNTER_END, Head, Mark, PageFound, Recovered};
 use crate::values::lsn::Lsn;
 
-/// Images that one window writes at most: 4 MiB.
+/// The most images that one window writes: 4 MiB.
 const MAX_IMAGES: usize = 1024;
 
-/// A transaction to be committed, and what became of it.
+/// A transaction to be committed, and its result.
 pub(super) struct Work<'a> {
     pub records: &'a [u8],
-    /// Takes back other transactions: room was kept for it, and its size is theirs.
+    /// It takes back other transactions: room was kept for it, and its size is theirs.
     pub undo: bool,
     pub result: Option<Result<Lsn, CommitError>>,
 }
 
-/// A directory page, and how far the writing of its two copies has come.
+/// A directory page, and the progress of writing its two copies.
 struct Directory {
     place: DirectoryPlace,
     version: Version,
     /// The copy written last.
     newest: usize,
-    /// A range of it has an image that the page does not name.
+    /// One of its ranges has an image that the page does not name.
     outdated: bool,
-    /// One copy is durable, and these bytes have to go to the other; with the base of each range.
+    /// One copy is durable, and these bytes must go to the other; with the base of each range.
     half: Option<(Vec<u8>, Vec<u64>)>,
-    /// A window in which it was to be written failed: it may be on the disk in a version that nobody knows.
+    /// A window that wrote it failed: the disk may have it in an unknown version.
     suspect: bool,
 }
 
@@ -89,16 +91,16 @@ impl Directory {
     }
 }
 
-/// What a window is to do beside the transactions.
+/// What a window does beside the transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pace {
-    /// As much as the log's growth has paid for.
+    /// As much as the growth of the log has paid for.
     Paid,
-    /// Whatever keeps the tail behind this position.
+    /// Everything that keeps the tail before this position.
     Until(u64),
 }
 
-/// Everything to be written in one window, and what is true once it is durable.
+/// Everything to be written in one window, and the state once it is durable.
 #[derive(Default)]
 struct Window {
     writes: Vec<(u64, Vec<u8>)>,
@@ -128,33 +130,33 @@ pub(super) struct Writer {
     pub head: Head,
     /// The newest superblock.
     pub superblock: Superblock,
-    /// A window in which a superblock was to be written failed.
+    /// A window that wrote a superblock failed.
     superblock_suspect: bool,
     /// The ring behind this may be used again.
     pub free_from: u64,
-    /// The tail is looked for again when the log has reached this.
+    /// The position of the log's end at which the tail is computed again.
     tail_check: u64,
     ranges: Vec<Bases>,
-    /// Ranges that had more images than fit beside each other: their lists are on the heap.
+    /// The number of ranges whose list of images is on the heap: it once had more than fit inline.
     spilled: usize,
     directory: Vec<Directory>,
     directory_next: usize,
     directory_money: f64,
-    /// Ranges by when they first changed after their newest image; entries may be out of date.
+    /// Ranges by when they first changed after their newest image; entries may be stale.
     changed: VecDeque<(u64, u32)>,
     payments: Payments,
     /// One mark for each frame that the log still needs.
     marks: VecDeque<Mark>,
-    /// Transactions that the engine has not called stable: images must not know of them.
+    /// Transactions that the engine has not called stable: images must not contain them.
     unstable: VecDeque<(u64, u64, Vec<u8>)>,
     /// Bytes of their records.
     unstable_bytes: u64,
-    /// Images must wait for the engine's word.
+    /// Images wait until the engine has called transactions stable.
     keep_unstable: bool,
-    /// Transactions come without records: images only ever go out with a checkpoint.
+    /// Transactions come without records: images are written only with a checkpoint.
     pub piggyback: bool,
     failed: Option<IoFailure>,
-    /// The buffer of the last window's frames, to be used again.
+    /// The buffer of the last window's frames, to be reused.
     buffer: Vec<u8>,
     pub figures: Figures,
 }
@@ -211,7 +213,7 @@ impl Writer {
             && self.free_from == self.head.position
     }
 
-    /// Commits `works` in order, in as few windows as the ring allows; each learns its own result.
+    /// Commits `works` in order, in as few windows as the ring allows, and sets each result.
     pub(super) fn commit(&mut self, works: &mut [Work<'_>]) {
         let max = self.layout.max_commit();
         let mut rest = works;
@@ -314,7 +316,7 @@ impl Writer {
         self.settle(window);
     }
 
-    /// Refuses everything from here on.
+    /// Refuses everything from now on.
     pub(super) fn refuse(&mut self, failure: IoFailure) {
         self.failed.get_or_insert(failure);
     }
@@ -323,13 +325,13 @@ impl Writer {
         if let Some(failure) = &self.failed {
             return Err(CommitError::Refused(failure.clone()));
         }
-        // So far from the end that condensing can go on.
+        // Far enough from the end that condensing can go on.
         let end = COUNTER_END - (1 << 32);
         let Head { position, sequence, lsn, .. } = self.head;
         if position.max(sequence).max(lsn) < end { Ok(()) } else { Err(CommitError::Exhausted) }
     }
 
-    /// Images must not know of these transactions (number, position, records) until they are called
+    /// Images must not contain these transactions (number, position, records) until they are called
     /// stable.
     pub(super) fn keep(&mut self, transactions: Vec<(u64, u64, Vec<u8>)>) {
         if self.keep_unstable {
@@ -345,12 +347,12 @@ impl Writer {
         Some(&self.unstable[index].2)
     }
 
-    /// The last transaction that the engine cannot ask to have taken back.
+    /// The last transaction that the engine cannot take back.
     fn stable_lsn(&self) -> u64 {
         self.unstable.front().map_or(self.head.lsn, |&(lsn, ..)| lsn - 1)
     }
 
-    /// The engine's own log is durable up to this transaction.
+    /// The engine's own log has everything up to this transaction, durably.
     pub(super) fn stable(&mut self, lsn: u64) {
         while let Some((_, _, records)) = self.unstable.front().filter(|&&(of, ..)| of <= lsn) {
             self.unstable_bytes -= records.len() as u64 + 8;

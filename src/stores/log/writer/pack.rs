@@ -1,4 +1,4 @@
-//! Records into frames.
+//! Packs records into frames.
 
 use super::{Frames, Writer, mark};
 use crate::stores::log::fault::{Fault, faulty};
@@ -6,16 +6,16 @@ use crate::stores::log::format::{BOUNDARY, CONTINUED, FRAME_MAGIC, FrameHeader, 
 use crate::stores::log::record::{Records, push_commit};
 use crate::stores::log::state::Head;
 
-/// Cuts records into frames. A frame ends inside a transaction only if the transaction alone is
+/// Packs records into frames. A frame ends inside a transaction only if the transaction alone is
 /// longer than a frame.
 pub(super) struct Packer {
     head: Head,
-    /// Transactions finished in the frame at hand, and blocks allocated after them.
+    /// Transactions finished in the current frame, and blocks allocated after them.
     ended: u64,
     allocated: u64,
-    /// No transaction is unfinished at the end of the frame at hand, or of the last one.
+    /// No transaction is unfinished at the end of the current frame, or of the last one.
     boundary: bool,
-    /// The frame at hand begins inside a transaction.
+    /// The current frame begins inside a transaction.
     inside: bool,
     records: Vec<u8>,
     frames: Frames,
@@ -23,7 +23,7 @@ pub(super) struct Packer {
     sector: u64,
     durable: u64,
     incarnation: u32,
-    /// The engine's position after it.
+    /// The engine's position after the current frame.
     engine: u64,
 }
 
@@ -47,7 +47,7 @@ impl Packer {
         }
     }
 
-    /// Image records, which belong to no transaction.
+    /// Adds image records, which belong to no transaction.
     pub(super) fn images(&mut self, records: &[u8]) {
         self.split(records, true);
     }
@@ -57,7 +57,7 @@ impl Packer {
         self.engine = position;
     }
 
-    /// One transaction, after which `allocated` blocks are allocated.
+    /// Adds one transaction, after which `allocated` blocks are allocated.
     pub(super) fn transaction(&mut self, records: &[u8], allocated: u64) {
         let len = records.len() + 8;
         if self.records.len() + len > self.capacity {

@@ -1,4 +1,4 @@
-//! What a window is to do beside the transactions: images, directory pages, superblocks.
+//! Planning what a window writes beside the transactions: images, directory pages, superblocks.
 
 use super::{MAX_IMAGES, Pace, Window, Writer, mark};
 use crate::stores::log::fault::{Fault, faulty};
@@ -15,7 +15,7 @@ impl Writer {
         let suspect = self.directory.iter().any(|page| page.suspect);
         let next = if suspect { None } else { self.next_superblock(pace) };
         match next {
-            // Rule 6. It can wait for a window.
+            // Rule 6. The superblock can wait for a window.
             Some(_) if !window.second_copies.is_empty() => {}
             Some(next) => self.plan_superblock(window, next),
             None => self.plan_first_copies(window, pace),
@@ -62,8 +62,8 @@ impl Writer {
         }
     }
 
-    /// The state of `range`, which is `page` now, as of the last stable transaction, `base`, into the slot that
-    /// may be written.
+    /// Plans an image of `range`: its state as of the last stable transaction, `base`, computed
+    /// from the current state `page`, for the slot that may be written.
     pub(super) fn plan_image(
         &mut self,
         window: &mut Window,
@@ -82,8 +82,8 @@ impl Writer {
         window.images.push((range, Base { image, after }));
     }
 
-    /// Undoes in `page` what transactions did that the engine has not called stable; the position of
-    /// the first of them.
+    /// Undoes in `page` the transactions that the engine has not called stable. Returns the
+    /// position of the first of them.
     fn take_back_unstable(&self, range: u32, page: &mut [u64]) -> Option<u64> {
         let mut first = None;
         for (_, position, records) in self.unstable.iter().rev() {
@@ -94,7 +94,7 @@ impl Writer {
         first
     }
 
-    /// What the window before wrote to one copy of the directory goes to the other.
+    /// What the last window wrote to one copy of the directory goes to the other.
     fn plan_second_copies(&mut self, window: &mut Window) {
         for index in 0..self.directory.len() {
             if let Some((bytes, _)) = &self.directory[index].half {
@@ -126,7 +126,7 @@ impl Writer {
         self.directory_money = self.directory_money.min(0.0);
     }
 
-    /// Pages that a failed window may have left on the disk.
+    /// Plans the pages that a failed window may have left on the disk.
     fn plan_suspect_copies(&mut self, window: &mut Window) {
         for index in 0..self.directory.len() {
             if self.directory[index].suspect {
@@ -135,7 +135,7 @@ impl Writer {
         }
     }
 
-    /// Whatever an earlier window left half done in directory and superblocks.
+    /// Plans what an earlier window left unfinished in directory and superblocks.
     pub(super) fn plan_unfinished(&mut self, window: &mut Window) {
         self.plan_second_copies(window);
         self.plan_suspect_copies(window);
@@ -147,8 +147,9 @@ impl Writer {
         }
     }
 
-    /// Writes a page that names all durable images, unless it is on its way already or has nothing
-    /// new. Called before the images of the window are known to be durable, so it never names them.
+    /// Plans a page that names all durable images, unless it is being written already or has
+    /// nothing new. The images of this window are not known to be durable yet, so it never names
+    /// them.
     fn plan_first_copy(&mut self, window: &mut Window, index: usize) -> bool {
         let page = &self.directory[index];
         let planned = || window.first_copies.iter().any(|&(other, ..)| other == index);
@@ -169,7 +170,7 @@ impl Writer {
             .collect();
         let bases = entries.iter().map(|image| image.base).collect();
         let (before, stamp) = (page.version, self.superblock.stamp());
-        // Of several versions under one superblock, it counts the one before the first.
+        // Of several versions under one superblock, the superblock counts the one before the first.
         let previous = if before.stamp == stamp { before.previous } else { before.crc };
         let sequence = before.sequence + 1;
         let page = DirectoryPage { page: index as u32, sequence, previous, stamp, entries };
@@ -184,7 +185,7 @@ impl Writer {
         true
     }
 
-    /// The superblock that is to be written next, if one is due.
+    /// The next superblock, if one is due.
     fn next_superblock(&mut self, pace: Pace) -> Option<Superblock> {
         let due =
             self.superblock_suspect || pace != Pace::Paid || self.head.position >= self.tail_check;
@@ -206,7 +207,7 @@ impl Writer {
         Some(next)
     }
 
-    /// Makes `next` the superblock that follows the newest.
+    /// Makes `next` the successor of the newest superblock.
     pub(super) fn follow(&self, next: &mut Superblock) {
         next.generation = self.superblock.generation.get().wrapping_add(1).into();
         next.directory = directory_crc(self.directory.iter().map(|page| page.version.crc)).into();
@@ -220,9 +221,9 @@ impl Writer {
         window.superblock = Some(next);
     }
 
-    /// The oldest frame that either copy of the directory needs: everything is durable now. And that of the
-    /// first transaction that the engine has not called stable, whatever it changed: a log that is opened again
-    /// knows by its frames alone what may be taken back.
+    /// The oldest frame that either copy of the directory needs: everything is durable now. Also
+    /// the frame of the first transaction that the engine has not called stable, whatever it
+    /// changed: an opening knows only from the log's frames what may be taken back.
     pub(in crate::stores::log) fn tail(&self) -> Mark {
         let needed = |bases: &Bases| {
             let index = if faulty(Fault::TailBeforeDirectory) { bases.len() - 1 } else { 0 };
@@ -240,14 +241,14 @@ impl Writer {
         self.marks.get(index).copied().unwrap_or_else(|| self.mark())
     }
 
-    /// What a tail at the end of the log says.
+    /// The mark of a tail at the end of the log.
     pub(crate) fn mark(&self) -> Mark {
         mark(&self.head)
     }
 }
 
-/// The image of a range whose state is `words`, and its page if it needs one. The device's end makes no
-/// difference: what is behind it is free, and may be on the device some day.
+/// The image of a range whose state is `words`, and its page if it needs one. The device's end does
+/// not matter: blocks behind it are free, and may be on the device later.
 pub(crate) fn image(words: &[u64], base: u64, slot: u8) -> (Image, Option<Vec<u8>>) {
     let (free, largest) = survey(words);
     let state = match u64::from(free) {

@@ -1,16 +1,16 @@
-//! Another size of the device.
+//! Growing and shrinking the device.
 //!
-//! What lies in the area stays where it is. Growth first makes room at its end, if there is not enough: written,
-//! so that no later write has to find any, and flushed. Then the size goes into a superblock, flushed as
-//! well. A shrink is the second half alone. So after a crash either size is found, and the log's frames are
-//! good for both:
-//! - no frame names a block behind the end before the superblock has it on the device, since nobody has such
-//!   a block;
-//! - when the device becomes smaller, all behind its new end is free. Frames, images and directory pages
-//!   that say otherwise are older than frames that free it: those ranges stay what they are, ranges that
-//!   are condensed when their time has come. They can be on the device again, and are free then.
+//! Data in the area stays where it is. Growth first makes room at the area's end, if there is not
+//! enough: the room is written, so that no later write has to find any, and flushed. Then the size
+//! goes into a superblock, which is flushed as well. A shrink is the second half alone. So after a
+//! crash either size is found, and the log's frames are valid for both:
+//! - no frame names a block behind the end before the superblock has it on the device, since no
+//!   transaction can get such a block;
+//! - when the device becomes smaller, all blocks behind its new end are free. Frames, images and
+//!   directory pages that say otherwise are older than frames that free them. Those ranges remain,
+//!   and are condensed in their turn. They can be on the device again, and are free then.
 //!
-//! What nobody can do after a shrink is to go back to a transaction before it: the superblock has a
+//! After a shrink, going back to an earlier transaction is impossible: the superblock has a
 //! *floor*.
 
 use smallvec::SmallVec;
@@ -25,19 +25,19 @@ use crate::stores::log::state::{Base, NOTHING, PageFound, empty_page};
 use crate::values::error::ConfigError;
 use crate::values::lsn::Lsn;
 
-/// Bytes of a new area that are written and flushed at once, while commits wait: 8 MiB.
+/// Bytes of a new area that are written and flushed at once, while commits wait.
 const STEP: u64 = 8 << 20;
 
-/// How far the making of room for more ranges has come.
+/// The progress of making room for more ranges.
 #[derive(Debug, Default)]
 pub(crate) struct NewArea {
-    /// The length that the disk had before, and the end of what is written.
+    /// The previous length of the disk, and the end of what is written.
     progress: Option<(u64, u64)>,
 }
 
 impl Writer {
-    /// Makes room for a device of `blocks` blocks, one step of it, if there is not enough: zeros, flushed,
-    /// behind all that the log uses. Whether there is enough.
+    /// Makes room for a device of `blocks` blocks, if there is not enough: one step writes zeros,
+    /// flushed, behind all that the log uses. Returns whether there is enough.
     pub(crate) fn make_area(
         &mut self,
         blocks: u64,
@@ -69,16 +69,16 @@ impl Writer {
         Ok(until == end)
     }
 
-    /// Gives back what was made room for: the growth has failed.
+    /// Gives back the room of a failed growth.
     pub(crate) fn give_back_area(&self, area: &NewArea) {
         if let Some((before, _)) = area.progress {
-            // A file that stays longer is no harm.
+            // A longer file does no harm.
             let _cut = self.disk.cut(before);
         }
     }
 
-    /// Makes the log one for a device of `blocks` blocks, from 1 to the most there can be. After an
-    /// error the size is as before, or the log refuses from then on.
+    /// Changes the log's device to `blocks` blocks, from 1 to the largest possible number. After an
+    /// error the size is unchanged, or the log refuses from then on.
     pub(crate) fn resize(&mut self, blocks: u64) -> Result<(), LogError> {
         self.check_failed()?;
         let refuse = |value, reason| Err(LogError::Option { name: "blocks", value, reason });
@@ -106,7 +106,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Sees to it that nothing needs the blocks from `blocks` on.
+    /// Checks that nothing needs the blocks from `blocks` on.
     fn look_behind(&mut self, blocks: u64) -> Result<(), LogError> {
         if faulty(Fault::ShrinkWithoutLook) {
             return Ok(());
@@ -119,14 +119,14 @@ impl Writer {
             return Err(LogError::Unstable { lsn: Lsn(*lsn) });
         }
         if self.piggyback && self.has_changes() {
-            // Otherwise the engine would feed in again, after a crash, what names them.
+            // Otherwise, after a crash, the engine would replay deltas that name them.
             self.checkpoint()?;
         }
         Ok(())
     }
 
-    /// Finishes what earlier windows began with directory pages and superblocks, so that the next superblock may
-    /// count the pages.
+    /// Finishes what earlier windows began with directory pages and superblocks, so that the next
+    /// superblock may count the pages.
     fn come_to_rest(&mut self) -> Result<(), CommitError> {
         loop {
             let mut window = Window::default();
@@ -142,7 +142,8 @@ impl Writer {
         }
     }
 
-    /// Directory pages for the ranges that `layout` has more, flushed; the room for them is there.
+    /// Writes and flushes directory pages for the additional ranges of `layout`; the room for them
+    /// exists.
     fn write_new_areas(&mut self, layout: &Layout) -> Result<Vec<Directory>, CommitError> {
         let mut pages = Vec::new();
         if layout.ranges() == self.layout.ranges() {
@@ -164,7 +165,7 @@ impl Writer {
         Ok(pages)
     }
 
-    /// Writes the size into a superblock.
+    /// Makes the size durable in a superblock.
     fn write_size(&mut self, layout: &Layout) -> Result<(), CommitError> {
         let mut next = self.superblock.clone();
         layout.describe(&mut next);
@@ -175,7 +176,7 @@ impl Writer {
         self.follow(&mut next);
         for offset in slot_offsets(next.generation.get()) {
             if let Err(failure) = self.put(offset, &next.to_page()) {
-                // It may be there, and may not.
+                // The superblock may or may not be on the disk.
                 self.failed = Some(failure.clone());
                 return Err(CommitError::Sync(failure));
             }

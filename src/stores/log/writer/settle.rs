@@ -1,4 +1,4 @@
-//! What is true once a window is durable.
+//! Updating the writer's state once a window is durable.
 
 use crate::stores::log::fault::{Fault, faulty};
 use crate::stores::log::format::PAGE;
@@ -16,7 +16,7 @@ pub(super) fn directory_rate(pages: usize, layout: &Layout) -> f64 {
 }
 
 impl Writer {
-    /// The window is durable.
+    /// Applies a durable window to the writer's state.
     pub(super) fn settle(&mut self, window: Window) {
         let start = window_start(&window, self.head);
         let images =
@@ -61,7 +61,7 @@ impl Writer {
         self.show();
     }
 
-    /// Lets those see how far it has come who do not wait for the writer.
+    /// Publishes the progress to readers that do not wait for the writer.
     pub(in crate::stores::log) fn show(&self) {
         self.shared.show(Seen {
             figures: self.figures,
@@ -72,7 +72,7 @@ impl Writer {
         });
     }
 
-    /// Bytes of what the writer keeps. O(directory pages).
+    /// Bytes of the writer's state. O(directory pages).
     pub(super) fn memory(&self) -> LogMemory {
         let half = |page: &Directory| {
             page.half
@@ -103,8 +103,8 @@ impl Writer {
             .filter(|_| !faulty(Fault::OnItsWayForgotten))
             .map(|(_, bases)| bases[(range - self.directory[page].place.first_range) as usize]);
         let bases = &mut self.ranges[range as usize];
-        // Between the one that the directory has and the newest, only the one that is being
-        // written to the directory matters.
+        // Of the images between the directory's and the newest, only the one being written to the
+        // directory matters.
         let first = bases.first().map(|base| base.image.base);
         bases.retain(|kept| Some(kept.image.base) == first || Some(kept.image.base) == on_its_way);
         let spilled = bases.spilled();
@@ -115,7 +115,7 @@ impl Writer {
         }
     }
 
-    /// Both copies of the page are durable: what came before the images in it is not needed.
+    /// Both copies of the page are durable: images older than those in it are not needed.
     pub(super) fn settle_directory(&mut self, index: usize) {
         let Some((_, lsns)) = self.directory[index].half.take() else { return };
         let first = self.directory[index].place.first_range as usize;
@@ -144,7 +144,7 @@ impl Writer {
         }
     }
 
-    /// Puts a range that stays changed after its image back into the order of the others.
+    /// Puts a range that is still changed after its image back into the queue, in order.
     pub(super) fn requeue(&mut self, position: u64, range: u32) {
         let index = self.changed.partition_point(|&(other, _)| other <= position);
         self.changed.insert(index, (position, range));

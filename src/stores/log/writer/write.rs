@@ -1,4 +1,4 @@
-//! Writing a window, and what is true when that fails.
+//! Writing a window, and the state after a failure.
 
 use crate::stores::log::commit_error::CommitError;
 use crate::stores::log::disk::Disk;
@@ -18,17 +18,17 @@ impl Writer {
         self.write_frames(window)
     }
 
-    /// Writes images, directory pages and the superblock of a window. After an error any of them may be
-    /// there. That is no harm, as long as no frame names the images: what was overwritten is what the
-    /// next window overwrites, by the rules 2, 3 and 5, and what a page or a superblock says was durable
-    /// before.
+    /// Writes images, directory pages and the superblock of a window. After an error any of them
+    /// may be on the disk. That does no harm, as long as no frame names the images: by rules 2, 3
+    /// and 5 the next window overwrites the same places, and what a page or a superblock says was
+    /// durable before.
     pub(super) fn write_behind(&self, window: &Window) -> Result<(), IoFailure> {
         window.writes.iter().try_for_each(|(offset, bytes)| self.put(*offset, bytes))
     }
 
-    /// The window goes without images, directory pages and superblock if there was no room for them, in a
-    /// sparse file: transactions need only the ring. They are planned again in a later window; if there
-    /// is no room then either, the ring is full in the end.
+    /// Writes the window without images, directory pages and superblock if there was no room for
+    /// them, in a sparse file: transactions need only the ring. A later window plans them again; if
+    /// there is no room then either, the ring is full in the end.
     pub(super) fn put_off(
         &mut self,
         window: &mut Window,
@@ -42,8 +42,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the frames of a window and flushes. After an error none of them is durable, or the log
-    /// refuses from then on.
+    /// Writes the frames of a window and flushes. After an error none of them is durable, or the
+    /// log refuses from then on.
     pub(super) fn write_frames(&mut self, window: &mut Window) -> Result<(), CommitError> {
         let start = self.head.position;
         let (needed, free) = (window.frames.bytes.len() as u64, self.room());
@@ -81,26 +81,26 @@ impl Writer {
         }
         self.figures.syncs += 1;
         self.disk.sync().map_err(|error| {
-            // After a failed sync the system may have dropped the pages and call them clean: a
-            // second one would succeed without having written anything.
+            // After a failed sync the system may have dropped the pages and marked them clean: a
+            // second sync would succeed without having written anything.
             let failure = self.failure("sync", 0, error);
             self.failed = Some(failure.clone());
             CommitError::Sync(failure)
         })
     }
 
-    /// A write of frames failed half way, and what it left may look like a commit after a crash: makes
+    /// A write of frames failed half way, and after a crash its rest may look like a commit: makes
     /// sure that it does not.
     ///
-    /// A frame is there if its header is. Where a read shows another one, or none, the frame did not
-    /// arrive and will not ([`Disk::write`]), so nothing has to be written: a file system without room
-    /// would not take it. Where it shows the header, the sector exists, and is zeroed; flushed, since
-    /// otherwise a crash could bring the header back. What arrived of the rest of a frame is no frame
-    /// without it; the header comes back only if the same bytes are written there once more, with the
-    /// rest.
+    /// A frame exists if its header does. Where a read shows another header, or none, the frame did
+    /// not arrive and will not ([`Disk::write`]), so nothing needs to be written: a file system
+    /// without room would not take it. Where a read shows the header, the sector exists, and is
+    /// zeroed; then flushed, since otherwise a crash could bring the header back. The rest of a
+    /// frame is no frame without its header, which comes back only if the same bytes are written
+    /// there once more, with the rest.
     ///
-    /// Every frame of the window, not only the first: a repeated commit may write the first again, byte
-    /// for byte, and what came behind it would continue it.
+    /// This covers every frame of the window, not only the first: a repeated commit may write the
+    /// first again, byte for byte, and the frames behind it would continue it.
     pub(super) fn void(
         &mut self,
         marks: &[Mark],
@@ -112,7 +112,7 @@ impl Writer {
         for position in marks.iter().map(|mark| mark.position.get()) {
             let written = &frames[(position - start) as usize..][..HEADER];
             let read = self.disk.read(self.layout.ring_offset(position), &mut found);
-            // What cannot be read may be there.
+            // A sector that cannot be read may hold the frame.
             if read.is_err() || found.starts_with(written) {
                 arrived.push(position);
             }
@@ -130,8 +130,8 @@ impl Writer {
         IoFailure { file: self.disk.name(), action, offset, error: Arc::new(error) }
     }
 
-    /// The window was not written: its images have to be planned again, and so have its directory pages and its
-    /// superblock, if they may be on the disk.
+    /// The window was not written: its images must be planned again, and so must its directory
+    /// pages and its superblock, if they may be on the disk.
     pub(super) fn abandon(&mut self, window: &Window) {
         window.first_copies.iter().for_each(|&(index, ..)| {
             self.directory[index].suspect = true;
