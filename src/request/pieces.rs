@@ -120,7 +120,17 @@ fn claim_gang(
             (order, effort.gave_up) = (0, true);
         }
     }
-    // Blocks that other threads gave back behind the passes, or a certain "nothing".
+    take_rest(core, cursor, from, &mut wanted)
+}
+
+/// Claims blocks that other threads gave back behind the passes; or remembers, for certain, that there
+/// is none.
+fn take_rest<F: FnMut(Claimed) -> Taken>(
+    core: &Core,
+    cursor: &mut Cursor,
+    from: u64,
+    wanted: &mut Wanted<F>,
+) -> Result<(), Refused> {
     while wanted.left > 0 {
         let left = wanted.left;
         let search = Search { least: 1, most: left, align: 1, take: |run: u64| run.min(left) };

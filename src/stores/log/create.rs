@@ -15,6 +15,7 @@ use crate::stores::log::recover::Loader;
 use crate::stores::log::state::empty_page;
 use crate::stores::log::writer::image;
 use crate::values::plain_bitmap::expect_count;
+use std::io;
 use std::sync::Arc;
 
 /// Where a new log starts counting.
@@ -37,6 +38,29 @@ pub(super) fn layout(blocks: u64, options: &CreateOptions) -> Result<Layout, Log
         return Err(LogError::Option { name: "limit", value: limit, reason });
     }
     Ok(Layout::new(blocks, sector, limit))
+}
+
+fn draw_uuid() -> io::Result<[u8; 16]> {
+    let mut uuid = [0; 16];
+    getrandom::fill(&mut uuid).map_err(io::Error::other)?;
+    Ok(uuid)
+}
+
+/// The superblock of an empty log that goes on from `origin`.
+fn first_superblock(layout: &Layout, uuid: [u8; 16], origin: Origin) -> Superblock {
+    let mut superblock = Superblock::zeroed();
+    layout.describe(&mut superblock);
+    superblock.uuid = uuid;
+    superblock.tail = Tail {
+        sequence: 1.into(),
+        previous: crc32c::crc32c(&uuid).into(),
+        lsn: origin.lsn.into(),
+        engine: origin.engine.into(),
+        ..Tail::default()
+    };
+    // Earlier transactions are not in this log.
+    superblock.floor = origin.lsn.into();
+    superblock
 }
 
 /// The words of `range` in a bitmap of `blocks` blocks, with nothing beyond the last.
@@ -108,23 +132,11 @@ impl SpaceMapLog {
         }
         let uuid = match options.uuid {
             Some(uuid) => uuid,
-            None => {
-                let mut uuid = [0; 16];
-                getrandom::fill(&mut uuid)
-                    .map_err(|error| loader.io("draw a UUID", 0, std::io::Error::other(error)))?;
-                uuid
-            }
+            None => draw_uuid().map_err(|error| loader.io("draw a UUID", 0, error))?,
         };
-        let mut superblock = Superblock::zeroed();
-        layout.describe(&mut superblock);
-        superblock.uuid = uuid;
+        let mut superblock = first_superblock(&layout, uuid, origin);
         superblock.block_shift = block_size.ilog2() as u8;
         superblock.mode = options.authority.encode();
-        superblock.tail =
-            Tail { sequence: 1.into(), previous: crc32c::crc32c(&uuid).into(), ..Tail::default() };
-        (superblock.tail.lsn, superblock.tail.engine) = (origin.lsn.into(), origin.engine.into());
-        // Earlier transactions are not in this log.
-        superblock.floor = origin.lsn.into();
         disk.grow(layout.len()).map_err(|error| loader.io("grow", layout.len(), error))?;
         let write = |offset: u64, bytes: &[u8]| {
             disk.write(offset, bytes).map_err(|error| loader.io("write", offset, error))

@@ -233,11 +233,6 @@ impl Writer {
     }
 
     fn commit_window(&mut self, works: &mut [Work<'_>]) {
-        let fail_all = |works: &mut [Work<'_>], error: CommitError| {
-            works.iter_mut().filter(|work| !matches!(work.result, Some(Err(_)))).for_each(|work| {
-                work.result = Some(Err(error.clone()));
-            });
-        };
         let bytes: u64 = works.iter().map(|work| work.records.len() as u64 + 8).sum();
         let undo = works.iter().any(|work| work.undo);
         let room = if undo { Ok(()) } else { self.make_room(bytes) };
@@ -246,12 +241,40 @@ impl Writer {
         }
         let mut window = Window::default();
         self.plan(&mut window, Pace::Paid);
-        let (mut lsn, before) = (self.head.lsn, self.head.allocated);
-        let mut totals: SmallVec<[u64; 16]> = SmallVec::new();
-        let shared = self.shared.clone();
-        let mut state = shared.state();
+        let before = self.head.allocated;
+        let totals = self.apply(works, &mut window);
+        if !works.iter().any(is_good) {
+            self.abandon(&window);
+            return;
+        }
+        let behind =
+            self.write_behind(&window).or_else(|failure| self.put_off(&mut window, failure));
+        let written = behind.map_err(CommitError::Write).and_then(|()| {
+            let mut packer = Packer::new(self);
+            packer.images(&window.records);
+            let mut totals = totals.into_iter();
+            for work in works.iter().filter(|work| is_good(work)) {
+                packer.transaction(work.records, totals.next().unwrap_or(before));
+            }
+            window.frames = packer.finish();
+            self.write_frames(&mut window)
+        });
+        if let Err(error) = written {
+            self.undo(works);
+            self.abandon(&window);
+            return fail_all(works, error);
+        }
+        self.note_committed(works, window_start(&window, self.head));
+        self.settle(window);
+    }
+
+    /// Applies `works` to the committed state, one by one; each learns its number or why it does
+    /// not fit. Answers with the allocated blocks after each that fits.
+    fn apply(&mut self, works: &mut [Work<'_>], window: &mut Window) -> SmallVec<[u64; 16]> {
+        let (mut lsn, max) = (self.head.lsn, self.layout.max_commit());
+        let mut totals = SmallVec::new();
+        let mut state = self.shared.state();
         for work in works.iter_mut() {
-            let max = self.layout.max_commit();
             if work.records.len() as u64 > max && !work.undo {
                 let bytes = work.records.len() as u64;
                 work.result = Some(Err(CommitError::TooLarge { bytes, max }));
@@ -271,49 +294,32 @@ impl Writer {
                 }
             });
         }
-        drop(state);
-        let good = |work: &Work<'_>| matches!(work.result, Some(Ok(_)));
-        if !works.iter().any(good) {
-            self.abandon(&window);
-            return;
+        totals
+    }
+
+    /// Takes back what `apply` did: the last transaction first, since each may build on those before.
+    fn undo(&self, works: &mut [Work<'_>]) {
+        if faulty(Fault::UndoneForward) {
+            works.reverse();
         }
-        let behind =
-            self.write_behind(&window).or_else(|failure| self.put_off(&mut window, failure));
-        let written = behind.map_err(CommitError::Write).and_then(|()| {
-            let mut packer = Packer::new(self);
-            packer.images(&window.records);
-            let mut totals = totals.into_iter();
-            for work in works.iter().filter(|work| good(work)) {
-                packer.transaction(work.records, totals.next().unwrap_or(before));
-            }
-            window.frames = packer.finish();
-            self.write_frames(&mut window)
-        });
-        if let Err(error) = written {
-            let mut state = shared.state();
-            if faulty(Fault::UndoneForward) {
-                works.reverse();
-            }
-            for work in works.iter().rev().filter(|work| good(work)) {
-                state.mirror.undo(work.records);
-            }
-            drop(state);
-            self.abandon(&window);
-            return fail_all(works, error);
+        let mut state = self.shared.state();
+        for work in works.iter().rev().filter(|work| is_good(work)) {
+            state.mirror.undo(work.records);
         }
-        let start = window_start(&window, self.head);
-        for work in works.iter().filter(|_| self.keep_unstable) {
-            if let Some(Ok(lsn)) = work.result {
-                let records = work.records.to_vec();
-                self.unstable_bytes += records.len() as u64 + 8;
-                self.unstable.push_back((lsn.0, start, records));
+    }
+
+    /// Counts the transactions of a window that began at `start`, and keeps those that the engine has
+    /// not called stable.
+    fn note_committed(&mut self, works: &[Work<'_>], start: u64) {
+        for work in works {
+            let Some(Ok(lsn)) = work.result else { continue };
+            self.figures.commits += 1;
+            self.figures.record_bytes += work.records.len() as u64;
+            if self.keep_unstable {
+                self.unstable_bytes += work.records.len() as u64 + 8;
+                self.unstable.push_back((lsn.0, start, work.records.to_vec()));
             }
         }
-        let records: usize =
-            works.iter().filter(|work| good(work)).map(|work| work.records.len()).sum();
-        self.figures.commits += works.iter().filter(|work| good(work)).count() as u64;
-        self.figures.record_bytes += records as u64;
-        self.settle(window);
     }
 
     /// Refuses everything from now on.
@@ -359,6 +365,18 @@ impl Writer {
             self.unstable.pop_front();
         }
     }
+}
+
+/// Whether the transaction fits and is to be written.
+fn is_good(work: &Work<'_>) -> bool {
+    matches!(work.result, Some(Ok(_)))
+}
+
+/// Tells all of `works` but those that failed already.
+fn fail_all(works: &mut [Work<'_>], error: CommitError) {
+    works.iter_mut().filter(|work| !matches!(work.result, Some(Err(_)))).for_each(|work| {
+        work.result = Some(Err(error.clone()));
+    });
 }
 
 fn window_start(window: &Window, head: Head) -> u64 {
