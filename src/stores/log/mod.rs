@@ -11,7 +11,7 @@
 //! - `recover`: from bytes to state; `known`: back to the transactions that the engine knows;
 //!   `state`: what recovery hands to the writer;
 //! - `mirror`: the committed state in memory;
-//! - `record`, `delta`, `format`, `layout`: bytes; `disk`: where they are written; `lock`: file
+//! - `record`, `delta`, `frame`, `format`, `layout`: bytes; `disk`: where they are written; `lock`: file
 //!   locks; `blank`, `identify`, `found`: what is on the disk already;
 //! - `error`, `commit_error`, `io_failure`, `report`, `memory`, `authority`: public values;
 //! - `fault`: ordering faults for the crash tests; `work`: counts the work of opening, for the
@@ -32,6 +32,7 @@ mod error;
 mod fault;
 mod format;
 mod found;
+mod frame;
 pub(crate) mod group;
 mod identify;
 mod inner;

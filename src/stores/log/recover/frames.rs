@@ -7,9 +7,8 @@ use std::ops::Range;
 use super::loader::Loader;
 use crate::stores::log::error::{LogError, Part};
 use crate::stores::log::fault::{Fault, faulty};
-use crate::stores::log::format::{
-    BOUNDARY, CONTINUED, FrameHeader, HEADER, Superblock, is_later_u32,
-};
+use crate::stores::log::format::{Superblock, is_later_u32};
+use crate::stores::log::frame::{BOUNDARY, CONTINUED, FrameHeader, HEADER};
 use crate::stores::log::layout::Layout;
 use crate::stores::log::record::{Image, Record, Records};
 use crate::stores::log::state::{Head, Mark};

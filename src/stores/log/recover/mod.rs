@@ -17,6 +17,7 @@ mod loader;
 mod mend;
 mod replay;
 mod rollback;
+mod slots;
 mod superblock;
 
 use std::sync::atomic::Ordering;

@@ -8,18 +8,16 @@
 
 use rayon::prelude::*;
 use smallvec::SmallVec;
-use zerocopy::IntoBytes;
 
 use super::directory::Directory;
 use super::frames::Log;
 use super::loader::Loader;
+use super::slots::{RangeState, Slots, Words};
 use crate::stores::log::error::{LogError, Part};
 use crate::stores::log::fault::{Fault, faulty};
 use crate::stores::log::layout::Layout;
 use crate::stores::log::mirror::{Mirror, RANGE_WORDS, apply_item};
-use crate::stores::log::record::{
-    Image, Item, MAX_FILL, RANGE_BLOCKS, Record, Records, State, items,
-};
+use crate::stores::log::record::{Image, Item, MAX_FILL, RANGE_BLOCKS, Record, Records, items};
 use crate::stores::log::report::Report;
 use crate::stores::log::state::{Base, Bases};
 use crate::values::error::ConfigError;
@@ -190,7 +188,9 @@ impl Replay<'_> {
             if lacks && !candidate.in_directory && wanted < candidates.len() {
                 continue;
             }
-            if let Some(state) = slots.load(self, range, words, &candidate.image)? {
+            if let Some(state) =
+                slots.load(self.loader, self.layout, range, words, &candidate.image)?
+            {
                 *restored += u64::from(index + 1 < candidates.len() && wanted == candidates.len());
                 return Ok((self.bases(&candidates[..=index]), state));
             }
@@ -221,91 +221,6 @@ impl Replay<'_> {
             bases.push(Base { image: candidate.image, after });
         }
         bases
-    }
-}
-
-/// The state of a range while it is replayed.
-#[derive(Clone, Copy, Debug)]
-struct RangeState {
-    allocated: u32,
-    words: Words,
-}
-
-/// How the words of a range relate to its state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Words {
-    /// The words are the state.
-    Fresh,
-    /// All blocks are as `allocated` says; the words are zero, and their memory may be untouched.
-    Zero,
-    /// All blocks are as `allocated` says; the words are undefined.
-    Stale,
-}
-
-/// What is known of the page in an image slot: enough to tell whether an image means this page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Page {
-    crc: u32,
-    allocated: u32,
-}
-
-/// The two image slots of a range. Each is read once to see what is there; the one that counts may be
-/// read again, if the other was read since.
-#[derive(Default)]
-struct Slots {
-    pages: [Option<Page>; 2],
-    /// The slot whose page the words are.
-    loaded: Option<u8>,
-}
-
-impl Slots {
-    /// The state of `range` in `image`, if that is intact, with its words in `words`.
-    fn load(
-        &mut self,
-        replay: &Replay<'_>,
-        range: u32,
-        words: &mut [u64],
-        image: &Image,
-    ) -> Result<Option<RangeState>, LogError> {
-        let whole = RANGE_BLOCKS as u32;
-        let unread = self.loaded.is_none();
-        let uniform = |allocated| {
-            Some(RangeState { allocated, words: if unread { Words::Zero } else { Words::Stale } })
-        };
-        match image.state {
-            State::AllFree => return Ok(uniform(0)),
-            State::AllUsed => return Ok(uniform(whole)),
-            State::Page => {}
-        }
-        let page = match self.pages[usize::from(image.slot)] {
-            Some(page) => page,
-            None => self.read(replay, range, words, image.slot)?,
-        };
-        if page.crc != image.crc || whole - page.allocated != image.free {
-            return Ok(None);
-        }
-        // Another page than a moment ago, if the device does not keep what it has.
-        if self.loaded != Some(image.slot) && self.read(replay, range, words, image.slot)? != page {
-            return Ok(None);
-        }
-        Ok(Some(RangeState { allocated: page.allocated, words: Words::Fresh }))
-    }
-
-    fn read(
-        &mut self,
-        replay: &Replay<'_>,
-        range: u32,
-        words: &mut [u64],
-        slot: u8,
-    ) -> Result<Page, LogError> {
-        let offset = replay.layout.image_offset(range, slot);
-        replay.loader.read(offset, words.as_mut_bytes())?;
-        let crc = crc32c::crc32c(words.as_bytes());
-        words.iter_mut().for_each(|word| *word = u64::from_le(*word));
-        let allocated = words.iter().map(|word| word.count_ones()).sum();
-        let page = Page { crc, allocated };
-        (self.pages[usize::from(slot)], self.loaded) = (Some(page), Some(slot));
-        Ok(page)
     }
 }
 

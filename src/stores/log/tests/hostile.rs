@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use super::{SLOTS, small};
 use crate::stores::log::disk::Disk;
-use crate::stores::log::format::{BOUNDARY, FRAME_MAGIC, FrameHeader, HEADER, PAGE, Superblock};
+use crate::stores::log::format::{FRAME_MAGIC, PAGE, Superblock};
+use crate::stores::log::frame::{BOUNDARY, FrameHeader, HEADER};
 use crate::stores::log::layout::{Layout, ranges_of};
 use crate::stores::log::record::{
     Image, MAX_FILL, RANGE_BLOCKS, State, push_commit, push_fill, push_image,

@@ -2,7 +2,8 @@
 
 use super::{Frames, Writer, mark};
 use crate::stores::log::fault::{Fault, faulty};
-use crate::stores::log::format::{BOUNDARY, CONTINUED, FRAME_MAGIC, FrameHeader, HEADER};
+use crate::stores::log::format::FRAME_MAGIC;
+use crate::stores::log::frame::{BOUNDARY, CONTINUED, FrameHeader, HEADER};
 use crate::stores::log::record::{Records, push_commit};
 use crate::stores::log::state::Head;
 

@@ -3,7 +3,7 @@
 use crate::stores::log::commit_error::CommitError;
 use crate::stores::log::disk::Disk;
 use crate::stores::log::fault::{Fault, faulty};
-use crate::stores::log::format::HEADER;
+use crate::stores::log::frame::HEADER;
 use crate::stores::log::io_failure::IoFailure;
 use crate::stores::log::state::Mark;
 use crate::stores::log::writer::{Window, Writer};
