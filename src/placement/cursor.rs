@@ -5,7 +5,7 @@ use crate::base::geometry::{Geometry, Native};
 use crate::base::word::order_above;
 use crate::index::watch::Ticket;
 use crate::placement::known_runs::Seen;
-use crate::placement::pace::Passes;
+use crate::placement::pace::{Pace, Passes};
 use crate::placement::recent_frees::Freed;
 use crate::space::lanes::LaneId;
 use crate::values::class;
@@ -22,10 +22,10 @@ const fn freed_room(class: usize) -> usize {
 }
 
 /// Single-block requests in a row after which a handle counts as asking for single blocks only.
-const ALL_SINGLE: u32 = 16;
+const ALL_SINGLE: u64 = 16;
 
 /// Allocations in places just freed after which a handle looks at its own leaf again.
-const REUSES: u32 = 2048;
+const REUSES: u64 = 2048;
 
 /// The last position of a handle, for each class of requests and of runs.
 type Classes = [[usize; CLASSES]; class::CLASSES];
@@ -44,9 +44,8 @@ pub(crate) struct Cursor {
     classes: Option<Box<Classes>>,
     /// Whether it continues behind the last allocation, instead of where a run fits best.
     pub sequential: bool,
-    /// Single-block requests since the last request for several blocks that may lie anywhere, up to
-    /// [`ALL_SINGLE`].
-    singles: u32,
+    /// Single-block requests after which it counts as asking for single blocks only.
+    mixed: Pace,
     /// When to make a pass over the summary for pieces.
     pub passes: Passes,
     /// Known runs to choose from.
@@ -67,7 +66,8 @@ pub(crate) struct Place {
     pub poor: bool,
     /// Whether another thread changed that word while this handle worked on it.
     pub crowded: bool,
-    reuses: u32,
+    /// Reuses until the next look at the neighbourhood.
+    look: Pace,
     freed: Freed,
 }
 
@@ -90,7 +90,7 @@ impl Cursor {
             word,
             poor: false,
             crowded: false,
-            reuses: 0,
+            look: Pace::after(REUSES),
             freed: Freed::new(freed_room(class)),
         });
         let node = word / Native::LEAF_WORDS / Native::FANOUT;
@@ -102,7 +102,7 @@ impl Cursor {
             nothing: None,
             classes: None,
             sequential: false,
-            singles: ALL_SINGLE,
+            mixed: Pace::default(),
             passes: Passes::default(),
             seen: Seen::new(node, account.clone()),
         }
@@ -118,19 +118,19 @@ impl Cursor {
     /// spare the runs.
     #[inline(always)]
     pub(crate) fn is_mixed(&self) -> bool {
-        self.singles < ALL_SINGLE
+        !self.mixed.is_over()
     }
 
     /// Counts a request for a single block while the cursor [is mixed](Self::is_mixed).
     #[inline(always)]
     pub(crate) fn asked_for_one(&mut self) {
-        self.singles += 1;
+        self.mixed.count(1);
     }
 
     /// Notes a request for several blocks, up to a leaf, that may lie anywhere.
     #[inline(always)]
     pub(crate) fn asked_for_several(&mut self) {
-        self.singles = 0;
+        self.mixed = Pace::after(ALL_SINGLE);
     }
 
     /// Makes it continue behind the last allocation.
@@ -199,20 +199,20 @@ impl Place {
     /// or if it is [time to look](Self::look_now) at the neighbourhood again.
     #[inline]
     pub(crate) fn reuse(&mut self) -> Option<usize> {
-        if self.reuses == REUSES {
+        if self.look.is_over() {
             return None;
         }
         let word = self.freed.pop()?;
-        self.reuses += 1;
+        self.look.count(1);
         Some(word)
     }
 
     /// Whether enough was reused for another look at the neighbourhood. True once each time.
     #[inline]
     pub(crate) fn look_now(&mut self) -> bool {
-        let now = self.reuses == REUSES;
+        let now = self.look.is_over();
         if now {
-            self.reuses = 0;
+            self.look = Pace::after(REUSES);
         }
         now
     }

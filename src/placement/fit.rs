@@ -15,6 +15,7 @@ use crate::index::{Claimed, Lost};
 use crate::placement::Placer;
 use crate::placement::cursor::Cursor;
 use crate::placement::known_runs::{ENDLESS, LOOK_EVERY, Seen};
+use crate::placement::pace::Pace;
 use crate::space::Space;
 use crate::values::class::Class;
 use crate::values::extent::Extent;
@@ -203,11 +204,10 @@ impl Placer {
     /// Looks at the next node of the summary for a request of `len` blocks, if enough was asked for
     /// since the last look. Returns whether it looked.
     fn look_now_and_then(&self, space: &Space, seen: &mut Seen, len: u64) -> bool {
-        seen.asked += len;
-        if seen.asked < seen.look_after {
+        seen.look.count(len);
+        if !seen.look.is_over() {
             return false;
         }
-        seen.asked = 0;
         let nodes = space.bitmap.leaf_count().div_ceil(Native::FANOUT);
         if seen.place.is_none() || seen.node >= nodes {
             // A run that begins before a node and ends behind it was seen where it begins.
@@ -228,6 +228,7 @@ impl Placer {
         });
         let longer = (2 * seen.look_after).min(LOOK_AT_LEAST_EVERY);
         seen.look_after = if taught { LOOK_EVERY } else { longer };
+        seen.look = Pace::after(seen.look_after);
         true
     }
 

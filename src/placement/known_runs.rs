@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::base::account::Account;
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native, WORD_BLOCKS};
+use crate::placement::pace::Pace;
 
 /// Classes of lengths: one for each length up to a leaf, then one for each number of whole leaves,
 /// up to all leaves under one node of the summary; longer runs share that last one.
@@ -52,9 +53,9 @@ pub(crate) struct Seen {
     pub node: usize,
     /// Where to continue under it, if it has more leaves to look at.
     pub place: Option<u32>,
-    /// Blocks asked for since the last look.
-    pub asked: u64,
     /// Blocks to be asked for before the next look.
+    pub look: Pace,
+    /// How many those were after the last look.
     pub look_after: u64,
 }
 
@@ -95,7 +96,7 @@ impl Seen {
             some: [0; SETS],
             node,
             place: None,
-            asked: 0,
+            look: Pace::after(LOOK_EVERY),
             look_after: LOOK_EVERY,
         }
     }

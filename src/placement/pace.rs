@@ -1,5 +1,6 @@
-//! When a handle that searches for pieces makes a pass over the summary.
+//! Work that does not pay with each request is done now and then.
 //!
+//! A handle that searches for pieces makes passes over the summary.
 //! A handle knows what it has freed itself, and the runs under the nodes that it looks at now and
 //! then. A pass over all leaves that may have a longer run pays where other handles have freed one.
 //! If the last pass found nothing, the next mostly finds nothing either, and reads leaves that
@@ -14,25 +15,53 @@ use crate::base::geometry::{Geometry, Native};
 const REQUESTS_PER_LEAF: u64 = 4;
 const MOST_REQUESTS: u64 = 4096;
 
-/// Requests that still skip a pass, for each order.
+/// A wait, in requests, blocks, or what else its owner counts. Over from the start, unless made by
+/// [`Pace::after`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pace {
+    left: u64,
+}
+
+impl Pace {
+    /// A wait of `units`.
+    #[inline(always)]
+    pub(crate) const fn after(units: u64) -> Self {
+        Self { left: units }
+    }
+
+    /// Whether it is over.
+    #[inline(always)]
+    pub(crate) fn is_over(self) -> bool {
+        self.left == 0
+    }
+
+    /// Counts `units` of it.
+    #[inline(always)]
+    pub(crate) fn count(&mut self, units: u64) {
+        self.left = self.left.saturating_sub(units);
+    }
+}
+
+/// When a handle makes a pass for each order, in requests.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Passes([u64; Native::MAX_ORDER as usize + 1]);
+pub(crate) struct Passes([Pace; Native::MAX_ORDER as usize + 1]);
 
 impl Passes {
     /// Whether to make a pass for `order` now; counts the request. Always for single blocks: a
     /// request that is down to those takes any.
     #[inline]
     pub(crate) fn is_due(&mut self, order: u32) -> bool {
-        let left = &mut self.0[order as usize];
-        let due = *left == 0 || order == 0;
-        *left = left.saturating_sub(1);
+        let pace = &mut self.0[order as usize];
+        let due = pace.is_over() || order == 0;
+        pace.count(1);
         due
     }
 
     /// Notes that a pass for `order` has read `leaves` leaves and found nothing.
     #[inline]
     pub(crate) fn was_in_vain(&mut self, order: u32, leaves: u64) {
-        self.0[order as usize] = leaves.saturating_mul(REQUESTS_PER_LEAF).min(MOST_REQUESTS);
+        let requests = leaves.saturating_mul(REQUESTS_PER_LEAF).min(MOST_REQUESTS);
+        self.0[order as usize] = Pace::after(requests);
     }
 }
 
