@@ -79,7 +79,9 @@ impl Opened {
 impl SpaceMapLog {
     /// Opens the log on `disk`, with the state after its last transaction, or after the one that
     /// the options name. Reads the log and all images, in parallel on the caller's rayon pool. Then
-    /// flushes, and writes a superblock and the transaction that takes others back, if any.
+    /// flushes, and writes: directory pages of which one copy is older or damaged, a superblock, and
+    /// the transaction that takes others back, if any; with
+    /// [`accept_loss`](OpenOptions::accept_loss), zeros over the frames that are given up.
     ///
     /// # Errors
     /// [`LogError`]. Nothing was written unless it is [`LogError::Io`], [`LogError::Commit`] or
