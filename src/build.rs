@@ -4,8 +4,8 @@ use crate::allocator::Allocator;
 use crate::base::geometry::{Geometry, Native};
 use crate::base::heap::reserved;
 use crate::builder::Builder;
+use crate::gate::Gate;
 use crate::index::Bitmap;
-use crate::space::gate::Gate;
 use crate::space::ledger::{Committed, Keeper, Ledger};
 use crate::values::error::ConfigError;
 use crate::values::plain_bitmap::on_device;
@@ -77,7 +77,7 @@ impl Builder {
         let plain_frees = self.settings.plain_frees;
         let mut core = self.core_from_ledger(&ledger)?;
         let committed = Some(Committed { ledger, keeper: Keeper::Store, plain_frees });
-        (core.space.committed, core.space.gate) = (committed, gate);
+        (core.space.committed, core.gate) = (committed, gate);
         Ok(Allocator { core: Arc::new(core) })
     }
 

@@ -142,7 +142,8 @@ impl Builder {
         let surveyed = SurveyRecords::new(shards.count(bitmap.leaf_count())).map_err(memory)?;
         let space = Space::new(bitmap, shards, at_start, threads).map_err(memory)?;
         let id = ALLOCATORS.fetch_add(1);
-        let core = Core { space, placer: Placer::new(zones), surveyed, block_size, id };
+        let placer = Placer::new(zones);
+        let core = Core { space, placer, gate: None, surveyed, block_size, id };
         for (class, placement) in placements.iter().enumerate() {
             if let Some(Placement { reserve: blocks @ 1.., .. }) = *placement {
                 let mut cursor =

@@ -2,6 +2,7 @@
 
 use std::fmt::{Debug, Formatter};
 
+use crate::gate::Gate;
 use crate::placement::Placer;
 use crate::space::Space;
 use crate::space::survey_records::SurveyRecords;
@@ -11,6 +12,8 @@ pub(crate) struct Core {
     pub(crate) space: Space,
     /// Hints about where to look for free blocks.
     pub(crate) placer: Placer,
+    /// Where durable frees wait for the engine's report, if the store wants that.
+    pub(crate) gate: Option<Gate>,
     /// The results of surveys.
     pub(crate) surveyed: SurveyRecords,
     /// Bytes of a block.

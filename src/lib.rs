@@ -76,6 +76,7 @@ mod base;
 mod build;
 mod builder;
 mod core;
+mod gate;
 mod handle;
 mod held;
 mod index;

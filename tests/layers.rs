@@ -5,13 +5,14 @@ use std::fs;
 use std::path::Path;
 
 /// The layers, lowest first. Each may use itself and those before it.
-const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 18] = [
     "base",
     "values",
     "index",
     "quarantine",
     "space",
     "placement",
+    "gate",
     "core",
     "request",
     "insight",

@@ -1,8 +1,8 @@
 //! The memory of an allocator and its handles.
 
 use crate::core::Core;
+use crate::gate::Gate;
 use crate::space::Space;
-use crate::space::gate::Gate;
 
 /// Bytes that an allocator has requested from the process's memory, from
 /// [`Allocator::memory`](crate::Allocator::memory).
@@ -54,7 +54,7 @@ impl Memory {
     }
 
     pub(crate) fn of(core: &Core) -> Self {
-        let Space { bitmap, closed, escrow, discards, quarantine, gate, .. } = &core.space;
+        let Space { bitmap, closed, escrow, discards, quarantine, .. } = &core.space;
         Self {
             bitmap: bitmap.leaf_bytes(),
             search: bitmap.summary_bytes() + size_of::<Core>(),
@@ -66,7 +66,7 @@ impl Memory {
                 .as_ref()
                 .map_or(0, |committed| committed.ledger.bytes()),
             handles: core.placer.handles_memory.bytes(),
-            quarantine: quarantine.bytes() + gate.as_ref().map_or(0, Gate::bytes),
+            quarantine: quarantine.bytes() + core.gate.as_ref().map_or(0, Gate::bytes),
             surveys: core.surveyed.bytes(),
         }
     }

@@ -10,7 +10,6 @@ pub(crate) mod closed;
 pub(crate) mod committed;
 pub(crate) mod discards;
 pub(crate) mod escrow;
-pub(crate) mod gate;
 pub(crate) mod keep;
 pub(crate) mod lanes;
 pub(crate) mod ledger;
@@ -34,7 +33,6 @@ use crate::space::class_reserve::Reserves;
 use crate::space::closed::{Closed, Moved};
 use crate::space::discards::Discards;
 use crate::space::escrow::Escrow;
-use crate::space::gate::Gate;
 use crate::space::lanes::{LaneId, Lanes};
 use crate::space::ledger::Committed;
 use crate::space::shard_counts::ShardCounts;
@@ -71,9 +69,7 @@ pub(crate) struct Space {
     pub(crate) committing: CachePadded<Counter>,
     /// The committed state of the store, if there is one.
     pub(crate) committed: Option<Committed>,
-    /// Where durable frees wait for the engine's report, if the store wants that.
-    pub(crate) gate: Option<Gate>,
-    /// Blocks that wait there, and those of frees that are held one by one.
+    /// Blocks of durable frees that wait for the engine's report, together or one by one.
     pub(crate) held_blocks: Counter,
     /// Blocks that were already free when the quarantine let them out, and committed blocks that a
     /// transaction had allocated, which stay allocated.
@@ -117,7 +113,6 @@ impl Space {
             quarantine: Quarantine::new(2 * threads.min(32), blocks)?,
             committing: CachePadded::new(Counter::new(0)),
             committed: None,
-            gate: None,
             held_blocks: Counter::new(0),
             conflicts: Counter::new(0),
             bitmap,

@@ -1,9 +1,9 @@
 //! The path of freed extents from the commit to the quarantine.
 
 use crate::core::Core;
+use crate::gate::Pass;
 use crate::placement::cursor::Cursor;
 use crate::request::thread_cursor;
-use crate::space::gate::Pass;
 use crate::values::extent::{Extent, Extents};
 use crate::values::lsn::Lsn;
 
@@ -11,7 +11,7 @@ use crate::values::lsn::Lsn;
 /// quarantine, or to wait at the gate.
 pub(crate) fn let_go(core: &Core, cursor: &mut Cursor, lsn: Option<Lsn>, freed: Extents) {
     let blocks = freed.blocks();
-    let (Some(gate), Some(lsn)) = (&core.space.gate, lsn) else {
+    let (Some(gate), Some(lsn)) = (&core.gate, lsn) else {
         return retire(core, cursor, &freed);
     };
     // Count first: no reader may see fewer than there are.
@@ -39,7 +39,7 @@ pub(crate) fn retire(core: &Core, cursor: &mut Cursor, extents: &[Extent]) {
 /// Transaction `new` has undone transaction `lsn`: what `lsn` freed stays allocated, and what it
 /// allocated is released like the frees of `new`.
 pub(crate) fn revoke(core: &Core, lsn: Lsn, new: Lsn, allocated: Extents) {
-    let Some(gate) = &core.space.gate else { return };
+    let Some(gate) = &core.gate else { return };
     gate.revoke(lsn).iter().for_each(|freed| forget_held(core, freed));
     // Mark also extents that another transaction would free: that one cannot be committed now.
     core.space.mark_freed(allocated.iter().copied());
@@ -52,7 +52,7 @@ pub(crate) fn revoke(core: &Core, lsn: Lsn, new: Lsn, allocated: Extents) {
 
 /// Keeps what transaction `lsn` freed, already counted as held, allocated unless `lsn` is undone.
 pub(crate) fn keep_held(core: &Core, lsn: Option<Lsn>, freed: Extents) {
-    let (Some(gate), Some(lsn)) = (&core.space.gate, lsn) else { return };
+    let (Some(gate), Some(lsn)) = (&core.gate, lsn) else { return };
     if let Some(freed) = gate.keep(lsn, freed) {
         forget_held(core, &freed);
     }
@@ -66,7 +66,7 @@ fn forget_held(core: &Core, freed: &Extents) {
 
 /// The engine's records are durable up to transaction `lsn`: releases what waited for that.
 pub(crate) fn open_gate(core: &Core, lsn: Lsn) {
-    let Some(gate) = &core.space.gate else { return };
+    let Some(gate) = &core.gate else { return };
     let mut through = gate.open(lsn).peekable();
     if through.peek().is_none() {
         return;

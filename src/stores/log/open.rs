@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::allocator::Allocator;
 use crate::builder::Builder;
-use crate::space::gate::Gate;
+use crate::gate::Gate;
 use crate::stores::log::authority::Authority;
 use crate::stores::log::commit_error::CommitError;
 use crate::stores::log::disk::Disk;

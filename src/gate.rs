@@ -5,12 +5,13 @@
 //! makes frees wait here, by transaction number, until the engine says how far its own records are
 //! durable.
 //!
-//! A commit takes the lock for a moment, and so does the engine's report; allocations never look.
-//! The thread that opens the gate does the work for what goes through it.
+//! A commit takes the lock for a moment, and so does the engine's report; allocations and frees
+//! never look. So it is no part of the space, whose layers have no lock. The thread that opens the
+//! gate does the work for what goes through it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::base::sync::blocking::{Guard, Mutex, lock};
 use crate::values::extent::Extents;
 use crate::values::lsn::Lsn;
 
@@ -42,9 +43,8 @@ struct State {
 }
 
 impl Gate {
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Each change is one insertion or removal, so a panic leaves nothing half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> Guard<'_, State> {
+        lock(&self.0)
     }
 
     /// Lets what transaction `lsn` freed pass if the gate is open for it; otherwise it waits.
