@@ -26,9 +26,25 @@ const LAYERS: [&str; 18] = [
     "lib",
 ];
 
-/// The files of the crate by module path (`index/mod.rs` is `index`, `index/leaf.rs` is `index/leaf`), with the
-/// paths that each one names. Without what is there for tests and for the model checker alone.
-struct Sources(BTreeMap<String, BTreeSet<String>>);
+/// What waits for another thread, by the names that the sources would use.
+const WAITS: [&str; 10] = [
+    "Barrier", "Condvar", "LazyLock", "Mutex", "Once", "OnceLock", "RwLock", "mpsc", "park",
+    "sleep",
+];
+
+/// The files that may use them: the locks themselves, and the path of commits, which wait anyway.
+const MAY_WAIT: [&str; 3] = ["base/sync/blocking", "gate", "stores"];
+
+/// The files of the crate by module path (`index/mod.rs` is `index`, `index/leaf.rs` is `index/leaf`). Without what
+/// is there for tests and for the model checker alone.
+struct Sources(BTreeMap<String, Source>);
+
+struct Source {
+    /// The paths that it names.
+    paths: BTreeSet<String>,
+    /// Without comments, tests and re-exports.
+    code: String,
+}
 
 impl Sources {
     fn read() -> Self {
@@ -55,8 +71,9 @@ impl Sources {
                     true => Path::new(&module),
                     false => Path::new(prefix.trim_end_matches('/')),
                 };
-                let paths = paths_in(&text, &module, &parent.display().to_string());
-                self.0.insert(module, paths);
+                let code = code_of(&text);
+                let paths = paths_in(&code, &module, &parent.display().to_string());
+                self.0.insert(module, Source { paths, code });
             }
         }
     }
@@ -70,7 +87,7 @@ impl Sources {
 
     /// The files that `file` needs.
     fn needs<'a>(&'a self, file: &'a str) -> impl Iterator<Item = &'a str> {
-        let found = self.0[file].iter().filter_map(|path| self.file_of(path));
+        let found = self.0[file].paths.iter().filter_map(|path| self.file_of(path));
         found.filter(move |&other| other != file)
     }
 }
@@ -94,9 +111,8 @@ fn code_of(text: &str) -> String {
     code
 }
 
-/// Everything of the crate that a file in module `module`, a child of `parent`, names: as `a/b/Item`.
-fn paths_in(text: &str, module: &str, parent: &str) -> BTreeSet<String> {
-    let code = code_of(text);
+/// Everything of the crate that `code`, of module `module`, a child of `parent`, names: as `a/b/Item`.
+fn paths_in(code: &str, module: &str, parent: &str) -> BTreeSet<String> {
     let mut paths = BTreeSet::new();
     for (root, base) in [("crate::", ""), ("super::", parent), ("self::", module)] {
         for (at, _) in code.match_indices(root) {
@@ -193,12 +209,32 @@ fn no_two_files_need_each_other() {
     assert!(left.is_empty(), "a circle of imports is among {left:?}");
 }
 
+/// Whether `source` may wait for another thread.
+fn waits(source: &Source) -> bool {
+    let mut words = source.code.split(|c: char| !c.is_alphanumeric() && c != '_');
+    let mut paths = source.paths.iter();
+    words.any(|word| WAITS.contains(&word))
+        || paths.any(|path| path.starts_with("base/sync/blocking/"))
+}
+
+#[test]
+fn nothing_waits_below_the_commits() {
+    let may_wait = |file: &str| MAY_WAIT.iter().any(|&path| Path::new(file).starts_with(path));
+    let sources = Sources::read();
+    let waiting = sources.0.iter().filter(|(_, source)| waits(source));
+    let waiting: Vec<&str> = waiting.map(|(file, _)| file.as_str()).collect();
+    assert!(waiting.contains(&"gate"), "the gate has a lock: it must be found");
+    let found: Vec<&&str> = waiting.iter().filter(|file| !may_wait(file)).collect();
+    assert!(found.is_empty(), "these wait: {found:?}");
+}
+
 #[test]
 fn imports_are_read_as_the_compiler_reads_them() {
     let text = "//! crate::not::this\npub use crate::values::extent::Extent;\n\
         use crate::index::{self, leaf::{Leaf, Leaves}, Bitmap};\nuse super::release::free; // super::no\n\
         fn f() { crate::space::lanes::g(); }\n#[cfg(test)]\nmod tests {\n use crate::lib::X; }";
-    let paths: Vec<String> = paths_in(text, "space/escrow", "space").into_iter().collect();
+    let paths: Vec<String> =
+        paths_in(&code_of(text), "space/escrow", "space").into_iter().collect();
     let expected = [
         "index",
         "index/Bitmap",

@@ -2,13 +2,12 @@
 //! which each record updates by the change.
 
 use std::ops::Range;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::base::heap::{OutOfMemory, reserved};
 use crate::base::moments::{Moments, NEVER};
 use crate::base::segmented::Segmented;
-use crate::base::sync::Counter;
+use crate::base::sync::{Counter, Slot};
 use crate::values::runs::{RUN_ORDERS, Runs, RunsOfOrder};
 
 /// Free space as surveys found it, not as it is now: see [`Stats`](crate::Stats).
@@ -52,7 +51,7 @@ struct Shard {
     free: Counter,
     largest: Counter,
     /// Made by the first survey: about 900 bytes.
-    orders: OnceLock<Box<Orders>>,
+    orders: Slot<Orders>,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +71,7 @@ impl Shard {
             at: Counter::new(NEVER),
             free: Counter::new(0),
             largest: Counter::new(0),
-            orders: OnceLock::new(),
+            orders: Slot::default(),
         };
         let mut shards = reserved(count)?;
         shards.extend((0..count).map(shard));
@@ -138,7 +137,7 @@ impl SurveyRecords {
     /// Records what a survey has found in shard `index`, which exists or did. O(orders).
     pub(crate) fn record(&self, index: usize, found: &Found) {
         let shard = &self.shards[index];
-        let orders = shard.orders.get_or_init(|| Box::new(Orders::new()));
+        let orders = shard.orders.get_or_set(Orders::new);
         for ((known, sum), found) in orders.0.iter().zip(&self.orders.0).zip(found.runs.by_order())
         {
             replace(&known.runs, &sum.runs, found.runs);

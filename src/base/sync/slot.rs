@@ -30,6 +30,15 @@ impl<T> Slot<T> {
         self.there.store(true, loom::sync::atomic::Ordering::Release);
     }
 
+    /// The value, after storing what `make` makes, if the place is not filled. Of several threads
+    /// that make a value, all get the same.
+    pub(crate) fn get_or_set(&self, make: impl FnOnce() -> T) -> &T {
+        let value = self.value.get_or_init(|| Box::new(make()));
+        #[cfg(loom)]
+        self.there.store(true, loom::sync::atomic::Ordering::Release);
+        value
+    }
+
     /// The value, with everything that was done before it was stored.
     #[inline]
     pub(crate) fn get(&self) -> Option<&T> {
