@@ -6,6 +6,42 @@ use crate::stores::log::known::Known;
 use crate::values::lsn::Lsn;
 use crate::values::settings::{Settings, setters_of_settings};
 
+/// The methods of both kinds of options about the queue and about held frees.
+macro_rules! setters_of_queue {
+    () => {
+        /// The limit of transactions queued by [`SpaceMapLog::submit`](crate::SpaceMapLog::submit)
+        /// and not yet taken to be written: 16384 by default, at least 1. Set it at each opening.
+        #[must_use]
+        pub fn max_queued(mut self, transactions: usize) -> Self {
+            self.queue.items = transactions;
+            self
+        }
+
+        /// The limit of the queued transactions' records in bytes: 16 MiB by default. One
+        /// transaction is always taken. In memory each takes about 500 bytes more, and 60 for each
+        /// extent. Set it at each opening.
+        #[must_use]
+        pub fn max_queued_bytes(mut self, bytes: u64) -> Self {
+            self.queue.bytes = bytes;
+            self
+        }
+
+        /// Holds what every commit frees until [`SpaceMapLog::stable`](crate::SpaceMapLog::stable)
+        /// names its transaction or a later one, whichever call committed it. For engines under
+        /// [`Authority::Log`] whose own metadata names extents and becomes durable after the
+        /// commit. Held blocks stay allocated ([`Stats::held_blocks`](crate::Stats::held_blocks));
+        /// a device whose free space is all held has none: make the metadata durable, call
+        /// `stable`, try again. Set it at each opening; an opening makes everything that it finds
+        /// stable. Always on under [`Authority::Engine`], never under [`Authority::Piggyback`],
+        /// where the engine's record comes first.
+        #[must_use]
+        pub fn hold_until_stable(mut self) -> Self {
+            self.hold = true;
+            self
+        }
+    };
+}
+
 /// How to create a log.
 #[derive(Clone, Debug, Default)]
 pub struct CreateOptions {
@@ -28,6 +64,7 @@ impl CreateOptions {
     }
 
     setters_of_settings!();
+    setters_of_queue!();
 
     /// Bytes per block: see [`Builder::block_size`](crate::Builder::block_size).
     #[must_use]
@@ -64,37 +101,6 @@ impl CreateOptions {
     #[must_use]
     pub fn uuid(mut self, uuid: [u8; 16]) -> Self {
         self.uuid = Some(uuid);
-        self
-    }
-
-    /// The limit of transactions queued by [`SpaceMapLog::submit`](crate::SpaceMapLog::submit) and
-    /// not yet taken to be written: 16384 by default, at least 1. Set it at each opening.
-    #[must_use]
-    pub fn max_queued(mut self, transactions: usize) -> Self {
-        self.queue.items = transactions;
-        self
-    }
-
-    /// The limit of the queued transactions' records in bytes: 16 MiB by default. One transaction
-    /// is always taken. In memory each takes about 500 bytes more, and 60 for each extent. Set it
-    /// at each opening.
-    #[must_use]
-    pub fn max_queued_bytes(mut self, bytes: u64) -> Self {
-        self.queue.bytes = bytes;
-        self
-    }
-
-    /// Holds what every commit frees until [`SpaceMapLog::stable`](crate::SpaceMapLog::stable)
-    /// names its transaction or a later one, whichever call committed it. For engines under
-    /// [`Authority::Log`] whose own metadata names extents and becomes durable after the commit.
-    /// Held blocks stay allocated ([`Stats::held_blocks`](crate::Stats::held_blocks)); a device
-    /// whose free space is all held has none: make the metadata durable, call `stable`, try again.
-    /// Set it at each opening; an opening makes everything that it finds stable. Always on under
-    /// [`Authority::Engine`], never under [`Authority::Piggyback`], where the engine's record comes
-    /// first.
-    #[must_use]
-    pub fn hold_until_stable(mut self) -> Self {
-        self.hold = true;
         self
     }
 
@@ -137,6 +143,7 @@ impl OpenOptions {
     }
 
     setters_of_settings!();
+    setters_of_queue!();
 
     /// The device must have this many blocks.
     #[must_use]
@@ -203,36 +210,5 @@ impl OpenOptions {
     pub(super) fn known(&self) -> Option<Known> {
         let any = self.until.is_some() || !self.also.is_empty();
         any.then(|| Known::new(self.until.unwrap_or_default(), &self.also))
-    }
-
-    /// The limit of transactions queued by [`SpaceMapLog::submit`](crate::SpaceMapLog::submit) and
-    /// not yet taken to be written: 16384 by default, at least 1. Set it at each opening.
-    #[must_use]
-    pub fn max_queued(mut self, transactions: usize) -> Self {
-        self.queue.items = transactions;
-        self
-    }
-
-    /// The limit of the queued transactions' records in bytes: 16 MiB by default. One transaction
-    /// is always taken. In memory each takes about 500 bytes more, and 60 for each extent. Set it
-    /// at each opening.
-    #[must_use]
-    pub fn max_queued_bytes(mut self, bytes: u64) -> Self {
-        self.queue.bytes = bytes;
-        self
-    }
-
-    /// Holds what every commit frees until [`SpaceMapLog::stable`](crate::SpaceMapLog::stable)
-    /// names its transaction or a later one, whichever call committed it. For engines under
-    /// [`Authority::Log`] whose own metadata names extents and becomes durable after the commit.
-    /// Held blocks stay allocated ([`Stats::held_blocks`](crate::Stats::held_blocks)); a device
-    /// whose free space is all held has none: make the metadata durable, call `stable`, try again.
-    /// Set it at each opening; an opening makes everything that it finds stable. Always on under
-    /// [`Authority::Engine`], never under [`Authority::Piggyback`], where the engine's record comes
-    /// first.
-    #[must_use]
-    pub fn hold_until_stable(mut self) -> Self {
-        self.hold = true;
-        self
     }
 }
