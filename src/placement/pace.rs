@@ -1,10 +1,9 @@
 //! Work that does not pay with each request is done now and then.
 //!
-//! A handle that searches for pieces makes passes over the summary.
-//! A handle knows what it has freed itself, and the runs under the nodes that it looks at now and
-//! then. A pass over all leaves that may have a longer run pays where other handles have freed one.
-//! If the last pass found nothing, the next mostly finds nothing either, and reads leaves that
-//! pieces were taken from since.
+//! Passes are such work. A handle that searches for pieces knows what it has freed itself, and the
+//! runs under the nodes that it looks at. A pass goes over the summary, to all leaves that may have
+//! a longer run. It pays where other handles have freed one. If the last pass found nothing, the
+//! next mostly finds nothing either, and reads leaves that pieces were taken from since.
 
 use crate::base::geometry::{Geometry, Native};
 

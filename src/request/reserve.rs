@@ -54,8 +54,7 @@ pub(crate) fn allocate_of_reserve(
         }
         Err(error) => {
             reserve.add(tokens);
-            core.space.give_back(cursor.lane, &list.extents()[before..]);
-            list.cut(before);
+            core.space.give_back_from(cursor.lane, list, before);
             Err(error)
         }
     }

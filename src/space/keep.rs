@@ -31,11 +31,11 @@ impl Space {
         claimed: ClaimedRuns<NativeWord>,
         extents: &mut [Extent],
     ) -> usize {
-        let filled = extents.len().min(claimed.count() as usize);
         if self.closed.is_active() {
             let kept = claimed.into_each().filter_map(|claimed| self.keep(lane, claimed));
             return extents.iter_mut().zip(kept).map(|(place, kept)| *place = kept).count();
         }
+        let filled = extents.len().min(claimed.count() as usize);
         // All in one word: it does not matter which of its blocks are counted.
         let counted = Extent { start: claimed.word_start(), len: claimed.blocks() };
         for (place, claimed) in extents.iter_mut().zip(claimed.into_each()) {
