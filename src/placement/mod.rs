@@ -12,6 +12,7 @@ pub(crate) mod neighbour;
 pub(crate) mod pace;
 pub(crate) mod passes;
 pub(crate) mod recent_frees;
+pub(crate) mod route;
 pub(crate) mod sequence;
 pub(crate) mod single;
 pub(crate) mod start;

@@ -1,13 +1,12 @@
 //! Where a request for one extent searches.
 
-use std::ops::Range;
-
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native, WORD_BLOCKS};
 use crate::base::word::order_above;
 use crate::index::events::Event;
 use crate::index::{Claimed, Pack, Search};
 use crate::placement::Placer;
 use crate::placement::cursor::{Cursor, Nothing};
+use crate::placement::route::Route;
 use crate::space::Space;
 use crate::values::class::Class;
 use crate::values::request::Request;
@@ -98,7 +97,7 @@ impl Placer {
             self.refresh_some(space);
             return (order..=Native::MAX_ORDER).find_map(|class| {
                 let search = Search { least: len, most: len, align, take: |_| len };
-                self.search_order(space, request, from).into_iter().find_map(|leaves| {
+                self.route(space, request, from).find_map(|leaves| {
                     space.bitmap.claim_around(class, leaves, Pack::OnlyTight, &search)
                 })
             });
@@ -109,11 +108,10 @@ impl Placer {
         let Some(near) = near else {
             return self.around_cursor(space, cursor, order, len);
         };
-        // The first range begins with blocks below `near`; those come last in the order.
-        let floors = [near, 0, 0, 0];
-        self.search_order(space, request, from).into_iter().zip(floors).find_map(
-            |(leaves, floor)| space.bitmap.claim_aligned(order, len, floor, leaves, Pack::Tight),
-        )
+        // The first range begins with blocks below `near`; those come last.
+        self.route(space, request, from).zip([near, 0]).find_map(|(leaves, floor)| {
+            space.bitmap.claim_aligned(order, len, floor, leaves, Pack::Tight)
+        })
     }
 
     /// Repairs the summary for the next leaves in turn. A best fit depends on runs that leaves do
@@ -168,14 +166,14 @@ impl Placer {
         let found = space.bitmap.claim_behind(order, len, leaf, Pack::Tight).or_else(|| {
             let node = leaf / Native::FANOUT * Native::FANOUT;
             let leaf_count = space.bitmap.leaf_count();
-            let [behind, before, rest @ ..] = space.shards.search_order(node, leaf_count);
+            let shards = &space.shards;
+            let [mut own, mut others] = Route::own_and_other_shards(shards, node, leaf_count);
             let claim = |leaves| space.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight);
             let likely = || {
-                let shard = self.likely_shard(space, space.shards.of(leaf), order)?;
-                claim(space.shards.leaves(shard, leaf_count))
+                let shard = self.likely_shard(space, shards.of(leaf), order)?;
+                claim(shards.leaves(shard, leaf_count))
             };
-            let own = claim(behind).or_else(|| claim(before));
-            own.or_else(likely).or_else(|| rest.into_iter().find_map(claim))
+            own.find_map(claim).or_else(likely).or_else(|| others.find_map(claim))
         })?;
         place.poor = self.is_poor(space, (found.start() / WORD_BLOCKS) as usize, order);
         Some(found)
@@ -193,20 +191,14 @@ impl Placer {
         space.shards.home(n, space.bitmap.leaf_count()) * Native::LEAF_WORDS
     }
 
-    /// The leaves in the order in which `request` should search them, beginning at block `from`.
+    /// The route of `request`, which begins at block `from`.
     #[inline]
-    pub(crate) fn search_order(
-        &self,
-        space: &Space,
-        request: &Request,
-        from: u64,
-    ) -> [Range<usize>; 4] {
-        let leaf = (from / LEAF_BLOCKS) as usize;
-        if request.near.is_some() {
-            let end = space.bitmap.leaf_count();
-            return [leaf..end, 0..(leaf + 1).min(end), 0..0, 0..0];
+    pub(crate) fn route(&self, space: &Space, request: &Request, from: u64) -> Route {
+        let (leaf, leaf_count) = ((from / LEAF_BLOCKS) as usize, space.bitmap.leaf_count());
+        match request.near {
+            Some(_) => Route::near(leaf, leaf_count),
+            None => Route::by_shard(&space.shards, leaf, leaf_count),
         }
-        space.shards.search_order(leaf, space.bitmap.leaf_count())
     }
 
     pub(crate) fn known_to_fail(

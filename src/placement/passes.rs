@@ -2,18 +2,18 @@
 
 use crate::index::{Claimed, Refused, Taken, Wanted};
 use crate::placement::Placer;
+use crate::placement::route::Route;
 use crate::space::Space;
 use crate::values::request::Effort;
-use std::ops::Range;
 
 impl Placer {
-    /// Makes one pass over `ranges` of leaves for runs of `order`, and adds the leaves read to
+    /// Makes one pass along `route` for runs of `order`, and adds the leaves read to
     /// `effort`.
     pub(crate) fn claim_pieces_in<F: FnMut(Claimed) -> Taken>(
         &self,
         space: &Space,
         order: u32,
-        ranges: impl Iterator<Item = Range<usize>>,
+        route: Route,
         wanted: &mut Wanted<F>,
         effort: &mut Effort,
     ) -> Result<(), Refused> {
@@ -21,7 +21,7 @@ impl Placer {
             return Ok(());
         }
         let looks = wanted.looks;
-        for leaves in ranges {
+        for leaves in route {
             if wanted.left > 0 {
                 space.bitmap.claim_pieces(order, leaves, wanted)?;
             }

@@ -4,6 +4,7 @@ use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native, WORD_BLOCKS};
 use crate::base::word::order_above;
 use crate::placement::Placer;
 use crate::placement::cursor::Cursor;
+use crate::placement::route::Route;
 use crate::space::Space;
 use crate::values::class::Class;
 use crate::values::request::Request;
@@ -21,12 +22,12 @@ impl Placer {
             Some(zone) => {
                 let request = Request::new(len).class(class);
                 let home = self.leaf_in_zones(space, cursor, &request, zone);
-                zone.search_order(home, count, Native::FANOUT).find_map(whole).unwrap_or(home)
+                Route::in_zone(zone, home, count).find_map(whole).unwrap_or(home)
             }
             None => {
                 let home = cursor.place(len).word / Native::LEAF_WORDS;
-                let order = space.shards.search_order(home.min(count - 1), count);
-                order.into_iter().find_map(whole).unwrap_or(home)
+                let mut route = Route::by_shard(&space.shards, home.min(count - 1), count);
+                route.find_map(whole).unwrap_or(home)
             }
         };
         leaf as u64 * LEAF_BLOCKS

@@ -99,46 +99,6 @@ impl Zone {
     pub(crate) fn is_home(&self, leaf: usize) -> bool {
         self.leaves[..self.home].iter().any(|range| range.contains(&leaf))
     }
-
-    /// The leaves of the device, in the order of a search that was last at `leaf`. `slice` is what
-    /// a downward search takes at a time.
-    pub(crate) fn search_order(
-        &self,
-        leaf: usize,
-        leaf_count: usize,
-        slice: usize,
-    ) -> impl Iterator<Item = Range<usize>> + '_ {
-        self.leaves.iter().flat_map(move |zone| {
-            let zone = zone.start.min(leaf_count)..zone.end.min(leaf_count);
-            let down = self.direction == Direction::Down;
-            let at = if zone.contains(&leaf) {
-                leaf
-            } else if down {
-                zone.end
-            } else {
-                zone.start
-            };
-            // Upwards: from `at` on, then the leaves before it. Downwards: the slice of `at` and
-            // those below, then those above, the highest first.
-            let (first, second) = if down {
-                let above = ((at + 1).div_ceil(slice) * slice).clamp(zone.start, zone.end);
-                (zone.start..above, above..zone.end)
-            } else {
-                (at..zone.end, zone.start..at)
-            };
-            let slices = |part: Range<usize>| {
-                let count = if down { part.end.div_ceil(slice) - part.start / slice } else { 1 };
-                (0..count).map(move |nth| {
-                    if !down {
-                        return part.clone();
-                    }
-                    let start = ((part.end - 1) / slice - nth) * slice;
-                    start.max(part.start)..(start + slice).min(part.end)
-                })
-            };
-            slices(first).chain(slices(second)).filter(|part| !part.is_empty())
-        })
-    }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -167,31 +127,6 @@ mod tests {
         assert_eq!(order(1), [10..20, 0..10, 20..50, 60..end, 50..60]);
         assert_eq!(order(2), [50..60, 0..10, 20..50, 60..end, 10..20]);
         assert_eq!(order(3), [60..end, 20..50, 0..10, 50..60, 10..20]);
-    }
-
-    #[test]
-    fn every_leaf_comes_once_whatever_the_direction_and_wherever_a_search_begins() {
-        for direction in [Direction::Spread, Direction::Up, Direction::Down] {
-            let mut placements = [None; CLASSES];
-            placements[1] = Some(region(7..31).direction(direction));
-            placements[2] = Some(region(31..40));
-            let zones = zones(placements);
-            for (leaf, count) in (0..110).flat_map(|leaf| [(leaf, 100), (leaf, 33), (leaf, 1)]) {
-                let zone = zones.of(1).unwrap();
-                let order: Vec<_> = zone.search_order(leaf, count, 8).collect();
-                let mut leaves: Vec<usize> = order.iter().cloned().flatten().collect();
-                if direction == Direction::Down && count == 100 {
-                    let first = if (7..31).contains(&leaf) { leaf } else { 30 };
-                    assert!(order[0].contains(&first), "{leaf} {order:?}");
-                }
-                leaves.sort_unstable();
-                assert_eq!(
-                    leaves,
-                    (0..count).collect::<Vec<_>>(),
-                    "{direction:?} {leaf} {order:?}"
-                );
-            }
-        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::base::word::order_above;
 use crate::index::{Claimed, Pack, Refused, Search, Taken, Wanted};
 use crate::placement::Placer;
 use crate::placement::cursor::Cursor;
+use crate::placement::route::Route;
 use crate::placement::zone::Zone;
 use crate::space::Space;
 use crate::values::request::{Effort, Request};
@@ -24,25 +25,18 @@ impl Placer {
     ) -> Option<Claimed> {
         let &Request { len, align, .. } = request;
         let leaf = self.leaf_in_zones(space, cursor, request, zone);
-        let ranges = || zone.search_order(leaf, space.bitmap.leaf_count(), Native::FANOUT);
+        let leaf_count = space.bitmap.leaf_count();
         let search = Search { least: len, most: len, align, take: |_| len };
         let quick = len <= LEAF_BLOCKS && align <= LEAF_BLOCKS && align.is_power_of_two();
         let order = order_above(len.max(align)).min(Native::MAX_ORDER);
         // Zone by zone, so that an unaligned run comes before the next zone.
-        let found = zone.leaves.iter().find_map(|zone| {
-            let within = |leaves: &std::ops::Range<usize>| zone.contains(&leaves.start);
-            let aligned = || {
-                let mut ranges = ranges().filter(within).filter(|_| quick);
-                ranges.find_map(|leaves| {
-                    space.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight)
-                })
-            };
-            let any = || {
-                let floor = zone.start as u64 * LEAF_BLOCKS;
-                let mut ranges = ranges().filter(within);
-                ranges.find_map(|leaves| space.bitmap.claim_in_leaves(leaves, floor, &search))
-            };
-            aligned().or_else(any)
+        let found = zone.leaves.iter().find_map(|part| {
+            let route = || Route::in_part(part, zone.direction, leaf, leaf_count);
+            let aligned = |leaves| space.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight);
+            let floor = part.start as u64 * LEAF_BLOCKS;
+            let any = |leaves| space.bitmap.claim_in_leaves(leaves, floor, &search);
+            let found = if quick { route().find_map(aligned) } else { None };
+            found.or_else(|| route().find_map(any))
         })?;
         self.set_leaf_in_zones(space, cursor, request, found.last());
         Some(found)
@@ -63,9 +57,8 @@ impl Placer {
         for part in &zone.leaves {
             let mut order = order_above(wanted.left).min(Native::MAX_ORDER);
             while wanted.left > 0 && wanted.looks > 0 {
-                let ranges = zone.search_order(leaf, leaf_count, Native::FANOUT);
-                let ranges = ranges.filter(|leaves| part.contains(&leaves.start));
-                self.claim_pieces_in(space, order, ranges, wanted, effort)?;
+                let route = Route::in_part(part, zone.direction, leaf, leaf_count);
+                self.claim_pieces_in(space, order, route, wanted, effort)?;
                 if order == 0 {
                     break;
                 }

@@ -80,12 +80,8 @@ fn piece(
     *order = whole.min(*order);
     while 1 << *order >= least {
         let claim = |leaves| core.space.bitmap.claim_around(*order, leaves, Pack::Tight, &search);
-        let ranges = core
-            .space
-            .bitmap
-            .shows(*order)
-            .then(|| core.placer.search_order(&core.space, request, from));
-        let taken = ranges.into_iter().flatten().find_map(claim);
+        let mut route = core.placer.route(&core.space, request, from);
+        let taken = if core.space.bitmap.shows(*order) { route.find_map(claim) } else { None };
         if let Some(taken) = taken {
             return Some(taken);
         }

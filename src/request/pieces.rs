@@ -106,8 +106,8 @@ fn claim_gang(
         }
         if !by_seen || cursor.passes.is_due(order) {
             let before = (wanted.left, effort.leaves);
-            let ranges = core.placer.search_order(&core.space, request, from).into_iter();
-            core.placer.claim_pieces_in(&core.space, order, ranges, &mut wanted, effort)?;
+            let route = core.placer.route(&core.space, request, from);
+            core.placer.claim_pieces_in(&core.space, order, route, &mut wanted, effort)?;
             if by_seen && wanted.left == before.0 {
                 cursor.passes.was_in_vain(order, effort.leaves - before.1);
             }

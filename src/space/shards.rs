@@ -82,15 +82,6 @@ impl Shards {
         // A shard has a power of two leaves.
         leaf ^ other < self.shard_leaves
     }
-
-    /// All of `leaf_count` leaves, in the order of a search that begins at `leaf`: the rest of the
-    /// shard, its beginning, then the shards behind and before it.
-    #[inline]
-    pub(crate) fn search_order(&self, leaf: usize, leaf_count: usize) -> [Range<usize>; 4] {
-        let start = leaf / self.shard_leaves * self.shard_leaves;
-        let end = (start + self.shard_leaves).min(leaf_count);
-        [leaf..end, start..leaf, end..leaf_count, 0..start]
-    }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -120,18 +111,6 @@ mod tests {
             );
         }
         assert_eq!(Shards::new::<Narrow>(1 << 20, 4).count(2048), 64);
-    }
-
-    #[test]
-    fn search_order_covers_every_leaf_once() {
-        let shards = Shards::new::<Wide>((1 << 22) + 5000, 4);
-        let count = 8192 + 10;
-        for leaf in [0, 1, 63, 64, 4095, 4096, 8191, 8201] {
-            let mut leaves: Vec<usize> =
-                shards.search_order(leaf, count).into_iter().flatten().collect();
-            leaves.sort_unstable();
-            assert_eq!(leaves, (0..count).collect::<Vec<_>>());
-        }
     }
 
     #[test]
