@@ -223,6 +223,7 @@ fn placement_makes_nothing_fail_that_fits() {
                     allocator.free(extent).unwrap();
                 }
             }
+            clean(&allocator);
         }
         let rest = allocator.free_blocks();
         if rest > 0 {

@@ -463,6 +463,8 @@ proptest! {
         world.check();
         for step in script {
             world.run(step);
+            let found = world.allocator.verify();
+            prop_assert!(found.is_clean(), "{:?}", found.differences);
         }
         world.check();
     }

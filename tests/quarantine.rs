@@ -521,7 +521,11 @@ proptest! {
     #[test]
     fn blocks_wait_for_the_guards_of_their_time(steps in prop::collection::vec(step(), 1..120)) {
         let mut model = Model::new(1500);
-        steps.iter().for_each(|step| model.step(step));
+        for step in &steps {
+            model.step(step);
+            let found = model.allocator.verify();
+            prop_assert!(found.is_clean(), "after {step:?}: {:?}", found.differences);
+        }
         model.allocator.collect();
         model.compare();
         model.guards.clear();

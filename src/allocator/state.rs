@@ -144,10 +144,11 @@ impl Allocator {
         (index < self.shards()).then(|| Survey::new(self.core.clone(), index..index + 1))
     }
 
-    /// Compares every level of the index with the one below. Meaningful while nothing else runs;
-    /// harmless at any time. O(blocks).
+    /// Compares every level of the index with the one below, the places where blocks are kept with
+    /// each other, and the figures with the blocks. Meaningful while nothing else runs; harmless at
+    /// any time. O(blocks).
     pub fn verify(&self) -> Verification {
-        self.core.space.bitmap.verify()
+        self.core.space.verify()
     }
 
     /// Number of shards.

@@ -5,7 +5,8 @@ use crate::base::geometry::Geometry;
 use crate::base::sync::Site;
 use crate::base::word::Word;
 
-/// One bit of the summary that differs from what lies below it.
+/// A difference between two things that the allocator knows. Those that name a level or an order
+/// are of a summary: that of the free blocks, or of the blocks kept in one of the other places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Difference {
@@ -50,6 +51,22 @@ pub enum Difference {
     BeyondEnd {
         /// The block.
         block: u64,
+    },
+    /// A block is in two places: free, set aside in a closed region, kept for a promise or a
+    /// reserve, waiting to be discarded, or freed by a transaction and not let out yet. Two callers
+    /// could get it.
+    Twice {
+        /// The block.
+        block: u64,
+    },
+    /// A figure is not what the blocks say.
+    Figure {
+        /// What it counts.
+        figure: &'static str,
+        /// What it says.
+        told: u64,
+        /// What it should say.
+        counted: u64,
     },
 }
 

@@ -129,6 +129,19 @@ impl Quarantine {
         self.marked.get() != 0
     }
 
+    /// Number of marked blocks, as counted with each mark. Exact while nothing else runs.
+    pub(crate) fn marked(&self) -> u64 {
+        self.marked.get()
+    }
+
+    /// Number of marks of the first `blocks` blocks. O(blocks / 64).
+    pub(crate) fn count_marked(&self, blocks: u64) -> u64 {
+        let words = spans(Extent { start: 0, len: blocks });
+        let count =
+            |(index, mask): (usize, u64)| (self.marks[index].load(Site::Mark) & mask).count_ones();
+        words.map(|word| u64::from(count(word))).sum()
+    }
+
     /// The first marked block of `start..end`, or `end`. O((end - start) / 64), O(1) while no block
     /// is marked.
     pub(crate) fn first_marked(&self, start: u64, end: u64) -> u64 {

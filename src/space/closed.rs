@@ -22,7 +22,7 @@ use crate::base::mutant::{fault, step};
 use crate::base::segmented::Segmented;
 use crate::base::sync::{AtomicWord, Site};
 use crate::base::word::Word;
-use crate::index::{Bitmap, ReleaseError};
+use crate::index::{Bitmap, ReleaseError, Verification};
 
 /// Leaves per word of marks.
 const MARKS: usize = u64::BITS as usize;
@@ -273,6 +273,11 @@ impl<G: Geometry> Closed<G> {
     /// The first block of `from..to` that is set aside, or `to`.
     pub(crate) fn held_in(&self, from: u64, to: u64) -> u64 {
         self.held.free_in(from, to)
+    }
+
+    /// Verifies the bitmap of these blocks.
+    pub(crate) fn verify(&self) -> Verification {
+        self.held.verify()
     }
 
     /// The blocks of word `word` that are set aside.

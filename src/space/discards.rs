@@ -14,7 +14,7 @@ use crate::base::heap::OutOfMemory;
 use crate::base::mutant::{fault, step};
 use crate::base::sync::{AtomicWord, Counter, Site};
 use crate::base::word::Word;
-use crate::index::{Bitmap, ReleaseError};
+use crate::index::{Bitmap, ReleaseError, Verification};
 
 /// The blocks of one index that wait to be discarded.
 #[derive(Debug)]
@@ -45,6 +45,11 @@ impl<G: Geometry> Discards<G> {
     /// Bytes on the heap.
     pub(crate) fn bytes(&self) -> usize {
         self.blocks.bytes()
+    }
+
+    /// Verifies the bitmap of these blocks.
+    pub(crate) fn verify(&self) -> Verification {
+        self.blocks.verify()
     }
 
     /// Whether `len` more blocks may wait.

@@ -15,7 +15,7 @@ use crate::base::geometry::Geometry;
 use crate::base::heap::OutOfMemory;
 use crate::base::mutant::{fault, step};
 use crate::base::sync::{AtomicWord, Counter, Site};
-use crate::index::{Bitmap, Search};
+use crate::index::{Bitmap, Search, Verification};
 
 /// The blocks kept out of the free space of one index.
 #[derive(Debug)]
@@ -43,6 +43,16 @@ impl<G: Geometry> Escrow<G> {
     /// Bytes on the heap.
     pub(crate) fn bytes(&self) -> usize {
         self.blocks.bytes()
+    }
+
+    /// Verifies the bitmap of these blocks.
+    pub(crate) fn verify(&self) -> Verification {
+        self.blocks.verify()
+    }
+
+    /// Blocks in escrow. Exact while nothing else runs.
+    pub(crate) fn held(&self) -> u64 {
+        self.held.get()
     }
 
     /// Tokens that no promise holds.

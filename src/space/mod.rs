@@ -18,6 +18,7 @@ pub(crate) mod release;
 pub(crate) mod shard_counts;
 pub(crate) mod shards;
 pub(crate) mod survey_records;
+mod verify;
 
 use std::fmt::{Debug, Formatter};
 

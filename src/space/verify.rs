@@ -1,0 +1,76 @@
+//! Compares the places where blocks are with each other, and the figures with the blocks.
+
+use crate::base::geometry::{LEAF_BLOCKS, Native, NativeWord};
+use crate::base::word::Word;
+use crate::index::{Bitmap, Difference, Verification};
+use crate::space::Space;
+use crate::values::extent::runs_in_word;
+
+impl Space {
+    /// Verifies the bitmap of the free blocks and those of the kept ones; that no block is in two
+    /// places; and that the figures are what the bitmaps say. Meaningful while nothing else runs.
+    /// O(blocks).
+    pub(crate) fn verify(&self) -> Verification {
+        let mut found = self.bitmap.verify();
+        let [closed, escrow, discards] =
+            [self.closed.verify(), self.escrow.verify(), self.discards.verify()];
+        let figures = self.figures(found.free_blocks, escrow.free_blocks, discards.free_blocks);
+        for kept in [closed, escrow, discards] {
+            found.differences.extend(kept.differences);
+        }
+        self.in_two_places(&mut found.differences);
+        found.differences.extend(figures.into_iter().filter_map(|(figure, told, counted)| {
+            (told != counted).then_some(Difference::Figure { figure, told, counted })
+        }));
+        found
+    }
+
+    /// Each figure: its name, what it says, and what it should say if so many blocks are free, in
+    /// escrow, and waiting to be discarded.
+    fn figures(&self, free: u64, escrow: u64, discards: u64) -> Vec<(&'static str, u64, u64)> {
+        let blocks = self.bitmap.blocks();
+        let told = self.bitmap.free_at_start().wrapping_add(self.lanes.sum());
+        let spare = self.escrow.spare();
+        let marked = self.quarantine.count_marked(blocks);
+        let mut figures = vec![
+            ("free blocks", told, free),
+            ("blocks in escrow", self.escrow.held(), escrow),
+            ("spare blocks in escrow, at most", spare, spare.min(escrow)),
+            ("blocks that wait to be discarded", self.discards.waiting(), discards),
+            ("blocks freed by transactions", self.quarantine.marked(), marked),
+        ];
+        let shard_blocks = self.shards.shard_leaves() as u64 * LEAF_BLOCKS;
+        figures.extend((0..self.shard_count()).map(|shard| {
+            let start = shard as u64 * shard_blocks;
+            let free = self.bitmap.free_blocks_in(start, blocks.min(start + shard_blocks));
+            ("free blocks of a shard", self.shard_free(shard), free)
+        }));
+        figures
+    }
+
+    /// Finds blocks that are in two of these places: free, set aside, in escrow, waiting to be
+    /// discarded, freed by a transaction.
+    fn in_two_places(&self, differences: &mut Vec<Difference>) {
+        for (word, _) in Bitmap::<Native>::words_of(0, self.bitmap.blocks()) {
+            let free = self.bitmap.look(word);
+            let places =
+                [self.closed.held_in_word(word), self.escrow.look(word), self.discards.look(word)];
+            let (any, twice) =
+                places.iter().fold((free, NativeWord::ZERO), |(any, twice), place| {
+                    (any | place, twice | any & place)
+                });
+            let mut report = |block| differences.push(Difference::Twice { block });
+            runs_in_word(word, twice)
+                .flat_map(|run| run.start..run.start + run.len)
+                .for_each(&mut report);
+            for run in runs_in_word(word, any & !twice) {
+                let end = run.start + run.len;
+                let mut block = self.quarantine.first_marked(run.start, end);
+                while block < end {
+                    report(block);
+                    block = self.quarantine.first_marked(block + 1, end);
+                }
+            }
+        }
+    }
+}
