@@ -15,6 +15,7 @@ use crate::space::Space;
 use crate::space::lanes::LaneId;
 use crate::values::error::{FreeError, on_device};
 use crate::values::extent::{Extent, ExtentList, Extents};
+use crate::values::extent_set::ExtentSet;
 
 impl Space {
     /// Frees `extent`, or says why not.
@@ -106,6 +107,7 @@ impl Space {
     /// Keeps as much of `start..start + len`, which is being freed, as reserves are owed. Returns
     /// the rest.
     pub(crate) fn refill_reserves(&self, start: u64, len: u64) -> (u64, u64) {
+        debug_assert!(len > 0);
         let (mut start, mut len) = (start, len);
         for reserve in &self.class_reserves.0 {
             let part = reserve.refill(&self.closed, &self.escrow, start, len);
@@ -132,6 +134,17 @@ impl Space {
         own
     }
 
+    /// Marks all of `extents` as freed by the caller, or none of them if another caller has freed
+    /// one: that block is the error.
+    pub(crate) fn own_all_frees(&self, extents: &Extents) -> Result<(), u64> {
+        let own = self.mark_freed(extents.iter().copied());
+        let other = first_missing(extents.iter().copied(), &own);
+        other.map_or(Ok(()), |block| {
+            self.disown_frees(own);
+            Err(block)
+        })
+    }
+
     /// Undoes [`Self::mark_freed`]: the extents stay allocated.
     pub(crate) fn disown_frees(&self, extents: impl IntoIterator<Item = Extent>) {
         extents.into_iter().for_each(|extent| self.quarantine.unmark(extent));
@@ -154,6 +167,14 @@ impl Space {
         self.give_back(lane, &list.extents()[before..]);
         list.cut(before);
     }
+}
+
+/// The first block of `all` that is not in `some`, which are parts of them.
+pub(crate) fn first_missing(all: impl Iterator<Item = Extent>, some: &[Extent]) -> Option<u64> {
+    let mut known = ExtentSet::default();
+    some.iter().for_each(|&part| known.insert(part));
+    let mut parts = all.flat_map(|extent| known.split(extent));
+    parts.find(|(_, known)| !known).map(|(part, _)| part.start)
 }
 
 /// The error to report for a failed release from block `start` on.

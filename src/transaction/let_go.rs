@@ -41,8 +41,6 @@ pub(crate) fn retire(core: &Core, cursor: &mut Cursor, extents: &[Extent]) {
 pub(crate) fn revoke(core: &Core, lsn: Lsn, new: Lsn, allocated: Extents) {
     let Some(gate) = &core.gate else { return };
     gate.revoke(lsn).iter().for_each(|freed| forget_held(core, freed));
-    // Mark also extents that another transaction would free: that one cannot be committed now.
-    core.space.mark_freed(allocated.iter().copied());
     let mut allocated = Some(allocated);
     thread_cursor::with_cursor(core, |cursor| {
         let allocated = allocated.take().unwrap_or_default();

@@ -3,6 +3,7 @@
 use crate::core::Core;
 use crate::placement::cursor::Cursor;
 use crate::request::thread_cursor;
+use crate::space::release::first_missing;
 use crate::transaction::held_frees::HeldFrees;
 use crate::values::delta::{Delta, Fate};
 use crate::values::extent::{Extent, Extents};
@@ -66,6 +67,7 @@ impl Open {
             Some(ledger) => ledger.enter(self.changes()).err(),
             None => None,
         };
+        debug_assert!(!self.frozen && matches!(self.owned, Owned::None), "frozen once at a time");
         (self.frozen, self.entered) = (true, conflict.is_none());
         let allocated = self.allocated.iter().collect();
         let (freed, freed_twice) = match conflict {
@@ -82,16 +84,15 @@ impl Open {
     /// Marks what it frees as its own; also returns the first block that another transaction frees,
     /// if any.
     fn own_frees(&mut self) -> (Extents, Option<u64>) {
+        let apart = |extent: &Extent| self.allocated.overlap(*extent).is_none();
+        debug_assert!(self.freed.iter().all(|extent| apart(&extent)), "the effect is net");
         let own = self.core.space.mark_freed(self.freed.iter());
         if own.blocks() == self.freed.iter().map(|extent| extent.len).sum::<u64>() {
             self.owned = Owned::All;
             return (own, None);
         }
-        let mut known = ExtentSet::default();
-        own.iter().for_each(|&part| known.insert(part));
+        let twice = first_missing(self.freed.iter(), &own);
         self.owned = Owned::Part(own);
-        let mut parts = self.freed.iter().flat_map(|extent| known.split(extent));
-        let twice = parts.find(|(_, own)| !own).map(|(part, _)| part.start);
         (self.freed.iter().collect(), twice)
     }
 

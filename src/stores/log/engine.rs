@@ -65,8 +65,8 @@ impl SpaceMapLog {
     /// can free what it freed.
     ///
     /// # Errors
-    /// [`CommitError::Conflict`] if a later transaction has freed what `lsn` allocated, or
-    /// allocated what it freed; [`CommitError::Stable`] if the engine has said that it knows `lsn`;
+    /// [`CommitError::Conflict`] if a later transaction has freed what `lsn` allocated (a frozen one
+    /// counts until it is dropped), or allocated what it freed; [`CommitError::Stable`] if the engine has said that it knows `lsn`;
     /// [`CommitError::Unknown`]; [`CommitError::Mode`]; and those of a commit.
     pub fn revoke(&self, lsn: Lsn) -> Result<Lsn, CommitError> {
         if self.inner.authority != Authority::Engine {
@@ -78,16 +78,24 @@ impl SpaceMapLog {
             return Err(CommitError::Stable { lsn, mark: self.mark() });
         };
         let inverse = inverse(records);
+        let core = self.inner.core.upgrade();
+        // As for any transaction: the frees get their owner first.
+        if let Some(core) = &core {
+            let block = core.space.own_all_frees(&inverse.freed).err();
+            block.map_or(Ok(()), |block| Err(CommitError::Conflict { block }))?;
+        }
         let mut records = Vec::new();
         inverse.encode_in_store(&mut records);
         let mut works = [Work { records: &records, undo: false, result: None }];
         writer.commit(&mut works);
         drop(writer);
         let [work] = works;
-        let undo = work.result.unwrap_or_else(|| Err(self.inner.broken()))?;
-        if let Some(core) = self.inner.core.upgrade() {
-            let_go::revoke(&core, lsn, undo, inverse.freed);
+        let undo = work.result.unwrap_or_else(|| Err(self.inner.broken()));
+        match (&core, &undo) {
+            (Some(core), Ok(undo)) => let_go::revoke(core, lsn, *undo, inverse.freed),
+            (Some(core), Err(_)) => core.space.disown_frees(inverse.freed),
+            (None, _) => {}
         }
-        Ok(undo)
+        undo
     }
 }

@@ -540,16 +540,16 @@ fn what_a_revoked_transaction_freed_can_be_freed_again() {
     }
 }
 
-/// What a revoked transaction allocated is free in the end, also if another was about to free it.
+/// A transaction that is about to free what another has allocated depends on it. If it could be revoked all the
+/// same, two would own the same free, and what the first gave up later would be a block's next life.
 #[test]
-fn a_transaction_that_frees_what_is_revoked_takes_nothing_along() {
+fn what_a_frozen_transaction_depends_on_is_not_revoked() {
     let (_, opened) = engine(Authority::Engine);
     let put = commit(&opened, &[], &[e(0, 10)]);
     let waits = frozen(&opened, &[e(0, 10)], &[]);
-    let undo = opened.log.revoke(put).expect("nothing that is committed depends on it");
-    let failed = opened.log.commit(waits.delta());
-    assert!(matches!(failed, Err(CommitError::Conflict { block: 0 })));
+    assert!(matches!(opened.log.revoke(put), Err(CommitError::Conflict { block: 0 })));
     drop(waits);
+    let undo = opened.log.revoke(put).expect("nothing depends on it");
     opened.log.stable(undo).expect("there");
     opened.allocator.collect();
     assert_eq!(opened.allocator.is_free(e(0, 10)), Ok(true));
