@@ -23,12 +23,14 @@ pub(crate) fn each(orders: OrderSet) -> impl Iterator<Item = u32> {
 /// The smallest order whose aligned run holds `len` blocks.
 #[inline(always)]
 pub(crate) fn order_above(len: u64) -> u32 {
+    debug_assert!(len > 0);
     len.next_power_of_two().trailing_zeros()
 }
 
 /// The largest order of which every run of `len` blocks, wherever it begins, contains an aligned
 /// run: 2^(j+1) - 1 blocks always contain an aligned run of 2^j.
 pub(crate) fn order_within(len: u64) -> u32 {
+    debug_assert!(len > 0);
     (len + 1).ilog2() - 1
 }
 
@@ -99,6 +101,7 @@ pub(crate) trait Word:
     /// Bit `index` alone.
     #[inline(always)]
     fn bit(index: u32) -> Self {
+        debug_assert!(index < Self::BITS);
         Self::ONE << index
     }
 
@@ -134,6 +137,7 @@ pub(crate) trait Word:
     /// The first bit of every aligned run of `order`; O(order).
     #[inline(always)]
     fn aligned_runs(self, order: u32) -> Self {
+        debug_assert!(1 << order <= Self::BITS, "no word has a run of order {order}");
         let mut runs = self;
         for step in 0..order {
             runs &= runs >> (1 << step);
@@ -196,6 +200,7 @@ pub(crate) trait Word:
     /// set: where a run of `len` may begin, as far as this word can tell. O(log len).
     #[inline]
     fn run_starts(self, len: u64, width: u32) -> Self {
+        debug_assert!(len > 0 && (1..=Self::BITS).contains(&width));
         let inside = Self::span(0, width);
         let outside = !inside;
         let mut starts = self | outside;

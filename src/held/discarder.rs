@@ -215,6 +215,7 @@ impl Discarder {
             return Discarding::Later(pause.max(Duration::from_millis(1)));
         }
         let extents = self.take_batch(affordable.min(self.allowance));
+        debug_assert!(extents.blocks() <= self.allowance);
         self.allowance -= extents.blocks();
         self.core.space.discarding_blocks.add(extents.blocks());
         self.core.space.discarded_blocks.add(extents.blocks());

@@ -85,6 +85,7 @@ impl Region {
 
     /// Makes a region of what [`Region::close_alone`] closed.
     pub(crate) fn of(core: Arc<Core>, blocks: Range<u64>, leaves: Range<usize>) -> Self {
+        debug_assert!(blocks.start < blocks.end && !leaves.is_empty());
         Self { core, blocks, leaves }
     }
 

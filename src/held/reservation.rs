@@ -93,6 +93,7 @@ impl Reservation {
             return Err(RequestError::BeyondReservation { len, reserved }.into());
         }
         let extents = promise::allocate_promised(&self.core, cursor, request)?;
+        debug_assert!(extents.blocks() <= self.blocks);
         self.blocks -= extents.blocks();
         Ok(extents)
     }

@@ -132,6 +132,7 @@ impl Shrink {
         let closed = core.space.administration.with(close).unwrap_or(Err(CloseError::Busy.into()));
         let (blocks, leaves) = closed?;
         let tail = wanted..blocks.end;
+        debug_assert!(blocks.start <= tail.start && tail.start < tail.end);
         Ok(Self { region: Region::of(core, blocks, leaves), tail })
     }
 

@@ -105,6 +105,7 @@ impl Stream {
                 }
             }
         }
+        debug_assert!(request.is_met_by(&extents));
         self.next = extents.last().map(|last| last.start + last.len);
         Ok(extents)
     }

@@ -111,6 +111,7 @@ impl Cursor {
     /// The place for runs of `len` blocks, at least 1.
     #[inline(always)]
     pub(crate) fn place(&mut self, len: u64) -> &mut Place {
+        debug_assert!(len > 0);
         &mut self.places[(order_above(len) as usize).min(CLASSES - 1)]
     }
 
@@ -185,6 +186,7 @@ impl Cursor {
 
     /// Keeps the stronger of two memories: the one about shorter runs.
     pub(crate) fn remember(&mut self, new: Nothing, still_none: impl FnOnce(Ticket) -> bool) {
+        debug_assert!(new.least > 0 && new.align > 0);
         let weaker = self
             .nothing
             .is_some_and(|old| old.least <= new.least && old.align == 1 && still_none(old.ticket));

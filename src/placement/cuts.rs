@@ -26,6 +26,7 @@ pub(crate) fn plan(
     max: u64,
     pieces_per_run: u64,
 ) -> Option<Vec<Cut>> {
+    debug_assert!(len > 0 && 0 < min && min <= max && pieces_per_run > 0);
     let mut gains: std::collections::BinaryHeap<(u64, std::cmp::Reverse<usize>)> = runs
         .iter()
         .enumerate()
@@ -61,7 +62,10 @@ pub(crate) fn plan(
         left -= more;
         Cut { run, pieces: pieces[run], blocks: least + more }
     });
-    Some(cuts.collect())
+    let cuts: Vec<Cut> = cuts.collect();
+    debug_assert_eq!(cuts.iter().map(|cut| cut.blocks).sum::<u64>(), len);
+    debug_assert!(cuts.iter().all(|cut| cut.blocks <= runs[cut.run]));
+    Some(cuts)
 }
 
 #[cfg(all(test, not(loom)))]

@@ -144,6 +144,7 @@ impl Placer {
         run: u64,
         len: u64,
     ) -> Option<Claimed> {
+        debug_assert!((1..=run).contains(&len));
         let claimed = space.bitmap.claim(start, len).ok()?;
         if run > len && self.is_for_bulk(start + len) {
             seen.put(start + len, if run == ENDLESS { run } else { run - len });

@@ -72,6 +72,7 @@ pub(crate) struct Hint {
 pub(crate) const ENDLESS: u64 = LEAF_BLOCKS * Native::FANOUT as u64;
 
 fn class_of(len: u64) -> usize {
+    debug_assert!(len > 0);
     if len <= LEAF_BLOCKS {
         len as usize - 1
     } else {
@@ -167,6 +168,7 @@ impl Seen {
     #[inline]
     fn take_of(&mut self, class: usize) -> Hint {
         let runs = &mut self.runs[room_of(class)];
+        debug_assert!(runs[0] != NONE && runs.is_sorted(), "`some` shows a run of class {class}");
         let word = runs[0] as usize;
         runs.copy_within(1.., 0);
         runs[runs.len() - 1] = NONE;

@@ -55,6 +55,9 @@ impl Placer {
         let leaf = self.leaf_in_zones(space, cursor, request, zone);
         let leaf_count = space.bitmap.leaf_count();
         for part in &zone.leaves {
+            if wanted.left == 0 {
+                break;
+            }
             let mut order = order_above(wanted.left).min(Native::MAX_ORDER);
             while wanted.left > 0 && wanted.looks > 0 {
                 let route = Route::in_part(part, zone.direction, leaf, leaf_count);

@@ -159,6 +159,7 @@ impl Quarantine {
     /// Marks the blocks of `extent`, and passes to `own` those that were not marked before: the
     /// caller owns their free from here on. O(len / 64).
     pub(crate) fn mark(&self, extent: Extent, mut own: impl FnMut(Extent)) {
+        debug_assert!(extent.len > 0, "no caller frees nothing");
         // Counted first, so that no more blocks are marked than counted.
         self.marked.add(extent.len);
         let (mut from, mut others) = (extent.start, 0);
@@ -198,6 +199,7 @@ impl Quarantine {
             let before = self.marks[index].fetch_and(!mask, Site::Mark) & mask;
             marked += u64::from(before.count_ones());
         }
+        debug_assert_eq!(marked, extent.len, "invariant 1: {extent} has one owner");
         self.marked.add(marked.wrapping_neg());
     }
 
@@ -207,7 +209,9 @@ impl Quarantine {
     ///
     /// O(pieces, blocks / 64, generations).
     pub(crate) fn retire(&self, extents: &[Extent], mut release: impl FnMut(Extent)) {
+        debug_assert!(extents.iter().all(|extent| extent.len > 0));
         let stamp = self.clock.stamp();
+        debug_assert!(stamp.floor <= stamp.epoch + 1, "no pin is younger than its epoch");
         let mut pieces = 0;
         for &extent in extents {
             if !stamp.held {

@@ -17,13 +17,23 @@ pub(crate) fn attempt(
     list: &mut impl ExtentList,
     effort: &mut Effort,
 ) -> Result<(), AllocError> {
-    if request.scattered {
-        return if request.takes_any_pieces() {
-            pieces::gang(core, cursor, request, list, effort)
-        } else {
-            bounded::scattered(core, cursor, request, list, effort)
-        };
-    }
+    let before = list.extents().len();
+    let result = match (request.scattered, request.takes_any_pieces()) {
+        (false, _) => one_extent(core, cursor, request, list),
+        (true, true) => pieces::gang(core, cursor, request, list, effort),
+        (true, false) => bounded::scattered(core, cursor, request, list, effort),
+    };
+    let added = &list.extents()[before..];
+    debug_assert!(if result.is_ok() { request.is_met_by(added) } else { added.is_empty() });
+    result
+}
+
+fn one_extent(
+    core: &Core,
+    cursor: &mut Cursor,
+    request: &Request,
+    list: &mut impl ExtentList,
+) -> Result<(), AllocError> {
     let extent = contiguous::contiguous(core, cursor, request)?;
     if !list.append(extent) {
         core.space.give_back(cursor.lane, &[extent]);

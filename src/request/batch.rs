@@ -63,6 +63,7 @@ pub(crate) fn free_many(
     if core.space.committed.is_some() {
         extents.iter().try_for_each(|&e| core.space.refuse_committed(e)).map_err(none)?;
     }
+    debug_assert!(extents.windows(2).all(|two| two[0].start + two[0].len <= two[1].start));
     let mut kept: SmallVec<[Group; KEPT]> = SmallVec::new();
     for group in Group::all(extents, 0) {
         check_allocated(core, &group).map_err(none)?;

@@ -89,6 +89,7 @@ pub(crate) fn draw(
         left -= len;
     }
     if left == 0 {
+        debug_assert!(request.is_met_by(&list.extents()[before..]));
         return Ok(());
     }
     // The caller still has the tokens.

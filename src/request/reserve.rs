@@ -38,6 +38,7 @@ pub(crate) fn allocate_of_reserve(
         let _ = attempt::attempt(core, cursor, &part, list, &mut effort);
     }
     let had: u64 = list.extents()[before..].iter().map(|extent| extent.len).sum();
+    debug_assert!(had <= request.len);
     let missing = request.len - had;
     let tokens = reserve.take(missing, request.partial);
     let rest = Request { len: tokens, ..*request };

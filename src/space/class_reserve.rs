@@ -74,8 +74,10 @@ impl Reserve {
         len: u64,
     ) -> u64 {
         let (part, all) = self.take_owed(len);
+        debug_assert!(part <= len);
         if part > 0 {
             let put = escrow.put_blocks(start, part);
+            debug_assert!(put <= part);
             // The token comes last, as always.
             self.add(put);
             // Fewer than `part` arrive if another thread wrongly frees the same blocks.

@@ -92,6 +92,7 @@ impl<G: Geometry> Closed<G> {
         len: u64,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) -> bool {
+        debug_assert!(len > 0);
         fault!(ClaimWithoutLook: return true);
         if !self.parts(start, len).any(|part| part.closed) {
             return true;
@@ -117,7 +118,8 @@ impl<G: Geometry> Closed<G> {
 
     /// Undoes one [`activate`](Self::activate).
     pub(crate) fn deactivate(&self) {
-        self.ranges.fetch_add(u64::MAX, Site::Closed);
+        let before = self.ranges.fetch_add(u64::MAX, Site::Closed);
+        debug_assert!(before > 0, "each call undoes one");
     }
 
     /// Gives back `start..start + len`: sets aside what lies in closed leaves, and passes the rest
@@ -177,6 +179,7 @@ impl<G: Geometry> Closed<G> {
         leaves: Range<usize>,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) -> Result<(), Overlap> {
+        debug_assert!(!leaves.is_empty());
         for (word, mask) in marks(&leaves) {
             let before = self.closed[word].load(Site::Closed) & mask;
             if before != 0 {
@@ -201,7 +204,8 @@ impl<G: Geometry> Closed<G> {
     ) {
         fault!(OpenAfterLook: self.let_out_leaves(index, leaves.clone(), moved));
         for (word, mask) in marks(&leaves) {
-            self.closed[word].fetch_and(!mask, Site::Closed);
+            let before = self.closed[word].fetch_and(!mask, Site::Closed);
+            debug_assert_eq!(before & mask, mask, "one call has closed all of them");
         }
         step!(OpenAfterLook: self.let_out_leaves(index, leaves, moved));
         // Last, so that a double free of what is still set aside is noticed.

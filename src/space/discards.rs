@@ -80,6 +80,7 @@ impl<G: Geometry> Discards<G> {
         len: u64,
         free: &mut impl FnMut(usize, G::Word),
     ) -> Result<(), ReleaseError> {
+        debug_assert!(len > 0);
         // Count first: no reader may see fewer than there are.
         self.waiting.add(len);
         if let Err(error) = self.blocks.release(start, len) {
@@ -96,6 +97,7 @@ impl<G: Geometry> Discards<G> {
 
     /// Takes out the first run at or after `from`, at most `most` blocks of it, for the caller.
     pub(crate) fn take(&self, from: u64, most: u64) -> Option<(u64, u64)> {
+        debug_assert!(most > 0);
         let mut from = from;
         loop {
             let start = self.blocks.next_free(from)?;
@@ -114,6 +116,7 @@ impl<G: Geometry> Discards<G> {
     /// Takes out the waiting blocks of `from..to`, word by word, to be `free`. Returns their
     /// number. O(runs), and the levels of the summary for each.
     pub(crate) fn let_out(&self, from: u64, to: u64, free: &mut impl FnMut(usize, G::Word)) -> u64 {
+        debug_assert!(from <= to);
         let width = u64::from(G::WORD_BLOCKS);
         let (mut from, mut blocks) = (from, 0);
         while let Some(start) = self.blocks.next_free(from).filter(|&start| start < to) {

@@ -110,6 +110,7 @@ impl<G: Geometry> Escrow<G> {
     /// Puts in blocks that the caller owns, and keeps their tokens. Returns how many arrived: all,
     /// unless another thread wrongly frees them at the same moment.
     pub(crate) fn put_blocks(&self, start: u64, len: u64) -> u64 {
+        debug_assert!(len > 0);
         let put = self.blocks.add(start, len);
         self.held.add(put);
         put
@@ -118,6 +119,7 @@ impl<G: Geometry> Escrow<G> {
     /// Takes a run of up to `tokens` blocks, for as many of the caller's tokens. There is one: no
     /// searching thread holds, even for a moment, more blocks than it has tokens for.
     pub(crate) fn take(&self, tokens: u64) -> Option<(u64, u64)> {
+        debug_assert!(tokens > 0);
         let search = Search { least: 1, most: tokens, align: 1, take: |run| tokens.min(run) };
         self.claim(&search)
     }
@@ -125,6 +127,7 @@ impl<G: Geometry> Escrow<G> {
     /// Takes a run of exactly `len` blocks at a multiple of `align`, for as many of the caller's
     /// tokens.
     pub(crate) fn take_run(&self, len: u64, align: u64) -> Option<(u64, u64)> {
+        debug_assert!(len > 0 && align > 0);
         let search = Search { least: len, most: len, align, take: |_| len };
         self.claim(&search)
     }
@@ -142,6 +145,7 @@ impl<G: Geometry> Escrow<G> {
     /// Takes the first run of `from..to`, at most `most` blocks of it, if there is any. For a
     /// caller that has just put in as many blocks and keeps no tokens for them.
     pub(crate) fn take_without_tokens(&self, from: u64, to: u64, most: u64) -> Option<(u64, u64)> {
+        debug_assert!(from <= to && most > 0);
         let mut from = from;
         loop {
             let start = self.blocks.free_in(from, to);

@@ -4,7 +4,7 @@ use crate::base::geometry::NativeWord;
 use crate::index::{Claimed, ClaimedRuns};
 use crate::space::Space;
 use crate::space::lanes::LaneId;
-use crate::values::extent::Extent;
+use crate::values::extent::{Extent, MAX_BLOCKS};
 
 impl Space {
     /// Turns a claim into an extent, and counts it; `None` if some of it is closed. It looks after
@@ -15,6 +15,7 @@ impl Space {
     pub(crate) fn keep(&self, lane: LaneId, claimed: Claimed) -> Option<Extent> {
         let (start, len) = claimed.into_run();
         let extent = Extent { start, len };
+        debug_assert!(start < MAX_BLOCKS && len <= MAX_BLOCKS - start, "{extent} is on no device");
         if self.closed.is_active() && !self.may_keep(lane, extent) {
             return None;
         }

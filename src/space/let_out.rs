@@ -37,6 +37,7 @@ impl Space {
 
     fn let_out_by(&self, extent: Extent, release: impl Fn(Extent) -> Result<(), FreeError>) {
         let Extent { mut start, len } = extent;
+        debug_assert!(len > 0);
         let end = start + len;
         while start < end {
             match release(Extent { start, len: end - start }) {

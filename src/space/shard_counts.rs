@@ -49,6 +49,7 @@ impl ShardCounts {
     #[inline(always)]
     fn count(&self, lane: LaneId, extent: Extent, change: impl Fn(u64) -> u64) {
         let Extent { start, len } = extent;
+        debug_assert!(len > 0);
         let shard = start >> self.order;
         if (start + len.saturating_sub(1)) >> self.order == shard {
             self.add(lane, shard as usize, change(len));

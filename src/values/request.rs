@@ -2,6 +2,7 @@
 
 use crate::values::class::Class;
 use crate::values::error::RequestError;
+use crate::values::extent::Extent;
 
 /// How many blocks to allocate, and in what shape.
 ///
@@ -177,6 +178,16 @@ impl Request {
             return Err(RequestError::Indivisible { len, min, max });
         }
         Ok(())
+    }
+
+    /// Whether `extents` are an answer to the request.
+    pub(crate) fn is_met_by(&self, extents: &[Extent]) -> bool {
+        let blocks: u64 = extents.iter().map(|extent| extent.len).sum();
+        let enough = blocks == self.len || (self.partial && 0 < blocks && blocks < self.len);
+        let lens = self.min_extent..=self.max_extent;
+        let fits =
+            |extent: &Extent| lens.contains(&extent.len) && extent.start.is_multiple_of(self.align);
+        enough && extents.iter().all(fits) && (self.scattered || extents.len() == 1)
     }
 
     /// Whether some number of extents within the bounds sums to `len`.
