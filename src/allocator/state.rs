@@ -1,7 +1,7 @@
 //! What an allocator reports about its state.
 
 use crate::allocator::Allocator;
-use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
+use crate::base::geometry::{LEAF_BLOCKS, Native};
 use crate::base::word::Word;
 use crate::index::{Bitmap, Verification};
 use crate::insight::evacuation::{EvacuationPlanner, EvacuationRequest};
@@ -88,7 +88,7 @@ impl Allocator {
         let mut allocated = zeroed(blocks.div_ceil(64) as usize)?;
         for (word, on_device) in Bitmap::<Native>::words_of(0, blocks) {
             let unowned = self.core.space.bitmap.look(word) | self.core.space.unowned_in_word(word);
-            let block = word as u64 * u64::from(<Native as Geometry>::WORD_BLOCKS);
+            let block = word.first_block::<Native>();
             let taken = (!unowned & on_device).to_u64();
             if taken != 0 {
                 allocated[(block / 64) as usize] |= taken << (block % 64);

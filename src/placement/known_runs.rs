@@ -4,7 +4,8 @@
 use std::ops::Range;
 
 use crate::base::account::Account;
-use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native, WORD_BLOCKS};
+use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
+use crate::base::place::{NodeIndex, WordIndex};
 use crate::placement::pace::Pace;
 
 /// Classes of lengths: one for each length up to a leaf, then one for each number of whole leaves,
@@ -50,7 +51,7 @@ pub(crate) struct Seen {
     /// The classes that have any runs.
     some: [u64; SETS],
     /// The summary node looked at last.
-    pub node: usize,
+    pub node: NodeIndex,
     /// Where to continue under it, if it has more leaves to look at.
     pub place: Option<u32>,
     /// Blocks to be asked for before the next look.
@@ -63,7 +64,7 @@ pub(crate) struct Seen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hint {
     /// The word in which it began.
-    pub word: usize,
+    pub word: WordIndex,
     /// Its length: exact up to a leaf, rounded down to whole leaves above.
     pub len: u64,
 }
@@ -89,7 +90,7 @@ fn len_of(class: usize) -> u64 {
 
 impl Seen {
     /// Nothing seen yet; the looks at the summary begin behind `node`.
-    pub(crate) fn new(node: usize, account: Account) -> Self {
+    pub(crate) fn new(node: NodeIndex, account: Account) -> Self {
         Self {
             account,
             runs: Vec::new(),
@@ -112,7 +113,7 @@ impl Seen {
             return false;
         }
         let class = class_of(len);
-        let word = (start / WORD_BLOCKS) as u32;
+        let word = WordIndex::of_block::<Native>(start).get() as u32;
         let runs = &mut self.runs[room_of(class)];
         let place = runs.partition_point(|&kept| kept < word);
         if runs.get(place).is_none_or(|&kept| kept == word) {
@@ -167,7 +168,7 @@ impl Seen {
     #[inline]
     fn take_of(&mut self, class: usize) -> Hint {
         let runs = &mut self.runs[room_of(class)];
-        let word = runs[0] as usize;
+        let word = WordIndex::new(runs[0] as usize);
         runs.copy_within(1.., 0);
         runs[runs.len() - 1] = NONE;
         if runs[0] == NONE {
@@ -207,6 +208,10 @@ impl Drop for Seen {
 mod tests {
     use super::*;
 
+    fn word(number: usize) -> WordIndex {
+        WordIndex::new(number)
+    }
+
     #[test]
     fn classes_follow_lengths() {
         let mut last = 0;
@@ -229,35 +234,35 @@ mod tests {
 
     #[test]
     fn the_shortest_that_will_do_comes_first_and_of_those_the_lowest() {
-        let mut seen = Seen::new(0, Account::default());
+        let mut seen = Seen::new(NodeIndex::FIRST, Account::default());
         assert_eq!(seen.take(1), None);
-        seen.put(5 * WORD_BLOCKS, 1);
+        seen.put(word(5).block::<Native>(0), 1);
         assert!(seen.has_single());
-        assert_eq!(seen.take(1), Some(Hint { word: 5, len: 1 }));
+        assert_eq!(seen.take(1), Some(Hint { word: word(5), len: 1 }));
         assert!(!seen.has_single());
         let kept = room_of(class_of(30)).len();
-        for word in (0..kept as u64 + 2).rev() {
-            seen.put(word * WORD_BLOCKS + 3, 30);
+        for number in (0..kept + 2).rev() {
+            seen.put(word(number).block::<Native>(3), 30);
         }
-        seen.put(7 * WORD_BLOCKS, 31);
-        seen.put(7 * WORD_BLOCKS + 40, 31);
+        seen.put(word(7).block::<Native>(0), 31);
+        seen.put(word(7).block::<Native>(20), 31);
         seen.put(0, 10 * ENDLESS);
-        for word in 0..kept {
-            assert_eq!(seen.take(20), Some(Hint { word, len: 30 }));
+        for number in 0..kept {
+            assert_eq!(seen.take(20), Some(Hint { word: word(number), len: 30 }));
         }
-        assert_eq!(seen.take(20), Some(Hint { word: 7, len: 31 }));
-        assert_eq!(seen.take(20), Some(Hint { word: 0, len: ENDLESS }));
+        assert_eq!(seen.take(20), Some(Hint { word: word(7), len: 31 }));
+        assert_eq!(seen.take(20), Some(Hint { word: word(0), len: ENDLESS }));
         assert_eq!(seen.take(1), None);
     }
 
     #[test]
     fn a_piece_comes_of_the_shortest_run_that_is_enough_or_else_of_the_longest() {
-        let mut seen = Seen::new(0, Account::default());
-        for (word, len) in [(1, 5), (2, 64), (3, 70), (4, 200), (5, LEAF_BLOCKS), (6, ENDLESS)] {
-            seen.put(word * WORD_BLOCKS, len);
+        let mut seen = Seen::new(NodeIndex::FIRST, Account::default());
+        for (number, len) in [(1, 5), (2, 64), (3, 70), (4, 200), (5, LEAF_BLOCKS), (6, ENDLESS)] {
+            seen.put(word(number).first_block::<Native>(), len);
         }
         let mut piece =
-            |least, most| seen.take_piece(least, most).map(|hint| (hint.word, hint.len));
+            |least, most| seen.take_piece(least, most).map(|hint| (hint.word.get(), hint.len));
         assert_eq!(piece(1, 66), Some((3, 70)));
         assert_eq!(piece(201, 1000), None);
         assert_eq!(piece(65, 1000), Some((4, 200)), "not one as long as a leaf");
@@ -266,6 +271,6 @@ mod tests {
         assert_eq!(piece(6, 7), None);
         assert_eq!(piece(1, 7), Some((1, 5)));
         assert_eq!(piece(1, u64::MAX), None);
-        assert_eq!(seen.take(1), Some(Hint { word: 5, len: LEAF_BLOCKS }));
+        assert_eq!(seen.take(1), Some(Hint { word: word(5), len: LEAF_BLOCKS }));
     }
 }

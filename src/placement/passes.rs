@@ -1,5 +1,6 @@
 //! Passes over the summary for pieces.
 
+use crate::base::place::LeafIndex;
 use crate::index::{Claimed, Refused, Taken, Wanted};
 use crate::placement::Placer;
 use crate::space::Space;
@@ -13,7 +14,7 @@ impl Placer {
         &self,
         space: &Space,
         order: u32,
-        ranges: impl Iterator<Item = Range<usize>>,
+        ranges: impl Iterator<Item = Range<LeafIndex>>,
         wanted: &mut Wanted<F>,
         effort: &mut Effort,
     ) -> Result<(), Refused> {

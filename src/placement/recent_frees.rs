@@ -1,6 +1,7 @@
 //! Where a handle freed last. A hint: other handles may have used it since.
 
 use crate::base::account::Account;
+use crate::base::place::WordIndex;
 
 /// No word has this index (see `cursor.rs`).
 const NONE: u32 = u32::MAX;
@@ -24,11 +25,11 @@ impl Freed {
     /// Puts `word` on top. Counts its memory in `account`, from which the owner takes it in the
     /// end.
     #[inline(always)]
-    pub(crate) fn push(&mut self, word: u32, account: &Account) {
+    pub(crate) fn push(&mut self, word: WordIndex, account: &Account) {
         if self.words.is_empty() && !self.make_room(account) {
             return;
         }
-        self.words[self.top] = word;
+        self.words[self.top] = word.get() as u32;
         self.top = if self.top + 1 < self.words.len() { self.top + 1 } else { 0 };
     }
 
@@ -49,11 +50,11 @@ impl Freed {
 
     /// Takes the word on top.
     #[inline]
-    pub(crate) fn pop(&mut self) -> Option<usize> {
+    pub(crate) fn pop(&mut self) -> Option<WordIndex> {
         let last = self.top.checked_sub(1).unwrap_or(self.words.len().wrapping_sub(1));
         let word = self.words.get_mut(last).filter(|word| **word != NONE)?;
         self.top = last;
-        Some(std::mem::replace(word, NONE) as usize)
+        Some(WordIndex::new(std::mem::replace(word, NONE) as usize))
     }
 }
 
@@ -65,11 +66,11 @@ mod tests {
     fn what_was_freed_last_comes_first_and_the_oldest_is_forgotten() {
         let (mut freed, account) = (Freed::new(8), Account::default());
         assert_eq!(freed.pop(), None);
-        (0..11).for_each(|word| freed.push(word, &account));
-        let popped: Vec<usize> = std::iter::from_fn(|| freed.pop()).collect();
-        assert_eq!(popped, [10, 9, 8, 7, 6, 5, 4, 3]);
-        freed.push(20, &account);
-        assert_eq!((freed.pop(), freed.pop()), (Some(20), None));
+        (0..11).for_each(|word| freed.push(WordIndex::new(word), &account));
+        let popped: Vec<_> = std::iter::from_fn(|| freed.pop()).collect();
+        assert_eq!(popped, [10, 9, 8, 7, 6, 5, 4, 3].map(WordIndex::new));
+        freed.push(WordIndex::new(20), &account);
+        assert_eq!((freed.pop(), freed.pop()), (Some(WordIndex::new(20)), None));
         assert_eq!((account.bytes(), freed.bytes()), (32, 32));
     }
 }

@@ -4,7 +4,10 @@
 //! any that fit. Only if none is found does a search without regard to classes follow; only that
 //! one may refuse the request.
 
+use std::ops::Range;
+
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
+use crate::base::place::LeafIndex;
 use crate::base::word::order_above;
 use crate::index::{Claimed, Pack, Refused, Search, Taken, Wanted};
 use crate::placement::Placer;
@@ -24,13 +27,13 @@ impl Placer {
     ) -> Option<Claimed> {
         let &Request { len, align, .. } = request;
         let leaf = self.leaf_in_zones(space, cursor, request, zone);
-        let ranges = || zone.search_order(leaf, space.bitmap.leaf_count(), Native::FANOUT);
+        let ranges = || zone.search_order(leaf, space.bitmap.leaf_end());
         let search = Search { least: len, most: len, align, take: |_| len };
         let quick = len <= LEAF_BLOCKS && align <= LEAF_BLOCKS && align.is_power_of_two();
         let order = order_above(len.max(align)).min(Native::MAX_ORDER);
         // Zone by zone, so that an unaligned run comes before the next zone.
         let found = zone.leaves.iter().find_map(|zone| {
-            let within = |leaves: &std::ops::Range<usize>| zone.contains(&leaves.start);
+            let within = |leaves: &Range<LeafIndex>| zone.contains(&leaves.start);
             let aligned = || {
                 let mut ranges = ranges().filter(within).filter(|_| quick);
                 ranges.find_map(|leaves| {
@@ -38,7 +41,7 @@ impl Placer {
                 })
             };
             let any = || {
-                let floor = zone.start as u64 * LEAF_BLOCKS;
+                let floor = zone.start.first_block::<Native>();
                 let mut ranges = ranges().filter(within);
                 ranges.find_map(|leaves| space.bitmap.claim_in_leaves(leaves, floor, &search))
             };
@@ -59,11 +62,11 @@ impl Placer {
         effort: &mut Effort,
     ) -> Result<(), Refused> {
         let leaf = self.leaf_in_zones(space, cursor, request, zone);
-        let leaf_count = space.bitmap.leaf_count();
+        let end = space.bitmap.leaf_end();
         for part in &zone.leaves {
             let mut order = order_above(wanted.left).min(Native::MAX_ORDER);
             while wanted.left > 0 && wanted.looks > 0 {
-                let ranges = zone.search_order(leaf, leaf_count, Native::FANOUT);
+                let ranges = zone.search_order(leaf, end);
                 let ranges = ranges.filter(|leaves| part.contains(&leaves.start));
                 self.claim_pieces_in(space, order, ranges, wanted, effort)?;
                 if order == 0 {
@@ -82,9 +85,9 @@ impl Placer {
         cursor: &mut Cursor,
         request: &Request,
         zone: &Zone,
-    ) -> usize {
+    ) -> LeafIndex {
         let place = cursor.class_place(request.class.index(), request.len);
-        if *place == usize::MAX {
+        if *place == LeafIndex::NONE {
             *place = self.first_leaf(space, zone);
         }
         *place
@@ -98,24 +101,25 @@ impl Placer {
         request: &Request,
         last: u64,
     ) {
-        *cursor.class_place(request.class.index(), request.len) = (last / LEAF_BLOCKS) as usize;
+        let leaf = LeafIndex::of_block::<Native>(last);
+        *cursor.class_place(request.class.index(), request.len) = leaf;
     }
 
     /// Where a handle begins in `zone`.
-    pub(crate) fn first_leaf(&self, space: &Space, zone: &Zone) -> usize {
+    pub(crate) fn first_leaf(&self, space: &Space, zone: &Zone) -> LeafIndex {
         use crate::values::class::Direction::{Down, Spread, Up};
-        let leaf_count = space.bitmap.leaf_count();
-        let Some(first) = zone.leaves.iter().find(|range| range.start < leaf_count) else {
-            return 0;
+        let end = space.bitmap.leaf_end();
+        let Some(first) = zone.leaves.iter().find(|range| range.start < end) else {
+            return LeafIndex::FIRST;
         };
-        let end = first.end.min(leaf_count);
+        let end = first.end.min(end);
         match zone.direction {
             Up => first.start,
-            Down => end.saturating_sub(1),
+            Down => end.minus(1),
             Spread => {
                 let n = self.handles.fetch_add(1).reverse_bits();
-                let count = end.saturating_sub(first.start) as u128;
-                first.start + ((u128::from(n) * count) >> 64) as usize
+                let count = end.since(first.start) as u128;
+                first.start.plus(((u128::from(n) * count) >> 64) as usize)
             }
         }
     }

@@ -25,6 +25,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::base::geometry::{LEAF_BLOCKS, Native, NativeWord};
 use crate::base::heap::OutOfMemory;
+use crate::base::place::{LeafIndex, WordIndex};
 use crate::base::sync::{Counter, Turnstile};
 use crate::index::Bitmap;
 use crate::index::events::Event;
@@ -127,7 +128,7 @@ impl Space {
 
     /// Number of shards of `blocks` blocks.
     pub(crate) fn shards_of(&self, blocks: u64) -> usize {
-        self.shards.count(blocks.div_ceil(LEAF_BLOCKS) as usize)
+        self.shards.count(LeafIndex::end_of_blocks::<Native>(blocks).get())
     }
 
     /// Free blocks of shard `index`, which must exist, exact while nothing else runs. O(lanes).
@@ -201,8 +202,8 @@ impl Space {
         self.closed.is_active() || !self.escrow.is_empty()
     }
 
-    /// Blocks of word `word` that have no owner and are not free either.
-    pub(crate) fn unowned_in_word(&self, word: usize) -> NativeWord {
+    /// Blocks of `word` that have no owner and are not free either.
+    pub(crate) fn unowned_in_word(&self, word: WordIndex) -> NativeWord {
         self.closed.held_in_word(word) | self.escrow.look(word) | self.discards.look(word)
     }
 }
