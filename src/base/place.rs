@@ -1,5 +1,5 @@
-//! Numbers of words, leaves and nodes, each kind with a type of its own, so that none is taken for
-//! another. All conversions between them, and from and to blocks, are here.
+//! Numbers of words, leaves, nodes and shards, each kind with a type of its own, so that none is
+//! taken for another. All conversions between them, and from and to blocks, are here.
 //!
 //! Plain numbers are: blocks (`u64`), since callers name them; places within one word, leaf or
 //! node; and counts. So are nodes above level 1: what climbs the summary has one variable for the
@@ -56,6 +56,8 @@ numbers! {
     LeafIndex;
     /// A node of level 1 of the summary, counted from the start of the device.
     NodeIndex;
+    /// A shard, counted from the start of the device. How large shards are depends on the device.
+    ShardIndex;
 }
 
 impl WordIndex {
@@ -207,6 +209,32 @@ impl NodeIndex {
     }
 }
 
+impl ShardIndex {
+    /// The shard of `block`, if shards have `2^order` blocks.
+    #[inline(always)]
+    pub(crate) fn of_block(block: u64, order: u32) -> Self {
+        Self((block >> order) as usize)
+    }
+
+    /// Its first block, if shards have `2^order` blocks.
+    #[inline(always)]
+    pub(crate) fn first_block(self, order: u32) -> u64 {
+        (self.0 as u64) << order
+    }
+
+    /// The shard of `leaf`, if shards have `shard_leaves` leaves.
+    #[inline(always)]
+    pub(crate) fn of_leaf(leaf: LeafIndex, shard_leaves: usize) -> Self {
+        Self(leaf.0 / shard_leaves)
+    }
+
+    /// Its first leaf, if shards have `shard_leaves` leaves.
+    #[inline(always)]
+    pub(crate) fn first_leaf(self, shard_leaves: usize) -> LeafIndex {
+        LeafIndex(self.0 * shard_leaves)
+    }
+}
+
 /// The place of `block` in its word.
 #[inline(always)]
 pub(crate) fn place_in_word<G: Geometry>(block: u64) -> u32 {
@@ -260,6 +288,15 @@ mod tests {
             assert_eq!(node.leaf::<G>(leaf.place_in_node::<G>()), leaf);
             assert!((node.first_leaf::<G>()..node.next().first_leaf::<G>()).contains(&leaf));
             assert_eq!(child_of::<G>(node.get(), leaf.place_in_node::<G>()), leaf.get());
+
+            for shard_leaves in [G::FANOUT, G::FANOUT * G::FANOUT] {
+                let order = (shard_leaves * G::LEAF_BLOCKS).ilog2();
+                let shard = ShardIndex::of_block(block, order);
+                assert_eq!(shard, ShardIndex::of_leaf(leaf, shard_leaves));
+                let first = [shard, shard.next()].map(|shard| shard.first_leaf(shard_leaves));
+                assert!((first[0]..first[1]).contains(&leaf));
+                assert_eq!(first[0].first_block::<G>(), shard.first_block(order));
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::base::geometry::{LEAF_BLOCKS, Native, WORD_BLOCKS};
-use crate::base::place::LeafIndex;
+use crate::base::place::{LeafIndex, ShardIndex};
 use crate::base::word::Word;
 use crate::core::Core;
 use crate::index::events::Event;
@@ -51,8 +51,8 @@ pub struct Survey {
 
 impl Survey {
     /// A survey of `shards`, at least one.
-    pub(crate) fn new(core: Arc<Core>, shards: Range<usize>) -> Self {
-        let leaf = LeafIndex::new(shards.start * core.space.shards.shard_leaves());
+    pub(crate) fn new(core: Arc<Core>, shards: Range<ShardIndex>) -> Self {
+        let leaf = core.space.shards.first_leaf(shards.start);
         let start = leaf.first_block::<Native>();
         let cut = start > 0 && core.space.bitmap.is_free(start - 1, 1);
         let run = if cut { Run::Before } else { Run::None };
@@ -101,14 +101,14 @@ impl Survey {
 #[derive(Debug)]
 struct Walk {
     /// The current shard and those that follow.
-    shards: Range<usize>,
+    shards: Range<ShardIndex>,
     /// The next leaf to read.
     leaf: LeafIndex,
     run: Run,
     /// What was found in the current shard so far.
     found: Found,
     /// A shard that is complete except for the end of its last run, the current one.
-    carried: Option<(usize, Found)>,
+    carried: Option<(ShardIndex, Found)>,
     /// The runs of all shards that are done.
     runs: Runs,
 }
@@ -139,8 +139,7 @@ impl Walk {
             self.end_run(core, start);
         }
         self.leaf = self.leaf.next();
-        if self.leaf.get().is_multiple_of(core.space.shards.shard_leaves()) || self.is_at_end(core)
-        {
+        if core.space.shards.is_first(self.leaf) || self.is_at_end(core) {
             self.end_shard(core);
         }
     }
@@ -203,7 +202,7 @@ impl Walk {
             self.end_run(core, core.space.bitmap.blocks());
         }
         let (shard, found) = (self.shards.start, take(&mut self.found));
-        self.shards.start = if at_end { self.shards.end } else { shard + 1 };
+        self.shards.start = if at_end { self.shards.end } else { shard.next() };
         if matches!(self.run, Run::From(_)) && self.carried.is_none() {
             self.carried = Some((shard, found));
         } else {
@@ -222,12 +221,12 @@ impl Walk {
         }
     }
 
-    fn record(&mut self, core: &Core, shard: usize, found: &Found) {
+    fn record(&mut self, core: &Core, shard: ShardIndex, found: &Found) {
         self.runs.merge(&found.runs);
-        if shard >= core.space.shard_count() {
+        if !core.space.all_shards().contains(&shard) {
             return; // the device was made shorter
         }
         core.surveyed.record(shard, found);
-        core.space.count(Event::ShardSurvey, shard);
+        core.space.count(Event::ShardSurvey, shard.get());
     }
 }

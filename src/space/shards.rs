@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use crate::base::geometry::Geometry;
-use crate::base::place::LeafIndex;
+use crate::base::place::{LeafIndex, ShardIndex};
 
 /// How the device is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,16 +57,31 @@ impl Shards {
         self.shard_leaves
     }
 
-    /// The shard of `leaf`.
-    #[inline]
-    pub(crate) fn of(&self, leaf: LeafIndex) -> usize {
-        leaf.get() / self.shard_leaves
+    /// Blocks in each shard except the last.
+    pub(crate) fn shard_blocks<G: Geometry>(&self) -> u64 {
+        ShardIndex::FIRST.next().first_leaf(self.shard_leaves).first_block::<G>()
     }
 
-    /// The leaves of shard `index` of a device whose leaves end at `end`.
+    /// The shard of `leaf`.
     #[inline]
-    pub(crate) fn leaves(&self, index: usize, end: LeafIndex) -> Range<LeafIndex> {
-        let start = LeafIndex::new(index * self.shard_leaves);
+    pub(crate) fn of(&self, leaf: LeafIndex) -> ShardIndex {
+        ShardIndex::of_leaf(leaf, self.shard_leaves)
+    }
+
+    /// The first leaf of `shard`.
+    pub(crate) fn first_leaf(&self, shard: ShardIndex) -> LeafIndex {
+        shard.first_leaf(self.shard_leaves)
+    }
+
+    /// Whether `leaf` is the first of a shard.
+    pub(crate) fn is_first(&self, leaf: LeafIndex) -> bool {
+        leaf.get().is_multiple_of(self.shard_leaves)
+    }
+
+    /// The leaves of `shard`, of a device whose leaves end at `end`.
+    #[inline]
+    pub(crate) fn leaves(&self, shard: ShardIndex, end: LeafIndex) -> Range<LeafIndex> {
+        let start = shard.first_leaf(self.shard_leaves);
         start..start.plus(self.shard_leaves).min(end)
     }
 
@@ -75,7 +90,7 @@ impl Shards {
     pub(crate) fn home(&self, n: u64, leaf_count: usize) -> LeafIndex {
         let shard =
             ((u128::from(n.reverse_bits()) * self.count(leaf_count) as u128) >> 64) as usize;
-        LeafIndex::new(shard * self.shard_leaves)
+        self.first_leaf(ShardIndex::new(shard))
     }
 
     /// Whether two leaves lie in the same shard.
