@@ -1,16 +1,18 @@
-//! Numbers of words, leaves, nodes and shards, each kind with a type of its own, so that none is
+//! Indexes of words, leaves, nodes and shards. Each kind has a type of its own, so that none is
 //! taken for another. All conversions between them, and from and to blocks, are here.
 //!
-//! Plain numbers are: blocks (`u64`), since callers name them; places within one word, leaf or
-//! node; and counts. So are nodes above level 1: what climbs the summary has one variable for the
-//! nodes of all levels, which begins with a leaf.
+//! These stay plain numbers:
+//! - blocks (`u64`), since callers name them, and lengths are added to them everywhere;
+//! - places within a word, a leaf or a node, and counts;
+//! - nodes of any level, and their children: code that climbs the summary has one variable for all
+//!   levels, which begins with a leaf.
 
 use std::ops::Range;
 
 use crate::base::geometry::Geometry;
 
-/// Declares the numbers of one kind.
-macro_rules! numbers {
+/// Declares a type for the indexes of each kind.
+macro_rules! indexes {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,7 +22,7 @@ macro_rules! numbers {
             /// The first.
             pub(crate) const FIRST: Self = Self(0);
 
-            /// The one that has this number.
+            /// The one with this number, counted from [`Self::FIRST`].
             #[inline(always)]
             pub(crate) const fn new(number: usize) -> Self {
                 Self(number)
@@ -32,7 +34,7 @@ macro_rules! numbers {
                 self.0
             }
 
-            /// The one behind it.
+            /// The next one.
             #[inline(always)]
             pub(crate) const fn next(self) -> Self {
                 Self(self.0 + 1)
@@ -49,14 +51,14 @@ macro_rules! numbers {
     )*};
 }
 
-numbers! {
-    /// A word of the bitmap, counted from the start of the device.
+indexes! {
+    /// A word of the bitmap.
     WordIndex;
-    /// A leaf, counted from the start of the device.
+    /// A leaf of the bitmap.
     LeafIndex;
-    /// A node of level 1 of the summary, counted from the start of the device.
+    /// A node of level 1 of the summary.
     NodeIndex;
-    /// A shard, counted from the start of the device. How large shards are depends on the device.
+    /// A shard. All shards have the same size, which depends on the device.
     ShardIndex;
 }
 
