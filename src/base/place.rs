@@ -237,6 +237,30 @@ impl ShardIndex {
     }
 }
 
+/// A word of the bitmap, or none, in 32 bits, for tables of many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ShortWord(u32);
+
+impl ShortWord {
+    /// No word; behind all others.
+    pub(crate) const NONE: Self = Self(u32::MAX);
+    /// Words that have such an index, counted from the start of the device.
+    pub(crate) const WORDS: u64 = u32::MAX as u64;
+
+    /// `word`, one of the first [`ShortWord::WORDS`].
+    #[inline(always)]
+    pub(crate) fn of(word: WordIndex) -> Self {
+        debug_assert!((word.0 as u64) < Self::WORDS);
+        Self(word.0 as u32)
+    }
+
+    /// The word, of one that is not [`ShortWord::NONE`].
+    #[inline(always)]
+    pub(crate) fn get(self) -> WordIndex {
+        WordIndex::new(self.0 as usize)
+    }
+}
+
 /// The place of `block` in its word.
 #[inline(always)]
 pub(crate) fn place_in_word<G: Geometry>(block: u64) -> u32 {
@@ -336,5 +360,13 @@ mod tests {
         assert_eq!(LeafIndex::each(LeafIndex(4)..LeafIndex(2)).count(), 0);
         assert_eq!(LeafIndex(4).since(LeafIndex(1).plus(1)), 2);
         assert_eq!(WordIndex(4).plus(2).previous(), WordIndex(5));
+    }
+
+    #[test]
+    fn a_short_word_is_the_same_word_and_none_is_behind_all() {
+        for word in [0, 1, ShortWord::WORDS as usize - 1].map(WordIndex) {
+            assert_eq!(ShortWord::of(word).get(), word);
+            assert!(ShortWord::of(word) < ShortWord::NONE);
+        }
     }
 }

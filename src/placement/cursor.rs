@@ -2,7 +2,7 @@
 
 use crate::base::account::Account;
 use crate::base::geometry::{Geometry, Native};
-use crate::base::place::{LeafIndex, WordIndex};
+use crate::base::place::{LeafIndex, ShortWord, WordIndex};
 use crate::base::word::order_above;
 use crate::index::watch::Ticket;
 use crate::placement::known_runs::Seen;
@@ -72,8 +72,8 @@ pub(crate) struct Place {
     freed: Freed,
 }
 
-/// A word index is stored as a `u32`, whose last value means none.
-const _: () = assert!(MAX_BLOCKS.div_ceil(Native::WORD_BLOCKS as u64) < u32::MAX as u64);
+/// What a handle remembers are [`ShortWord`]s.
+const _: () = assert!(MAX_BLOCKS.div_ceil(Native::WORD_BLOCKS as u64) <= ShortWord::WORDS);
 
 /// An exact search that found nothing: there is no run of `least` blocks at a multiple of `align`
 /// until the watch is lifted.

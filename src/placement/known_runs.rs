@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::base::account::Account;
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
-use crate::base::place::{NodeIndex, WordIndex};
+use crate::base::place::{NodeIndex, ShortWord, WordIndex};
 use crate::placement::pace::Pace;
 
 /// Classes of lengths: one for each length up to a leaf, then one for each number of whole leaves,
@@ -36,9 +36,6 @@ const ROOM: usize = room_of(LENGTHS - 1).end;
 /// this distance: where long ones find nothing, short ones look less often, too.
 pub(crate) const LOOK_EVERY: u64 = 256;
 
-/// No word has this index (see `cursor.rs`).
-const NONE: u32 = u32::MAX;
-
 /// The known runs, as the words of the bitmap that they begin in.
 #[derive(Debug)]
 pub(crate) struct Seen {
@@ -47,7 +44,7 @@ pub(crate) struct Seen {
     /// For each class of lengths its runs, the lowest first. Of several suitable runs the lowest is
     /// taken, so that what lies high on the device can grow together. Empty until the first run is
     /// seen.
-    runs: Vec<u32>,
+    runs: Vec<ShortWord>,
     /// The classes that have any runs.
     some: [u64; SETS],
     /// The summary node looked at last.
@@ -113,7 +110,7 @@ impl Seen {
             return false;
         }
         let class = class_of(len);
-        let word = WordIndex::of_block::<Native>(start).get() as u32;
+        let word = ShortWord::of(WordIndex::of_block::<Native>(start));
         let runs = &mut self.runs[room_of(class)];
         let place = runs.partition_point(|&kept| kept < word);
         if runs.get(place).is_none_or(|&kept| kept == word) {
@@ -129,14 +126,14 @@ impl Seen {
     fn make_room(&mut self) -> bool {
         let made = self.runs.try_reserve_exact(ROOM).is_ok();
         if made {
-            self.runs.resize(ROOM, NONE);
+            self.runs.resize(ROOM, ShortWord::NONE);
             self.account.add(self.bytes());
         }
         made
     }
 
     fn bytes(&self) -> usize {
-        self.runs.capacity() * size_of::<u32>()
+        self.runs.capacity() * size_of::<ShortWord>()
     }
 
     /// Whether a single free block between blocks in use is known.
@@ -168,10 +165,10 @@ impl Seen {
     #[inline]
     fn take_of(&mut self, class: usize) -> Hint {
         let runs = &mut self.runs[room_of(class)];
-        let word = WordIndex::new(runs[0] as usize);
+        let word = runs[0].get();
         runs.copy_within(1.., 0);
-        runs[runs.len() - 1] = NONE;
-        if runs[0] == NONE {
+        runs[runs.len() - 1] = ShortWord::NONE;
+        if runs[0] == ShortWord::NONE {
             self.some[class / 64] &= !(1 << (class % 64));
         }
         Hint { word, len: len_of(class) }
@@ -229,7 +226,7 @@ mod tests {
     fn every_class_has_room_of_its_own() {
         let ends = (1..LENGTHS).map(|class| (room_of(class - 1).end, room_of(class).start));
         assert!(ends.into_iter().all(|(end, start)| end == start) && room_of(0).start == 0);
-        assert!(ROOM * size_of::<u32>() <= 22 << 10);
+        assert!(ROOM * size_of::<ShortWord>() <= 22 << 10);
     }
 
     #[test]

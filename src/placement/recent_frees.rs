@@ -1,16 +1,13 @@
 //! Where a handle freed last. A hint: other handles may have used it since.
 
 use crate::base::account::Account;
-use crate::base::place::WordIndex;
-
-/// No word has this index (see `cursor.rs`).
-const NONE: u32 = u32::MAX;
+use crate::base::place::{ShortWord, WordIndex};
 
 /// Words of the bitmap, the newest on top: a stack that forgets its bottom.
 #[derive(Clone, Debug)]
 pub(crate) struct Freed {
     /// Empty until the first word is pushed.
-    words: Vec<u32>,
+    words: Vec<ShortWord>,
     room: usize,
     /// Where the next word goes.
     top: usize,
@@ -29,7 +26,7 @@ impl Freed {
         if self.words.is_empty() && !self.make_room(account) {
             return;
         }
-        self.words[self.top] = word.get() as u32;
+        self.words[self.top] = ShortWord::of(word);
         self.top = if self.top + 1 < self.words.len() { self.top + 1 } else { 0 };
     }
 
@@ -37,7 +34,7 @@ impl Freed {
     fn make_room(&mut self, account: &Account) -> bool {
         let made = self.words.try_reserve_exact(self.room).is_ok();
         if made {
-            self.words.resize(self.room, NONE);
+            self.words.resize(self.room, ShortWord::NONE);
             account.add(self.bytes());
         }
         made
@@ -45,16 +42,16 @@ impl Freed {
 
     /// Bytes on the heap.
     pub(crate) fn bytes(&self) -> usize {
-        self.words.capacity() * size_of::<u32>()
+        self.words.capacity() * size_of::<ShortWord>()
     }
 
     /// Takes the word on top.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<WordIndex> {
         let last = self.top.checked_sub(1).unwrap_or(self.words.len().wrapping_sub(1));
-        let word = self.words.get_mut(last).filter(|word| **word != NONE)?;
+        let word = self.words.get_mut(last).filter(|word| **word != ShortWord::NONE)?;
         self.top = last;
-        Some(WordIndex::new(std::mem::replace(word, NONE) as usize))
+        Some(std::mem::replace(word, ShortWord::NONE).get())
     }
 }
 
