@@ -1,6 +1,7 @@
 //! Settings of an allocator, and how its parts are made.
 
-use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
+use crate::base::geometry::{Geometry, Native};
+use crate::base::place::WordIndex;
 use crate::base::sync::Counter;
 use crate::base::word::Word;
 use crate::core::Core;
@@ -99,7 +100,7 @@ impl Builder {
         if !block_size.is_power_of_two() || !(512..=1 << 20).contains(&block_size) {
             return Err(ConfigError::BlockSize { bytes: block_size });
         }
-        Zones::new(&self.settings.placements, blocks, LEAF_BLOCKS)
+        Zones::new(&self.settings.placements, blocks)
     }
 
     pub(crate) fn core_from_bitmap(self, allocated: &[u64]) -> Result<Core, ConfigError> {
@@ -109,16 +110,15 @@ impl Builder {
 
     /// `allocated` yields the words of the bitmap, and all ones behind the last.
     fn core_from(self, allocated: impl Fn(u64) -> u64 + Sync) -> Result<Core, ConfigError> {
-        let width = <Native as Geometry>::WORD_BLOCKS;
-        self.core_from_words(|index| {
-            let bit = index as u64 * u64::from(width);
-            <Native as Geometry>::Word::from_u64(!(allocated(bit / 64) >> (bit % 64)))
+        self.core_from_words(|word| {
+            let block = word.first_block::<Native>();
+            <Native as Geometry>::Word::from_u64(!(allocated(block / 64) >> (block % 64)))
         })
     }
 
     pub(crate) fn core_from_words(
         self,
-        free: impl Fn(usize) -> <Native as Geometry>::Word + Sync,
+        free: impl Fn(WordIndex) -> <Native as Geometry>::Word + Sync,
     ) -> Result<Core, ConfigError> {
         self.core_of(|blocks, shards| {
             Bitmap::counted_from_words(blocks, shards.height(), shards.shard_leaves(), free)

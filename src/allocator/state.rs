@@ -1,7 +1,7 @@
 //! What an allocator reports about its state.
 
 use crate::allocator::Allocator;
-use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
+use crate::base::geometry::Native;
 use crate::base::word::Word;
 use crate::index::{Bitmap, Verification};
 use crate::insight::evacuation::{EvacuationPlanner, EvacuationRequest};
@@ -88,7 +88,7 @@ impl Allocator {
         let mut allocated = zeroed(blocks.div_ceil(64) as usize)?;
         for (word, on_device) in Bitmap::<Native>::words_of(0, blocks) {
             let unowned = self.core.space.bitmap.look(word) | self.core.space.unowned_in_word(word);
-            let block = word as u64 * u64::from(<Native as Geometry>::WORD_BLOCKS);
+            let block = word.first_block::<Native>();
             let taken = (!unowned & on_device).to_u64();
             if taken != 0 {
                 allocated[(block / 64) as usize] |= taken << (block % 64);
@@ -134,14 +134,15 @@ impl Allocator {
     /// A survey of the free runs of the whole device. The caller runs it step by step. See
     /// [`Survey`]. O(1). A survey holds no blocks and may be dropped at any point.
     pub fn survey(&self) -> Survey {
-        Survey::new(self.core.clone(), 0..self.shards())
+        Survey::new(self.core.clone(), self.core.space.all_shards())
     }
 
     /// A survey of shard `index` alone, counted from 0; `None` if there is no such shard. For
     /// engines that survey the busiest shards again, or several at once. A run that began before
     /// the shard is not counted; one that begins in it is followed to its end.
     pub fn survey_shard(&self, index: usize) -> Option<Survey> {
-        (index < self.shards()).then(|| Survey::new(self.core.clone(), index..index + 1))
+        let shard = self.core.space.shard(index)?;
+        Some(Survey::new(self.core.clone(), shard..shard.next()))
     }
 
     /// Compares every level of the index with the one below, the places where blocks are kept with
@@ -158,13 +159,13 @@ impl Allocator {
 
     /// Blocks in each shard except the last.
     pub fn shard_blocks(&self) -> u64 {
-        self.core.space.shards.shard_leaves() as u64 * LEAF_BLOCKS
+        self.core.space.shards.shard_blocks::<Native>()
     }
 
     /// Free blocks of shard `index`, counted from 0; `None` if there is no such shard. From
     /// counters of the handles: O(64), exact while nothing else runs.
     pub fn shard_free_blocks(&self, index: usize) -> Option<u64> {
-        (index < self.shards()).then(|| self.core.space.shard_free(index))
+        self.core.space.shard(index).map(|shard| self.core.space.shard_free(shard))
     }
 
     /// Bytes that the allocator and its handles occupy: see [`Memory`]. O(shards).

@@ -10,6 +10,7 @@ pub(crate) mod heap;
 pub(crate) mod lines;
 pub(crate) mod moments;
 pub(crate) mod mutant;
+pub(crate) mod place;
 pub(crate) mod segmented;
 pub(crate) mod sync;
 pub(crate) mod word;

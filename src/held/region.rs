@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::base::geometry::LEAF_BLOCKS;
+use crate::base::geometry::Native;
+use crate::base::place::LeafIndex;
 use crate::core::Core;
 use crate::request::{promise, thread_cursor};
 use crate::space::closed::Overlap;
@@ -55,7 +56,7 @@ use crate::values::extent::Extent;
 pub struct Region {
     core: Arc<Core>,
     blocks: Range<u64>,
-    leaves: Range<usize>,
+    leaves: Range<LeafIndex>,
 }
 
 impl Region {
@@ -70,21 +71,21 @@ impl Region {
     pub(crate) fn close_alone(
         core: &Core,
         extent: Extent,
-    ) -> Result<(Range<u64>, Range<usize>), CloseError> {
+    ) -> Result<(Range<u64>, Range<LeafIndex>), CloseError> {
         let blocks = core.space.bitmap.blocks();
         let (start, len) = on_device(extent, blocks)?;
-        let leaves = start / LEAF_BLOCKS..(start + len).div_ceil(LEAF_BLOCKS);
-        let region = leaves.start * LEAF_BLOCKS..blocks.min(leaves.end * LEAF_BLOCKS);
-        let leaves = leaves.start as usize..leaves.end as usize;
+        let leaves = LeafIndex::of_blocks::<Native>(start..start + len);
+        let [first, end] = [leaves.start, leaves.end].map(LeafIndex::first_block::<Native>);
+        let region = first..blocks.min(end);
         thread_cursor::with_lane(core, |lane| {
             core.space.closed.close(&core.space.bitmap, leaves.clone(), &mut core.space.moved(lane))
         })
-        .map_err(|Overlap { leaf }| CloseError::Closed { block: leaf as u64 * LEAF_BLOCKS })?;
+        .map_err(|Overlap { leaf }| CloseError::Closed { block: leaf.first_block::<Native>() })?;
         Ok((region, leaves))
     }
 
     /// Makes a region of what [`Region::close_alone`] closed.
-    pub(crate) fn of(core: Arc<Core>, blocks: Range<u64>, leaves: Range<usize>) -> Self {
+    pub(crate) fn of(core: Arc<Core>, blocks: Range<u64>, leaves: Range<LeafIndex>) -> Self {
         debug_assert!(blocks.start < blocks.end && !leaves.is_empty());
         Self { core, blocks, leaves }
     }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::base::heap::OutOfMemory;
+use crate::base::place::ShardIndex;
 use crate::core::Core;
 use crate::held::region::Region;
 use crate::request::thread_cursor;
@@ -210,7 +211,8 @@ impl Shrink {
         core.space.bitmap.shorten(self.tail.start);
         core.space.closed.forget(&core.space.bitmap, tail());
         core.space.discards.let_out(self.tail.start, self.tail.end, &mut |_, _| {});
-        core.surveyed.forget(core.space.shard_count()..core.space.shards_of(blocks));
+        let cut_off = core.space.all_shards().end..ShardIndex::new(core.space.shards_of(blocks));
+        core.surveyed.forget(cut_off);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::Bitmap;
 use crate::base::geometry::{Geometry, MOST_ORDERS};
 use crate::base::heap::{OutOfMemory, reserved};
+use crate::base::place::{LeafIndex, NodeIndex, WordIndex};
 use crate::base::segmented::Segmented;
 use crate::base::sync::AtomicWord;
 use crate::base::word::{OrderSet, Word, each};
@@ -20,7 +21,7 @@ impl<G: Geometry> Bitmap<G> {
     pub(crate) fn from_words(
         blocks: u64,
         height: usize,
-        free: impl Fn(usize) -> G::Word + Sync,
+        free: impl Fn(WordIndex) -> G::Word + Sync,
     ) -> Result<Self, OutOfMemory> {
         Self::counted_from_words(blocks, height, G::FANOUT, free).map(|(index, _)| index)
     }
@@ -35,24 +36,25 @@ impl<G: Geometry> Bitmap<G> {
         blocks: u64,
         height: usize,
         shard_leaves: usize,
-        free: impl Fn(usize) -> G::Word + Sync,
+        free: impl Fn(WordIndex) -> G::Word + Sync,
     ) -> Result<(Self, Vec<u64>), OutOfMemory> {
         let () = G::CONSISTENT;
         debug_assert!(shard_leaves > 0 && shard_leaves.is_multiple_of(G::FANOUT));
-        let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
-        let node_count = leaf_count.div_ceil(G::FANOUT);
+        let leaf_end = LeafIndex::end_of_blocks::<G>(blocks);
+        let leaf_count = leaf_end.get();
+        let node_count = NodeIndex::end_of_leaves::<G>(leaf_end).get();
         let mut leaves = Leaves::<G>::zeroed(leaf_count)?;
         let mut nodes = Nodes::<G>::zeroed(node_count)?;
         let mut free_under = reserved::<u32>(node_count)?;
         let node_leaf_words = G::FANOUT * G::LEAF_WORDS;
-        let whole = (blocks / u64::from(G::WORD_BLOCKS)) as usize;
+        let partial = WordIndex::of_block::<G>(blocks);
         let build = |(index, (leaves, node)): (usize, (&mut [_], &mut [_]))| {
-            let first = index * node_leaf_words;
-            if first + node_leaf_words <= whole {
-                return build_node::<G>(leaves, node, |word| free(first + word));
+            let first = NodeIndex::new(index).first_leaf::<G>().first_word::<G>();
+            if first.plus(node_leaf_words) <= partial {
+                return build_node::<G>(leaves, node, |nth| free(first.plus(nth)));
             }
-            build_node::<G>(leaves, node, |word| {
-                free(first + word) & on_device::<G>(blocks, first + word)
+            build_node::<G>(leaves, node, |nth| {
+                free(first.plus(nth)) & on_device::<G>(blocks, first.plus(nth))
             })
         };
         let (leaf_words, node_words) = (leaves.words_mut(), nodes.words_mut());
@@ -76,7 +78,7 @@ impl<G: Geometry> Bitmap<G> {
     /// An index of `blocks` blocks, none of them free, under `height` levels of summary. It takes
     /// no memory until a block is released. O(1).
     pub(crate) fn none_free(blocks: u64, height: usize) -> Result<Self, OutOfMemory> {
-        let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
+        let leaf_count = LeafIndex::end_of_blocks::<G>(blocks).get();
         let summary = Summary::without_runs(leaf_count, height)?;
         Ok(Self::of(blocks, Leaves::<G>::zeroed(leaf_count)?, summary, 0))
     }
@@ -96,11 +98,10 @@ impl<G: Geometry> Bitmap<G> {
 /// Up to this many leaves, a device is not worth a second thread. Models stay below it too.
 const SMALL: usize = 4096;
 
-/// The blocks of word `index` that are on a device of `blocks` blocks.
-fn on_device<G: Geometry>(blocks: u64, index: usize) -> G::Word {
-    let width = u64::from(G::WORD_BLOCKS);
-    let on_device = blocks.saturating_sub(index as u64 * width).min(width);
-    G::Word::span(0, on_device as u32)
+/// The blocks of `word` that are on a device of `blocks` blocks.
+fn on_device<G: Geometry>(blocks: u64, word: WordIndex) -> G::Word {
+    let left = blocks.saturating_sub(word.first_block::<G>());
+    G::Word::span(0, left.min(u64::from(G::WORD_BLOCKS)) as u32)
 }
 
 /// Writes the leaves under one node, whose word `i` is `word(i)`, and the node; returns how many

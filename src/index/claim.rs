@@ -2,6 +2,7 @@
 
 use crate::base::geometry::Geometry;
 use crate::base::mutant::{fault, step};
+use crate::base::place::{LeafIndex, WordIndex};
 use crate::base::sync::{AtomicWord, Site};
 use crate::base::word::Word;
 use crate::index::events::Event;
@@ -55,15 +56,15 @@ impl<G: Geometry> Bitmap<G> {
             match self.take(word, free, free & !piece.mask) {
                 Ok(_) => return Ok(()),
                 Err(now) => {
-                    self.events.count(Event::LostClaim, piece.word);
+                    self.events.count(Event::LostClaim, piece.word.get());
                     free = now;
                 }
             }
         }
     }
 
-    /// Takes those blocks of `mask` in word `word` that are free, and returns which.
-    pub(crate) fn take_in_word(&self, word: usize, mask: G::Word) -> G::Word {
+    /// Takes those blocks of `mask` in `word` that are free, and returns which.
+    pub(crate) fn take_in_word(&self, word: WordIndex, mask: G::Word) -> G::Word {
         let atomic = self.word(word);
         if atomic.load(Site::LeafLook) & mask == G::Word::ZERO {
             return G::Word::ZERO;
@@ -96,15 +97,15 @@ impl<G: Geometry> Bitmap<G> {
         conflict: Conflict,
     ) -> Result<(), Conflict> {
         fault!(OkAfterFailedClaim: return Ok(()));
-        let held = (failed.word as u64 * u64::from(G::WORD_BLOCKS)).saturating_sub(start);
+        let held = failed.word.first_block::<G>().saturating_sub(start);
         let event = if held == 0 { Event::LostClaim } else { Event::RolledBackClaim };
-        self.events.count(event, failed.word);
+        self.events.count(event, failed.word.get());
         fault!(NoRollback: return Err(conflict));
         if held == 0 {
             return Err(conflict);
         }
-        let several_leaves =
-            start / G::LEAF_BLOCKS as u64 != (start + len - 1) / G::LEAF_BLOCKS as u64;
+        let last = start + len - 1;
+        let several_leaves = LeafIndex::of_block::<G>(start) != LeafIndex::of_block::<G>(last);
         let mut forget = 0;
         fault!(RunRollbackPartial: forget = usize::from(several_leaves));
         for piece in Self::pieces(start, held).skip(forget) {

@@ -1,6 +1,7 @@
 //! Claiming within one word: the shortest paths.
 
 use crate::base::geometry::Geometry;
+use crate::base::place::WordIndex;
 use crate::base::sync::Site;
 use crate::base::word::Word;
 use crate::index::events::Event;
@@ -11,10 +12,10 @@ use crate::index::{Bitmap, Claimed, ClaimedRuns};
 pub(crate) struct Lost;
 
 impl<G: Geometry> Bitmap<G> {
-    /// Claims the lowest free block of word `word`, if it has one: the shortest path. One attempt;
-    /// the caller counts a lost one.
+    /// Claims the lowest free block of `word`, if it has one: the shortest path. One attempt; the
+    /// caller counts a lost one.
     #[inline(always)]
-    pub(crate) fn claim_one_in(&self, word: usize) -> Result<Option<Claimed>, Lost> {
+    pub(crate) fn claim_one_in(&self, word: WordIndex) -> Result<Option<Claimed>, Lost> {
         let atomic = self.word(word);
         let free = atomic.load(Site::LeafLook);
         if free == G::Word::ZERO {
@@ -22,32 +23,29 @@ impl<G: Geometry> Bitmap<G> {
         }
         let place = free.trailing_zeros();
         match self.take(atomic, free, free & !G::Word::bit(place)) {
-            Ok(_) => {
-                let block = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
-                Ok(Some(Claimed::new(block, 1)))
-            }
+            Ok(_) => Ok(Some(Claimed::new(word.block::<G>(place), 1))),
             Err(_) => Err(Lost),
         }
     }
 
-    /// Claims the lowest block of word `word` that is free between two allocated ones, and says
-    /// whether there are others. One attempt, as above.
+    /// Claims the lowest block of `word` that is free between two allocated ones, and says whether
+    /// there are others. One attempt, as above.
     #[inline]
-    pub(crate) fn claim_hole_in(&self, word: usize) -> Result<Option<(Claimed, bool)>, Lost> {
-        let words = self.leaf_count() * G::LEAF_WORDS;
-        if word >= words {
+    pub(crate) fn claim_hole_in(&self, word: WordIndex) -> Result<Option<(Claimed, bool)>, Lost> {
+        let end = self.word_end();
+        if word >= end {
             return Ok(None); // the device was made shorter
         }
         let atomic = self.word(word);
         let free = atomic.load(Site::LeafLook);
         let below = self.look_before(word) >> (G::WORD_BLOCKS - 1);
-        let above = if word + 1 < words { self.look(word + 1) } else { G::Word::ZERO };
+        let above = if word.next() < end { self.look(word.next()) } else { G::Word::ZERO };
         let holes = free & !(free << 1 | below) & !(free >> 1 | above << (G::WORD_BLOCKS - 1));
         if holes == G::Word::ZERO {
             return Ok(None);
         }
         let place = holes.trailing_zeros();
-        let block = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
+        let block = word.block::<G>(place);
         let others = holes.without_lowest() != G::Word::ZERO;
         match self.take(atomic, free, free & !G::Word::bit(place)) {
             Ok(_) => Ok(Some((Claimed::new(block, 1), others))),
@@ -55,13 +53,13 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// Claims the lowest aligned runs of `order` (no wider than a word) in word `word`, `len`
-    /// blocks of each, at most `most` of them, all in one step. `None` if there is no such run, or
-    /// another thread changed the word just now.
+    /// Claims the lowest aligned runs of `order` (no wider than a word) in `word`, `len` blocks
+    /// of each, at most `most` of them, all in one step. `None` if there is no such run, or another
+    /// thread changed the word just now.
     #[inline]
     pub(crate) fn claim_many_in_word(
         &self,
-        word: usize,
+        word: WordIndex,
         order: u32,
         len: u32,
         most: usize,
@@ -74,18 +72,18 @@ impl<G: Geometry> Bitmap<G> {
             return None;
         }
         if self.take(atomic, free, free & !mask).is_err() {
-            self.events.count(Event::LostClaim, word);
+            self.events.count(Event::LostClaim, word.get());
             return None;
         }
-        Some(ClaimedRuns::new(word as u64 * u64::from(G::WORD_BLOCKS), places, len))
+        Some(ClaimedRuns::new(word.first_block::<G>(), places, len))
     }
 
-    /// Claims the first `len` blocks of an aligned run of `order` (no wider than a word) in word
-    /// `word`, at or after place `from`.
+    /// Claims the first `len` blocks of an aligned run of `order` (no wider than a word) in `word`,
+    /// at or after place `from`.
     #[inline]
     pub(super) fn claim_in_word(
         &self,
-        word: usize,
+        word: WordIndex,
         order: u32,
         len: u32,
         from: u32,
@@ -96,12 +94,9 @@ impl<G: Geometry> Bitmap<G> {
             let place = (free & (G::Word::MAX << from)).first_aligned(order)?;
             let mask = G::Word::span(place, len);
             match self.take(atomic, free, free & !mask) {
-                Ok(_) => {
-                    let start = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
-                    return Some(Claimed::new(start, len.into()));
-                }
+                Ok(_) => return Some(Claimed::new(word.block::<G>(place), len.into())),
                 Err(now) => {
-                    self.events.count(Event::LostClaim, word);
+                    self.events.count(Event::LostClaim, word.get());
                     free = now;
                 }
             }

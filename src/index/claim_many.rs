@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::visit::Visit;
 use super::{Bitmap, Claimed, Pack, Search};
 use crate::base::geometry::Geometry;
+use crate::base::place::{LeafIndex, WordIndex};
 use crate::base::sync::Site;
 use crate::base::word::Word;
 use crate::index::summary::Look;
@@ -54,7 +55,7 @@ impl<G: Geometry> Bitmap<G> {
     pub(crate) fn claim_pieces<F: FnMut(Claimed) -> Taken>(
         &self,
         order: u32,
-        leaves: Range<usize>,
+        leaves: Range<LeafIndex>,
         wanted: &mut Wanted<F>,
     ) -> Result<(), Refused> {
         let done = self.visit_leaves(order, leaves, Look::Quick, Pack::First, |leaf| {
@@ -67,14 +68,14 @@ impl<G: Geometry> Bitmap<G> {
                 return Visit::Stale;
             }
             while words != 0 {
-                let word = leaf * G::LEAF_WORDS + words.trailing_zeros() as usize;
+                let word = leaf.word::<G>(words.trailing_zeros() as usize);
                 words &= words - 1;
                 match self.claim_pieces_of_word(order, word, wanted) {
                     Ok(()) if wanted.left > 0 => {}
                     done => return Visit::Done(done),
                 }
             }
-            Visit::From(leaf + 1)
+            Visit::From(leaf.next())
         });
         done.unwrap_or(Ok(()))
     }
@@ -82,10 +83,9 @@ impl<G: Geometry> Bitmap<G> {
     fn claim_pieces_of_word<F: FnMut(Claimed) -> Taken>(
         &self,
         order: u32,
-        word: usize,
+        word: WordIndex,
         wanted: &mut Wanted<F>,
     ) -> Result<(), Refused> {
-        let first = word as u64 * u64::from(G::WORD_BLOCKS);
         let mut free = self.word(word).load(Site::LeafLook);
         let (inside, edges) = loop {
             let (inside, edges) = Self::fitting_runs(free, order.min(G::WORD_ORDER), wanted.left);
@@ -102,7 +102,7 @@ impl<G: Geometry> Bitmap<G> {
             let place = rest.trailing_zeros();
             let len = (!(rest >> place)).trailing_zeros();
             rest &= !G::Word::span(place, len);
-            let claimed = Claimed::new(first + u64::from(place), u64::from(len));
+            let claimed = Claimed::new(word.block::<G>(place), u64::from(len));
             if let Err(refused) = wanted.take(claimed) {
                 if rest != G::Word::ZERO {
                     let released = self.release_in_word(word, rest);
@@ -118,7 +118,7 @@ impl<G: Geometry> Bitmap<G> {
             }
             let left = wanted.left;
             let search = Search { least: 1, most: left, align: 1, take: |run: u64| run.min(left) };
-            let claimed = self.claim_run_around(first + u64::from(place), &search);
+            let claimed = self.claim_run_around(word.block::<G>(place), &search);
             if let Some(Ok(claimed)) = claimed {
                 wanted.take(claimed)?;
             }

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::Bitmap;
 use crate::base::geometry::Geometry;
+use crate::base::place::{LeafIndex, NodeIndex, WordIndex, place_in_word};
 use crate::base::sync::Site;
 use crate::base::word::Word;
 
@@ -15,7 +16,7 @@ const GROUPS: usize = 8;
 const RUNS: usize = 64;
 
 impl<G: Geometry> Bitmap<G> {
-    /// Calls `see` with the start and length of free runs that begin under level-1 node `node`.
+    /// Calls `see` with the start and length of free runs that begin under `node`.
     ///
     /// Of the runs that begin in leaves that are not entirely free, from the `from`-th leaf of the
     /// node on, it shows all with two blocks or more (and single blocks at the end of a word),
@@ -27,13 +28,12 @@ impl<G: Geometry> Bitmap<G> {
     /// Returns where to go on, if the node has more. O(leaves under the node).
     pub(crate) fn runs_under(
         &self,
-        node: usize,
+        node: NodeIndex,
         from: u32,
         most: u64,
         mut see: impl FnMut(u64, u64),
     ) -> Option<u32> {
-        let first = node * G::FANOUT;
-        let summary = self.summary.node(1, node);
+        let summary = self.summary.over_leaves(node);
         let mut whole = summary.has(G::MAX_ORDER).load(Site::HasLook);
         let mut partial = summary.has(0).load(Site::HasLook) & !whole;
         let mut stale = G::Word::ZERO;
@@ -42,14 +42,14 @@ impl<G: Geometry> Bitmap<G> {
                 break;
             }
             let place = whole.trailing_zeros();
-            if !self.leaf(first + place as usize).has_order(G::MAX_ORDER, Site::LeafLook) {
+            if !self.leaf(node.leaf::<G>(place)).has_order(G::MAX_ORDER, Site::LeafLook) {
                 whole = whole.without_lowest();
                 stale |= G::Word::bit(place);
                 continue;
             }
             let count = leading_ones(whole >> place).min(G::FANOUT as u32 - place);
             whole &= !G::Word::span(place, count);
-            self.see_whole(first + place as usize, count as usize, &mut see);
+            self.see_whole(node.leaf::<G>(place), count as usize, &mut see);
         }
         if stale != G::Word::ZERO {
             self.repair(node, stale, 1 << G::MAX_ORDER);
@@ -63,7 +63,7 @@ impl<G: Geometry> Bitmap<G> {
         while partial != G::Word::ZERO {
             let place = partial.trailing_zeros();
             partial = partial.without_lowest();
-            self.see_in_leaf(first + place as usize, most, &mut see);
+            self.see_in_leaf(node.leaf::<G>(place), most, &mut see);
             if runs.get() >= RUNS && partial != G::Word::ZERO {
                 return Some(partial.trailing_zeros());
             }
@@ -73,29 +73,28 @@ impl<G: Geometry> Bitmap<G> {
 
     /// Shows the run of `count` leaves from `leaf` on, unless it begins a leaf or more before:
     /// then it was shown where it begins.
-    fn see_whole(&self, leaf: usize, count: usize, see: &mut impl FnMut(u64, u64)) {
+    fn see_whole(&self, leaf: LeafIndex, count: usize, see: &mut impl FnMut(u64, u64)) {
         let leaf_blocks = G::LEAF_BLOCKS as u64;
-        let first_block = leaf as u64 * leaf_blocks;
+        let first_block = leaf.first_block::<G>();
         let lowest = first_block.saturating_sub(leaf_blocks);
         let start = self.run_start(first_block, lowest);
         if start == lowest && start > 0 {
             return;
         }
         let mut count = count as u64;
-        let behind = (leaf + count as usize) / G::FANOUT;
-        let at_the_end = (leaf + count as usize).is_multiple_of(G::FANOUT);
-        if at_the_end && behind < self.leaf_count().div_ceil(G::FANOUT) {
-            let whole = self.summary.node(1, behind).has(G::MAX_ORDER).load(Site::HasLook);
+        let behind = leaf.plus(count as usize);
+        let (at_the_end, behind) = (behind.place_in_node::<G>() == 0, behind.node::<G>());
+        if at_the_end && behind < self.node_end() {
+            let whole = self.summary.over_leaves(behind).has(G::MAX_ORDER).load(Site::HasLook);
             count += u64::from(leading_ones(whole));
         }
         see(start, self.blocks().min(first_block + count * leaf_blocks).saturating_sub(start));
     }
 
-    fn see_in_leaf(&self, leaf: usize, most: u64, see: &mut impl FnMut(u64, u64)) {
-        let first = leaf * G::LEAF_WORDS;
+    fn see_in_leaf(&self, leaf: LeafIndex, most: u64, see: &mut impl FnMut(u64, u64)) {
         let last_place = G::Word::bit(G::WORD_BLOCKS - 1);
-        let mut before = self.look_before(first);
-        for word in first..first + G::LEAF_WORDS {
+        let mut before = self.look_before(leaf.first_word::<G>());
+        for word in WordIndex::each(leaf.words::<G>()) {
             let free = self.word(word).load(Site::LeafLook);
             let starts = begins::<G>(before, free) & (free >> 1 | last_place);
             before = free;
@@ -106,11 +105,11 @@ impl<G: Geometry> Bitmap<G> {
         }
     }
 
-    /// The shortest of the free runs that begin in word `word` and have at least `least` blocks:
+    /// The shortest of the free runs that begin in `word` and have at least `least` blocks:
     /// its start and length. Measures up to `most`.
     #[inline]
-    pub(crate) fn run_in_word(&self, word: usize, least: u64, most: u64) -> Option<(u64, u64)> {
-        if word >= self.leaf_count() * G::LEAF_WORDS {
+    pub(crate) fn run_in_word(&self, word: WordIndex, least: u64, most: u64) -> Option<(u64, u64)> {
+        if word >= self.word_end() {
             return None; // the device was made shorter
         }
         let free = self.word(word).load(Site::LeafLook);
@@ -119,35 +118,35 @@ impl<G: Geometry> Bitmap<G> {
         runs.filter(|&(_, len)| len >= least).min_by_key(|&(_, len)| len)
     }
 
-    /// The free blocks of the word below word `word`; none below the first word.
+    /// The free blocks of the word below `word`; none below the first word.
     #[inline]
-    pub(super) fn look_before(&self, word: usize) -> G::Word {
-        word.checked_sub(1).map_or(G::Word::ZERO, |word| self.look(word))
+    pub(super) fn look_before(&self, word: WordIndex) -> G::Word {
+        if word == WordIndex::FIRST { G::Word::ZERO } else { self.look(word.previous()) }
     }
 
-    /// Whether the summary shows all leaves under level-1 node `node` as entirely free.
+    /// Whether the summary shows all leaves under `node` as entirely free.
     #[inline]
-    pub(crate) fn is_whole(&self, node: usize) -> bool {
-        let whole = self.summary.node(1, node).has(G::MAX_ORDER).load(Site::HasLook);
+    pub(crate) fn is_whole(&self, node: NodeIndex) -> bool {
+        let whole = self.summary.over_leaves(node).has(G::MAX_ORDER).load(Site::HasLook);
         leading_ones(whole) as usize >= G::FANOUT
     }
 
-    /// Where the run that goes on behind word `word` begins, or the start of the word if it begins
+    /// Where the run that goes on behind `word` begins, or the start of the word if it begins
     /// before. Every run that begins in the word and is longer than a word goes on behind it.
     #[inline]
-    pub(crate) fn run_beyond_word(&self, word: usize) -> Option<u64> {
-        if word >= self.leaf_count() * G::LEAF_WORDS {
+    pub(crate) fn run_beyond_word(&self, word: WordIndex) -> Option<u64> {
+        if word >= self.word_end() {
             return None; // the device was made shorter
         }
         let free = self.look(word) << (G::Word::BITS - G::WORD_BLOCKS);
         let inside = (!free).leading_zeros().min(G::WORD_BLOCKS);
-        (inside > 0).then(|| (word as u64 + 1) * u64::from(G::WORD_BLOCKS) - u64::from(inside))
+        (inside > 0).then(|| word.next().first_block::<G>() - u64::from(inside))
     }
 
-    /// Start and length of the run from `place` of word `word` on, which held `free`.
+    /// Start and length of the run from `place` of `word` on, which held `free`.
     #[inline]
-    fn measure(&self, word: usize, free: G::Word, place: u32, most: u64) -> (u64, u64) {
-        let start = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
+    fn measure(&self, word: WordIndex, free: G::Word, place: u32, most: u64) -> (u64, u64) {
+        let start = word.block::<G>(place);
         let inside = leading_ones(free >> place);
         if place + inside < G::WORD_BLOCKS {
             return (start, u64::from(inside));
@@ -159,15 +158,13 @@ impl<G: Geometry> Bitmap<G> {
     /// either side: its start and length.
     #[inline]
     pub(crate) fn run_around(&self, start: u64, len: u64, reach: u64) -> (u64, u64) {
-        let width = u64::from(G::WORD_BLOCKS);
-        let place = start % width;
-        if place + len <= width {
+        let (word, place) = (WordIndex::of_block::<G>(start), place_in_word::<G>(start));
+        if u64::from(place) + len <= u64::from(G::WORD_BLOCKS) {
             // Mostly the run ends in its word on both sides.
-            let free =
-                self.look((start / width) as usize) | G::Word::span(place as u32, len as u32);
-            let Range { start: from, end } = free.run_around(place as u32);
+            let free = self.look(word) | G::Word::span(place, len as u32);
+            let Range { start: from, end } = free.run_around(place);
             if from > 0 && end < G::WORD_BLOCKS {
-                return (start - place + u64::from(from), u64::from(end - from));
+                return (word.block::<G>(from), u64::from(end - from));
             }
         }
         let from = self.run_start(start, start.saturating_sub(reach));

@@ -56,8 +56,11 @@ pub(crate) use search::Search;
 pub use verify::{Difference, Verification};
 pub(crate) use visit::Pack;
 
+use std::ops::Range;
+
 use crate::base::geometry::Geometry;
 use crate::base::mutant::fault;
+use crate::base::place::{LeafIndex, NodeIndex, WordIndex, place_in_word};
 use crate::base::segmented::Segmented;
 use crate::base::sync::{AtomicWord, Site};
 use crate::base::word::Word;
@@ -80,8 +83,7 @@ pub(crate) struct Bitmap<G: Geometry> {
 /// The part of a range that lies in one word.
 #[derive(Clone, Copy)]
 struct Piece<W> {
-    /// Index of the word in the whole bitmap.
-    word: usize,
+    word: WordIndex,
     mask: W,
 }
 
@@ -120,13 +122,38 @@ impl<G: Geometry> Bitmap<G> {
 
     /// Number of free blocks, counted. O(bitmap).
     pub(crate) fn count_free(&self) -> u64 {
-        self.leaves().map(|leaf| u64::from(leaf.count_free())).sum()
+        let leaves = LeafIndex::each(self.all_leaves());
+        leaves.map(|leaf| u64::from(self.leaf(leaf).count_free())).sum()
     }
 
     /// Number of leaves.
     #[inline(always)]
     pub(crate) fn leaf_count(&self) -> usize {
-        self.blocks().div_ceil(G::LEAF_BLOCKS as u64) as usize
+        self.leaf_end().get()
+    }
+
+    /// The end of the leaves.
+    #[inline(always)]
+    pub(crate) fn leaf_end(&self) -> LeafIndex {
+        LeafIndex::end_of_blocks::<G>(self.blocks())
+    }
+
+    /// All leaves.
+    #[inline(always)]
+    pub(crate) fn all_leaves(&self) -> Range<LeafIndex> {
+        LeafIndex::FIRST..self.leaf_end()
+    }
+
+    /// The end of the words of all leaves.
+    #[inline(always)]
+    pub(crate) fn word_end(&self) -> WordIndex {
+        self.leaf_end().first_word::<G>()
+    }
+
+    /// The end of the nodes over all leaves.
+    #[inline(always)]
+    pub(crate) fn node_end(&self) -> NodeIndex {
+        NodeIndex::end_of_leaves::<G>(self.leaf_end())
     }
 
     /// Makes the device `blocks` blocks long, unless it is longer. The added blocks are allocated.
@@ -143,7 +170,7 @@ impl<G: Geometry> Bitmap<G> {
     /// The first half of [`Bitmap::lengthen`]: makes room, and may fail.
     pub(crate) fn make_room(&self, blocks: u64) -> Result<(), OutOfMemory> {
         fault!(LengthBeforeLeaves: self.blocks.store(blocks, Site::Blocks));
-        let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
+        let leaf_count = LeafIndex::end_of_blocks::<G>(blocks).get();
         self.leaves.grow(leaf_count, |range| Leaves::<G>::zeroed(range.len()))?;
         self.summary.grow(leaf_count)
     }
@@ -159,44 +186,38 @@ impl<G: Geometry> Bitmap<G> {
     /// Makes the device `blocks` blocks long, not longer than it is. None of the blocks cut off may
     /// be free or in use. For one caller at a time. O(blocks cut off).
     pub(crate) fn shorten(&self, blocks: u64) {
-        let leaf = |block: u64| block.div_ceil(G::LEAF_BLOCKS as u64) as usize;
-        let cut_off = leaf(blocks)..leaf(self.blocks());
+        let cut_off = LeafIndex::end_of_blocks::<G>(blocks)..self.leaf_end();
         debug_assert!(0 < blocks && blocks <= self.blocks());
         self.blocks.store(blocks, Site::Blocks);
         // No later search reaches these leaves to repair what is shown of them.
-        cut_off.for_each(|leaf| self.refresh(leaf));
-    }
-
-    fn leaves(&self) -> impl Iterator<Item = Leaf<'_, G>> {
-        (0..self.leaf_count()).map(|leaf| self.leaf(leaf))
+        LeafIndex::each(cut_off).for_each(|leaf| self.refresh(leaf));
     }
 
     #[inline(always)]
-    fn leaf(&self, index: usize) -> Leaf<'_, G> {
-        Leaf::new(&self.leaves[index])
+    fn leaf(&self, leaf: LeafIndex) -> Leaf<'_, G> {
+        Leaf::new(&self.leaves[leaf.get()])
     }
 
     #[inline(always)]
-    fn word(&self, index: usize) -> &AtomicWord<G::Word> {
-        self.leaves.word(index)
+    fn word(&self, word: WordIndex) -> &AtomicWord<G::Word> {
+        self.leaves.word(word.get())
     }
 
     /// The words that `start..start + len` touches, in ascending order.
     #[inline]
     fn pieces(start: u64, len: u64) -> impl Iterator<Item = Piece<G::Word>> + Clone {
-        let width = u64::from(G::WORD_BLOCKS);
         let end = start + len;
-        let words = start / width..end.div_ceil(width);
-        words.map(move |word| {
-            let from = start.max(word * width);
-            let to = end.min((word + 1) * width);
-            let mask = G::Word::span((from % width) as u32, (to - from) as u32);
-            Piece { word: word as usize, mask }
+        let words = WordIndex::of_block::<G>(start)..WordIndex::end_of_blocks::<G>(end);
+        WordIndex::each(words).map(move |word| {
+            let from = start.max(word.first_block::<G>());
+            let to = end.min(word.next().first_block::<G>());
+            let mask = G::Word::span(place_in_word::<G>(from), (to - from) as u32);
+            Piece { word, mask }
         })
     }
 
     /// The words that `start..start + len` touches, in ascending order, with its bits in each.
-    pub(crate) fn words_of(start: u64, len: u64) -> impl Iterator<Item = (usize, G::Word)> {
+    pub(crate) fn words_of(start: u64, len: u64) -> impl Iterator<Item = (WordIndex, G::Word)> {
         Self::pieces(start, len).map(|piece| (piece.word, piece.mask))
     }
 
@@ -204,6 +225,6 @@ impl<G: Geometry> Bitmap<G> {
     fn first_block(piece: Piece<G::Word>, bits: G::Word) -> u64 {
         debug_assert!(bits & piece.mask != G::Word::ZERO);
         let place = (bits & piece.mask).trailing_zeros();
-        piece.word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place)
+        piece.word.block::<G>(place)
     }
 }

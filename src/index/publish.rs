@@ -7,6 +7,7 @@
 use super::Bitmap;
 use crate::base::geometry::Geometry;
 use crate::base::mutant::fault;
+use crate::base::place::{LeafIndex, WordIndex};
 use crate::base::sync::Site;
 use crate::base::word::{OrderSet, Word};
 
@@ -20,8 +21,8 @@ impl<G: Geometry> Bitmap<G> {
     /// so the sibling words are read only if it is: the thread that makes the last of them full
     /// sees all the others [mutant: WeakSibling; scenarios S2, S12].
     #[inline(always)]
-    pub(super) fn publish_word(&self, word: usize, mask: G::Word, left: G::Word) {
-        let leaf = word / G::LEAF_WORDS;
+    pub(super) fn publish_word(&self, word: WordIndex, mask: G::Word, left: G::Word) {
+        let leaf = word.leaf::<G>();
         let place = mask.trailing_zeros();
         let mut orders = if mask == G::Word::bit(place) {
             left.orders_around(place)
@@ -32,8 +33,8 @@ impl<G: Geometry> Bitmap<G> {
         let mut full = left == G::FULL;
         fault!(NoSiblingLook: full = false);
         if full {
-            let word = word % G::LEAF_WORDS;
-            orders |= self.leaf(leaf).orders_over_words(word, word, Site::Sibling);
+            let place = word.place_in_leaf::<G>();
+            orders |= self.leaf(leaf).orders_over_words(place, place, Site::Sibling);
         }
         self.publish_orders(leaf, orders, mask.count_ones().ilog2(), left & !mask);
     }
@@ -41,12 +42,11 @@ impl<G: Geometry> Bitmap<G> {
     /// Publishes what a release (or rollback) of several words completed, leaf by leaf. Reads the
     /// leaves after all of its words were changed.
     pub(super) fn publish(&self, start: u64, len: u64) {
-        let leaf_words = G::LEAF_WORDS;
         let mut pieces = Self::pieces(start, len).peekable();
         while let Some(first) = pieces.peek().copied() {
-            let leaf = first.word / leaf_words;
+            let leaf = first.word.leaf::<G>();
             let (mut orders, mut last, mut released) = (0, first.word, 0);
-            while let Some(piece) = pieces.next_if(|piece| piece.word / leaf_words == leaf) {
+            while let Some(piece) = pieces.next_if(|piece| piece.word.leaf::<G>() == leaf) {
                 let left = self.word(piece.word).load(Site::Sibling);
                 last = piece.word;
                 released += piece.mask.count_ones();
@@ -55,7 +55,7 @@ impl<G: Geometry> Bitmap<G> {
             let mut full = orders >> G::WORD_ORDER & 1 == 1;
             fault!(NoSiblingLook: full = false);
             if full {
-                let (first, last) = (first.word % leaf_words, last % leaf_words);
+                let (first, last) = (first.word.place_in_leaf::<G>(), last.place_in_leaf::<G>());
                 orders |= self.leaf(leaf).orders_over_words(first, last, Site::Sibling);
             }
             self.publish_orders(leaf, orders, released.ilog2(), G::Word::ZERO);
@@ -63,12 +63,12 @@ impl<G: Geometry> Bitmap<G> {
     }
 
     #[inline(always)]
-    fn publish_orders(&self, leaf: usize, orders: OrderSet, own: u32, others: G::Word) {
+    fn publish_orders(&self, leaf: LeafIndex, orders: OrderSet, own: u32, others: G::Word) {
         let mut orders = orders;
         fault!(SetBeforeLeaf: return);
         fault!(EnsureOnlyOwnOrder: orders &= 1 << own);
         fault!(EnsureOnlyOnTransition: orders &= !others.orders());
-        self.summary.ensure(1, leaf, orders);
+        self.summary.ensure_leaf(leaf, orders);
     }
 
     #[inline(always)]
@@ -81,7 +81,7 @@ impl<G: Geometry> Bitmap<G> {
     /// The same for blocks of one word, neighbours or not; `left` is the word as their release left
     /// it.
     #[inline(always)]
-    pub(super) fn tell_watchers_of_word(&self, word: usize, mask: G::Word, left: G::Word) {
+    pub(super) fn tell_watchers_of_word(&self, word: WordIndex, mask: G::Word, left: G::Word) {
         if !told_at_the_wrong_time()
             && let Some(awaited) = self.watch.awaited()
             && !Self::is_short_inside(mask, left, awaited)
@@ -104,10 +104,9 @@ impl<G: Geometry> Bitmap<G> {
     }
 
     #[cold]
-    fn lift_for_word(&self, word: usize, mask: G::Word, awaited: u64) {
+    fn lift_for_word(&self, word: WordIndex, mask: G::Word, awaited: u64) {
         for (place, len) in mask.runs() {
-            let start = word as u64 * u64::from(G::WORD_BLOCKS) + u64::from(place);
-            self.lift_if_awaited(start, u64::from(len), awaited);
+            self.lift_if_awaited(word.block::<G>(place), u64::from(len), awaited);
         }
     }
 
@@ -145,13 +144,13 @@ impl<G: Geometry> Bitmap<G> {
     /// After a claim of `start..start + len`: repairs what the summary shows of the whole leaves in
     /// it. For less than a leaf it does not pay: the next search for space finds out.
     pub(super) fn claimed(&self, start: u64, len: u64) {
-        let width = G::LEAF_BLOCKS as u64;
-        let (mut leaf, end) = (start.div_ceil(width) as usize, ((start + len) / width) as usize);
+        let mut leaf = LeafIndex::end_of_blocks::<G>(start);
+        let end = LeafIndex::of_block::<G>(start + len);
         while leaf < end {
-            let (node, place) = (leaf / G::FANOUT, leaf % G::FANOUT);
-            let count = (end - leaf).min(G::FANOUT - place);
-            self.repair(node, G::Word::span(place as u32, count as u32), G::ORDERS);
-            leaf += count;
+            let (node, place) = (leaf.node::<G>(), leaf.place_in_node::<G>());
+            let count = end.since(leaf).min(G::FANOUT - place as usize);
+            self.repair(node, G::Word::span(place, count as u32), G::ORDERS);
+            leaf = leaf.plus(count);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use super::Bitmap;
 use crate::base::geometry::Geometry;
+use crate::base::place::{LeafIndex, NodeIndex, WordIndex, place_in_word};
 use crate::base::sync::Site;
 use crate::base::word::Word;
 use crate::index::summary::{Found, Look};
@@ -36,18 +37,17 @@ impl<G: Geometry> Bitmap<G> {
         if from >= to {
             return from;
         }
-        let width = u64::from(G::WORD_BLOCKS);
-        let mut word = from / width;
+        let mut word = WordIndex::of_block::<G>(from);
         // Blocks before `from` count as free.
-        let mut free = self.look(word as usize) | !(G::Word::MAX << (from % width) as u32);
+        let mut free = self.look(word) | !(G::Word::MAX << place_in_word::<G>(from));
         while free & G::FULL == G::FULL {
-            word += 1;
-            if word * width >= to {
+            word = word.next();
+            if word.first_block::<G>() >= to {
                 return to;
             }
-            free = self.look(word as usize);
+            free = self.look(word);
         }
-        to.min(word * width + u64::from((!free).trailing_zeros()))
+        to.min(word.block::<G>((!free).trailing_zeros()))
     }
 
     /// The start of the run of free blocks that ends before `to`, looking no lower than `floor`;
@@ -57,23 +57,22 @@ impl<G: Geometry> Bitmap<G> {
         if to <= floor {
             return floor;
         }
-        let width = u64::from(G::WORD_BLOCKS);
-        let mut word = (to - 1) / width;
-        let below = G::Word::span(0, ((to - 1) % width) as u32 + 1);
-        let mut taken = !self.look(word as usize) & below;
+        let mut word = WordIndex::of_block::<G>(to - 1);
+        let below = G::Word::span(0, place_in_word::<G>(to - 1) + 1);
+        let mut taken = !self.look(word) & below;
         while taken == G::Word::ZERO {
-            if word * width <= floor {
+            if word.first_block::<G>() <= floor {
                 return floor;
             }
-            word -= 1;
-            taken = !self.look(word as usize) & G::FULL;
+            word = word.previous();
+            taken = !self.look(word) & G::FULL;
         }
-        floor.max(word * width + u64::from(G::Word::BITS - taken.leading_zeros()))
+        floor.max(word.block::<G>(G::Word::BITS - taken.leading_zeros()))
     }
 
-    /// The free blocks of word `word`.
+    /// The free blocks of `word`.
     #[inline]
-    pub(crate) fn look(&self, word: usize) -> G::Word {
+    pub(crate) fn look(&self, word: WordIndex) -> G::Word {
         self.word(word).load(Site::LeafLook)
     }
 
@@ -115,39 +114,37 @@ impl<G: Geometry> Bitmap<G> {
         if from >= self.blocks() {
             return None;
         }
-        let leaf_blocks = G::LEAF_BLOCKS as u64;
         let mut from = from;
         loop {
-            let leaf = from / leaf_blocks;
-            let end = ((leaf + 1) * leaf_blocks).min(self.blocks());
+            let behind = LeafIndex::of_block::<G>(from).next();
+            let end = behind.first_block::<G>().min(self.blocks());
             let free = self.free_in(from, end);
             if free < end {
                 return Some(free);
             }
-            let next = self.next_leaf(0, leaf as usize + 1)?;
-            from = next as u64 * leaf_blocks;
+            from = self.next_leaf(0, behind)?.first_block::<G>();
         }
     }
 
     /// The first leaf at or after `from` that may have a run of `order`.
-    pub(crate) fn next_leaf(&self, order: u32, from: usize) -> Option<usize> {
+    pub(crate) fn next_leaf(&self, order: u32, from: LeafIndex) -> Option<LeafIndex> {
         let mut from = from;
-        let leaves = self.leaf_count();
-        let nodes = leaves.div_ceil(G::FANOUT);
-        while from < leaves {
-            match self.summary.find(order, from / G::FANOUT, nodes, Look::Thorough) {
+        let end = self.leaf_end();
+        let node_end = NodeIndex::end_of_leaves::<G>(end);
+        while from < end {
+            match self.summary.find(order, from.node::<G>(), node_end, Look::Thorough) {
                 Found::Nothing => return None,
                 Found::Stale { level, child } => {
-                    from = self.summary.after_subtree(level, child) * G::FANOUT;
+                    from = self.summary.after_subtree(level, child).first_leaf::<G>();
                 }
                 Found::Node(node) => {
-                    from = from.max(node * G::FANOUT);
-                    let word = self.summary.node(1, node).may_have(order);
-                    let right = word & (G::Word::MAX << (from % G::FANOUT) as u32);
+                    from = from.max(node.first_leaf::<G>());
+                    let word = self.summary.over_leaves(node).may_have(order);
+                    let right = word & (G::Word::MAX << from.place_in_node::<G>());
                     if right != G::Word::ZERO {
-                        return Some(node * G::FANOUT + right.trailing_zeros() as usize);
+                        return Some(node.leaf::<G>(right.trailing_zeros()));
                     }
-                    from = (node + 1) * G::FANOUT;
+                    from = node.next().first_leaf::<G>();
                 }
             }
         }
@@ -156,14 +153,14 @@ impl<G: Geometry> Bitmap<G> {
 
     /// Whether `leaf` may have a free block. A block that was free all the time is not missed.
     #[inline]
-    pub(crate) fn may_have_free(&self, leaf: usize) -> bool {
-        let (node, bit) = self.summary.parent(1, leaf);
+    pub(crate) fn may_have_free(&self, leaf: LeafIndex) -> bool {
+        let (node, bit) = self.summary.over_leaf(leaf);
         node.may_have(0) & bit != G::Word::ZERO
     }
 
     /// The words of `leaf` in ascending order, 1 = free, each read when the caller asks for it.
     #[inline]
-    pub(crate) fn leaf_words(&self, leaf: usize) -> impl Iterator<Item = G::Word> + '_ {
+    pub(crate) fn leaf_words(&self, leaf: LeafIndex) -> impl Iterator<Item = G::Word> + '_ {
         self.leaf(leaf).words().iter().map(|word| word.load(Site::LeafLook))
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::base::geometry::Geometry;
 use crate::base::mutant::{fault, step};
+use crate::base::place::{LeafIndex, WordIndex, place_in_word};
 use crate::base::sync::Site;
 use crate::base::word::Word;
 use crate::index::{Bitmap, Piece};
@@ -35,10 +36,10 @@ impl ReleaseError {
 }
 
 impl<G: Geometry> Bitmap<G> {
-    /// Frees those blocks of `mask` in word `word` that are not free, and returns which. For blocks
-    /// that go from one bitmap to another: a block that another caller wrongly frees meanwhile does
-    /// not hold up the rest.
-    pub(crate) fn add_in_word(&self, word: usize, mask: G::Word) -> G::Word {
+    /// Frees those blocks of `mask` in `word` that are not free, and returns which. For blocks that
+    /// go from one bitmap to another: a block that another caller wrongly frees meanwhile does not
+    /// hold up the rest.
+    pub(crate) fn add_in_word(&self, word: WordIndex, mask: G::Word) -> G::Word {
         let before = self.word(word).fetch_or(mask, Site::LeafReleaseFull);
         let added = mask & !before;
         if added != G::Word::ZERO {
@@ -61,25 +62,28 @@ impl<G: Geometry> Bitmap<G> {
     #[inline(always)]
     pub(crate) fn release(&self, start: u64, len: u64) -> Result<(), ReleaseError> {
         debug_assert!(len > 0);
-        let width = u64::from(G::WORD_BLOCKS);
         fault!(SetBeforeLeaf: {
-            let leaf = (start / G::LEAF_BLOCKS as u64) as usize;
-            self.summary.ensure(1, leaf, G::ORDERS);
+            self.summary.ensure_leaf(LeafIndex::of_block::<G>(start), G::ORDERS);
         });
         fault!(WatchReadBeforeLeaf | EventBeforeEnsure: self.tell_watchers(start, len));
-        if start % width + len <= width {
-            let mask = G::Word::span((start % width) as u32, len as u32);
-            return self.release_in_word((start / width) as usize, mask);
+        let place = place_in_word::<G>(start);
+        if u64::from(place) + len <= u64::from(G::WORD_BLOCKS) {
+            let mask = G::Word::span(place, len as u32);
+            return self.release_in_word(WordIndex::of_block::<G>(start), mask);
         }
         self.release_words(start, len)?;
         self.tell_watchers_of_release(start, len);
         Ok(())
     }
 
-    /// Gives back the blocks of `mask`, neighbours or not, in word `word`: all of them, or nothing
-    /// if one of them is already free. One compare-exchange, then the publication.
+    /// Gives back the blocks of `mask`, neighbours or not, in `word`: all of them, or nothing if
+    /// one of them is already free. One compare-exchange, then the publication.
     #[inline(always)]
-    pub(crate) fn release_in_word(&self, word: usize, mask: G::Word) -> Result<(), ReleaseError> {
+    pub(crate) fn release_in_word(
+        &self,
+        word: WordIndex,
+        mask: G::Word,
+    ) -> Result<(), ReleaseError> {
         let piece = Piece { word, mask };
         let free = self
             .release_piece(piece)
@@ -102,7 +106,7 @@ impl<G: Geometry> Bitmap<G> {
         for piece in Self::pieces(start, len) {
             if let Err(free) = self.release_piece(piece) {
                 let block = Self::first_block(piece, free);
-                let word_start = piece.word as u64 * u64::from(G::WORD_BLOCKS);
+                let word_start = piece.word.first_block::<G>();
                 if word_start <= start {
                     return Err(ReleaseError::Free { block });
                 }

@@ -2,6 +2,7 @@
 
 use crate::base::geometry::{Geometry, MOST_ORDERS};
 use crate::base::mutant::{fault, step};
+use crate::base::place::{LeafIndex, NodeIndex, child_of, parent_of, place_in_parent};
 use crate::base::sync::{AtomicWord, Site};
 use crate::base::word::{OrderSet, Word, each, order_above, order_within};
 use crate::index::Bitmap;
@@ -37,24 +38,23 @@ impl<G: Geometry> Guard<'_, G> {
 }
 
 impl<G: Geometry> Bitmap<G> {
-    /// Clears the bits of `orders` that level-1 node `index` has for the leaves `children`, unless
-    /// a leaf turns out to have such a run. Goes on upward with the orders of which the node has no
-    /// bit left. Any thread may call it at any time. O(children + orders x levels).
-    pub(crate) fn repair(&self, index: usize, children: G::Word, orders: OrderSet) {
-        let stale = Stale::all(children, orders);
-        self.repair_up(2, index, self.repair_node(1, index, stale));
+    /// Clears the bits of `orders` that `node` has for the leaves `children`, unless a leaf turns
+    /// out to have such a run. Goes on upward with the orders of which the node has no bit left.
+    /// Any thread may call it at any time. O(children + orders x levels).
+    pub(crate) fn repair(&self, node: NodeIndex, children: G::Word, orders: OrderSet) {
+        self.repair_from(node, Stale::all(children, orders));
     }
 
     /// The same for leaves that lack `order`: clears for each leaf all orders that it lacks.
-    pub(super) fn repair_leaves(&self, index: usize, children: G::Word, order: u32) {
+    pub(super) fn repair_leaves(&self, node: NodeIndex, children: G::Word, order: u32) {
         if order == 0 {
             // Without a free block, the leaf lacks all orders.
-            return self.repair(index, children, G::ORDERS);
+            return self.repair(node, children, G::ORDERS);
         }
         // A leaf has all orders up to some order, so it lacks all orders from the next one on.
         let mut lacking = [G::Word::ZERO; MOST_ORDERS];
         for place in children.places() {
-            let leaf = self.leaf(index * G::FANOUT + place as usize);
+            let leaf = self.leaf(node.leaf::<G>(place));
             let from = leaf.orders(Site::LeafLook).trailing_ones();
             lacking[from as usize] |= G::Word::bit(place);
         }
@@ -62,8 +62,14 @@ impl<G: Geometry> Bitmap<G> {
             let from_below = lacking[order - 1];
             lacking[order] |= from_below;
         }
-        let stale = Stale { orders: G::ORDERS, children: lacking, sought: order };
-        self.repair_up(2, index, self.repair_node(1, index, stale));
+        self.repair_from(node, Stale { orders: G::ORDERS, children: lacking, sought: order });
+    }
+
+    /// Repairs `node`, and on upward.
+    #[inline(always)]
+    fn repair_from(&self, node: NodeIndex, stale: Stale<G::Word>) {
+        let node = node.get();
+        self.repair_up(2, node, self.repair_node(1, node, stale));
     }
 
     /// The same for `child` of a node of `level`, above level 1, and on upward.
@@ -77,8 +83,8 @@ impl<G: Geometry> Bitmap<G> {
             // search that comes by would have to undo the clear and lift the watch, until the
             // holder of the guard moves on. What is left is a stale positive (invariant 3).
             orders &= !self.live_orders(level, child, orders);
-            let place = G::Word::bit((child % G::FANOUT) as u32);
-            child /= G::FANOUT;
+            let place = G::Word::bit(place_in_parent::<G>(child));
+            child = parent_of::<G>(child);
             orders = self.repair_node(level, child, Stale::all(place, orders));
         }
     }
@@ -138,7 +144,7 @@ impl<G: Geometry> Bitmap<G> {
         guard: &mut Guard<'_, G>,
     ) {
         let orders = stale.orders;
-        let live = |place| self.live_orders(level, index * G::FANOUT + place as usize, orders);
+        let live = |place| self.live_orders(level, child_of::<G>(index, place), orders);
         let mut early: Vec<OrderSet> = Vec::new();
         fault!(RecheckBeforeClear: early = children.places().map(live).collect());
         for order in each(orders) {
@@ -179,7 +185,7 @@ impl<G: Geometry> Bitmap<G> {
         guard: &mut Guard<'_, G>,
     ) {
         fault!(ReleaseGuardBeforeRestore: guard.release());
-        self.summary.set(level, index * G::FANOUT + place as usize, orders);
+        self.summary.set(level, child_of::<G>(index, place), orders);
         fault!(GuardReleasedBeforeEnsureUp: guard.release());
         step!(RestoreNoEnsureUp: self.summary.ensure(level + 1, index, orders));
         // A search that looks for its runs by a higher order has not skipped it.
@@ -194,18 +200,18 @@ impl<G: Geometry> Bitmap<G> {
     }
 
     /// Repairs what the summary shows of one leaf, as a search that comes by would.
-    pub(crate) fn refresh(&self, leaf: usize) {
+    pub(crate) fn refresh(&self, leaf: LeafIndex) {
         let lost = !self.leaf(leaf).orders(Site::LeafLook) & G::ORDERS;
         if lost != 0 {
-            self.repair(leaf / G::FANOUT, G::Word::bit((leaf % G::FANOUT) as u32), lost);
+            self.repair(leaf.node::<G>(), G::Word::bit(leaf.place_in_node::<G>()), lost);
         }
     }
 
     /// Restores `orders` of a leaf, as if they had just been cleared.
     #[cfg(test)]
-    pub(super) fn restore_for_test(&self, leaf: usize, orders: OrderSet) {
-        let place = (leaf % G::FANOUT) as u32;
-        self.restore(1, leaf / G::FANOUT, place, orders, &mut Guard { held: None });
+    pub(super) fn restore_for_test(&self, leaf: LeafIndex, orders: OrderSet) {
+        let (node, place) = (leaf.node::<G>().get(), leaf.place_in_node::<G>());
+        self.restore(1, node, place, orders, &mut Guard { held: None });
     }
 
     /// Makes the summary show what the leaf may not have, as a model's starting state.
@@ -219,7 +225,7 @@ impl<G: Geometry> Bitmap<G> {
     pub(super) fn live_orders(&self, level: usize, child: usize, orders: OrderSet) -> OrderSet {
         if level == 1 {
             // A leaf without the lowest order has none of the others.
-            let leaf = self.leaf(child);
+            let leaf = self.leaf(LeafIndex::new(child));
             let none = !leaf.has_order(orders.trailing_zeros(), Site::LeafLook);
             return if none { 0 } else { leaf.orders(Site::LeafLook) & orders };
         }

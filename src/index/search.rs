@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::{Bitmap, Claimed};
 use crate::base::geometry::Geometry;
+use crate::base::place::{LeafIndex, WordIndex, place_in_word};
 use crate::base::sync::Site;
 use crate::base::word::{Word, order_within};
 use crate::index::Pack;
@@ -31,10 +32,10 @@ pub(crate) struct Search<F> {
 }
 
 impl<G: Geometry> Bitmap<G> {
-    /// In how many words the leaf of word `word` has an aligned run of `order`.
+    /// In how many words the leaf of `word` has an aligned run of `order`.
     #[inline]
-    pub(crate) fn words_with(&self, word: usize, order: u32) -> u32 {
-        self.leaf(word / G::LEAF_WORDS).words_with(order, Site::LeafLook).count_ones()
+    pub(crate) fn words_with(&self, word: WordIndex, order: u32) -> u32 {
+        self.leaf(word.leaf::<G>()).words_with(order, Site::LeafLook).count_ones()
     }
 
     /// Claims `len` blocks at the start of an aligned run of `order`, in the leaf of block `from`
@@ -49,29 +50,28 @@ impl<G: Geometry> Bitmap<G> {
 
     #[inline]
     fn visit_leaf(&self, order: u32, len: u64, from: u64) -> Visit<Claimed> {
-        let width = u64::from(G::WORD_BLOCKS);
-        let word = (from / width) as usize;
-        let leaf = word / G::LEAF_WORDS;
+        let first = WordIndex::of_block::<G>(from);
+        let leaf = first.leaf::<G>();
         let mut words = self.leaf(leaf).words_with(order, Site::LeafLook);
         if words == 0 {
             return Visit::Stale;
         }
-        words &= u32::MAX << (word % G::LEAF_WORDS);
+        words &= u32::MAX << first.place_in_leaf::<G>();
         while words != 0 {
-            let index = leaf * G::LEAF_WORDS + words.trailing_zeros() as usize;
+            let word = leaf.word::<G>(words.trailing_zeros() as usize);
             words &= words - 1;
-            let place = if index > word { 0 } else { (from % width) as u32 };
+            let place = if word > first { 0 } else { place_in_word::<G>(from) };
             let claimed = if order <= G::WORD_ORDER {
-                self.claim_in_word(index, order, len as u32, place)
+                self.claim_in_word(word, order, len as u32, place)
             } else {
-                let whole = (place == 0).then(|| self.claim(index as u64 * width, len).ok());
+                let whole = (place == 0).then(|| self.claim(word.first_block::<G>(), len).ok());
                 whole.flatten()
             };
             if let Some(claimed) = claimed {
                 return Visit::Done(claimed);
             }
         }
-        Visit::From(leaf + 1)
+        Visit::From(leaf.next())
     }
 
     /// Claims `len` blocks at the start of an aligned run of `order` in one of `leaves`, at or
@@ -81,11 +81,11 @@ impl<G: Geometry> Bitmap<G> {
         order: u32,
         len: u64,
         from: u64,
-        leaves: Range<usize>,
+        leaves: Range<LeafIndex>,
         pack: Pack,
     ) -> Option<Claimed> {
         self.visit_leaves(order, leaves, Look::Quick, pack, |leaf| {
-            self.visit_leaf(order, len, from.max((leaf * G::LEAF_BLOCKS) as u64))
+            self.visit_leaf(order, len, from.max(leaf.first_block::<G>()))
         })
     }
 
@@ -96,12 +96,12 @@ impl<G: Geometry> Bitmap<G> {
         &self,
         order: u32,
         len: u64,
-        leaf: usize,
+        leaf: LeafIndex,
         pack: Pack,
     ) -> Option<Claimed> {
-        let node = leaf / G::FANOUT;
-        let todo = self.candidates(order, node, leaf + 1, &(0..self.leaf_count()), Look::Quick);
-        let visit = |leaf| self.visit_leaf(order, len, (leaf * G::LEAF_BLOCKS) as u64);
+        let node = leaf.node::<G>();
+        let todo = self.candidates(order, node, leaf.next(), &self.all_leaves(), Look::Quick);
+        let visit = |leaf: LeafIndex| self.visit_leaf(order, len, leaf.first_block::<G>());
         self.visit_children(order, node, todo, pack, visit).taken
     }
 
@@ -110,7 +110,7 @@ impl<G: Geometry> Bitmap<G> {
     pub(crate) fn claim_around<F: Fn(u64) -> u64>(
         &self,
         order: u32,
-        leaves: Range<usize>,
+        leaves: Range<LeafIndex>,
         pack: Pack,
         search: &Search<F>,
     ) -> Option<Claimed> {
@@ -118,7 +118,7 @@ impl<G: Geometry> Bitmap<G> {
             let Some(inside) = self.first_group(leaf, order) else { return Visit::Stale };
             match self.claim_run_around(inside, search) {
                 Some(Ok(claimed)) => Visit::Done(claimed),
-                _ => Visit::From(leaf + 1),
+                _ => Visit::From(leaf.next()),
             }
         })
     }
@@ -134,8 +134,8 @@ impl<G: Geometry> Bitmap<G> {
         self.claim_of_run(start, end, search)
     }
 
-    fn first_group(&self, leaf: usize, order: u32) -> Option<u64> {
-        let first_block = (leaf * G::LEAF_BLOCKS) as u64;
+    fn first_group(&self, leaf: LeafIndex, order: u32) -> Option<u64> {
+        let first_block = leaf.first_block::<G>();
         if order > G::WORD_ORDER {
             return (0..G::LEAF_BLOCKS as u64 >> order)
                 .map(|group| first_block + (group << order))
@@ -143,7 +143,7 @@ impl<G: Geometry> Bitmap<G> {
         }
         self.leaf(leaf).words().iter().enumerate().find_map(|(i, word)| {
             let place = word.load(Site::LeafLook).first_aligned(order)?;
-            Some(first_block + (i as u64) * u64::from(G::WORD_BLOCKS) + u64::from(place))
+            Some(leaf.word::<G>(i).block::<G>(place))
         })
     }
 
@@ -173,7 +173,7 @@ impl<G: Geometry> Bitmap<G> {
         search: &Search<F>,
     ) -> Result<Claimed, Ticket> {
         loop {
-            self.events.count(Event::ExactSearch, (from / G::LEAF_BLOCKS as u64) as usize);
+            self.events.count(Event::ExactSearch, LeafIndex::of_block::<G>(from).get());
             let ticket = self.watch.register(search.least);
             if let Some(claimed) = self.claim_quick(from, search) {
                 return Ok(claimed);
@@ -191,23 +191,23 @@ impl<G: Geometry> Bitmap<G> {
         from: u64,
         search: &Search<F>,
     ) -> Option<Claimed> {
-        let leaf_blocks = G::LEAF_BLOCKS as u64;
-        let first = (from / leaf_blocks) as usize;
-        let found = self.claim_in_runs(first..self.leaf_count(), from, search);
+        let first = LeafIndex::of_block::<G>(from);
+        let found = self.claim_in_runs(first..self.leaf_end(), from, search);
         if found.is_some() || from == 0 {
             return found;
         }
         // The pass above cut any run that starts below `from`. The group by which the summary shows
         // such a run may lie behind `from`, in any leaf that the shortest run from `from - 1` on
         // reaches.
-        let last = ((from - 1 + search.least - 1) / leaf_blocks) as usize;
-        self.claim_in_runs(0..self.leaf_count().min(last + 1), 0, search)
+        let last = LeafIndex::of_block::<G>(from - 1 + search.least - 1);
+        let end = self.leaf_end().min(last.next());
+        self.claim_in_runs(LeafIndex::FIRST..end, 0, search)
     }
 
     /// One pass over the runs that touch `leaves` and start no lower than block `floor`.
     pub(crate) fn claim_in_leaves<F: Fn(u64) -> u64>(
         &self,
-        leaves: Range<usize>,
+        leaves: Range<LeafIndex>,
         floor: u64,
         search: &Search<F>,
     ) -> Option<Claimed> {
@@ -235,20 +235,19 @@ impl<G: Geometry> Bitmap<G> {
     /// One pass over the runs that touch `leaves` and start no lower than `floor`.
     fn claim_in_runs<F: Fn(u64) -> u64>(
         &self,
-        leaves: Range<usize>,
+        leaves: Range<LeafIndex>,
         floor: u64,
         search: &Search<F>,
     ) -> Option<Claimed> {
         let order = order_within(search.least).min(G::MAX_ORDER);
-        let leaf_blocks = G::LEAF_BLOCKS as u64;
         // A fitting run with a group of `order` in a leaf begins at most this far before the leaf.
         let reach = search.least - 1;
         self.visit_leaves(order, leaves, Look::Thorough, Pack::First, |leaf| {
             if !self.leaf(leaf).has_order(order, Site::LeafLook) {
                 return Visit::Stale;
             }
-            let leaf_start = leaf as u64 * leaf_blocks;
-            let leaf_end = (leaf_start + leaf_blocks).min(self.blocks());
+            let leaf_start = leaf.first_block::<G>();
+            let leaf_end = leaf.next().first_block::<G>().min(self.blocks());
             let lowest = floor.max(leaf_start.saturating_sub(reach));
             let mut at =
                 if lowest < leaf_start { self.run_start(leaf_start, lowest) } else { lowest };
@@ -271,7 +270,7 @@ impl<G: Geometry> Bitmap<G> {
                 at = end.max(start + 1);
             }
             // A run that began before this leaf and is gone by now leaves `at` behind.
-            Visit::From((leaf + 1).max((at / leaf_blocks) as usize))
+            Visit::From(leaf.next().max(LeafIndex::of_block::<G>(at)))
         })
     }
 }

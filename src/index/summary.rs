@@ -6,6 +6,7 @@ use crate::base::geometry::Geometry;
 use crate::base::heap::{OutOfMemory, reserved};
 use crate::base::lines::Lines;
 use crate::base::mutant::fault;
+use crate::base::place::{LeafIndex, NodeIndex, child_of, parent_of, place_in_parent};
 use crate::base::segmented::{Elements, Segmented};
 use crate::base::sync::{AtomicWord, Site};
 use crate::base::word::{OrderSet, Word, each};
@@ -98,6 +99,10 @@ impl Look {
 }
 
 /// The levels of nodes. Level 1 is over the leaves; the top level is searched linearly.
+///
+/// A level and a plain number name a child or a node in what climbs the levels, since one variable
+/// is first a leaf, then a node of level 1, then one above. Callers that mean a leaf or a node of
+/// level 1 have a [`LeafIndex`] or a [`NodeIndex`].
 #[derive(Debug)]
 pub(crate) struct Summary<G: Geometry> {
     /// Level 1, then level 2, and so on.
@@ -109,7 +114,7 @@ pub(crate) struct Summary<G: Geometry> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// A level-1 node that may have children of the order.
-    Node(usize),
+    Node(NodeIndex),
     /// A stale positive: a node of this level shows what its child does not have.
     Stale {
         /// The level of the node that shows it; one more than there are if the list of top nodes
@@ -148,7 +153,7 @@ impl<G: Geometry> Summary<G> {
                     };
                     let children = children_of::<G>(index, &live).filter(shows);
                     children.fold(G::Word::ZERO, |word, child| {
-                        word | G::Word::bit((child % G::FANOUT) as u32)
+                        word | G::Word::bit(place_in_parent::<G>(child))
                     })
                 });
             }
@@ -195,6 +200,18 @@ impl<G: Geometry> Summary<G> {
         self.levels.len()
     }
 
+    /// Node `node` of level 1.
+    #[inline(always)]
+    pub(crate) fn over_leaves(&self, node: NodeIndex) -> Node<'_, G> {
+        self.node(1, node.get())
+    }
+
+    /// The node over `leaf`, and the bit of `leaf` in it.
+    #[inline(always)]
+    pub(crate) fn over_leaf(&self, leaf: LeafIndex) -> (Node<'_, G>, G::Word) {
+        self.parent(1, leaf.get())
+    }
+
     /// Node `index` of `level`, counted from 1.
     #[inline(always)]
     pub(crate) fn node(&self, level: usize, index: usize) -> Node<'_, G> {
@@ -204,7 +221,7 @@ impl<G: Geometry> Summary<G> {
     /// The node of `level` above `child`, and the bit of `child` in it.
     #[inline(always)]
     pub(crate) fn parent(&self, level: usize, child: usize) -> (Node<'_, G>, G::Word) {
-        (self.node(level, child / G::FANOUT), G::Word::bit((child % G::FANOUT) as u32))
+        (self.node(level, parent_of::<G>(child)), G::Word::bit(place_in_parent::<G>(child)))
     }
 
     /// Makes sure that every level from `level` to the top shows that `child` may have `orders`.
@@ -218,18 +235,24 @@ impl<G: Geometry> Summary<G> {
             let (node, bit) = self.parent(level, child);
             let unset = node.lacks(bit, orders);
             if unset != 0 {
-                self.set_in(level, child / G::FANOUT, node, bit, unset);
+                self.set_in(level, parent_of::<G>(child), node, bit, unset);
             }
             fault!(NoPropagateUp: return);
             fault!(StopAtFirstSetBit: orders = unset);
-            child /= G::FANOUT;
+            child = parent_of::<G>(child);
         }
+    }
+
+    /// The same for a leaf, from level 1 on.
+    #[inline(always)]
+    pub(crate) fn ensure_leaf(&self, leaf: LeafIndex, orders: OrderSet) {
+        self.ensure(1, leaf.get(), orders);
     }
 
     /// Makes the node over `child`, and no other, show that it may have `orders`.
     pub(crate) fn set(&self, level: usize, child: usize, orders: OrderSet) {
         let (node, bit) = self.parent(level, child);
-        self.set_in(level, child / G::FANOUT, node, bit, orders);
+        self.set_in(level, parent_of::<G>(child), node, bit, orders);
     }
 
     /// The same for a caller that has the node: finding it again costs each such free a tenth.
@@ -288,14 +311,14 @@ impl<G: Geometry> Summary<G> {
     /// The first level-1 node in `from..to` that may have a child of `order`. Stops at the first
     /// stale positive, which the caller repairs. O(levels), and at most O(nodes of the top level).
     #[inline]
-    pub(crate) fn find(&self, order: u32, from: usize, to: usize, look: Look) -> Found {
+    pub(crate) fn find(&self, order: u32, from: NodeIndex, to: NodeIndex, look: Look) -> Found {
         if from >= to {
             return Found::Nothing;
         }
-        if look.read(self.node(1, from), order) != G::Word::ZERO {
+        if look.read(self.over_leaves(from), order) != G::Word::ZERO {
             return Found::Node(from);
         }
-        self.find_after(order, from, to, look)
+        self.find_after(order, from.get(), to.get(), look)
     }
 
     fn find_after(&self, order: u32, from: usize, to: usize, look: Look) -> Found {
@@ -312,15 +335,15 @@ impl<G: Geometry> Summary<G> {
                     None => return Found::Nothing,
                 }
             }
-            let (place, parent) = (index % G::FANOUT, index / G::FANOUT);
+            let (place, parent) = (place_in_parent::<G>(index), parent_of::<G>(index));
             let word = look.read(self.node(level + 1, parent), order);
-            let right = if place + 1 < G::FANOUT {
-                word & (G::Word::MAX << (place as u32 + 1))
+            let right = if (place as usize) + 1 < G::FANOUT {
+                word & (G::Word::MAX << (place + 1))
             } else {
                 G::Word::ZERO
             };
             if right != G::Word::ZERO {
-                break (level, parent * G::FANOUT + right.trailing_zeros() as usize);
+                break (level, child_of::<G>(parent, right.trailing_zeros()));
             }
             index = parent;
             level += 1;
@@ -331,21 +354,21 @@ impl<G: Geometry> Summary<G> {
             if word == G::Word::ZERO {
                 return Found::Stale { level: level_at + 1, child };
             }
-            child = child * G::FANOUT + word.trailing_zeros() as usize;
+            child = child_of::<G>(child, word.trailing_zeros());
             level_at -= 1;
         }
         if child >= to {
             Found::Nothing
         } else if look.read(self.node(1, child), order) != G::Word::ZERO {
-            Found::Node(child)
+            Found::Node(NodeIndex::new(child))
         } else {
             Found::Stale { level: 2, child }
         }
     }
 
     /// The first level-1 node behind the subtree of `child`, a node one level below `level`.
-    pub(crate) fn after_subtree(&self, level: usize, child: usize) -> usize {
-        (2..level).fold(child + 1, |next, _| next * G::FANOUT)
+    pub(crate) fn after_subtree(&self, level: usize, child: usize) -> NodeIndex {
+        NodeIndex::new((2..level).fold(child + 1, |next, _| child_of::<G>(next, 0)))
     }
 
     /// Bytes of the nodes and their counts.

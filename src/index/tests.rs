@@ -5,6 +5,7 @@ use rand_pcg::Pcg64Mcg;
 
 use super::{Bitmap, ReleaseError, Search};
 use crate::base::geometry::{Geometry, Narrow, Wide};
+use crate::base::place::{LeafIndex, WordIndex};
 use crate::base::sync::Site;
 use crate::base::word::{Word, order_above};
 use crate::index::Pack;
@@ -40,7 +41,7 @@ fn agrees_with_a_vector<G: Geometry>(blocks: u64, height: usize, seed: u64) {
                 let fits =
                     free.chunk_by(|a, b| a == b).any(|run| run[0] && run.len() as u64 >= len);
                 let order = order_above(len);
-                let leaves = 0..index.leaf_count();
+                let leaves = index.all_leaves();
                 let quick = (order <= G::MAX_ORDER)
                     .then(|| index.claim_aligned(order, len, 0, leaves, Pack::Tight))
                     .flatten();
@@ -59,10 +60,10 @@ fn agrees_with_a_vector<G: Geometry>(blocks: u64, height: usize, seed: u64) {
     let found = index.verify();
     assert!(found.is_clean(), "{:?}", found.differences);
     assert_eq!(found.free_blocks, free.iter().filter(|&&free| free).count() as u64);
-    for word in 0..index.leaf_count() * G::LEAF_WORDS {
+    for word in WordIndex::each(WordIndex::FIRST..index.word_end()) {
         for place in 0..G::WORD_BLOCKS {
-            let block = word * G::WORD_BLOCKS as usize + place as usize;
-            let expected = free.get(block).copied().unwrap_or(false);
+            let block = word.block::<G>(place);
+            let expected = free.get(block as usize).copied().unwrap_or(false);
             let found = index.look(word) & G::Word::bit(place) != G::Word::ZERO;
             assert_eq!(found, expected, "block {block}");
         }
@@ -86,19 +87,19 @@ fn both_widths_agree_with_a_vector() {
 #[test]
 fn a_guard_alone_does_not_lift_the_watch() {
     let index = Bitmap::<Wide>::from_words(40_000, 2, |_| 0).unwrap();
-    let (leaf, node) = (70, 1);
-    let (lower, held) = index.summary.parent(1, leaf);
+    let leaf = LeafIndex::new(70);
+    let (lower, held) = index.summary.over_leaf(leaf);
     lower.guard().fetch_or(held, Site::GuardChange);
-    index.summary.set(2, node, 1);
+    index.summary.set(2, leaf.node::<Wide>().get(), 1);
     let ticket = index.expect_runs_of(1);
     for _ in 0..3 {
-        let found = index.claim_aligned(0, 1, 0, 0..index.leaf_count(), Pack::First);
+        let found = index.claim_aligned(0, 1, 0, index.all_leaves(), Pack::First);
         assert_eq!(found, None);
         assert!(index.still_none(ticket), "the watch was lifted although nothing was freed");
     }
     // Stale positives are for whoever comes by once nobody is in the way.
     lower.guard().fetch_and(!held, Site::GuardChange);
-    assert_eq!(index.claim_aligned(0, 1, 0, 0..index.leaf_count(), Pack::First), None);
+    assert_eq!(index.claim_aligned(0, 1, 0, index.all_leaves(), Pack::First), None);
     assert!(index.still_none(ticket));
     assert_eq!(index.verify().differences, []);
 }
@@ -109,10 +110,10 @@ fn a_guard_alone_does_not_lift_the_watch() {
 fn orders_not_shown_do_not_keep_those_above_from_being_repaired() {
     let mut words = [0u64; 16];
     words[8] = 0xffff;
-    let index = Bitmap::<Wide>::from_words(1024, 1, |word| words[word]).unwrap();
+    let index = Bitmap::<Wide>::from_words(1024, 1, |word| words[word.get()]).unwrap();
     index.summary.set(1, 0, 1 << 3 | 1 << 5);
     index.summary.set(1, 1, 1 << 5);
-    assert_eq!(index.claim_aligned(5, 32, 0, 0..2, Pack::First), None);
+    assert_eq!(index.claim_aligned(5, 32, 0, index.all_leaves(), Pack::First), None);
     assert_eq!(index.verify().differences, []);
 }
 
@@ -134,7 +135,7 @@ fn a_restored_order_lifts_the_watch_for_those_alone_who_search_by_it() {
     for (awaited, lifted) in [(1, true), (6, true), (14, true), (15, false), (512, false)] {
         let index = Bitmap::<Wide>::from_words(1024, 1, |_| 0).unwrap();
         let ticket = index.expect_runs_of(awaited);
-        index.restore_for_test(0, 1 << 2);
+        index.restore_for_test(LeafIndex::FIRST, 1 << 2);
         assert_eq!(!index.still_none(ticket), lifted, "{awaited}");
     }
 }
@@ -156,7 +157,8 @@ fn lifts_for_long_enough_runs<G: Geometry>(seed: u64) {
             let part = |nth: usize| words.get(nth).copied().unwrap_or(0);
             let per_word = G::WORD_BLOCKS as usize / 32;
             G::Word::from_u64(
-                (0..per_word).fold(0, |all, nth| all | part(word * per_word + nth) << (32 * nth)),
+                (0..per_word)
+                    .fold(0, |all, nth| all | part(word.get() * per_word + nth) << (32 * nth)),
             )
         });
         let index = index.unwrap();

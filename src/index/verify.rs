@@ -2,6 +2,7 @@
 
 use super::Bitmap;
 use crate::base::geometry::Geometry;
+use crate::base::place::{LeafIndex, WordIndex};
 use crate::base::sync::Site;
 use crate::base::word::Word;
 
@@ -112,7 +113,8 @@ impl<G: Geometry> Bitmap<G> {
 
     fn verify_child(&self, level: usize, child: usize, differences: &mut Vec<Difference>) {
         let (node, bit) = self.summary.parent(level, child);
-        let orders = if level == 1 { self.leaf(child).orders(Site::LeafLook) } else { 0 };
+        let orders =
+            if level == 1 { self.leaf(LeafIndex::new(child)).orders(Site::LeafLook) } else { 0 };
         for order in 0..=G::MAX_ORDER {
             let below = match level {
                 1 => orders >> order & 1 == 1,
@@ -143,12 +145,10 @@ impl<G: Geometry> Bitmap<G> {
 
     /// Looks at all of the memory, which may be longer than the device.
     fn beyond_end(&self) -> Vec<Difference> {
-        let (blocks, width) = (self.blocks(), u64::from(G::WORD_BLOCKS));
-        let words = (blocks / width) as usize..self.leaves.room() * G::LEAF_WORDS;
-        let free = words.flat_map(|word| {
-            let first = word as u64 * width;
-            self.look(word).places().map(move |place| first + u64::from(place))
-        });
+        let (blocks, room) = (self.blocks(), LeafIndex::new(self.leaves.room()));
+        let words = WordIndex::of_block::<G>(blocks)..room.first_word::<G>();
+        let free = WordIndex::each(words)
+            .flat_map(|word| self.look(word).places().map(move |place| word.block::<G>(place)));
         free.filter(|&block| block >= blocks).map(|block| Difference::BeyondEnd { block }).collect()
     }
 }

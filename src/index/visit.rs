@@ -1,6 +1,7 @@
 //! Going through the leaves that may have a run.
 
 use crate::base::geometry::Geometry;
+use crate::base::place::{LeafIndex, NodeIndex};
 use crate::base::sync::Site;
 use crate::base::word::Word;
 use crate::index::Bitmap;
@@ -24,7 +25,7 @@ pub(super) enum Visit<T> {
     /// The leaf has no run of the order at all.
     Stale,
     /// Go on with the first leaf at or after this one, which lies behind the leaf just read.
-    From(usize),
+    From(LeafIndex),
 }
 
 /// The result of a visit to the leaves under one node.
@@ -33,7 +34,7 @@ pub(super) struct Visited<T, W> {
     /// The children that had no run of the order at all.
     stale: W,
     /// The leaf to go on with.
-    next: usize,
+    next: LeafIndex,
 }
 
 impl<G: Geometry> Bitmap<G> {
@@ -42,31 +43,30 @@ impl<G: Geometry> Bitmap<G> {
     pub(super) fn visit_leaves<T>(
         &self,
         order: u32,
-        leaves: Range<usize>,
+        leaves: Range<LeafIndex>,
         look: Look,
         pack: Pack,
-        mut visit: impl FnMut(usize) -> Visit<T>,
+        mut visit: impl FnMut(LeafIndex) -> Visit<T>,
     ) -> Option<T> {
-        let fanout = G::FANOUT;
         let mut next = leaves.start;
-        let last_node = leaves.end.div_ceil(fanout);
+        let node_end = NodeIndex::end_of_leaves::<G>(leaves.end);
         while next < leaves.end {
-            match self.summary.find(order, next / fanout, last_node, look) {
+            match self.summary.find(order, next.node::<G>(), node_end, look) {
                 Found::Nothing => return None,
                 Found::Stale { level, child } => {
                     self.repair_up(level, child, 1 << order);
-                    next = self.summary.after_subtree(level, child) * fanout;
+                    next = self.summary.after_subtree(level, child).first_leaf::<G>();
                 }
                 Found::Node(node) => {
-                    let first = node * fanout;
-                    let todo = self.candidates(order, node, next.max(first), &leaves, look);
+                    let from = next.max(node.first_leaf::<G>());
+                    let todo = self.candidates(order, node, from, &leaves, look);
                     let found = self.visit_children(order, node, todo, pack, |leaf| {
                         let visited = visit(leaf);
                         // A search that may have to answer "no" repairs at once. A later repair
                         // could meet a release, undo itself, lift the watch, and make us search
                         // again.
                         if look == Look::Thorough && matches!(visited, Visit::Stale) {
-                            let place = G::Word::bit((leaf - first) as u32);
+                            let place = G::Word::bit(leaf.place_in_node::<G>());
                             self.repair_leaves(node, place, order);
                         }
                         visited
@@ -90,13 +90,14 @@ impl<G: Geometry> Bitmap<G> {
     pub(super) fn visit_children<T>(
         &self,
         order: u32,
-        node: usize,
+        node: NodeIndex,
         todo: G::Word,
         pack: Pack,
-        mut visit: impl FnMut(usize) -> Visit<T>,
+        mut visit: impl FnMut(LeafIndex) -> Visit<T>,
     ) -> Visited<T, G::Word> {
-        let first = node * G::FANOUT;
-        let mut next = first + G::FANOUT;
+        let first = node.first_leaf::<G>();
+        let end = first.plus(G::FANOUT);
+        let mut next = end;
         let tight = self.tight(order, node, todo, pack);
         let mut todo = if pack == Pack::OnlyTight { tight } else { todo };
         let mut stale = G::Word::ZERO;
@@ -105,12 +106,12 @@ impl<G: Geometry> Bitmap<G> {
             let pick = if preferred != G::Word::ZERO { preferred } else { todo };
             let child = pick.trailing_zeros();
             todo &= !G::Word::bit(child);
-            match visit(first + child as usize) {
+            match visit(node.leaf::<G>(child)) {
                 Visit::Done(taken) => return Visited { taken: Some(taken), stale, next },
                 Visit::Stale => stale |= G::Word::bit(child),
                 Visit::From(resume) => {
                     // Leaves before `child` are still to come if `child` was preferred.
-                    let skipped = resume.min(first + G::FANOUT) - first - child as usize;
+                    let skipped = resume.min(end).since(node.leaf::<G>(child));
                     todo &= !G::Word::span(child, skipped as u32);
                     next = next.max(resume);
                 }
@@ -124,32 +125,32 @@ impl<G: Geometry> Bitmap<G> {
     pub(super) fn candidates(
         &self,
         order: u32,
-        node: usize,
-        from: usize,
-        leaves: &Range<usize>,
+        node: NodeIndex,
+        from: LeafIndex,
+        leaves: &Range<LeafIndex>,
         look: Look,
     ) -> G::Word {
-        let first = node * G::FANOUT;
-        let until = leaves.end.saturating_sub(first).min(G::FANOUT);
-        let from = from - first;
+        let first = node.first_leaf::<G>();
+        let until = leaves.end.get().saturating_sub(first.get()).min(G::FANOUT);
+        let from = from.since(first);
         if from >= until {
             return G::Word::ZERO;
         }
         let wanted = G::Word::span(from as u32, (until - from) as u32);
-        look.read(self.summary.node(1, node), order) & wanted
+        look.read(self.summary.over_leaves(node), order) & wanted
     }
 
     #[inline(always)]
     pub(super) fn tight(
         &self,
         order: u32,
-        node: usize,
+        node: NodeIndex,
         candidates: G::Word,
         pack: Pack,
     ) -> G::Word {
         if pack == Pack::First || order == G::MAX_ORDER {
             return candidates;
         }
-        candidates & !self.summary.node(1, node).has(order + 1).load(Site::HasLook)
+        candidates & !self.summary.over_leaves(node).has(order + 1).load(Site::HasLook)
     }
 }

@@ -8,7 +8,8 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::mem::take;
 use std::sync::Arc;
 
-use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native, WORD_BLOCKS};
+use crate::base::geometry::{LEAF_BLOCKS, Native, WORD_BLOCKS};
+use crate::base::place::LeafIndex;
 use crate::base::word::Word;
 use crate::core::Core;
 use crate::index::Bitmap;
@@ -164,7 +165,7 @@ impl EvacuationPlanner {
 
     /// The block at which the walk continues.
     pub fn position(&self) -> u64 {
-        (self.walk.leaf as u64 * LEAF_BLOCKS).min(self.core.space.bitmap.blocks())
+        self.walk.leaf.first_block::<Native>().min(self.core.space.bitmap.blocks())
     }
 
     /// Walks to the end, and examines the neighbours of the candidates. O(blocks / 64).
@@ -193,7 +194,7 @@ struct LeafUse {
 struct Window {
     cost: u64,
     extents: u64,
-    first_leaf: u64,
+    first_leaf: LeafIndex,
     blocks: u64,
 }
 
@@ -201,7 +202,8 @@ impl Window {
     /// The window as reported to the caller, if it is still on the device.
     fn look_around(self, core: &Core, request: &EvacuationRequest) -> Option<Evacuation> {
         let device = core.space.bitmap.blocks();
-        let (start, len) = (self.first_leaf * LEAF_BLOCKS, request.leaves() * LEAF_BLOCKS);
+        let start = self.first_leaf.first_block::<Native>();
+        let len = request.leaves() * LEAF_BLOCKS;
         let end = (start + len).min(device);
         if start + request.run_blocks > end {
             return None;
@@ -223,7 +225,7 @@ impl Window {
 struct Walk {
     request: EvacuationRequest,
     /// The next leaf to read.
-    leaf: usize,
+    leaf: LeafIndex,
     is_finished: bool,
     /// Whether the block before that leaf is in use.
     carry: bool,
@@ -232,7 +234,7 @@ struct Walk {
     unused_leaves: u64,
     ready: u64,
     /// The next leaf that the window takes.
-    next: u64,
+    next: LeafIndex,
     /// The last leaves before `next`, at most as many as a window has, with their sums.
     leaves: VecDeque<LeafUse>,
     live: u64,
@@ -247,12 +249,12 @@ impl Walk {
     fn new(request: EvacuationRequest) -> Self {
         Self {
             request,
-            leaf: 0,
+            leaf: LeafIndex::FIRST,
             is_finished: false,
             carry: false,
             unused_leaves: 0,
             ready: 0,
-            next: 0,
+            next: LeafIndex::FIRST,
             leaves: VecDeque::new(),
             live: 0,
             begun: 0,
@@ -262,7 +264,7 @@ impl Walk {
     }
 
     fn read_leaf(&mut self, core: &Core) {
-        let start = self.leaf as u64 * LEAF_BLOCKS;
+        let start = self.leaf.first_block::<Native>();
         let left = core.space.bitmap.blocks().saturating_sub(start);
         let len = left.min(LEAF_BLOCKS);
         // The device may have shrunk since.
@@ -271,7 +273,7 @@ impl Walk {
         }
         let found = self.look(core, len);
         let closed = core.space.closed.is_active() && core.space.closed.is_closed(self.leaf);
-        self.leaf += 1;
+        self.leaf = self.leaf.next();
         // Whether the device ends before such a run would.
         let short = (self.request.leaves() - 1) * LEAF_BLOCKS + len < self.request.run_blocks;
         if closed || short {
@@ -302,14 +304,14 @@ impl Walk {
             self.carry = true;
             return LeafUse { live: len as u16, begun: u16::from(!carried), carried };
         }
-        let start = self.leaf as u64 * LEAF_BLOCKS;
+        let start = self.leaf.first_block::<Native>();
         let words = core.space.bitmap.leaf_words(self.leaf);
         for ((word, mask), free) in Bitmap::<Native>::words_of(start, len).zip(words) {
             let unused = if closer { free | core.space.unowned_in_word(word) } else { free };
             let live = (!unused & mask).to_u64();
             found.live += live.count_ones() as u16;
             found.begun += (live & !(live << 1 | u64::from(self.carry))).count_ones() as u16;
-            found.carried |= word % Native::LEAF_WORDS == 0 && carried && live & 1 == 1;
+            found.carried |= word.place_in_leaf::<Native>() == 0 && carried && live & 1 == 1;
             self.carry = live >> (WORD_BLOCKS - 1) & 1 == 1;
         }
         found
@@ -328,12 +330,13 @@ impl Walk {
         self.leaves.push_back(next);
         self.live += u64::from(next.live);
         self.begun += u64::from(next.begun);
-        self.next += 1;
+        self.next = self.next.next();
         if self.leaves.len() as u64 == width {
             let cut = self.leaves.front().is_some_and(|first| first.carried);
             let (blocks, extents) = (self.live, self.begun + u64::from(cut));
             let cost = blocks.saturating_add(extents.saturating_mul(self.request.extent_cost));
-            self.consider(Window { cost, extents, first_leaf: self.next - width, blocks });
+            let first_leaf = self.next.minus(self.leaves.len());
+            self.consider(Window { cost, extents, first_leaf, blocks });
         }
     }
 
@@ -346,7 +349,7 @@ impl Walk {
 
     fn consider(&mut self, window: Window) {
         match self.pending {
-            Some(other) if window.first_leaf - other.first_leaf < self.request.leaves() => {
+            Some(other) if self.overlap(&other, &window) => {
                 self.pending = Some(window.min(other));
             }
             _ => {
@@ -354,6 +357,11 @@ impl Walk {
                 self.choose(before);
             }
         }
+    }
+
+    /// Whether `window` overlaps `other`, which is before it.
+    fn overlap(&self, other: &Window, window: &Window) -> bool {
+        (window.first_leaf.since(other.first_leaf) as u64) < self.request.leaves()
     }
 
     fn choose(&mut self, window: Option<Window>) {
@@ -371,7 +379,7 @@ impl Walk {
     fn cut(&mut self) {
         self.slide_over_unused();
         self.leaves.clear();
-        (self.live, self.begun, self.next) = (0, 0, self.leaf as u64);
+        (self.live, self.begun, self.next) = (0, 0, self.leaf);
         let before = take(&mut self.pending);
         self.choose(before);
     }

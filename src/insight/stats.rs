@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::base::geometry::{Geometry, Native};
+use crate::base::place::ShardIndex;
 use crate::core::Core;
 use crate::index::events::Event;
 use crate::space::Space;
@@ -117,7 +118,8 @@ impl Stats {
         let mut surveyed = core.surveyed.all(shards);
         // After the device has shrunk, the last shard's figure is too large.
         surveyed.free_blocks = surveyed.free_blocks.min(blocks);
-        let orders = (0..shards).map(|shard| core.space.shard_largest_order(shard));
+        let orders = ShardIndex::each(core.space.all_shards())
+            .map(|shard| core.space.shard_largest_order(shard));
         Self {
             blocks,
             block_size: core.block_size,
@@ -171,16 +173,15 @@ impl Counters {
 
 impl ShardStats {
     pub(crate) fn of(core: &Core, index: usize) -> Option<Self> {
-        if index >= core.space.shard_count() {
-            return None;
-        }
-        let shard_blocks = (core.space.shards.shard_leaves() * Native::LEAF_BLOCKS) as u64;
-        let start = index as u64 * shard_blocks;
+        let shard = core.space.shard(index)?;
+        let shards = &core.space.shards;
+        let start = shards.first_leaf(shard).first_block::<Native>();
+        let left = core.space.bitmap.blocks().saturating_sub(start);
         Some(Self {
             start,
-            blocks: shard_blocks.min(core.space.bitmap.blocks().saturating_sub(start)),
-            largest_order: core.space.shard_largest_order(index),
-            surveyed: core.surveyed.shard(index),
+            blocks: shards.shard_blocks::<Native>().min(left),
+            largest_order: core.space.shard_largest_order(shard),
+            surveyed: core.surveyed.shard(shard),
         })
     }
 }

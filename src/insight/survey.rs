@@ -4,7 +4,8 @@ use std::mem::{replace, take};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::base::geometry::{LEAF_BLOCKS, WORD_BLOCKS};
+use crate::base::geometry::{LEAF_BLOCKS, Native, WORD_BLOCKS};
+use crate::base::place::{LeafIndex, ShardIndex};
 use crate::base::word::Word;
 use crate::core::Core;
 use crate::index::events::Event;
@@ -50,9 +51,9 @@ pub struct Survey {
 
 impl Survey {
     /// A survey of `shards`, at least one.
-    pub(crate) fn new(core: Arc<Core>, shards: Range<usize>) -> Self {
-        let leaf = shards.start * core.space.shards.shard_leaves();
-        let start = leaf as u64 * LEAF_BLOCKS;
+    pub(crate) fn new(core: Arc<Core>, shards: Range<ShardIndex>) -> Self {
+        let leaf = core.space.shards.first_leaf(shards.start);
+        let start = leaf.first_block::<Native>();
         let cut = start > 0 && core.space.bitmap.is_free(start - 1, 1);
         let run = if cut { Run::Before } else { Run::None };
         let (found, carried, runs) = (Found::default(), None, Runs::default());
@@ -87,7 +88,7 @@ impl Survey {
 
     /// The block at which the walk continues.
     pub fn position(&self) -> u64 {
-        (self.walk.leaf as u64 * LEAF_BLOCKS).min(self.core.space.bitmap.blocks())
+        self.walk.leaf.first_block::<Native>().min(self.core.space.bitmap.blocks())
     }
 
     /// The runs of the shards that are done.
@@ -100,14 +101,14 @@ impl Survey {
 #[derive(Debug)]
 struct Walk {
     /// The current shard and those that follow.
-    shards: Range<usize>,
+    shards: Range<ShardIndex>,
     /// The next leaf to read.
-    leaf: usize,
+    leaf: LeafIndex,
     run: Run,
     /// What was found in the current shard so far.
     found: Found,
     /// A shard that is complete except for the end of its last run, the current one.
-    carried: Option<(usize, Found)>,
+    carried: Option<(ShardIndex, Found)>,
     /// The runs of all shards that are done.
     runs: Runs,
 }
@@ -124,9 +125,9 @@ enum Run {
 
 impl Walk {
     fn read_leaf(&mut self, core: &Core) {
-        let start = self.leaf as u64 * LEAF_BLOCKS;
+        let start = self.leaf.first_block::<Native>();
         // The device may have shrunk since.
-        if self.leaf >= core.space.bitmap.leaf_count() {
+        if self.is_at_end(core) {
             return self.end_shard(core);
         }
         if core.space.bitmap.may_have_free(self.leaf) {
@@ -137,14 +138,14 @@ impl Walk {
         } else {
             self.end_run(core, start);
         }
-        self.leaf += 1;
-        if self.leaf.is_multiple_of(core.space.shards.shard_leaves()) || self.is_at_end(core) {
+        self.leaf = self.leaf.next();
+        if core.space.shards.is_first(self.leaf) || self.is_at_end(core) {
             self.end_shard(core);
         }
     }
 
     fn is_at_end(&self, core: &Core) -> bool {
-        self.leaf >= core.space.bitmap.leaf_count()
+        self.leaf >= core.space.bitmap.leaf_end()
     }
 
     /// Reads `word`, 1 = free, whose lowest bit is `block`.
@@ -201,7 +202,7 @@ impl Walk {
             self.end_run(core, core.space.bitmap.blocks());
         }
         let (shard, found) = (self.shards.start, take(&mut self.found));
-        self.shards.start = if at_end { self.shards.end } else { shard + 1 };
+        self.shards.start = if at_end { self.shards.end } else { shard.next() };
         if matches!(self.run, Run::From(_)) && self.carried.is_none() {
             self.carried = Some((shard, found));
         } else {
@@ -211,21 +212,21 @@ impl Walk {
 
     /// Behind the last shard: looks for the end of a run that began in it.
     fn follow_run(&mut self, core: &Core) {
-        let start = self.leaf as u64 * LEAF_BLOCKS;
-        let end = (start + LEAF_BLOCKS).min(core.space.bitmap.blocks());
+        let start = self.leaf.first_block::<Native>();
+        self.leaf = self.leaf.next();
+        let end = self.leaf.first_block::<Native>().min(core.space.bitmap.blocks());
         let run_end = core.space.bitmap.run_end(start, end);
-        self.leaf += 1;
         if run_end < end || self.is_at_end(core) {
             self.end_run(core, run_end);
         }
     }
 
-    fn record(&mut self, core: &Core, shard: usize, found: &Found) {
+    fn record(&mut self, core: &Core, shard: ShardIndex, found: &Found) {
         self.runs.merge(&found.runs);
-        if shard >= core.space.shard_count() {
+        if !core.space.all_shards().contains(&shard) {
             return; // the device was made shorter
         }
         core.surveyed.record(shard, found);
-        core.space.count(Event::ShardSurvey, shard);
+        core.space.count(Event::ShardSurvey, shard.get());
     }
 }

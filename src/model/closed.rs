@@ -1,6 +1,8 @@
 //! Closed regions, a device that changes its length (a), and discards (d). Blocks that a thread owns are marked, so
 //! that a second owner is noticed at once.
 
+use std::ops::Range;
+
 use crate::space::closed::{Closed, Moved};
 use crate::space::discards::Discards;
 use loom::sync::atomic::{AtomicBool, Ordering};
@@ -16,11 +18,16 @@ struct Device {
 
 fn nothing(_: Moved, _: u64, _: u64) {}
 
+/// The leaves of `blocks`, each of which is one.
+fn leaves(blocks: Range<u64>) -> Range<LeafIndex> {
+    LeafIndex::of_blocks::<Bit>(blocks)
+}
+
 impl Device {
     /// `blocks` blocks, each a leaf of its own, of which those in `free` are free, and the others
     /// somebody's.
     fn new(blocks: u64, free: &[u64]) -> Arc<Self> {
-        let words = |word: usize| u64::from(free.contains(&(word as u64)));
+        let words = |word: WordIndex| u64::from(free.contains(&word.first_block::<Bit>()));
         let index = Bitmap::from_words(blocks, 1, words).expect("memory");
         let closed = Closed::new(blocks).expect("memory");
         let owned = (0..blocks).map(|block| AtomicBool::new(!free.contains(&block))).collect();
@@ -36,7 +43,7 @@ impl Device {
     fn allocate(&self) -> Option<u64> {
         loop {
             let block =
-                self.index.claim_aligned(0, 1, 0, 0..self.index.leaf_count(), Pack::First)?.start();
+                self.index.claim_aligned(0, 1, 0, self.index.all_leaves(), Pack::First)?.start();
             let kept =
                 !self.closed.is_active() || self.closed.keeps(&self.index, block, 1, &mut nothing);
             if kept {
@@ -57,22 +64,22 @@ impl Device {
         assert_eq!(freed, Ok(()), "a rightful free failed");
     }
 
-    fn close(&self, leaves: std::ops::Range<usize>) -> bool {
-        self.closed.close(&self.index, leaves, &mut nothing).is_ok()
+    fn close(&self, blocks: Range<u64>) -> bool {
+        self.closed.close(&self.index, leaves(blocks), &mut nothing).is_ok()
     }
 
-    fn open(&self, leaves: std::ops::Range<usize>) {
-        self.closed.open(&self.index, leaves, &mut nothing);
+    fn open(&self, blocks: Range<u64>) {
+        self.closed.open(&self.index, leaves(blocks), &mut nothing);
     }
 
     /// Takes the closed block `block` if nobody owns it.
     fn take(&self, block: u64) -> bool {
-        let (leaves, blocks) = (block as usize..block as usize + 1, block..block + 1);
-        self.closed.sweep(&self.index, leaves.clone(), &mut nothing);
-        let taken = self.closed.take(blocks);
+        let blocks = block..block + 1;
+        self.closed.sweep(&self.index, leaves(blocks.clone()), &mut nothing);
+        let taken = self.closed.take(blocks.clone());
         if taken {
             self.own(block);
-            self.open(leaves);
+            self.open(blocks);
         }
         taken
     }
@@ -184,7 +191,7 @@ pub fn a8() {
         }
     });
     assert!(device.close(1..2));
-    device.closed.sweep(&device.index, 1..2, &mut nothing);
+    device.closed.sweep(&device.index, leaves(1..2), &mut nothing);
     if device.closed.take(1..2) {
         device.own(1);
         device.index.shorten(1);
@@ -247,7 +254,7 @@ impl Discarding {
         assert_eq!(freed, Ok(()), "a rightful free failed");
     }
 
-    fn let_out(&self, word: usize, bits: u64) {
+    fn let_out(&self, word: WordIndex, bits: u64) {
         assert_eq!(self.index.release_in_word(word, bits), Ok(()), "a block is let out twice");
     }
 

@@ -15,7 +15,7 @@ impl Device {
     /// Blocks of which those in `free` are free, those in `kept` in escrow with spare tokens, and the
     /// others somebody's.
     fn new(blocks: u64, free: &[u64], kept: &[u64]) -> Arc<Self> {
-        let words = |word: usize| u64::from(free.contains(&(word as u64)));
+        let words = |word: WordIndex| u64::from(free.contains(&word.first_block::<Bit>()));
         let index = Bitmap::from_words(blocks, 1, words).expect("memory");
         let escrow = Escrow::new(blocks).expect("memory");
         kept.iter().for_each(|&block| escrow.put(block, 1));

@@ -26,6 +26,7 @@ use self::lifecycle::*;
 use self::quarantine::*;
 use self::runs::*;
 use crate::base::geometry::Geometry;
+use crate::base::place::{LeafIndex, NodeIndex, WordIndex, parent_of, place_in_parent};
 use crate::base::word::{Word, order_above};
 use crate::index::{Bitmap, Pack, ReleaseError, Search};
 
@@ -169,11 +170,9 @@ fn index<G: Geometry>(blocks: u64, height: usize, free: &[u64]) -> Arc<Bitmap<G>
 where
     G::Word: From<u32>,
 {
-    let words = |word: usize| {
-        let first = word as u64 * u64::from(G::WORD_BLOCKS);
-        let on = free
-            .iter()
-            .filter(|&&block| (first..first + u64::from(G::WORD_BLOCKS)).contains(&block));
+    let words = |word: WordIndex| {
+        let first = word.first_block::<G>();
+        let on = free.iter().filter(|&&block| WordIndex::of_block::<G>(block) == word);
         G::Word::from(on.fold(0u32, |bits, block| bits | 1 << (block - first)))
     };
     match Bitmap::from_words(blocks, height, words) {
@@ -199,7 +198,7 @@ where
 fn allocate<G: Geometry>(index: &Bitmap<G>, len: u64) -> Option<u64> {
     let order = order_above(len);
     let quick = (order <= G::MAX_ORDER)
-        .then(|| index.claim_aligned(order, len, 0, 0..index.leaf_count(), Pack::First))
+        .then(|| index.claim_aligned(order, len, 0, index.all_leaves(), Pack::First))
         .flatten()
         .map(|claimed| claimed.start());
     match quick {
@@ -220,8 +219,8 @@ fn claim<G: Geometry>(index: &Bitmap<G>, start: u64, len: u64) -> bool {
 
 /// Repairs what the summary says of the leaves of a range.
 fn tidy<G: Geometry>(index: &Bitmap<G>, start: u64, len: u64) {
-    let leaf = |block: u64| block as usize / G::LEAF_BLOCKS;
-    (leaf(start)..=leaf(start + len - 1)).for_each(|leaf| index.refresh(leaf));
+    let leaves = LeafIndex::of_blocks::<G>(start..start + len);
+    LeafIndex::each(leaves).for_each(|leaf| index.refresh(leaf));
 }
 
 /// Repairs what a node of `level` says of `child` and `order`.
@@ -229,8 +228,8 @@ fn repair<G: Geometry>(index: &Bitmap<G>, level: usize, child: usize, order: u32
     if level > 1 {
         index.repair_up(level, child, 1 << order);
     } else {
-        let place = G::Word::bit((child % G::FANOUT) as u32);
-        index.repair(child / G::FANOUT, place, 1 << order);
+        let place = G::Word::bit(place_in_parent::<G>(child));
+        index.repair(NodeIndex::new(parent_of::<G>(child)), place, 1 << order);
     }
 }
 

@@ -302,7 +302,7 @@ fn both_promised(index: Arc<Bitmap<Bit>>, first: usize) -> Arc<Bitmap<Bit>> {
 
 pub fn b1() {
     let index = both_promised(index::<Bit>(2, 1, &[]), 0);
-    let repairer = spawn(&index, |index| index.repair(0, 0b11, 1));
+    let repairer = spawn(&index, |index| index.repair(NodeIndex::FIRST, 0b11, 1));
     free(&index, 1, 1);
     let mine = some(allocate(&index, 1));
     join(repairer);
@@ -311,7 +311,7 @@ pub fn b1() {
 
 pub fn b1w() {
     let index = both_promised(index::<Bit>(2, 1, &[]), 0);
-    let repairer = spawn(&index, |index| index.repair(0, 0b11, 1));
+    let repairer = spawn(&index, |index| index.repair(NodeIndex::FIRST, 0b11, 1));
     free(&index, 0, 1);
     free(&index, 1, 1);
     join(repairer);
@@ -320,8 +320,8 @@ pub fn b1w() {
 
 pub fn b2() {
     let index = both_promised(index::<Bit>(2, 1, &[]), 0);
-    let both = spawn(&index, |index| index.repair(0, 0b11, 1));
-    let one = spawn(&index, |index| index.repair(0, 0b10, 1));
+    let both = spawn(&index, |index| index.repair(NodeIndex::FIRST, 0b11, 1));
+    let one = spawn(&index, |index| index.repair(NodeIndex::FIRST, 0b10, 1));
     free(&index, 1, 1);
     let mine = some(allocate(&index, 1));
     join(both);
@@ -333,7 +333,7 @@ pub fn b3() {
     let (index, base) = far::<Bit>(2, &[]);
     let index = both_promised(index, base as usize);
     index.promise(2, 1, 0);
-    let repairer = spawn(&index, |index| index.repair(1, 0b11, 1));
+    let repairer = spawn(&index, |index| index.repair(NodeIndex::new(1), 0b11, 1));
     let freer = spawn(&index, move |index| free(index, base, 1));
     free(&index, base + 1, 1);
     let mine = some(allocate(&index, 1));
@@ -351,9 +351,9 @@ pub fn b4() {
             index.promise(1, leaf, order);
         }
     }
-    let low = spawn(&index, |index| index.repair(0, 0b11, 0b11));
-    let high = spawn(&index, |index| index.repair(0, 0b10, 0b10));
-    assert_eq!(index.release_in_word(1, 0b11), Ok(()));
+    let low = spawn(&index, |index| index.repair(NodeIndex::FIRST, 0b11, 0b11));
+    let high = spawn(&index, |index| index.repair(NodeIndex::FIRST, 0b10, 0b10));
+    assert_eq!(index.release_in_word(WordIndex::new(1), 0b11), Ok(()));
     let mine = some(exact(&index, 2).ok());
     join(low);
     join(high);
@@ -368,7 +368,7 @@ pub fn b5() {
         index.promise(1, leaf, order);
     }
     let searcher = spawn(&index, |index| {
-        let claimed = index.claim_aligned(1, 2, 0, 0..2, Pack::First);
+        let claimed = index.claim_aligned(1, 2, 0, index.all_leaves(), Pack::First);
         claimed.map(|claimed| claimed.start())
     });
     free(&index, 1, 1);
@@ -381,7 +381,7 @@ pub fn b5() {
 pub fn m1() {
     let index = index::<Whole>(4, 1, &[]);
     let other = spawn(&index, |index| exact(index, 1));
-    assert_eq!(index.release_in_word(0, 0b1001), Ok(()));
+    assert_eq!(index.release_in_word(WordIndex::FIRST, 0b1001), Ok(()));
     let theirs = join(other);
     let mut owned = vec![(1, 2)];
     match theirs {
@@ -396,7 +396,7 @@ pub fn m1() {
 pub fn m2() {
     let index = index::<Whole>(4, 1, &[1]);
     let other = spawn(&index, |index| exact(index, 3));
-    assert_eq!(index.release_in_word(0, 0b0101), Ok(()));
+    assert_eq!(index.release_in_word(WordIndex::FIRST, 0b0101), Ok(()));
     match join(other) {
         Ok(start) => settle(&index, &[(3, 1), (start, 3)]),
         Err(ticket) => {
@@ -428,7 +428,7 @@ pub fn m4() {
 /// Whatever the two find, nobody gets a block that the other has.
 pub fn m3() {
     fn many(index: &Bitmap<Whole>) -> Vec<(u64, u64)> {
-        let claimed = index.claim_many_in_word(0, 0, 1, 3).into_iter();
+        let claimed = index.claim_many_in_word(WordIndex::FIRST, 0, 1, 3).into_iter();
         claimed.flat_map(|runs| runs.into_each()).map(|run| run.into_run()).collect()
     }
     let index = index::<Whole>(4, 1, &[0, 1, 3]);

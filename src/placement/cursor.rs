@@ -2,6 +2,7 @@
 
 use crate::base::account::Account;
 use crate::base::geometry::{Geometry, Native};
+use crate::base::place::{LeafIndex, ShortWord, WordIndex};
 use crate::base::word::order_above;
 use crate::index::watch::Ticket;
 use crate::placement::known_runs::Seen;
@@ -28,7 +29,7 @@ const ALL_SINGLE: u64 = 16;
 const REUSES: u64 = 2048;
 
 /// The last position of a handle, for each class of requests and of runs.
-type Classes = [[usize; CLASSES]; class::CLASSES];
+type Classes = [[LeafIndex; CLASSES]; class::CLASSES];
 
 /// The state that one handle keeps for itself.
 #[derive(Debug)]
@@ -39,8 +40,8 @@ pub(crate) struct Cursor {
     /// The lane that the handle counts in.
     pub lane: LaneId,
     nothing: Option<Nothing>,
-    /// The last leaf for each class of requests and of runs, if placements are set; `usize::MAX`
-    /// before the first.
+    /// The last leaf for each class of requests and of runs, if placements are set;
+    /// [`LeafIndex::NONE`] before the first.
     classes: Option<Box<Classes>>,
     /// Whether it continues behind the last allocation, instead of where a run fits best.
     pub sequential: bool,
@@ -61,7 +62,7 @@ pub(crate) struct Cursor {
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     /// The word that the last run was taken from.
-    pub word: usize,
+    pub word: WordIndex,
     /// Whether the leaf of that word had few such runs when it was found.
     pub poor: bool,
     /// Whether another thread changed that word while this handle worked on it.
@@ -71,8 +72,8 @@ pub(crate) struct Place {
     freed: Freed,
 }
 
-/// A word index is stored as a `u32`, whose last value means none.
-const _: () = assert!(MAX_BLOCKS.div_ceil(Native::WORD_BLOCKS as u64) < u32::MAX as u64);
+/// What a handle remembers are [`ShortWord`]s.
+const _: () = assert!(MAX_BLOCKS.div_ceil(Native::WORD_BLOCKS as u64) <= ShortWord::WORDS);
 
 /// An exact search that found nothing: there is no run of `least` blocks at a multiple of `align`
 /// until the watch is lifted.
@@ -85,7 +86,7 @@ pub(crate) struct Nothing {
 
 impl Cursor {
     /// A cursor that begins at `word`, and counts its memory in `account`.
-    pub(crate) fn new(word: usize, lane: LaneId, account: &Account) -> Self {
+    pub(crate) fn new(word: WordIndex, lane: LaneId, account: &Account) -> Self {
         let places = std::array::from_fn(|class| Place {
             word,
             poor: false,
@@ -93,7 +94,6 @@ impl Cursor {
             look: Pace::after(REUSES),
             freed: Freed::new(freed_room(class)),
         });
-        let node = word / Native::LEAF_WORDS / Native::FANOUT;
         account.add(size_of::<Self>());
         Self {
             account: account.clone(),
@@ -104,7 +104,7 @@ impl Cursor {
             sequential: false,
             mixed: Pace::default(),
             passes: Passes::default(),
-            seen: Seen::new(node, account.clone()),
+            seen: Seen::new(word.leaf::<Native>().node::<Native>(), account.clone()),
         }
     }
 
@@ -147,7 +147,7 @@ impl Cursor {
     }
 
     /// The last leaf for runs of `len` blocks of class `class`.
-    pub(crate) fn class_place(&mut self, class: usize, len: u64) -> &mut usize {
+    pub(crate) fn class_place(&mut self, class: usize, len: u64) -> &mut LeafIndex {
         let order = (order_above(len) as usize).min(CLASSES - 1);
         &mut self.make_classes()[class % class::CLASSES][order]
     }
@@ -156,14 +156,14 @@ impl Cursor {
         let account = &self.account;
         self.classes.get_or_insert_with(|| {
             account.add(size_of::<Classes>());
-            Box::new([[usize::MAX; CLASSES]; class::CLASSES])
+            Box::new([[LeafIndex::NONE; CLASSES]; class::CLASSES])
         })
     }
 
     /// Remembers that `len` blocks from `start` on were freed.
     #[inline(always)]
     pub(crate) fn freed(&mut self, start: u64, len: u64) {
-        let word = (start / u64::from(Native::WORD_BLOCKS)) as u32;
+        let word = WordIndex::of_block::<Native>(start);
         let class = (order_above(len) as usize).min(CLASSES - 1);
         self.places[class].freed.push(word, &self.account);
     }
@@ -200,7 +200,7 @@ impl Place {
     /// The last of this class's recent frees, as a word, and forgets it. `None` if there is none,
     /// or if it is [time to look](Self::look_now) at the neighbourhood again.
     #[inline]
-    pub(crate) fn reuse(&mut self) -> Option<usize> {
+    pub(crate) fn reuse(&mut self) -> Option<WordIndex> {
         if self.look.is_over() {
             return None;
         }
@@ -235,20 +235,22 @@ mod tests {
 
     #[test]
     fn what_was_freed_is_remembered_by_class() {
-        let mut cursor = Cursor::new(7, Lanes::new().shared(0), &Account::default());
+        let mut cursor =
+            Cursor::new(WordIndex::new(7), Lanes::new().shared(0), &Account::default());
         for word in 0..12 {
-            cursor.freed(word * u64::from(Native::WORD_BLOCKS) + 1, 2);
+            cursor.freed(WordIndex::new(word).block::<Native>(1), 2);
         }
-        let reused: Vec<usize> = std::iter::from_fn(|| cursor.place(2).reuse()).collect();
-        assert_eq!(reused, [11, 10, 9, 8, 7, 6, 5, 4]);
+        let reused: Vec<_> = std::iter::from_fn(|| cursor.place(2).reuse()).collect();
+        assert_eq!(reused, [11, 10, 9, 8, 7, 6, 5, 4].map(WordIndex::new));
         cursor.freed(0, 4);
-        assert_eq!(cursor.place(3).reuse(), Some(0), "the class of three blocks is that of four");
+        let reused = cursor.place(3).reuse();
+        assert_eq!(reused, Some(WordIndex::FIRST), "the class of three blocks is that of four");
         assert_eq!(cursor.place(2).reuse(), None);
     }
 
     #[test]
     fn reuse_stops_for_a_look_now_and_then() {
-        let mut cursor = Cursor::new(0, Lanes::new().shared(0), &Account::default());
+        let mut cursor = Cursor::new(WordIndex::FIRST, Lanes::new().shared(0), &Account::default());
         for _ in 0..3 {
             for _ in 0..REUSES {
                 cursor.freed(0, 1);

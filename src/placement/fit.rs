@@ -9,7 +9,8 @@
 //! than a leaf, the claim refuses it. The idea of keeping free space by exact length is that of
 //! quick lists (Weinstock 1976; Wilson et al. 1995).
 
-use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
+use crate::base::geometry::{LEAF_BLOCKS, Native};
+use crate::base::place::{LeafIndex, NodeIndex};
 use crate::index::events::Event;
 use crate::index::{Claimed, Lost};
 use crate::placement::Placer;
@@ -167,7 +168,7 @@ impl Placer {
                     return Some(claimed);
                 }
                 Ok(None) => {}
-                Err(Lost) => space.count(Event::LostClaim, hint.word),
+                Err(Lost) => space.count(Event::LostClaim, hint.word.get()),
             }
         }
         None
@@ -199,7 +200,7 @@ impl Placer {
     /// Whether requests without a class belong there: only they go by known runs.
     #[inline]
     pub(crate) fn is_for_bulk(&self, start: u64) -> bool {
-        self.zones.of(0).is_none_or(|zone| zone.is_home((start / LEAF_BLOCKS) as usize))
+        self.zones.of(0).is_none_or(|zone| zone.is_home(LeafIndex::of_block::<Native>(start)))
     }
 
     /// Looks at the next node of the summary for a request of `len` blocks, if enough was asked for
@@ -209,14 +210,15 @@ impl Placer {
         if !seen.look.is_over() {
             return false;
         }
-        let nodes = space.bitmap.leaf_count().div_ceil(Native::FANOUT);
-        if seen.place.is_none() || seen.node >= nodes {
+        let end = space.bitmap.node_end();
+        if seen.place.is_none() || seen.node >= end {
             // A run that begins before a node and ends behind it was seen where it begins.
-            let is_whole = |node: usize| node < nodes && space.bitmap.is_whole(node);
+            let is_whole = |node: NodeIndex| node < end && space.bitmap.is_whole(node);
             let mut goes_on = is_whole(seen.node);
             for _ in 0..PASSED {
-                seen.node = if seen.node + 1 < nodes { seen.node + 1 } else { 0 };
-                goes_on = goes_on && seen.node > 0 && is_whole(seen.node);
+                let next = seen.node.next();
+                seen.node = if next < end { next } else { NodeIndex::FIRST };
+                goes_on = goes_on && seen.node > NodeIndex::FIRST && is_whole(seen.node);
                 if !goes_on {
                     break;
                 }
@@ -236,9 +238,9 @@ impl Placer {
     /// Claims leave repairs of the summary to searches. But choosing runs depends on which leaves
     /// are entirely free, so the first claim in such a leaf updates the summary.
     fn tell_of_broken_leaf(&self, space: &Space, start: u64, len: u64) {
-        let (first, last) = (start / LEAF_BLOCKS, (start + len - 1) / LEAF_BLOCKS);
+        let [first, last] = [start, start + len - 1].map(LeafIndex::of_block::<Native>);
         if start.is_multiple_of(LEAF_BLOCKS) || first != last {
-            space.bitmap.refresh(last as usize);
+            space.bitmap.refresh(last);
         }
     }
 }

@@ -4,7 +4,8 @@
 use std::ops::Range;
 
 use crate::base::account::Account;
-use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native, WORD_BLOCKS};
+use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
+use crate::base::place::{NodeIndex, ShortWord, WordIndex};
 use crate::placement::pace::Pace;
 
 /// Classes of lengths: one for each length up to a leaf, then one for each number of whole leaves,
@@ -35,9 +36,6 @@ const ROOM: usize = room_of(LENGTHS - 1).end;
 /// this distance: where long ones find nothing, short ones look less often, too.
 pub(crate) const LOOK_EVERY: u64 = 256;
 
-/// No word has this index (see `cursor.rs`).
-const NONE: u32 = u32::MAX;
-
 /// The known runs, as the words of the bitmap that they begin in.
 #[derive(Debug)]
 pub(crate) struct Seen {
@@ -46,11 +44,11 @@ pub(crate) struct Seen {
     /// For each class of lengths its runs, the lowest first. Of several suitable runs the lowest is
     /// taken, so that what lies high on the device can grow together. Empty until the first run is
     /// seen.
-    runs: Vec<u32>,
+    runs: Vec<ShortWord>,
     /// The classes that have any runs.
     some: [u64; SETS],
     /// The summary node looked at last.
-    pub node: usize,
+    pub node: NodeIndex,
     /// Where to continue under it, if it has more leaves to look at.
     pub place: Option<u32>,
     /// Blocks to be asked for before the next look.
@@ -63,7 +61,7 @@ pub(crate) struct Seen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hint {
     /// The word in which it began.
-    pub word: usize,
+    pub word: WordIndex,
     /// Its length: exact up to a leaf, rounded down to whole leaves above.
     pub len: u64,
 }
@@ -90,7 +88,7 @@ fn len_of(class: usize) -> u64 {
 
 impl Seen {
     /// Nothing seen yet; the looks at the summary begin behind `node`.
-    pub(crate) fn new(node: usize, account: Account) -> Self {
+    pub(crate) fn new(node: NodeIndex, account: Account) -> Self {
         Self {
             account,
             runs: Vec::new(),
@@ -113,7 +111,7 @@ impl Seen {
             return false;
         }
         let class = class_of(len);
-        let word = (start / WORD_BLOCKS) as u32;
+        let word = ShortWord::of(WordIndex::of_block::<Native>(start));
         let runs = &mut self.runs[room_of(class)];
         let place = runs.partition_point(|&kept| kept < word);
         if runs.get(place).is_none_or(|&kept| kept == word) {
@@ -129,14 +127,14 @@ impl Seen {
     fn make_room(&mut self) -> bool {
         let made = self.runs.try_reserve_exact(ROOM).is_ok();
         if made {
-            self.runs.resize(ROOM, NONE);
+            self.runs.resize(ROOM, ShortWord::NONE);
             self.account.add(self.bytes());
         }
         made
     }
 
     fn bytes(&self) -> usize {
-        self.runs.capacity() * size_of::<u32>()
+        self.runs.capacity() * size_of::<ShortWord>()
     }
 
     /// Whether a single free block between blocks in use is known.
@@ -168,11 +166,12 @@ impl Seen {
     #[inline]
     fn take_of(&mut self, class: usize) -> Hint {
         let runs = &mut self.runs[room_of(class)];
-        debug_assert!(runs[0] != NONE && runs.is_sorted(), "`some` shows a run of class {class}");
-        let word = runs[0] as usize;
+        let known = runs[0] != ShortWord::NONE && runs.is_sorted();
+        debug_assert!(known, "`some` shows a run of class {class}");
+        let word = runs[0].get();
         runs.copy_within(1.., 0);
-        runs[runs.len() - 1] = NONE;
-        if runs[0] == NONE {
+        runs[runs.len() - 1] = ShortWord::NONE;
+        if runs[0] == ShortWord::NONE {
             self.some[class / 64] &= !(1 << (class % 64));
         }
         Hint { word, len: len_of(class) }
@@ -209,6 +208,10 @@ impl Drop for Seen {
 mod tests {
     use super::*;
 
+    fn word(number: usize) -> WordIndex {
+        WordIndex::new(number)
+    }
+
     #[test]
     fn classes_follow_lengths() {
         let mut last = 0;
@@ -226,40 +229,40 @@ mod tests {
     fn every_class_has_room_of_its_own() {
         let ends = (1..LENGTHS).map(|class| (room_of(class - 1).end, room_of(class).start));
         assert!(ends.into_iter().all(|(end, start)| end == start) && room_of(0).start == 0);
-        assert!(ROOM * size_of::<u32>() <= 22 << 10);
+        assert!(ROOM * size_of::<ShortWord>() <= 22 << 10);
     }
 
     #[test]
     fn the_shortest_that_will_do_comes_first_and_of_those_the_lowest() {
-        let mut seen = Seen::new(0, Account::default());
+        let mut seen = Seen::new(NodeIndex::FIRST, Account::default());
         assert_eq!(seen.take(1), None);
-        seen.put(5 * WORD_BLOCKS, 1);
+        seen.put(word(5).block::<Native>(0), 1);
         assert!(seen.has_single());
-        assert_eq!(seen.take(1), Some(Hint { word: 5, len: 1 }));
+        assert_eq!(seen.take(1), Some(Hint { word: word(5), len: 1 }));
         assert!(!seen.has_single());
         let kept = room_of(class_of(30)).len();
-        for word in (0..kept as u64 + 2).rev() {
-            seen.put(word * WORD_BLOCKS + 3, 30);
+        for number in (0..kept + 2).rev() {
+            seen.put(word(number).block::<Native>(3), 30);
         }
-        seen.put(7 * WORD_BLOCKS, 31);
-        seen.put(7 * WORD_BLOCKS + 40, 31);
+        seen.put(word(7).block::<Native>(0), 31);
+        seen.put(word(7).block::<Native>(20), 31);
         seen.put(0, 10 * ENDLESS);
-        for word in 0..kept {
-            assert_eq!(seen.take(20), Some(Hint { word, len: 30 }));
+        for number in 0..kept {
+            assert_eq!(seen.take(20), Some(Hint { word: word(number), len: 30 }));
         }
-        assert_eq!(seen.take(20), Some(Hint { word: 7, len: 31 }));
-        assert_eq!(seen.take(20), Some(Hint { word: 0, len: ENDLESS }));
+        assert_eq!(seen.take(20), Some(Hint { word: word(7), len: 31 }));
+        assert_eq!(seen.take(20), Some(Hint { word: word(0), len: ENDLESS }));
         assert_eq!(seen.take(1), None);
     }
 
     #[test]
     fn a_piece_comes_of_the_shortest_run_that_is_enough_or_else_of_the_longest() {
-        let mut seen = Seen::new(0, Account::default());
-        for (word, len) in [(1, 5), (2, 64), (3, 70), (4, 200), (5, LEAF_BLOCKS), (6, ENDLESS)] {
-            seen.put(word * WORD_BLOCKS, len);
+        let mut seen = Seen::new(NodeIndex::FIRST, Account::default());
+        for (number, len) in [(1, 5), (2, 64), (3, 70), (4, 200), (5, LEAF_BLOCKS), (6, ENDLESS)] {
+            seen.put(word(number).first_block::<Native>(), len);
         }
         let mut piece =
-            |least, most| seen.take_piece(least, most).map(|hint| (hint.word, hint.len));
+            |least, most| seen.take_piece(least, most).map(|hint| (hint.word.get(), hint.len));
         assert_eq!(piece(1, 66), Some((3, 70)));
         assert_eq!(piece(201, 1000), None);
         assert_eq!(piece(65, 1000), Some((4, 200)), "not one as long as a leaf");
@@ -268,6 +271,6 @@ mod tests {
         assert_eq!(piece(6, 7), None);
         assert_eq!(piece(1, 7), Some((1, 5)));
         assert_eq!(piece(1, u64::MAX), None);
-        assert_eq!(seen.take(1), Some(Hint { word: 5, len: LEAF_BLOCKS }));
+        assert_eq!(seen.take(1), Some(Hint { word: word(5), len: LEAF_BLOCKS }));
     }
 }

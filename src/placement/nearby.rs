@@ -1,6 +1,7 @@
 //! Where a request for one extent searches.
 
-use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native, WORD_BLOCKS};
+use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
+use crate::base::place::{LeafIndex, WordIndex};
 use crate::base::word::order_above;
 use crate::index::events::Event;
 use crate::index::{Claimed, Pack, Search};
@@ -53,7 +54,7 @@ impl Placer {
 
     /// The block from which `cursor` first searches for runs of `len` blocks.
     pub(crate) fn place_of(&self, space: &Space, cursor: &mut Cursor, len: u64) -> u64 {
-        let block = cursor.place(len).word as u64 * WORD_BLOCKS;
+        let block = cursor.place(len).word.first_block::<Native>();
         // It lies behind the end if the device was made shorter.
         if block < space.bitmap.blocks() { block } else { 0 }
     }
@@ -72,9 +73,9 @@ impl Placer {
         if self.zones.are_set() && !(request.class == Class::BULK && self.is_for_bulk(last)) {
             return;
         }
-        let word = (last / WORD_BLOCKS) as usize;
+        let word = WordIndex::of_block::<Native>(last);
         let before = std::mem::replace(&mut cursor.place(len).word, word);
-        if !space.shards.same(before / Native::LEAF_WORDS, word / Native::LEAF_WORDS) {
+        if !space.shards.same(before.leaf::<Native>(), word.leaf::<Native>()) {
             space.lanes.spilled(cursor.lane);
         }
     }
@@ -120,7 +121,8 @@ impl Placer {
         let leaves = space.bitmap.leaf_count() as u64;
         let some = leaves.min(REFRESHED);
         let first = self.refreshed.fetch_add(some) % leaves;
-        (first..first + some).for_each(|leaf| space.bitmap.refresh((leaf % leaves) as usize));
+        let leaf = |number: u64| LeafIndex::new((number % leaves) as usize);
+        (first..first + some).for_each(|number| space.bitmap.refresh(leaf(number)));
     }
 
     /// Claims the beginning of an aligned run of `order`: in the current leaf, or where this handle
@@ -136,14 +138,14 @@ impl Placer {
         if place.look_now() {
             place.poor = self.is_poor(space, place.word, order);
         }
-        if place.word >= space.bitmap.leaf_count() * Native::LEAF_WORDS {
-            place.word = 0;
+        if place.word >= space.bitmap.word_end() {
+            place.word = WordIndex::FIRST;
         }
         let crowded = std::mem::take(&mut place.crowded);
         if crowded {
             // Counted here and not where it happened: counting there costs handles that lose
             // nothing.
-            space.count(Event::LostClaim, place.word);
+            space.count(Event::LostClaim, place.word.get());
         }
         if crowded && space.shard_count() > 1 {
             // Another handle works here. Two handles that go through the same leaves in step fail
@@ -151,53 +153,55 @@ impl Placer {
             place.word = self.home(space, self.handles.fetch_add(1));
         } else if place.poor {
             for word in std::iter::from_fn(|| place.reuse()).take(REUSED) {
-                let claimed = space.bitmap.claim_in_leaf(order, len, word as u64 * WORD_BLOCKS);
+                let from = word.first_block::<Native>();
+                let claimed = space.bitmap.claim_in_leaf(order, len, from);
                 if claimed.is_some() {
                     return claimed;
                 }
             }
         } else {
-            let claimed = space.bitmap.claim_in_leaf(order, len, place.word as u64 * WORD_BLOCKS);
+            let from = place.word.first_block::<Native>();
+            let claimed = space.bitmap.claim_in_leaf(order, len, from);
             if claimed.is_some() {
                 return claimed;
             }
         }
-        let leaf = place.word / Native::LEAF_WORDS;
+        let leaf = place.word.leaf::<Native>();
         let found = space.bitmap.claim_behind(order, len, leaf, Pack::Tight).or_else(|| {
-            let node = leaf / Native::FANOUT * Native::FANOUT;
-            let leaf_count = space.bitmap.leaf_count();
-            let shards = &space.shards;
-            let [mut own, mut others] = Route::own_and_other_shards(shards, node, leaf_count);
+            let first = leaf.node::<Native>().first_leaf::<Native>();
+            let (shards, end) = (&space.shards, space.bitmap.leaf_end());
+            let [mut own, mut others] = Route::own_and_other_shards(shards, first, end);
             let claim = |leaves| space.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight);
             let likely = || {
                 let shard = self.likely_shard(space, shards.of(leaf), order)?;
-                claim(shards.leaves(shard, leaf_count))
+                claim(shards.leaves(shard, end))
             };
             own.find_map(claim).or_else(likely).or_else(|| others.find_map(claim))
         })?;
-        place.poor = self.is_poor(space, (found.start() / WORD_BLOCKS) as usize, order);
+        let word = WordIndex::of_block::<Native>(found.start());
+        place.poor = self.is_poor(space, word, order);
         Some(found)
     }
 
     /// Whether the leaf of `word` has few runs of `order`.
-    fn is_poor(&self, space: &Space, word: usize, order: u32) -> bool {
+    fn is_poor(&self, space: &Space, word: WordIndex, order: u32) -> bool {
         // Runs longer than a word can begin in few words only.
         let most = Native::LEAF_WORDS as u32 >> order.saturating_sub(Native::WORD_ORDER);
         space.bitmap.words_with(word, order) < RICH.min(most)
     }
 
     /// The word where the `n`-th handle begins.
-    pub(crate) fn home(&self, space: &Space, n: u64) -> usize {
-        space.shards.home(n, space.bitmap.leaf_count()) * Native::LEAF_WORDS
+    pub(crate) fn home(&self, space: &Space, n: u64) -> WordIndex {
+        space.shards.home(n, space.bitmap.leaf_count()).first_word::<Native>()
     }
 
     /// The route of `request`, which begins at block `from`.
     #[inline]
     pub(crate) fn route(&self, space: &Space, request: &Request, from: u64) -> Route {
-        let (leaf, leaf_count) = ((from / LEAF_BLOCKS) as usize, space.bitmap.leaf_count());
+        let (leaf, end) = (LeafIndex::of_block::<Native>(from), space.bitmap.leaf_end());
         match request.near {
-            Some(_) => Route::near(leaf, leaf_count),
-            None => Route::by_shard(&space.shards, leaf, leaf_count),
+            Some(_) => Route::near(leaf, end),
+            None => Route::by_shard(&space.shards, leaf, end),
         }
     }
 

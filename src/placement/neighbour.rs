@@ -1,5 +1,6 @@
 //! Where a handle moves when its own shard has nothing that fits.
 
+use crate::base::place::ShardIndex;
 use crate::placement::Placer;
 use crate::space::Space;
 
@@ -16,13 +17,19 @@ impl Placer {
     /// where space is fragmented already, and other shards stay whole for large ones. On a tie, of
     /// the nearest four the one with the most free blocks, so that the handle need not move again
     /// soon. O(candidates x orders).
-    pub(crate) fn likely_shard(&self, space: &Space, own: usize, order: u32) -> Option<usize> {
+    pub(crate) fn likely_shard(
+        &self,
+        space: &Space,
+        own: ShardIndex,
+        order: u32,
+    ) -> Option<ShardIndex> {
         let count = space.shard_count();
-        let others = (1..count.min(CANDIDATES + 1)).map(|step| (own + step) % count);
-        let (mut tightest, mut tied) = (u32::MAX, [0; COUNTED]);
+        let others =
+            (1..count.min(CANDIDATES + 1)).map(|step| ShardIndex::new((own.get() + step) % count));
+        let (mut tightest, mut tied) = (u32::MAX, [ShardIndex::FIRST; COUNTED]);
         let mut ties = 0;
         for shard in others {
-            match space.bitmap.largest_order_from(space.shards.level(), shard, order) {
+            match space.bitmap.largest_order_from(space.shards.level(), shard.get(), order) {
                 Some(largest) if largest <= tightest => {
                     if largest < tightest {
                         (tightest, ties) = (largest, 0);

@@ -1,15 +1,13 @@
 //! Where a handle freed last. A hint: other handles may have used it since.
 
 use crate::base::account::Account;
-
-/// No word has this index (see `cursor.rs`).
-const NONE: u32 = u32::MAX;
+use crate::base::place::{ShortWord, WordIndex};
 
 /// Words of the bitmap, the newest on top: a stack that forgets its bottom.
 #[derive(Clone, Debug)]
 pub(crate) struct Freed {
     /// Empty until the first word is pushed.
-    words: Vec<u32>,
+    words: Vec<ShortWord>,
     room: usize,
     /// Where the next word goes.
     top: usize,
@@ -24,11 +22,11 @@ impl Freed {
     /// Puts `word` on top. Counts its memory in `account`, from which the owner takes it in the
     /// end.
     #[inline(always)]
-    pub(crate) fn push(&mut self, word: u32, account: &Account) {
+    pub(crate) fn push(&mut self, word: WordIndex, account: &Account) {
         if self.words.is_empty() && !self.make_room(account) {
             return;
         }
-        self.words[self.top] = word;
+        self.words[self.top] = ShortWord::of(word);
         self.top = if self.top + 1 < self.words.len() { self.top + 1 } else { 0 };
     }
 
@@ -36,7 +34,7 @@ impl Freed {
     fn make_room(&mut self, account: &Account) -> bool {
         let made = self.words.try_reserve_exact(self.room).is_ok();
         if made {
-            self.words.resize(self.room, NONE);
+            self.words.resize(self.room, ShortWord::NONE);
             account.add(self.bytes());
         }
         made
@@ -44,16 +42,16 @@ impl Freed {
 
     /// Bytes on the heap.
     pub(crate) fn bytes(&self) -> usize {
-        self.words.capacity() * size_of::<u32>()
+        self.words.capacity() * size_of::<ShortWord>()
     }
 
     /// Takes the word on top.
     #[inline]
-    pub(crate) fn pop(&mut self) -> Option<usize> {
+    pub(crate) fn pop(&mut self) -> Option<WordIndex> {
         let last = self.top.checked_sub(1).unwrap_or(self.words.len().wrapping_sub(1));
-        let word = self.words.get_mut(last).filter(|word| **word != NONE)?;
+        let word = self.words.get_mut(last).filter(|word| **word != ShortWord::NONE)?;
         self.top = last;
-        Some(std::mem::replace(word, NONE) as usize)
+        Some(std::mem::replace(word, ShortWord::NONE).get())
     }
 }
 
@@ -65,11 +63,11 @@ mod tests {
     fn what_was_freed_last_comes_first_and_the_oldest_is_forgotten() {
         let (mut freed, account) = (Freed::new(8), Account::default());
         assert_eq!(freed.pop(), None);
-        (0..11).for_each(|word| freed.push(word, &account));
-        let popped: Vec<usize> = std::iter::from_fn(|| freed.pop()).collect();
-        assert_eq!(popped, [10, 9, 8, 7, 6, 5, 4, 3]);
-        freed.push(20, &account);
-        assert_eq!((freed.pop(), freed.pop()), (Some(20), None));
+        (0..11).for_each(|word| freed.push(WordIndex::new(word), &account));
+        let popped: Vec<_> = std::iter::from_fn(|| freed.pop()).collect();
+        assert_eq!(popped, [10, 9, 8, 7, 6, 5, 4, 3].map(WordIndex::new));
+        freed.push(WordIndex::new(20), &account);
+        assert_eq!((freed.pop(), freed.pop()), (Some(WordIndex::new(20)), None));
         assert_eq!((account.bytes(), freed.bytes()), (32, 32));
     }
 }

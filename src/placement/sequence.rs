@@ -1,6 +1,9 @@
 //! Where a stream continues.
 
-use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native, WORD_BLOCKS};
+use std::ops::Range;
+
+use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
+use crate::base::place::{LeafIndex, WordIndex};
 use crate::base::word::order_above;
 use crate::placement::Placer;
 use crate::placement::cursor::Cursor;
@@ -12,8 +15,8 @@ use crate::values::request::Request;
 impl Placer {
     /// The block where a stream of `class` begins.
     pub(crate) fn start_of_stream(&self, space: &Space, cursor: &mut Cursor, class: Class) -> u64 {
-        let count = space.bitmap.leaf_count();
-        let whole = |leaves: std::ops::Range<usize>| {
+        let end = space.bitmap.leaf_end();
+        let whole = |leaves: Range<LeafIndex>| {
             let found = space.bitmap.next_leaf(Native::MAX_ORDER, leaves.start);
             found.filter(|leaf| leaves.contains(leaf))
         };
@@ -22,15 +25,15 @@ impl Placer {
             Some(zone) => {
                 let request = Request::new(len).class(class);
                 let home = self.leaf_in_zones(space, cursor, &request, zone);
-                Route::in_zone(zone, home, count).find_map(whole).unwrap_or(home)
+                Route::in_zone(zone, home, end).find_map(whole).unwrap_or(home)
             }
             None => {
-                let home = cursor.place(len).word / Native::LEAF_WORDS;
-                let mut route = Route::by_shard(&space.shards, home.min(count - 1), count);
+                let home = cursor.place(len).word.leaf::<Native>();
+                let mut route = Route::by_shard(&space.shards, home.min(end.minus(1)), end);
                 route.find_map(whole).unwrap_or(home)
             }
         };
-        leaf as u64 * LEAF_BLOCKS
+        leaf.first_block::<Native>()
     }
 
     /// Makes the next search for `left` blocks begin at block `behind`.
@@ -46,7 +49,7 @@ impl Placer {
         for len in
             [left, left.min(request.max_extent), 1 << order_above(left).min(Native::MAX_ORDER)]
         {
-            cursor.place(len).word = (block / WORD_BLOCKS) as usize;
+            cursor.place(len).word = WordIndex::of_block::<Native>(block);
         }
         if self.zones.are_set() {
             let rest = Request { len: left, ..*request };

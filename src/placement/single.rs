@@ -27,7 +27,7 @@ impl Placer {
             place.word = word;
             // The thread that changed that word does not work here, so this is not `crowded`.
             return space.bitmap.claim_one_in(word).unwrap_or_else(|Lost| {
-                space.count(Event::LostClaim, word);
+                space.count(Event::LostClaim, word.get());
                 None
             });
         }

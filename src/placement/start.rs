@@ -1,6 +1,6 @@
 //! Where a new handle begins.
 
-use crate::base::geometry::{Geometry, Native};
+use crate::base::geometry::Native;
 use crate::placement::Placer;
 use crate::placement::cursor::Cursor;
 use crate::space::Space;
@@ -13,7 +13,7 @@ impl Placer {
         match self.zones.of(0) {
             None => Cursor::new(self.home(space, n), lane(n), &self.handles_memory),
             Some(zone) => {
-                let word = self.first_leaf(space, zone) * Native::LEAF_WORDS;
+                let word = self.first_leaf(space, zone).first_word::<Native>();
                 Cursor::new(word, lane(n), &self.handles_memory).with_classes()
             }
         }

@@ -5,6 +5,7 @@
 //! one may refuse the request.
 
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
+use crate::base::place::LeafIndex;
 use crate::base::word::order_above;
 use crate::index::{Claimed, Pack, Refused, Search, Taken, Wanted};
 use crate::placement::Placer;
@@ -25,15 +26,15 @@ impl Placer {
     ) -> Option<Claimed> {
         let &Request { len, align, .. } = request;
         let leaf = self.leaf_in_zones(space, cursor, request, zone);
-        let leaf_count = space.bitmap.leaf_count();
+        let end = space.bitmap.leaf_end();
         let search = Search { least: len, most: len, align, take: |_| len };
         let quick = len <= LEAF_BLOCKS && align <= LEAF_BLOCKS && align.is_power_of_two();
         let order = order_above(len.max(align)).min(Native::MAX_ORDER);
         // Zone by zone, so that an unaligned run comes before the next zone.
         let found = zone.leaves.iter().find_map(|part| {
-            let route = || Route::in_part(part, zone.direction, leaf, leaf_count);
+            let route = || Route::in_part(part, zone.direction, leaf, end);
             let aligned = |leaves| space.bitmap.claim_aligned(order, len, 0, leaves, Pack::Tight);
-            let floor = part.start as u64 * LEAF_BLOCKS;
+            let floor = part.start.first_block::<Native>();
             let any = |leaves| space.bitmap.claim_in_leaves(leaves, floor, &search);
             let found = if quick { route().find_map(aligned) } else { None };
             found.or_else(|| route().find_map(any))
@@ -53,14 +54,14 @@ impl Placer {
         effort: &mut Effort,
     ) -> Result<(), Refused> {
         let leaf = self.leaf_in_zones(space, cursor, request, zone);
-        let leaf_count = space.bitmap.leaf_count();
+        let end = space.bitmap.leaf_end();
         for part in &zone.leaves {
             if wanted.left == 0 {
                 break;
             }
             let mut order = order_above(wanted.left).min(Native::MAX_ORDER);
             while wanted.left > 0 && wanted.looks > 0 {
-                let route = Route::in_part(part, zone.direction, leaf, leaf_count);
+                let route = Route::in_part(part, zone.direction, leaf, end);
                 self.claim_pieces_in(space, order, route, wanted, effort)?;
                 if order == 0 {
                     break;
@@ -78,9 +79,9 @@ impl Placer {
         cursor: &mut Cursor,
         request: &Request,
         zone: &Zone,
-    ) -> usize {
+    ) -> LeafIndex {
         let place = cursor.class_place(request.class.index(), request.len);
-        if *place == usize::MAX {
+        if *place == LeafIndex::NONE {
             *place = self.first_leaf(space, zone);
         }
         *place
@@ -94,24 +95,25 @@ impl Placer {
         request: &Request,
         last: u64,
     ) {
-        *cursor.class_place(request.class.index(), request.len) = (last / LEAF_BLOCKS) as usize;
+        let leaf = LeafIndex::of_block::<Native>(last);
+        *cursor.class_place(request.class.index(), request.len) = leaf;
     }
 
     /// Where a handle begins in `zone`.
-    pub(crate) fn first_leaf(&self, space: &Space, zone: &Zone) -> usize {
+    pub(crate) fn first_leaf(&self, space: &Space, zone: &Zone) -> LeafIndex {
         use crate::values::class::Direction::{Down, Spread, Up};
-        let leaf_count = space.bitmap.leaf_count();
-        let Some(first) = zone.leaves.iter().find(|range| range.start < leaf_count) else {
-            return 0;
+        let end = space.bitmap.leaf_end();
+        let Some(first) = zone.leaves.iter().find(|range| range.start < end) else {
+            return LeafIndex::FIRST;
         };
-        let end = first.end.min(leaf_count);
+        let end = first.end.min(end);
         match zone.direction {
             Up => first.start,
-            Down => end.saturating_sub(1),
+            Down => end.minus(1),
             Spread => {
                 let n = self.handles.fetch_add(1).reverse_bits();
-                let count = end.saturating_sub(first.start) as u128;
-                first.start + ((u128::from(n) * count) >> 64) as usize
+                let count = end.since(first.start) as u128;
+                first.start.plus(((u128::from(n) * count) >> 64) as usize)
             }
         }
     }

@@ -2,7 +2,8 @@
 
 use smallvec::SmallVec;
 
-use crate::base::geometry::{NativeWord, WORD_BLOCKS};
+use crate::base::geometry::{Native, NativeWord, WORD_BLOCKS};
+use crate::base::place::{WordIndex, place_in_word};
 use crate::base::word::{Word, order_above};
 use crate::core::Core;
 use crate::placement::cursor::Cursor;
@@ -117,7 +118,6 @@ fn sort_checked(core: &Core, extents: &mut [Extent]) -> Result<(), FreeError> {
 fn check_allocated(core: &Core, group: &Group) -> Result<(), FreeError> {
     let unowned = match group.part {
         Part::Word(word, mask) => {
-            let word = word as usize;
             let mut unowned = core.space.bitmap.look(word) & mask;
             if core.space.closed.is_active() {
                 unowned |= core.space.unowned_in_word(word) & mask;
@@ -125,10 +125,9 @@ fn check_allocated(core: &Core, group: &Group) -> Result<(), FreeError> {
             if core.space.quarantine.has_marks()
                 && let Some(block) = core.space.first_freed(runs_in_word(word, mask))
             {
-                unowned |= NativeWord::bit((block % WORD_BLOCKS) as u32);
+                unowned |= NativeWord::bit(place_in_word::<Native>(block));
             }
-            (unowned != NativeWord::ZERO)
-                .then(|| word as u64 * WORD_BLOCKS + u64::from(unowned.trailing_zeros()))
+            (unowned != NativeWord::ZERO).then(|| word.block::<Native>(unowned.trailing_zeros()))
         }
         Part::Words(Extent { start, len }) => {
             let end = start + len;
@@ -144,15 +143,14 @@ fn release_group(core: &Core, lane: LaneId, group: &Group) -> Result<(), FreeErr
     match group.part {
         Part::Words(extent) => core.space.release(lane, extent),
         Part::Word(word, mask) if core.space.closed.is_active() => {
-            let mut runs = runs_in_word(word as usize, mask);
+            let mut runs = runs_in_word(word, mask);
             runs.try_for_each(|extent| core.space.release_looking(lane, extent, true))
         }
         Part::Word(word, mask) => {
-            let released = core.space.bitmap.release_in_word(word as usize, mask);
+            let released = core.space.bitmap.release_in_word(word, mask);
             released.map_err(|error| free_error(error, 0))?;
-            let counted =
-                Extent { start: u64::from(word) * WORD_BLOCKS, len: u64::from(mask.count_ones()) };
-            core.space.count_freed(lane, counted);
+            let (start, len) = (word.first_block::<Native>(), mask.count_ones().into());
+            core.space.count_freed(lane, Extent { start, len });
             Ok(())
         }
     }
@@ -169,7 +167,7 @@ struct Group {
 #[derive(Clone, Copy)]
 enum Part {
     /// All of them in this word, as these bits.
-    Word(u32, NativeWord),
+    Word(WordIndex, NativeWord),
     /// One extent that reaches over several words.
     Words(Extent),
 }
@@ -182,7 +180,7 @@ impl Group {
         std::iter::from_fn(move || {
             let extent = *extents.get(next)?;
             next += 1;
-            let word = extent.start / WORD_BLOCKS;
+            let word = WordIndex::of_block::<Native>(extent.start);
             let Some(mut mask) = mask_in(word, extent) else {
                 return Some(Group { part: Part::Words(extent), end: next });
             };
@@ -190,15 +188,15 @@ impl Group {
                 mask |= more;
                 next += 1;
             }
-            Some(Group { part: Part::Word(word as u32, mask), end: next })
+            Some(Group { part: Part::Word(word, mask), end: next })
         })
     }
 }
 
 /// The bits of `extent` in `word`, if it lies there entirely.
 #[inline(always)]
-fn mask_in(word: u64, extent: Extent) -> Option<NativeWord> {
-    let place = extent.start.wrapping_sub(word * WORD_BLOCKS);
+fn mask_in(word: WordIndex, extent: Extent) -> Option<NativeWord> {
+    let place = extent.start.wrapping_sub(word.first_block::<Native>());
     let inside = place < WORD_BLOCKS && extent.len <= WORD_BLOCKS - place;
     inside.then(|| NativeWord::span(place as u32, extent.len as u32))
 }

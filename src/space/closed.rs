@@ -19,6 +19,7 @@ use std::ops::Range;
 use crate::base::geometry::Geometry;
 use crate::base::heap::OutOfMemory;
 use crate::base::mutant::{fault, step};
+use crate::base::place::{LeafIndex, WordIndex};
 use crate::base::segmented::Segmented;
 use crate::base::sync::{AtomicWord, Site};
 use crate::base::word::Word;
@@ -51,7 +52,7 @@ pub(crate) struct Closed<G: Geometry> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Overlap {
     /// The first of them.
-    pub leaf: usize,
+    pub leaf: LeafIndex,
 }
 
 impl<G: Geometry> Closed<G> {
@@ -102,7 +103,7 @@ impl<G: Geometry> Closed<G> {
                 moved(Moved::Taken, start, len);
                 let aside = self.set_aside(index, start, len, moved);
                 debug_assert_eq!(aside, Ok(()), "blocks we own cannot be set aside");
-                self.sweep(index, leaves_of::<G>(start, len), moved);
+                self.sweep(index, LeafIndex::of_blocks::<G>(start..start + len), moved);
             } else {
                 let released = index.release(start, len);
                 debug_assert_eq!(released, Ok(()), "blocks we own cannot be free");
@@ -176,14 +177,15 @@ impl<G: Geometry> Closed<G> {
     pub(crate) fn close(
         &self,
         index: &Bitmap<G>,
-        leaves: Range<usize>,
+        leaves: Range<LeafIndex>,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) -> Result<(), Overlap> {
         debug_assert!(!leaves.is_empty());
         for (word, mask) in marks(&leaves) {
             let before = self.closed[word].load(Site::Closed) & mask;
             if before != 0 {
-                return Err(Overlap { leaf: word * MARKS + before.trailing_zeros() as usize });
+                let leaf = word * MARKS + before.trailing_zeros() as usize;
+                return Err(Overlap { leaf: LeafIndex::new(leaf) });
             }
         }
         self.activate();
@@ -199,7 +201,7 @@ impl<G: Geometry> Closed<G> {
     pub(crate) fn open(
         &self,
         index: &Bitmap<G>,
-        leaves: Range<usize>,
+        leaves: Range<LeafIndex>,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) {
         fault!(OpenAfterLook: self.let_out_leaves(index, leaves.clone(), moved));
@@ -216,20 +218,21 @@ impl<G: Geometry> Closed<G> {
     pub(crate) fn sweep(
         &self,
         index: &Bitmap<G>,
-        leaves: Range<usize>,
+        leaves: Range<LeafIndex>,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) {
-        for word in leaves.start * G::LEAF_WORDS..leaves.end * G::LEAF_WORDS {
+        let words = leaves.start.first_word::<G>()..leaves.end.first_word::<G>();
+        for word in WordIndex::each(words) {
             // Claims sweep leaves that other threads may open.
-            if !self.is_closed(word / G::LEAF_WORDS) {
+            if !self.is_closed(word.leaf::<G>()) {
                 continue;
             }
             let taken = index.take_in_word(word, G::FULL);
             if taken != G::Word::ZERO {
-                moved(Moved::Taken, first_block::<G>(word), u64::from(taken.count_ones()));
+                moved(Moved::Taken, word.first_block::<G>(), u64::from(taken.count_ones()));
                 self.held.add_in_word(word, taken);
                 // As in `set_aside` [mutant: SweepWithoutLook].
-                let mut opened = !self.is_closed(word / G::LEAF_WORDS);
+                let mut opened = !self.is_closed(word.leaf::<G>());
                 fault!(SweepWithoutLook: opened = false);
                 if opened {
                     self.let_out_word(index, word, taken, moved);
@@ -247,21 +250,20 @@ impl<G: Geometry> Closed<G> {
     /// Start and end of the first extent at or after `from` and below `to` that is in use: neither
     /// free nor set aside. Blocks that move between the two count as in use. O(blocks / 64).
     pub(crate) fn next_live(&self, index: &Bitmap<G>, from: u64, to: u64) -> Option<(u64, u64)> {
-        let unused = |word: usize| index.look(word) | self.held_in_word(word);
+        let unused = |word: WordIndex| index.look(word) | self.held_in_word(word);
         let mut start = None;
         for (word, mask) in Bitmap::<G>::words_of(from, to.saturating_sub(from)) {
-            let (first, unused) = (first_block::<G>(word), unused(word));
-            let mut mask = mask;
+            let (unused, mut mask) = (unused(word), mask);
             if start.is_none() {
                 let live = !unused & mask;
                 if live == G::Word::ZERO {
                     continue;
                 }
-                start = Some(first + u64::from(live.trailing_zeros()));
+                start = Some(word.block::<G>(live.trailing_zeros()));
                 mask &= G::Word::MAX << live.trailing_zeros();
             }
             if let (Some(start), true) = (start, unused & mask != G::Word::ZERO) {
-                return Some((start, first + u64::from((unused & mask).trailing_zeros())));
+                return Some((start, word.block::<G>((unused & mask).trailing_zeros())));
             }
         }
         start.map(|start| (start, to))
@@ -284,8 +286,8 @@ impl<G: Geometry> Closed<G> {
         self.held.verify()
     }
 
-    /// The blocks of word `word` that are set aside.
-    pub(crate) fn held_in_word(&self, word: usize) -> G::Word {
+    /// The blocks of `word` that are set aside.
+    pub(crate) fn held_in_word(&self, word: WordIndex) -> G::Word {
         self.held.look(word)
     }
 
@@ -299,7 +301,7 @@ impl<G: Geometry> Closed<G> {
             if !all {
                 fault!(TakeWithoutPutBack: return false);
                 self.held.add_in_word(word, taken);
-                let word_start = first_block::<G>(word).max(blocks.start);
+                let word_start = word.first_block::<G>().max(blocks.start);
                 self.put_back(blocks.start..word_start);
                 return false;
             }
@@ -322,24 +324,24 @@ impl<G: Geometry> Closed<G> {
     }
 
     /// Whether `leaf`, which is on the device, is closed.
-    pub(crate) fn is_closed(&self, leaf: usize) -> bool {
+    pub(crate) fn is_closed(&self, leaf: LeafIndex) -> bool {
+        let leaf = leaf.get();
         self.closed[leaf / MARKS].load(Site::Closed) >> (leaf % MARKS) & 1 == 1
     }
 
     /// Cuts `start..start + len` where closed leaves meet open ones. Reads each mark once.
     fn parts(&self, start: u64, len: u64) -> impl Iterator<Item = Part> {
-        let leaf_blocks = G::LEAF_BLOCKS as u64;
         let end = start + len;
-        let mut leaves =
-            leaves_of::<G>(start, len).map(|leaf| (leaf, self.is_closed(leaf))).peekable();
+        let leaves = LeafIndex::each(LeafIndex::of_blocks::<G>(start..end));
+        let mut leaves = leaves.map(|leaf| (leaf, self.is_closed(leaf))).peekable();
         std::iter::from_fn(move || {
             let (first, closed) = leaves.next()?;
             let mut last = first;
             while let Some((leaf, _)) = leaves.next_if(|&(_, next)| next == closed) {
                 last = leaf;
             }
-            let from = start.max(first as u64 * leaf_blocks);
-            let to = end.min((last as u64 + 1) * leaf_blocks);
+            let from = start.max(first.first_block::<G>());
+            let to = end.min(last.next().first_block::<G>());
             Some(Part { start: from, len: to - from, closed })
         })
     }
@@ -347,18 +349,17 @@ impl<G: Geometry> Closed<G> {
     fn let_out_leaves(
         &self,
         index: &Bitmap<G>,
-        leaves: Range<usize>,
+        leaves: Range<LeafIndex>,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) {
         // Leaves that another caller closed, meanwhile or before, belong to that caller.
-        for leaf in leaves {
+        for leaf in LeafIndex::each(leaves) {
             let mut closed = self.is_closed(leaf);
             fault!(OpenAfterLook: closed = false);
             if closed {
                 continue;
             }
-            let first = leaf * G::LEAF_WORDS;
-            (first..first + G::LEAF_WORDS)
+            WordIndex::each(leaf.words::<G>())
                 .for_each(|word| self.let_out_word(index, word, G::FULL, moved));
         }
     }
@@ -366,14 +367,14 @@ impl<G: Geometry> Closed<G> {
     fn let_out_word(
         &self,
         index: &Bitmap<G>,
-        word: usize,
+        word: WordIndex,
         mask: G::Word,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) {
         let taken = self.held.take_in_word(word, mask);
         if taken != G::Word::ZERO {
             let freed = index.add_in_word(word, taken);
-            moved(Moved::Freed, first_block::<G>(word), u64::from(freed.count_ones()));
+            moved(Moved::Freed, word.first_block::<G>(), u64::from(freed.count_ones()));
         }
     }
 }
@@ -387,22 +388,12 @@ struct Part {
 
 /// Words of marks for a device of `blocks` blocks.
 fn marks_of<G: Geometry>(blocks: u64) -> usize {
-    leaves_of::<G>(0, blocks).len().div_ceil(MARKS)
-}
-
-fn first_block<G: Geometry>(word: usize) -> u64 {
-    word as u64 * u64::from(G::WORD_BLOCKS)
-}
-
-/// The leaves that `start..start + len` meets.
-fn leaves_of<G: Geometry>(start: u64, len: u64) -> Range<usize> {
-    let width = G::LEAF_BLOCKS as u64;
-    (start / width) as usize..(start + len).div_ceil(width) as usize
+    LeafIndex::end_of_blocks::<G>(blocks).get().div_ceil(MARKS)
 }
 
 /// The words of marks that `leaves` touch, with their bits in each.
-fn marks(leaves: &Range<usize>) -> impl Iterator<Item = (usize, u64)> + use<> {
-    let Range { start, end } = leaves.clone();
+fn marks(leaves: &Range<LeafIndex>) -> impl Iterator<Item = (usize, u64)> + use<> {
+    let (start, end) = (leaves.start.get(), leaves.end.get());
     (start / MARKS..end.div_ceil(MARKS)).map(move |word| {
         let low = start.saturating_sub(word * MARKS);
         let high = (end - word * MARKS).min(MARKS);

@@ -12,6 +12,7 @@
 use crate::base::geometry::Geometry;
 use crate::base::heap::OutOfMemory;
 use crate::base::mutant::{fault, step};
+use crate::base::place::{LeafIndex, WordIndex, place_in_word};
 use crate::base::sync::{AtomicWord, Counter, Site};
 use crate::base::word::Word;
 use crate::index::{Bitmap, ReleaseError, Verification};
@@ -64,7 +65,7 @@ impl<G: Geometry> Discards<G> {
 
     /// From now on, up to `limit` blocks may wait. With 0, none may, and those that wait become
     /// `free`.
-    pub(crate) fn set_limit(&self, limit: u64, free: &mut impl FnMut(usize, G::Word)) {
+    pub(crate) fn set_limit(&self, limit: u64, free: &mut impl FnMut(WordIndex, G::Word)) {
         let off = limit == 0;
         fault!(LimitAfterLook: if off { self.let_out(0, self.blocks.blocks(), free); });
         self.limit.store(limit, Site::Discarding);
@@ -78,7 +79,7 @@ impl<G: Geometry> Discards<G> {
         &self,
         start: u64,
         len: u64,
-        free: &mut impl FnMut(usize, G::Word),
+        free: &mut impl FnMut(WordIndex, G::Word),
     ) -> Result<(), ReleaseError> {
         debug_assert!(len > 0);
         // Count first: no reader may see fewer than there are.
@@ -115,29 +116,33 @@ impl<G: Geometry> Discards<G> {
 
     /// Takes out the waiting blocks of `from..to`, word by word, to be `free`. Returns their
     /// number. O(runs), and the levels of the summary for each.
-    pub(crate) fn let_out(&self, from: u64, to: u64, free: &mut impl FnMut(usize, G::Word)) -> u64 {
+    pub(crate) fn let_out(
+        &self,
+        from: u64,
+        to: u64,
+        free: &mut impl FnMut(WordIndex, G::Word),
+    ) -> u64 {
         debug_assert!(from <= to);
-        let width = u64::from(G::WORD_BLOCKS);
         let (mut from, mut blocks) = (from, 0);
         while let Some(start) = self.blocks.next_free(from).filter(|&start| start < to) {
-            let word = start / width;
-            let mask =
-                G::Word::span((start % width) as u32, (to.min((word + 1) * width) - start) as u32);
-            let taken = self.blocks.take_in_word(word as usize, mask);
+            let word = WordIndex::of_block::<G>(start);
+            let behind = word.next().first_block::<G>();
+            let mask = G::Word::span(place_in_word::<G>(start), (to.min(behind) - start) as u32);
+            let taken = self.blocks.take_in_word(word, mask);
             if taken != G::Word::ZERO {
                 self.waiting.add(u64::from(taken.count_ones()).wrapping_neg());
                 blocks += u64::from(taken.count_ones());
                 self.tidy(start);
-                free(word as usize, taken);
+                free(word, taken);
             }
-            from = (word + 1) * width;
+            from = behind;
         }
         blocks
     }
 
     /// Repairs the summary after a removal: no search here would do it.
     fn tidy(&self, block: u64) {
-        self.blocks.refresh((block / G::LEAF_BLOCKS as u64) as usize);
+        self.blocks.refresh(LeafIndex::of_block::<G>(block));
     }
 
     /// The first waiting block of `from..to`, or `to`.
@@ -145,8 +150,8 @@ impl<G: Geometry> Discards<G> {
         self.blocks.free_in(from, to)
     }
 
-    /// The waiting blocks of word `word`.
-    pub(crate) fn look(&self, word: usize) -> G::Word {
+    /// The waiting blocks of `word`.
+    pub(crate) fn look(&self, word: WordIndex) -> G::Word {
         self.blocks.look(word)
     }
 }

@@ -14,6 +14,7 @@
 use crate::base::geometry::Geometry;
 use crate::base::heap::OutOfMemory;
 use crate::base::mutant::{fault, step};
+use crate::base::place::WordIndex;
 use crate::base::sync::{AtomicWord, Counter, Site};
 use crate::index::{Bitmap, Search, Verification};
 
@@ -171,8 +172,8 @@ impl<G: Geometry> Escrow<G> {
         self.blocks.free_in(from, to)
     }
 
-    /// The blocks of word `word` in escrow.
-    pub(crate) fn look(&self, word: usize) -> G::Word {
+    /// The blocks of `word` in escrow.
+    pub(crate) fn look(&self, word: WordIndex) -> G::Word {
         self.blocks.look(word)
     }
 }

@@ -55,6 +55,7 @@ impl Space {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use crate::base::place::WordIndex;
     use crate::values::extent::Extent;
     use crate::{Allocator, Region};
 
@@ -81,6 +82,7 @@ mod tests {
     fn the_same_goes_for_many_in_one_word() {
         for word in [0, 8] {
             let claim = |allocator: &Allocator| {
+                let word = WordIndex::new(word);
                 allocator.core().space.bitmap.claim_many_in_word(word, 2, 3, 5)
             };
             let (allocator, claimed, region) = closed_after(claim);

@@ -1,6 +1,7 @@
 //! Frees blocks that no caller owns any more: from the quarantine, the escrow and the discarder.
 
 use crate::base::geometry::NativeWord;
+use crate::base::place::WordIndex;
 use crate::space::Space;
 use crate::space::lanes::LaneId;
 use crate::values::error::{FreeError, on_device};
@@ -101,7 +102,7 @@ impl Space {
     }
 
     /// Frees blocks of one word that the caller owns, without passing them to the discarder.
-    pub(crate) fn free_word(&self, lane: LaneId, word: usize, bits: NativeWord) {
+    pub(crate) fn free_word(&self, lane: LaneId, word: WordIndex, bits: NativeWord) {
         runs_in_word(word, bits).for_each(|extent| self.let_out_undiscarded(lane, extent));
     }
 }

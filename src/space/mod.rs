@@ -21,11 +21,13 @@ pub(crate) mod survey_records;
 mod verify;
 
 use std::fmt::{Debug, Formatter};
+use std::ops::Range;
 
 use crossbeam_utils::CachePadded;
 
-use crate::base::geometry::{LEAF_BLOCKS, Native, NativeWord};
+use crate::base::geometry::{Native, NativeWord};
 use crate::base::heap::OutOfMemory;
+use crate::base::place::{LeafIndex, ShardIndex, WordIndex};
 use crate::base::sync::{Counter, Turnstile};
 use crate::index::Bitmap;
 use crate::index::events::Event;
@@ -98,7 +100,7 @@ impl Space {
         threads: usize,
     ) -> Result<Self, OutOfMemory> {
         let blocks = bitmap.blocks();
-        let shard_order = (shards.shard_leaves() as u64 * LEAF_BLOCKS).ilog2();
+        let shard_order = shards.shard_blocks::<Native>().ilog2();
         Ok(Self {
             closed: Closed::new(blocks)?,
             escrow: Escrow::new(blocks)?,
@@ -126,20 +128,30 @@ impl Space {
         self.shards_of(self.bitmap.blocks())
     }
 
+    /// All shards.
+    pub(crate) fn all_shards(&self) -> Range<ShardIndex> {
+        ShardIndex::FIRST..ShardIndex::new(self.shard_count())
+    }
+
+    /// The shard that callers know as number `index`, if there is one.
+    pub(crate) fn shard(&self, index: usize) -> Option<ShardIndex> {
+        Some(ShardIndex::new(index)).filter(|shard| self.all_shards().contains(shard))
+    }
+
     /// Number of shards of `blocks` blocks.
     pub(crate) fn shards_of(&self, blocks: u64) -> usize {
-        self.shards.count(blocks.div_ceil(LEAF_BLOCKS) as usize)
+        self.shards.count(LeafIndex::end_of_blocks::<Native>(blocks).get())
     }
 
-    /// Free blocks of shard `index`, which must exist, exact while nothing else runs. O(lanes).
-    pub(crate) fn shard_free(&self, index: usize) -> u64 {
-        self.shard_counts.free(index)
+    /// Free blocks of `shard`, which must exist, exact while nothing else runs. O(lanes).
+    pub(crate) fn shard_free(&self, shard: ShardIndex) -> u64 {
+        self.shard_counts.free(shard)
     }
 
-    /// The largest order of which shard `index`, which must exist, may have an aligned run; `None`
-    /// if it has no free block. May be too large, never too small. O(orders).
-    pub(crate) fn shard_largest_order(&self, index: usize) -> Option<u32> {
-        self.bitmap.largest_order_under(self.shards.level(), index)
+    /// The largest order of which `shard`, which must exist, may have an aligned run; `None` if it
+    /// has no free block. May be too large, never too small. O(orders).
+    pub(crate) fn shard_largest_order(&self, shard: ShardIndex) -> Option<u32> {
+        self.bitmap.largest_order_under(self.shards.level(), shard.get())
     }
 
     /// Free blocks. Exact while nothing else runs, and never more than the device has.
@@ -202,8 +214,8 @@ impl Space {
         self.closed.is_active() || !self.escrow.is_empty()
     }
 
-    /// Blocks of word `word` that have no owner and are not free either.
-    pub(crate) fn unowned_in_word(&self, word: usize) -> NativeWord {
+    /// Blocks of `word` that have no owner and are not free either.
+    pub(crate) fn unowned_in_word(&self, word: WordIndex) -> NativeWord {
         self.closed.held_in_word(word) | self.escrow.look(word) | self.discards.look(word)
     }
 }

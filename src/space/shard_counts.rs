@@ -2,6 +2,7 @@
 //! blocks (`lanes.rs`), no counter is shared: each lane has a row of them, one per shard.
 
 use crate::base::heap::OutOfMemory;
+use crate::base::place::ShardIndex;
 use crate::base::segmented::Segmented;
 use crate::base::sync::Counter;
 use crate::space::lanes::{LANES, LaneId};
@@ -50,9 +51,9 @@ impl ShardCounts {
     fn count(&self, lane: LaneId, extent: Extent, change: impl Fn(u64) -> u64) {
         let Extent { start, len } = extent;
         debug_assert!(len > 0);
-        let shard = start >> self.order;
-        if (start + len.saturating_sub(1)) >> self.order == shard {
-            self.add(lane, shard as usize, change(len));
+        let shard = ShardIndex::of_block(start, self.order);
+        if ShardIndex::of_block(start + len.saturating_sub(1), self.order) == shard {
+            self.add(lane, shard, change(len));
         } else {
             self.count_parts(lane, extent, change);
         }
@@ -63,16 +64,16 @@ impl ShardCounts {
     fn count_parts(&self, lane: LaneId, extent: Extent, change: impl Fn(u64) -> u64) {
         let (mut start, end) = (extent.start, extent.start + extent.len);
         while start < end {
-            let shard = start >> self.order;
-            let next = ((shard + 1) << self.order).min(end);
-            self.add(lane, shard as usize, change(next - start));
+            let shard = ShardIndex::of_block(start, self.order);
+            let next = shard.next().first_block(self.order).min(end);
+            self.add(lane, shard, change(next - start));
             start = next;
         }
     }
 
     #[inline(always)]
-    fn add(&self, lane: LaneId, shard: usize, change: u64) {
-        let shards = self.at_start.len();
+    fn add(&self, lane: LaneId, shard: ShardIndex, change: u64) {
+        let (shard, shards) = (shard.get(), self.at_start.len());
         if shard >= shards {
             self.common[shard].add(change);
         } else if lane.is_exclusive() {
@@ -83,7 +84,8 @@ impl ShardCounts {
     }
 
     /// Free blocks of `shard`, which must exist: exact while nothing else runs. O(lanes).
-    pub(crate) fn free(&self, shard: usize) -> u64 {
+    pub(crate) fn free(&self, shard: ShardIndex) -> u64 {
+        let shard = shard.get();
         let rows = self.rows.chunks_exact(self.at_start.len()).filter_map(|row| row.get(shard));
         let changes =
             rows.fold(self.common[shard].get(), |sum, count| sum.wrapping_add(count.get()));
@@ -107,15 +109,16 @@ mod tests {
     #[test]
     fn what_lies_in_several_shards_is_split_and_new_shards_count_too() {
         let counts = ShardCounts::new(4, vec![16, 10, 0]).unwrap();
+        let free = |number| counts.free(ShardIndex::new(number));
         let lanes = Lanes::new();
         let (owner, sharer) = (lanes.acquire(), lanes.shared(0));
         counts.allocated(owner, Extent::new(3, 20));
         counts.freed(sharer, Extent::new(30, 4));
-        assert_eq!([0, 1, 2].map(|shard| counts.free(shard)), [3, 10 - 7 + 2, 2]);
+        assert_eq!([0, 1, 2].map(free), [3, 10 - 7 + 2, 2]);
         counts.lengthen(5).unwrap();
         counts.freed(owner, Extent::new(40, 40));
-        assert_eq!([2, 3, 4].map(|shard| counts.free(shard)), [10, 16, 16]);
+        assert_eq!([2, 3, 4].map(free), [10, 16, 16]);
         counts.allocated(sharer, Extent::new(79, 1));
-        assert_eq!(counts.free(4), 15);
+        assert_eq!(free(4), 15);
     }
 }

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use crate::base::geometry::Geometry;
+use crate::base::place::{LeafIndex, ShardIndex};
 
 /// How the device is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ impl Shards {
     /// many. Limit aside, the shards are the top nodes of the summary: few, because they are
     /// searched one by one; and each level less is one less to publish to.
     pub(crate) fn new<G: Geometry>(blocks: u64, wanted: usize) -> Self {
-        let leaf_count = blocks.div_ceil(G::LEAF_BLOCKS as u64) as usize;
+        let leaf_count = LeafIndex::end_of_blocks::<G>(blocks).get();
         let (mut shard_leaves, mut height) = (G::FANOUT, 1);
         while let Some(larger) = shard_leaves.checked_mul(G::FANOUT) {
             if leaf_count.div_ceil(larger) < wanted.max(1) || leaf_count <= shard_leaves {
@@ -56,31 +57,47 @@ impl Shards {
         self.shard_leaves
     }
 
-    /// The shard of `leaf`.
-    #[inline]
-    pub(crate) fn of(&self, leaf: usize) -> usize {
-        leaf / self.shard_leaves
+    /// Blocks in each shard except the last.
+    pub(crate) fn shard_blocks<G: Geometry>(&self) -> u64 {
+        ShardIndex::FIRST.next().first_leaf(self.shard_leaves).first_block::<G>()
     }
 
-    /// The leaves of shard `index`.
-    pub(crate) fn leaves(&self, index: usize, leaf_count: usize) -> Range<usize> {
-        let start = index * self.shard_leaves;
-        start..(start + self.shard_leaves).min(leaf_count)
+    /// The shard of `leaf`.
+    #[inline]
+    pub(crate) fn of(&self, leaf: LeafIndex) -> ShardIndex {
+        ShardIndex::of_leaf(leaf, self.shard_leaves)
+    }
+
+    /// The first leaf of `shard`.
+    pub(crate) fn first_leaf(&self, shard: ShardIndex) -> LeafIndex {
+        shard.first_leaf(self.shard_leaves)
+    }
+
+    /// Whether `leaf` is the first of a shard.
+    pub(crate) fn is_first(&self, leaf: LeafIndex) -> bool {
+        leaf.get().is_multiple_of(self.shard_leaves)
+    }
+
+    /// The leaves of `shard`, of a device whose leaves end at `end`.
+    #[inline]
+    pub(crate) fn leaves(&self, shard: ShardIndex, end: LeafIndex) -> Range<LeafIndex> {
+        let start = shard.first_leaf(self.shard_leaves);
+        start..start.plus(self.shard_leaves).min(end)
     }
 
     /// The first leaf of the shard in which the `n`-th handle starts. Each new handle halves a gap
     /// between those before it (a van der Corput sequence), so any number of handles lie far apart.
-    pub(crate) fn home(&self, n: u64, leaf_count: usize) -> usize {
+    pub(crate) fn home(&self, n: u64, leaf_count: usize) -> LeafIndex {
         let shard =
             ((u128::from(n.reverse_bits()) * self.count(leaf_count) as u128) >> 64) as usize;
-        shard * self.shard_leaves
+        self.first_leaf(ShardIndex::new(shard))
     }
 
     /// Whether two leaves lie in the same shard.
     #[inline]
-    pub(crate) fn same(&self, leaf: usize, other: usize) -> bool {
+    pub(crate) fn same(&self, leaf: LeafIndex, other: LeafIndex) -> bool {
         // A shard has a power of two leaves.
-        leaf ^ other < self.shard_leaves
+        leaf.get() ^ other.get() < self.shard_leaves
     }
 }
 
@@ -116,11 +133,12 @@ mod tests {
     #[test]
     fn homes_are_spread() {
         let shards = Shards::new::<Wide>(1 << 24, 8);
-        let mut homes: Vec<usize> = (0..8).map(|n| shards.home(n, 1 << 15)).collect();
+        let home = |n| shards.home(n, 1 << 15).get();
+        let mut homes: Vec<usize> = (0..8).map(home).collect();
         assert_eq!(homes[..4], [0, 4 * 4096, 2 * 4096, 6 * 4096]);
         homes.sort_unstable();
         homes.dedup();
         assert_eq!(homes.len(), 8);
-        assert!((0..1000).all(|n| shards.home(n, 1 << 15) < 1 << 15));
+        assert!((0..1000).all(|n| home(n) < 1 << 15));
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::heap::{OutOfMemory, reserved};
 use crate::base::moments::{Moments, NEVER};
+use crate::base::place::ShardIndex;
 use crate::base::segmented::Segmented;
 use crate::base::sync::{Counter, Slot};
 use crate::values::runs::{RUN_ORDERS, Runs, RunsOfOrder};
@@ -127,16 +128,16 @@ impl SurveyRecords {
     }
 
     /// Takes `shards`, which the device no longer has, out of the sum.
-    pub(crate) fn forget(&self, shards: Range<usize>) {
-        for index in shards {
-            self.record(index, &Found::default());
-            self.shards[index].at.set(NEVER);
+    pub(crate) fn forget(&self, shards: Range<ShardIndex>) {
+        for shard in ShardIndex::each(shards) {
+            self.record(shard, &Found::default());
+            self.shards[shard.get()].at.set(NEVER);
         }
     }
 
-    /// Records what a survey has found in shard `index`, which exists or did. O(orders).
-    pub(crate) fn record(&self, index: usize, found: &Found) {
-        let shard = &self.shards[index];
+    /// Records what a survey has found in `shard`, which exists or did. O(orders).
+    pub(crate) fn record(&self, shard: ShardIndex, found: &Found) {
+        let shard = &self.shards[shard.get()];
         let orders = shard.orders.get_or_set(Orders::new);
         for ((known, sum), found) in orders.0.iter().zip(&self.orders.0).zip(found.runs.by_order())
         {
@@ -149,9 +150,9 @@ impl SurveyRecords {
         shard.at.set(self.moments.now());
     }
 
-    /// The last survey of shard `index`, which exists; `None` if it was never surveyed. O(orders).
-    pub(crate) fn shard(&self, index: usize) -> Option<Surveyed> {
-        let shard = &self.shards[index];
+    /// The last survey of `shard`, which exists; `None` if it was never surveyed. O(orders).
+    pub(crate) fn shard(&self, shard: ShardIndex) -> Option<Surveyed> {
+        let shard = &self.shards[shard.get()];
         let age = self.moments.age(shard.at.get())?;
         let orders = shard.orders.get()?.get();
         Some(Surveyed {

@@ -1,6 +1,7 @@
 //! Compares the places where blocks are with each other, and the figures with the blocks.
 
-use crate::base::geometry::{LEAF_BLOCKS, Native, NativeWord};
+use crate::base::geometry::{Native, NativeWord};
+use crate::base::place::ShardIndex;
 use crate::base::word::Word;
 use crate::index::{Bitmap, Difference, Verification};
 use crate::space::Space;
@@ -39,10 +40,12 @@ impl Space {
             ("blocks that wait to be discarded", self.discards.waiting(), discards),
             ("blocks freed by transactions", self.quarantine.marked(), marked),
         ];
-        let shard_blocks = self.shards.shard_leaves() as u64 * LEAF_BLOCKS;
-        figures.extend((0..self.shard_count()).map(|shard| {
-            let start = shard as u64 * shard_blocks;
-            let free = self.bitmap.free_blocks_in(start, blocks.min(start + shard_blocks));
+        let shards = ShardIndex::FIRST..ShardIndex::new(self.shard_count());
+        figures.extend(ShardIndex::each(shards).map(|shard| {
+            let leaves = self.shards.leaves(shard, self.bitmap.leaf_end());
+            let [start, end] =
+                [leaves.start, leaves.end].map(|leaf| leaf.first_block::<Native>().min(blocks));
+            let free = self.bitmap.free_blocks_in(start, end);
             ("free blocks of a shard", self.shard_free(shard), free)
         }));
         figures

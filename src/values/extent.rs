@@ -5,7 +5,8 @@ use std::ops::Deref;
 
 use smallvec::SmallVec;
 
-use crate::base::geometry::{NativeWord, WORD_BLOCKS};
+use crate::base::geometry::{Native, NativeWord};
+use crate::base::place::WordIndex;
 use crate::base::word::Word;
 
 /// The largest number of blocks of one allocator: 2^36, which is 256 TiB of 4 KiB blocks (less
@@ -55,10 +56,10 @@ impl Display for Extent {
     }
 }
 
-/// The runs of set `bits` of word `word` of the bitmap.
-pub(crate) fn runs_in_word(word: usize, bits: NativeWord) -> impl Iterator<Item = Extent> {
-    let first = word as u64 * WORD_BLOCKS;
-    bits.runs().map(move |(place, len)| Extent { start: first + u64::from(place), len: len.into() })
+/// The runs of set `bits` of `word` of the bitmap.
+pub(crate) fn runs_in_word(word: WordIndex, bits: NativeWord) -> impl Iterator<Item = Extent> {
+    let start = move |place| word.block::<Native>(place);
+    bits.runs().map(move |(place, len)| Extent { start: start(place), len: len.into() })
 }
 
 /// How many extents a result holds without the heap.

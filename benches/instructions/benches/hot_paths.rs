@@ -139,7 +139,7 @@ fn allocate_many(mut handle: Handle) -> Handle {
 }
 
 #[library_benchmark]
-#[bench::in_sequence(args = (), setup = full, config = limit(66))]
+#[bench::in_sequence(args = (), setup = full, config = limit(64))]
 fn free_many(mut handle: Handle) -> Handle {
     let mut extents: [Extent; ROUND] = std::array::from_fn(|block| Extent::new(block as u64, 1));
     let _ = black_box(handle.free_many(&mut extents));
