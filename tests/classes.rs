@@ -154,6 +154,23 @@ fn a_reserve_is_for_its_class_alone_and_is_made_up_for() {
     clean(&allocator);
 }
 
+/// What a promise leaves belongs to the reserve that is owed blocks: as long as it counted as free, a request for
+/// all that was said to be free failed.
+#[test]
+fn a_promise_that_is_given_up_makes_up_for_a_used_reserve() {
+    let placement = Placement::new().reserve(100);
+    let allocator = Allocator::builder(1000).placement(Class::METADATA, placement).build().unwrap();
+    let promise = allocator.reserve(300).unwrap();
+    get(&allocator, Class::BULK, Request::new(600).scattered()).unwrap();
+    get(&allocator, Class::METADATA, Request::new(50).scattered()).unwrap();
+    assert_eq!((allocator.free_blocks(), allocator.stats().reserved_blocks), (0, 350));
+    drop(promise);
+    assert_eq!((allocator.free_blocks(), allocator.stats().reserved_blocks), (250, 100));
+    get(&allocator, Class::BULK, Request::new(250).scattered()).unwrap();
+    get(&allocator, Class::METADATA, Request::new(100).scattered()).unwrap();
+    clean(&allocator);
+}
+
 #[test]
 fn a_reserve_of_a_device_that_is_full_is_filled_by_frees() {
     let allocator = Allocator::builder(4096)

@@ -12,25 +12,75 @@ use proptest::prelude::*;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Allocate { len: u64, pieces: bool, metadata: bool },
-    Mark { start: u64, len: u64 },
-    Free { pick: usize },
-    FreeMany { every: usize },
-    Commit { len: u64, frees: usize, give_back: bool, end: End },
-    Finish { pick: usize },
-    Reserve { len: u64 },
-    UsePromise { pick: usize, len: u64 },
-    SplitPromise { pick: usize },
-    DropPromise { pick: usize },
+    Allocate {
+        len: u64,
+        pieces: bool,
+        metadata: bool,
+    },
+    /// In pieces of whole units, and of at least and at most so many.
+    Bounded {
+        units: u64,
+        unit: u64,
+        least: u64,
+        more: u64,
+        partial: bool,
+    },
+    Mark {
+        start: u64,
+        len: u64,
+    },
+    Free {
+        pick: usize,
+    },
+    FreeMany {
+        every: usize,
+    },
+    Commit {
+        len: u64,
+        frees: usize,
+        give_back: bool,
+        end: End,
+    },
+    Finish {
+        pick: usize,
+    },
+    Reserve {
+        len: u64,
+    },
+    UsePromise {
+        pick: usize,
+        len: u64,
+    },
+    SplitPromise {
+        pick: usize,
+    },
+    DropPromise {
+        pick: usize,
+    },
     Pin,
-    Unpin { pick: usize },
-    Close { block: u64 },
-    Open { pick: usize, take: bool },
-    Discard { waiting: u64, batch: u64, shortest: u64 },
+    Unpin {
+        pick: usize,
+    },
+    Close {
+        block: u64,
+    },
+    Open {
+        pick: usize,
+        take: bool,
+    },
+    Discard {
+        waiting: u64,
+        batch: u64,
+        shortest: u64,
+    },
     NextBatch,
     StopDiscards,
-    Grow { blocks: u64 },
-    Shrink { blocks: u64 },
+    Grow {
+        blocks: u64,
+    },
+    Shrink {
+        blocks: u64,
+    },
     Collect,
 }
 
@@ -49,6 +99,11 @@ fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (1..200u64, any::<bool>(), prop::bool::weighted(0.25))
             .prop_map(|(len, pieces, metadata)| Step::Allocate { len, pieces, metadata }),
+        2 => (1..60u64, 1..5u64, 1..6u64, 0..6u64, any::<bool>()).prop_map(
+            |(units, unit, least, more, partial)| {
+                Step::Bounded { units, unit, least, more, partial }
+            },
+        ),
         1 => (0..3000u64, 1..50u64).prop_map(|(start, len)| Step::Mark { start, len }),
         4 => pick().prop_map(|pick| Step::Free { pick }),
         1 => (1..4usize).prop_map(|every| Step::FreeMany { every }),
@@ -118,6 +173,12 @@ impl World {
                 let request = if pieces { request.scattered() } else { request };
                 let class = if metadata { Class::METADATA } else { Class::BULK };
                 held.extend(allocator.allocate_with(&request.class(class)).unwrap_or_default());
+            }
+            Step::Bounded { units, unit, least, more, partial } => {
+                let request = pieces(unit * units).unit(unit).min_extent(unit * least);
+                let request = request.max_extent(unit * (least + more));
+                let request = if partial { request.partial() } else { request };
+                held.extend(allocator.allocate_with(&request).unwrap_or_default());
             }
             Step::Mark { start, len } => {
                 let extent = Extent::new(start, len);
@@ -270,7 +331,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn all_that_keeps_blocks_agrees_after_each_step(

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::core::Core;
 use crate::placement::cursor::Cursor;
 use crate::request::allocate;
-use crate::request::bounded::add;
 use crate::values::class::Class;
 use crate::values::error::AllocError;
 use crate::values::extent::{Extent, ExtentList, Extents};
@@ -73,9 +72,9 @@ impl Stream {
     /// See [`AllocError`]; nothing is allocated then.
     pub fn allocate_with(&mut self, request: &Request) -> Result<Extents, AllocError> {
         let core = self.core.clone();
-        request.validate(core.space.bitmap.blocks())?;
+        let request = request.checked(core.space.bitmap.blocks())?;
         let near = request.near;
-        let request = Request { class: self.class, near: None, ..*request };
+        let request = Request { class: self.class, near: None, ..request };
         let next = near.or(self.next);
         let next = next.unwrap_or_else(|| {
             core.placer.start_of_stream(&core.space, &mut self.cursor, self.class)
@@ -98,7 +97,7 @@ impl Stream {
                 return Err(error);
             }
             for (nth, &extent) in others.iter().enumerate() {
-                if !add(&mut extents, 0, extent, request.max_extent) {
+                if !extents.add(0, extent, request.max_extent) {
                     core.space.give_back(self.cursor.lane, &extents);
                     core.space.give_back(self.cursor.lane, &others[nth..]);
                     return Err(AllocError::OutOfMemory);

@@ -32,6 +32,7 @@ pub(crate) mod watch;
 
 mod build;
 mod claim;
+mod claim_bounded;
 mod claim_in_word;
 mod claim_many;
 mod claimed;

@@ -11,11 +11,11 @@ use super::{Bitmap, Claimed};
 use crate::base::geometry::Geometry;
 use crate::base::place::{LeafIndex, WordIndex, place_in_word};
 use crate::base::sync::Site;
-use crate::base::word::{Word, order_within};
+use crate::base::word::Word;
 use crate::index::Pack;
 use crate::index::events::Event;
 use crate::index::summary::Look;
-use crate::index::visit::Visit;
+use crate::index::visit::{Next, Visit};
 use crate::index::watch::Ticket;
 
 /// What the exact search looks for.
@@ -239,38 +239,18 @@ impl<G: Geometry> Bitmap<G> {
         floor: u64,
         search: &Search<F>,
     ) -> Option<Claimed> {
-        let order = order_within(search.least).min(G::MAX_ORDER);
-        // A fitting run with a group of `order` in a leaf begins at most this far before the leaf.
-        let reach = search.least - 1;
-        self.visit_leaves(order, leaves, Look::Thorough, Pack::First, |leaf| {
-            if !self.leaf(leaf).has_order(order, Site::LeafLook) {
-                return Visit::Stale;
-            }
-            let leaf_start = leaf.first_block::<G>();
-            let leaf_end = leaf.next().first_block::<G>().min(self.blocks());
-            let lowest = floor.max(leaf_start.saturating_sub(reach));
-            let mut at =
-                if lowest < leaf_start { self.run_start(leaf_start, lowest) } else { lowest };
-            while at < leaf_end {
-                let start = self.run_start_in(at, leaf_end, search.least);
-                if start == leaf_end {
-                    break;
+        let most = search.most.saturating_add(search.align - 1);
+        self.visit_runs(leaves, floor, search.least, most, &mut { u64::MAX }, |start, end| {
+            let mut end = end;
+            // If a block is in conflict, the run before it may still be enough, and may have been
+            // free all the time. The end falls each time, so the loop ends.
+            while let Some(claimed) = self.claim_of_run(start, end, search) {
+                match claimed {
+                    Ok(claimed) => return Next::Done(claimed),
+                    Err(block) => end = block,
                 }
-                let most = search.most.saturating_add(search.align - 1);
-                let mut end = self.run_end(start, self.blocks().min(start.saturating_add(most)));
-                // If a block is in conflict, the run before it may still be enough, and may have
-                // been free all the time. The end falls each time, so the loop ends.
-                while let Some(claimed) = self.claim_of_run(start, end, search) {
-                    match claimed {
-                        Ok(claimed) => return Visit::Done(claimed),
-                        Err(block) => end = block,
-                    }
-                }
-                // Another thread may have taken the block at `start` since it was found.
-                at = end.max(start + 1);
             }
-            // A run that began before this leaf and is gone by now leaves `at` behind.
-            Visit::From(leaf.next().max(LeafIndex::of_block::<G>(at)))
+            Next::From(end)
         })
     }
 }

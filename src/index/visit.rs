@@ -3,7 +3,7 @@
 use crate::base::geometry::Geometry;
 use crate::base::place::{LeafIndex, NodeIndex};
 use crate::base::sync::Site;
-use crate::base::word::Word;
+use crate::base::word::{Word, order_within};
 use crate::index::Bitmap;
 use crate::index::summary::{Found, Look};
 use std::ops::Range;
@@ -26,6 +26,13 @@ pub(super) enum Visit<T> {
     Stale,
     /// Go on with the first leaf at or after this one, which lies behind the leaf just read.
     From(LeafIndex),
+}
+
+/// What to do after a run was shown.
+pub(super) enum Next<T> {
+    Done(T),
+    /// Go on at this block.
+    From(u64),
 }
 
 /// The result of a visit to the leaves under one node.
@@ -83,6 +90,54 @@ impl<G: Geometry> Bitmap<G> {
             }
         }
         None
+    }
+
+    /// Shows `see` the runs of at least `least` blocks that touch `leaves` and start no lower than
+    /// `floor`, start and end, until `see` is done, or `looks` leaves were read, which it counts
+    /// down. Measures runs up to `most` blocks from where they are shown, at least `least`. A run
+    /// that touches several leaves may be shown again from within.
+    ///
+    /// Does not miss a run that is free during the whole call. O(leaves that show the order which
+    /// every such run contains).
+    pub(super) fn visit_runs<T>(
+        &self,
+        leaves: Range<LeafIndex>,
+        floor: u64,
+        least: u64,
+        most: u64,
+        looks: &mut u64,
+        mut see: impl FnMut(u64, u64) -> Next<T>,
+    ) -> Option<T> {
+        let order = order_within(least).min(G::MAX_ORDER);
+        // A fitting run with a group of `order` in a leaf begins at most this far before the leaf.
+        let reach = least - 1;
+        let done = self.visit_leaves(order, leaves, Look::Thorough, Pack::First, |leaf| {
+            let Some(left) = looks.checked_sub(1) else { return Visit::Done(None) };
+            *looks = left;
+            if !self.leaf(leaf).has_order(order, Site::LeafLook) {
+                return Visit::Stale;
+            }
+            let leaf_start = leaf.first_block::<G>();
+            let leaf_end = leaf.next().first_block::<G>().min(self.blocks());
+            let lowest = floor.max(leaf_start.saturating_sub(reach));
+            let mut at =
+                if lowest < leaf_start { self.run_start(leaf_start, lowest) } else { lowest };
+            while at < leaf_end {
+                let start = self.run_start_in(at, leaf_end, least);
+                if start == leaf_end {
+                    break;
+                }
+                let limit = self.blocks().min(start.saturating_add(most.max(least)));
+                match see(start, self.run_end(start, limit)) {
+                    Next::Done(done) => return Visit::Done(Some(done)),
+                    // Another thread may have taken the block at `start` since it was found.
+                    Next::From(block) => at = block.max(start + 1),
+                }
+            }
+            // A run that began before this leaf and is gone by now leaves `at` behind.
+            Visit::From(leaf.next().max(LeafIndex::of_block::<G>(at)))
+        });
+        done.flatten()
     }
 
     /// Visits the leaves under `node` that `todo` names, until `visit` is done.

@@ -1,5 +1,10 @@
-//! Which runs to cut into how many extents, for a scattered request with a lower bound on its
-//! extents that cannot be met run by run in the order found.
+//! Which runs to cut into how many extents, for a request with bounds that cannot be met run by run
+//! in the order found.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use crate::values::bounds::Bounds;
 
 /// How much to take of one run, and in how many extents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,59 +17,50 @@ pub(crate) struct Cut {
     pub blocks: u64,
 }
 
-/// Chooses extents of `min..=max` blocks from runs of the given lengths that sum to `len`, at most
-/// `pieces_per_run` from each; `None` if there is no such choice.
+/// Chooses extents within `bounds` that sum to `len`, or, if `some`, to as much of it as there is,
+/// from runs of the given lengths which begin at multiples of the alignment. `None` if there is no
+/// such choice. `len` is [divisible](Bounds::divides).
 ///
-/// With p extents, every sum from p * min to the most that p extents can cover is possible. So the
-/// request can be met if and only if `len / min` extents can cover it. The cover of a run grows by
-/// `max` with each further extent, and by the rest with the last: never more than before. So taking
-/// the largest gain each time covers the most. O(extents x log runs).
-pub(crate) fn plan(
-    runs: &[u64],
-    len: u64,
-    min: u64,
-    max: u64,
-    pieces_per_run: u64,
-) -> Option<Vec<Cut>> {
-    debug_assert!(len > 0 && 0 < min && min <= max && pieces_per_run > 0);
-    let mut gains: std::collections::BinaryHeap<(u64, std::cmp::Reverse<usize>)> = runs
-        .iter()
-        .enumerate()
-        .filter(|&(_, &run)| run >= min)
-        .map(|(index, &run)| (run.min(max), std::cmp::Reverse(index)))
-        .collect();
+/// With p extents, every sum from p * min to the most that p extents can cover is possible, in steps
+/// of a unit. So the request can be met if and only if `len / min` extents can cover it. What they
+/// cover of one run is concave in their number, so taking the largest gain each time covers the
+/// most. O(extents x log runs).
+pub(crate) fn plan(runs: &[u64], bounds: &Bounds, len: u64, some: bool) -> Option<Vec<Cut>> {
+    debug_assert!(bounds.divides(len));
+    let mut gains: BinaryHeap<(u64, Reverse<usize>)> = BinaryHeap::new();
+    gains.extend(runs.iter().enumerate().filter_map(|(index, &run)| {
+        let gain = bounds.cover(run, 1);
+        (gain > 0).then_some((gain, Reverse(index)))
+    }));
     let mut pieces = vec![0u64; runs.len()];
     let (mut covered, mut used, mut in_order) = (0u64, 0, Vec::new());
-    while covered < len {
-        if used == len / min {
-            return None;
-        }
-        let (gain, std::cmp::Reverse(run)) = gains.pop()?;
+    while covered < len && used < len / bounds.min {
+        let Some((gain, Reverse(run))) = gains.pop() else { break };
         if pieces[run] == 0 {
             in_order.push(run);
         }
         covered = covered.saturating_add(gain);
         pieces[run] += 1;
         used += 1;
-        let (length, taken) = (runs[run], pieces[run]);
-        let next = (taken + 1).saturating_mul(min) <= length && taken < pieces_per_run;
-        let rest = length.saturating_sub(max.saturating_mul(taken)).min(max);
-        if next && rest > 0 {
-            gains.push((rest, std::cmp::Reverse(run)));
+        let next = bounds.cover(runs[run], pieces[run] + 1) - bounds.cover(runs[run], pieces[run]);
+        if next > 0 {
+            gains.push((next, Reverse(run)));
         }
     }
+    let sum = len.min(covered);
+    if sum == 0 || (sum < len && !some) {
+        return None;
+    }
     // Give every extent its minimum, then fill up in the order of choice.
-    let mut left = len - used * min;
+    let mut left = sum - used * bounds.min;
     let cuts = in_order.into_iter().map(|run| {
-        let least = pieces[run] * min;
-        let most = runs[run].min(max.saturating_mul(pieces[run]));
-        let more = left.min(most - least);
+        let (pieces, least) = (pieces[run], pieces[run] * bounds.min);
+        let more = left.min(bounds.cover(runs[run], pieces) - least);
         left -= more;
-        Cut { run, pieces: pieces[run], blocks: least + more }
+        Cut { run, pieces, blocks: least + more }
     });
     let cuts: Vec<Cut> = cuts.collect();
-    debug_assert_eq!(cuts.iter().map(|cut| cut.blocks).sum::<u64>(), len);
-    debug_assert!(cuts.iter().all(|cut| cut.blocks <= runs[cut.run]));
+    debug_assert_eq!(cuts.iter().map(|cut| cut.blocks).sum::<u64>(), sum);
     Some(cuts)
 }
 
@@ -72,62 +68,60 @@ pub(crate) fn plan(
 mod tests {
     use super::*;
 
-    /// Which sums can be made from `run`, by trying all.
-    fn sums(run: u64, min: u64, max: u64) -> Vec<bool> {
-        let mut possible = vec![false; run as usize + 1];
-        possible[0] = true;
-        for sum in 1..=run {
-            possible[sum as usize] =
-                (min..=max.min(sum)).any(|piece| possible[(sum - piece) as usize]);
-        }
-        possible
-    }
-
-    fn possible(runs: &[u64], len: u64, min: u64, max: u64) -> bool {
-        let mut reach = vec![false; len as usize + 1];
+    /// The sums that extents in all of `runs` can have, by trying all.
+    fn sums(runs: &[u64], bounds: &Bounds) -> Vec<bool> {
+        let total: u64 = runs.iter().sum();
+        let mut reach = vec![false; total as usize + 1];
         reach[0] = true;
         for &run in runs {
-            let own = sums(run, min, max);
-            reach = (0..=len as usize)
-                .map(|sum| (0..own.len()).any(|k| own[k] && k <= sum && reach[sum - k]))
-                .collect();
+            let mut next = vec![false; reach.len()];
+            let mut at = vec![(0u64, 0usize)];
+            while let Some((end, sum)) = at.pop() {
+                for base in 0..reach.len() - sum {
+                    next[base + sum] |= reach[base];
+                }
+                for start in (end..run).filter(|start| start % bounds.align == 0) {
+                    let lens = bounds.min..=bounds.max.min(run - start);
+                    for len in lens.step_by(bounds.unit as usize) {
+                        at.push((start + len, sum + len as usize));
+                    }
+                }
+            }
+            reach = next;
         }
-        reach[len as usize]
+        reach
     }
 
     #[test]
     fn a_plan_exists_exactly_when_trying_everything_finds_one() {
-        let sets: [&[u64]; 9] = [
-            &[],
-            &[5],
-            &[4, 4, 7],
-            &[5, 5, 4],
-            &[7, 3],
-            &[4, 6, 6],
-            &[12],
-            &[1, 2, 3, 11],
-            &[9, 8, 2],
-        ];
+        let sets: [&[u64]; 8] =
+            [&[], &[5], &[4, 4, 7], &[5, 5, 4], &[7, 3], &[4, 6, 6], &[11], &[1, 2, 3, 9]];
         for runs in sets {
-            for min in 1..6 {
-                for max in min..9 {
-                    for len in 1..20 {
-                        let cuts = plan(runs, len, min, max, u64::MAX);
-                        assert_eq!(
-                            cuts.is_some(),
-                            possible(runs, len, min, max),
-                            "{runs:?} len {len} min {min} max {max}"
-                        );
-                        let Some(cuts) = cuts else { continue };
-                        assert_eq!(cuts.iter().map(|cut| cut.blocks).sum::<u64>(), len);
-                        for cut in cuts {
-                            assert!(cut.blocks <= runs[cut.run]);
-                            assert!(cut.blocks >= cut.pieces * min);
-                            assert!(cut.blocks <= cut.pieces * max);
+            for (unit, align) in [(1, 1), (1, 2), (1, 3), (2, 2), (2, 4), (3, 3)] {
+                for min in (1..6).filter(|min| min % unit == 0) {
+                    for max in (min..9).filter(|max| max % unit == 0) {
+                        let bounds = Bounds { min, max, align, unit };
+                        let sums = sums(runs, &bounds);
+                        for len in (1..20).filter(|&len| bounds.divides(len)) {
+                            check(runs, &bounds, len, &sums);
                         }
                     }
                 }
             }
+        }
+    }
+
+    fn check(runs: &[u64], bounds: &Bounds, len: u64, sums: &[bool]) {
+        let has = |len: u64| sums.get(len as usize).is_some_and(|&has| has);
+        let whole = plan(runs, bounds, len, false);
+        assert_eq!(whole.is_some(), has(len), "{runs:?} {bounds:?} {len}");
+        let most = (1..=len).rev().find(|&len| has(len));
+        let cuts = plan(runs, bounds, len, true);
+        let sum = cuts.as_ref().map(|cuts| cuts.iter().map(|cut| cut.blocks).sum::<u64>());
+        assert_eq!(sum, most, "{runs:?} {bounds:?} some of {len}");
+        for cut in cuts.into_iter().flatten() {
+            let extents = bounds.extents(runs[cut.run], cut.pieces, cut.blocks);
+            assert_eq!(extents.map(|(_, len)| len).sum::<u64>(), cut.blocks);
         }
     }
 }

@@ -80,6 +80,23 @@ impl Placer {
         }
     }
 
+    /// The same after an allocation in pieces, also where placements are set.
+    pub(crate) fn go_on_behind_pieces(
+        &self,
+        space: &Space,
+        cursor: &mut Cursor,
+        request: &Request,
+        len: u64,
+        last: u64,
+    ) {
+        if request.near.is_none() {
+            self.go_on(space, cursor, request, len, last);
+            if self.zones.are_set() {
+                self.set_leaf_in_zones(space, cursor, request, last);
+            }
+        }
+    }
+
     /// The quick search: claims the beginning of an aligned run of the rounded-up order.
     #[inline]
     pub(crate) fn aligned(

@@ -36,7 +36,7 @@ fn allocate_elsewhere(core: &Core, cursor: &mut Cursor, len: u64) -> Result<Exte
     {
         return Ok(extent);
     }
-    request.validate(core.space.bitmap.blocks())?;
+    request.checked(core.space.bitmap.blocks())?;
     let mut result = if fits {
         contiguous::search(core, cursor, &request)
     } else {

@@ -21,7 +21,7 @@ pub(crate) fn attempt(
     let result = match (request.scattered, request.takes_any_pieces()) {
         (false, _) => one_extent(core, cursor, request, list),
         (true, true) => pieces::gang(core, cursor, request, list, effort),
-        (true, false) => bounded::scattered(core, cursor, request, list, effort),
+        (true, false) => bounded::bounded(core, cursor, request, list, effort),
     };
     let added = &list.extents()[before..];
     debug_assert!(if result.is_ok() { request.is_met_by(added) } else { added.is_empty() });

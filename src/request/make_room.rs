@@ -22,7 +22,7 @@ pub(crate) fn allocate_unreserved(
     list: &mut impl ExtentList,
     spare: bool,
 ) -> Result<Effort, AllocError> {
-    request.validate(core.space.bitmap.blocks())?;
+    let request = &request.checked(core.space.bitmap.blocks())?;
     let mut effort = Effort::default();
     let mut result = attempt::attempt(core, cursor, request, list, &mut effort);
     let mut blocks = LET_OUT.max(request.len);

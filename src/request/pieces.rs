@@ -16,7 +16,6 @@ use crate::base::word::order_above;
 use crate::core::Core;
 use crate::index::{Claimed, Refused, Search, Taken, Wanted};
 use crate::placement::cursor::{Cursor, Nothing};
-use crate::request::bounded::add;
 use crate::request::refusal;
 use crate::values::error::AllocError;
 use crate::values::extent::ExtentList;
@@ -42,14 +41,9 @@ pub(crate) fn gang(
         let memory = claimed.map_err(|Refused| AllocError::OutOfMemory);
         return memory.and(Err(refusal::failure(core, request.len, 1)));
     }
-    let extents = &list.extents()[before..];
-    if request.near.is_none()
-        && let Some(last) = extents.last()
-    {
-        core.placer.go_on(&core.space, cursor, request, request.len, last.start + last.len - 1);
-        if core.placer.zones.are_set() {
-            core.placer.set_leaf_in_zones(&core.space, cursor, request, last.start + last.len - 1);
-        }
+    if let Some(last) = list.extents()[before..].last().copied() {
+        let last = last.start + last.len - 1;
+        core.placer.go_on_behind_pieces(&core.space, cursor, request, request.len, last);
     }
     Ok(())
 }
@@ -66,13 +60,13 @@ fn claim_gang(
     if core.placer.known_to_fail(&core.space, cursor, 1, 1) {
         return Ok(());
     }
-    let lane = cursor.lane;
+    let (lane, max) = (cursor.lane, request.max_extent);
     let mut wanted = Wanted {
         left: request.len,
         looks: request.effort,
         took: |claimed| {
             let Some(extent) = core.space.keep(lane, claimed) else { return Taken::Passed };
-            if !add(list, before, extent, u64::MAX) {
+            if !list.add(before, extent, max) {
                 core.space.give_back(lane, &[extent]);
                 return Taken::Refused;
             }

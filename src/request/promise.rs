@@ -11,7 +11,7 @@ use crate::values::request::Request;
 /// Gets the caller `blocks` tokens of the escrow. Retries only if other callers took the tokens of
 /// what it had put in.
 pub(crate) fn promise(core: &Core, cursor: &mut Cursor, blocks: u64) -> Result<(), AllocError> {
-    Request::new(blocks).validate(core.space.bitmap.blocks())?;
+    Request::new(blocks).checked(core.space.bitmap.blocks())?;
     while let Err(spare) = core.space.escrow.take_tokens(blocks) {
         let missing = blocks - spare;
         let filled = fill_escrow(core, cursor, missing.next_multiple_of(CHUNK));
@@ -56,7 +56,8 @@ pub(crate) fn allocate_promised(
         Err(error) if error.is_want_of_space() => error,
         Err(error) => return Err(error),
     };
-    draw(core, request, &mut extents, failed)?;
+    let request = request.checked(core.space.bitmap.blocks())?;
+    draw(core, &request, &mut extents, failed)?;
     Ok(extents)
 }
 

@@ -31,6 +31,7 @@ pub(crate) fn allocate_of_reserve(
     if !failed.is_want_of_space() || reserve.tokens() == 0 {
         return Err(failed);
     }
+    let request = &request.checked(core.space.bitmap.blocks())?;
     let (before, mut effort) = (list.extents().len(), Effort::default());
     if request.takes_any_blocks() {
         let part = request.scattered().partial();

@@ -89,6 +89,19 @@ impl Reserve {
         part
     }
 
+    /// Gets up to `most` tokens, as far as they are owed, for blocks that are in escrow. Returns
+    /// their number.
+    pub(crate) fn refill_by_tokens<G: Geometry>(&self, aside: &Closed<G>, most: u64) -> u64 {
+        let (part, all) = self.take_owed(most);
+        if part > 0 {
+            self.add(part);
+        }
+        if all {
+            aside.deactivate();
+        }
+        part
+    }
+
     /// Takes up to `most` of the debt. Returns how much, and whether that was all.
     fn take_owed(&self, most: u64) -> (u64, bool) {
         let left = |owed: u64| (owed > 0 && most > 0).then(|| owed.saturating_sub(most));

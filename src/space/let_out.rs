@@ -86,9 +86,13 @@ impl Space {
         }
     }
 
-    /// Makes `tokens` spare, and frees the blocks of surplus tokens.
+    /// Gives `tokens` to reserves that are owed some, makes the rest spare, and frees the blocks of
+    /// surplus tokens.
     pub(crate) fn give_up(&self, lane: LaneId, tokens: u64) {
-        self.escrow.leave_tokens(tokens);
+        let reserves = self.class_reserves.0.iter();
+        let left = reserves
+            .fold(tokens, |left, reserve| left - reserve.refill_by_tokens(&self.closed, left));
+        self.escrow.leave_tokens(left);
         self.let_out_of_escrow(lane, self.escrow.take_all_but(SPARE));
     }
 

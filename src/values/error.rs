@@ -103,7 +103,8 @@ pub enum RequestError {
         /// Blocks of the device.
         blocks: u64,
     },
-    /// `min_extent` is zero, or larger than `max_extent`.
+    /// `min_extent` is zero, or larger than `max_extent`, or no multiple of the unit lies between
+    /// them.
     #[error("extents of at least {min} and at most {max} blocks")]
     ExtentBounds {
         /// The shortest extent allowed.
@@ -120,6 +121,14 @@ pub enum RequestError {
         min: u64,
         /// The longest extent allowed.
         max: u64,
+    },
+    /// The unit is zero, or the length is not a multiple of it.
+    #[error("{len} blocks are not a multiple of {unit} blocks")]
+    Unit {
+        /// Blocks asked for.
+        len: u64,
+        /// The unit in blocks.
+        unit: u64,
     },
     /// `near` lies outside the device.
     #[error("near block {block}, but the device has {blocks} blocks")]
@@ -140,7 +149,7 @@ pub enum RequestError {
     /// The reservation or stream was made at another allocator.
     #[error("the reservation or stream is another allocator's")]
     Foreign,
-    /// The alignment is zero or larger than the device.
+    /// The alignment, or its least common multiple with the unit, is zero or larger than the device.
     #[error("alignment {align} on a device of {blocks} blocks")]
     Align {
         /// The alignment in blocks.

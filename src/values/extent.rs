@@ -142,6 +142,35 @@ pub(crate) trait ExtentList {
     fn extents(&mut self) -> &mut [Extent];
     /// Keeps only the first `len` extents.
     fn cut(&mut self, len: usize);
+
+    /// Appends `extent`, in extents of at most `max` blocks. If it goes on behind the last extent
+    /// (but not one of the first `before`), lengthens that one instead, as far as it may be.
+    /// `false` if the process has no memory; the list is unchanged then.
+    fn add(&mut self, before: usize, extent: Extent, max: u64) -> bool {
+        let Extent { mut start, mut len } = extent;
+        let (count, mut joined) = (self.extents().len(), 0);
+        if let Some(last) = self.extents()[before..].last_mut()
+            && last.start + last.len == start
+        {
+            joined = len.min(max.saturating_sub(last.len));
+            // All of it or nothing, if one extent can be all that is added.
+            joined = if len <= max && joined < len { 0 } else { joined };
+            last.len += joined;
+            (start, len) = (start + joined, len - joined);
+        }
+        while len > 0 {
+            let part = len.min(max);
+            if !self.append(Extent { start, len: part }) {
+                self.cut(count);
+                if let Some(last) = self.extents().last_mut() {
+                    last.len -= joined;
+                }
+                return false;
+            }
+            (start, len) = (start + part, len - part);
+        }
+        true
+    }
 }
 
 impl ExtentList for Extents {

@@ -4,6 +4,7 @@
 //! one.
 //! Uses: `base`.
 
+pub(crate) mod bounds;
 pub(crate) mod class;
 pub(crate) mod delta;
 pub(crate) mod error;

@@ -1,5 +1,6 @@
 //! What to allocate.
 
+use crate::values::bounds::Bounds;
 use crate::values::class::Class;
 use crate::values::error::RequestError;
 use crate::values::extent::Extent;
@@ -28,6 +29,7 @@ pub struct Request {
     pub(crate) min_extent: u64,
     pub(crate) max_extent: u64,
     pub(crate) align: u64,
+    pub(crate) unit: u64,
     pub(crate) near: Option<u64>,
     pub(crate) scattered: bool,
     pub(crate) partial: bool,
@@ -44,6 +46,7 @@ impl Request {
             min_extent: 1,
             max_extent: u64::MAX,
             align: 1,
+            unit: 1,
             near: None,
             scattered: false,
             partial: false,
@@ -62,6 +65,11 @@ impl Request {
 
     /// Several extents whose lengths sum to the requested length: all of it or an error, unless
     /// [`partial`](Request::partial) is called too. Long extents are preferred.
+    ///
+    /// Bounds, an alignment and a unit are met whenever some cut of the free runs meets them, while
+    /// nothing else runs. A request that the passes over the summary do not meet lists the free runs
+    /// once: O(leaves that may have a fitting run), and memory for as many runs as it can have
+    /// extents.
     #[must_use]
     pub const fn scattered(mut self) -> Self {
         self.scattered = true;
@@ -91,6 +99,18 @@ impl Request {
         self
     }
 
+    /// Every extent is a multiple of `blocks` long and starts at such a multiple; 1 by default. For
+    /// devices whose allocation unit is larger than a block, or whose stripes must be whole. The
+    /// requested length has to be a multiple as well (a [partial](Self::partial) answer then is
+    /// one). [`min_extent`](Self::min_extent) is rounded up to a multiple, and
+    /// [`max_extent`](Self::max_extent) down. Combines with [`align`](Self::align): extents start at
+    /// common multiples of both.
+    #[must_use]
+    pub const fn unit(mut self, blocks: u64) -> Self {
+        self.unit = blocks;
+        self
+    }
+
     /// Begins the search at `block` and wraps round at the end of the device. The extent found is
     /// close behind `block`, not always the closest.
     #[must_use]
@@ -100,7 +120,8 @@ impl Request {
     }
 
     /// Lets a scattered request take what there is, down to a single extent, instead of failing
-    /// because fewer blocks than requested are available. It still fails if nothing is.
+    /// because fewer blocks than requested are available: as many as extents within its bounds can
+    /// cover, while nothing else runs. It still fails if nothing is.
     #[must_use]
     pub const fn partial(mut self) -> Self {
         self.partial = true;
@@ -135,28 +156,28 @@ impl Request {
     /// remembers for the next 4 n requests, at most 4096, or 64 where a run for the whole request
     /// was sought: it may miss longer extents that others freed meanwhile. Requests that say where
     /// to look ([`near`](Self::near), [`best_fit`](Self::best_fit), a placed class, a stream)
-    /// always read. The limit makes no request fail. If the extents have bounds or an alignment,
-    /// each extent counts as one leaf. See [`Effort`].
+    /// always read, and so do those whose extents have a lower bound, an alignment or a unit. The
+    /// limit makes no request fail. See [`Effort`].
     #[must_use]
     pub const fn effort(mut self, leaves: u64) -> Self {
         self.effort = leaves;
         self
     }
 
-    /// Whether runs of any length and alignment will do.
+    /// Whether any pieces of runs will do, wherever they start.
     pub(crate) fn takes_any_pieces(&self) -> bool {
-        (self.min_extent, self.max_extent, self.align) == (1, u64::MAX, 1)
+        (self.min_extent, self.align, self.unit) == (1, 1, 1)
     }
 
     /// Whether any free blocks will do, wherever they are.
     pub(crate) fn takes_any_blocks(&self) -> bool {
-        let pieces = self.scattered || self.len == 1;
-        pieces && self.min_extent == 1 && self.align == 1
+        (self.scattered || self.len == 1) && self.takes_any_pieces()
     }
 
-    /// Checks the request against a device of `blocks` blocks.
-    pub(crate) fn validate(&self, blocks: u64) -> Result<(), RequestError> {
-        let Self { len, min_extent: min, max_extent: max, align, .. } = *self;
+    /// Checks the request against a device of `blocks` blocks. Returns it with an alignment and
+    /// bounds that are multiples of the unit.
+    pub(crate) fn checked(&self, blocks: u64) -> Result<Self, RequestError> {
+        let Self { len, min_extent: min, max_extent: max, align, unit, .. } = *self;
         if len == 0 {
             return Err(RequestError::ZeroLength);
         }
@@ -166,18 +187,40 @@ impl Request {
         if min == 0 || min > max {
             return Err(RequestError::ExtentBounds { min, max });
         }
-        if align == 0 || align > blocks {
-            return Err(RequestError::Align { align, blocks });
-        }
         if let Some(block) = self.near.filter(|&block| block >= blocks) {
             return Err(RequestError::NearOutside { block, blocks });
         }
-        let divisible = if self.scattered { self.divisible(len) } else { min <= len && len <= max };
-        let some = self.scattered && self.partial && len >= min;
-        if !(divisible || some) {
+        let some = self.scattered && self.partial;
+        if unit == 0 || (len % unit != 0 && !some) {
+            return Err(RequestError::Unit { len, unit });
+        }
+        let align = if unit == 1 { align } else { common_multiple(align, unit) };
+        if align == 0 || align > blocks {
+            return Err(RequestError::Align { align, blocks });
+        }
+        // A longest extent of a whole device is none.
+        let (shortest, longest) =
+            (min.checked_next_multiple_of(unit), max.min(blocks) / unit * unit);
+        let Some(shortest) = shortest.filter(|&shortest| shortest <= longest) else {
+            return Err(if min <= blocks {
+                RequestError::ExtentBounds { min, max }
+            } else {
+                RequestError::Indivisible { len, min, max }
+            });
+        };
+        let bounds = Bounds { min: shortest, max: longest, align, unit };
+        let whole =
+            if self.scattered { bounds.divides(len) } else { (shortest..=longest).contains(&len) };
+        if !(whole || (some && bounds.most_of(len) > 0)) {
             return Err(RequestError::Indivisible { len, min, max });
         }
-        Ok(())
+        Ok(Self { min_extent: shortest, max_extent: longest, align, ..*self })
+    }
+
+    /// The bounds of the extents of a [checked](Self::checked) request.
+    pub(crate) fn bounds(&self) -> Bounds {
+        let Self { min_extent: min, max_extent: max, align, unit, .. } = *self;
+        Bounds { min, max, align, unit }
     }
 
     /// Whether `extents` are an answer to the request.
@@ -189,12 +232,15 @@ impl Request {
             |extent: &Extent| lens.contains(&extent.len) && extent.start.is_multiple_of(self.align);
         enough && extents.iter().all(fits) && (self.scattered || extents.len() == 1)
     }
+}
 
-    /// Whether some number of extents within the bounds sums to `len`.
-    #[inline]
-    pub(crate) fn divisible(&self, len: u64) -> bool {
-        len.div_ceil(self.max_extent) <= len / self.min_extent
+/// The least common multiple; `u64::MAX` if it is larger than that.
+fn common_multiple(a: u64, b: u64) -> u64 {
+    let (mut divisor, mut rest) = (a, b);
+    while rest > 0 {
+        (divisor, rest) = (rest, divisor % rest);
     }
+    a.checked_div(divisor).map_or(0, |times| times.saturating_mul(b))
 }
 
 /// What it took to meet a request: see
