@@ -13,7 +13,7 @@ use crate::held::region::Region;
 use crate::held::reservation::Reservation;
 use crate::held::shrink::{self, Shrink};
 use crate::held::stream::Stream;
-use crate::request::{allocate, batch, free, thread_cursor};
+use crate::request::{allocate, batch, by_name, free, thread_cursor};
 use crate::transaction::Transaction;
 use crate::values::class::Class;
 use crate::values::error::{
@@ -231,11 +231,18 @@ impl Allocator {
     /// Takes exactly `extent` out of the free space: to load a state, or for ranges that the engine
     /// keeps to itself. Safe while others allocate.
     ///
+    /// Gets every block that no caller owns: also those that wait to be discarded (they are not
+    /// discarded), that no [`ReadGuard`] holds any more, and that are kept for a reservation or a
+    /// reserve, which then get others. If there are no others, a reserve gets the next blocks that
+    /// are freed.
+    ///
+    /// O(len / 64); for blocks that wait or are kept, also O(what is let out or exchanged).
+    ///
     /// # Errors
-    /// See [`MarkError`]; nothing is changed then.
+    /// See [`MarkError`]; nothing is allocated then.
     pub fn mark_allocated(&self, extent: Extent) -> Result<(), MarkError> {
-        thread_cursor::with_lane(&self.core, |lane| {
-            allocate::mark_allocated(&self.core, lane, extent)
+        thread_cursor::with_cursor(&self.core, |cursor| {
+            by_name::mark_allocated(&self.core, cursor, extent)
         })
     }
 

@@ -64,6 +64,8 @@ impl<G: Geometry> Bitmap<G> {
         len: u32,
         most: usize,
     ) -> Option<ClaimedRuns<G::Word>> {
+        debug_assert!(order <= G::WORD_ORDER && most > 0);
+        debug_assert!(0 < len && len <= 1 << order, "an aligned run of {order} has {len} blocks");
         let atomic = self.word(word);
         let free = atomic.load(Site::LeafLook);
         let places = free.aligned_runs(order).lowest(most);
@@ -88,6 +90,8 @@ impl<G: Geometry> Bitmap<G> {
         len: u32,
         from: u32,
     ) -> Option<Claimed> {
+        debug_assert!(order <= G::WORD_ORDER && from < G::WORD_BLOCKS);
+        debug_assert!(0 < len && len <= 1 << order, "an aligned run of {order} has {len} blocks");
         let atomic = self.word(word);
         let mut free = atomic.load(Site::LeafLook);
         loop {

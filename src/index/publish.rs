@@ -22,6 +22,7 @@ impl<G: Geometry> Bitmap<G> {
     /// sees all the others [mutant: WeakSibling; scenarios S2, S12].
     #[inline(always)]
     pub(super) fn publish_word(&self, word: WordIndex, mask: G::Word, left: G::Word) {
+        debug_assert!(mask != G::Word::ZERO && left.has_all(mask), "it was released just now");
         let leaf = word.leaf::<G>();
         let place = mask.trailing_zeros();
         let mut orders = if mask == G::Word::bit(place) {

@@ -84,6 +84,7 @@ impl<G: Geometry> Bitmap<G> {
         word: WordIndex,
         mask: G::Word,
     ) -> Result<(), ReleaseError> {
+        debug_assert!(mask != G::Word::ZERO);
         let piece = Piece { word, mask };
         let free = self
             .release_piece(piece)

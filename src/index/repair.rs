@@ -20,6 +20,7 @@ impl<W: Word> Stale<W> {
     /// The same children for all of `orders`.
     #[inline(always)]
     fn all(children: W, orders: OrderSet) -> Self {
+        debug_assert!(children != W::ZERO);
         Self { orders, children: [children; MOST_ORDERS], sought: orders.trailing_zeros() }
     }
 }

@@ -172,6 +172,7 @@ impl<G: Geometry> Bitmap<G> {
         from: u64,
         search: &Search<F>,
     ) -> Result<Claimed, Ticket> {
+        debug_assert!(0 < search.least && search.least <= search.most && search.align > 0);
         loop {
             self.events.count(Event::ExactSearch, LeafIndex::of_block::<G>(from).get());
             let ticket = self.watch.register(search.least);

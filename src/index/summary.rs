@@ -230,6 +230,7 @@ impl<G: Geometry> Summary<G> {
     /// O(orders x levels) reads; writes only on 0 -> 1.
     #[inline(always)]
     pub(crate) fn ensure(&self, level: usize, child: usize, orders: OrderSet) {
+        debug_assert!(orders & !G::ORDERS == 0 && level > 0);
         let (mut child, mut orders) = (child, orders);
         for level in level..=self.height() {
             let (node, bit) = self.parent(level, child);

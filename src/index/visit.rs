@@ -108,6 +108,7 @@ impl<G: Geometry> Bitmap<G> {
         looks: &mut u64,
         mut see: impl FnMut(u64, u64) -> Next<T>,
     ) -> Option<T> {
+        debug_assert!(least > 0);
         let order = order_within(least).min(G::MAX_ORDER);
         // A fitting run with a group of `order` in a leaf begins at most this far before the leaf.
         let reach = least - 1;

@@ -2,12 +2,10 @@
 
 use crate::base::geometry::LEAF_BLOCKS;
 use crate::core::Core;
-use crate::index::Conflict;
 use crate::placement::cursor::Cursor;
 use crate::request::make_room::{self, LET_OUT};
 use crate::request::{contiguous, refusal, reserve};
-use crate::space::lanes::LaneId;
-use crate::values::error::{AllocError, MarkError, on_device};
+use crate::values::error::AllocError;
 use crate::values::extent::{Extent, ExtentList};
 use crate::values::request::{Effort, Request};
 
@@ -63,22 +61,4 @@ pub(crate) fn allocate_into(
         result = reserve::allocate_of_reserve(core, cursor, request, list, error);
     }
     result.inspect_err(|error| refusal::count_refused(core, cursor.lane, error))
-}
-
-/// Allocates exactly `extent`.
-pub(crate) fn mark_allocated(core: &Core, lane: LaneId, extent: Extent) -> Result<(), MarkError> {
-    let (start, len) = on_device(extent, core.space.bitmap.blocks())?;
-    let closed_in = |from, to| core.space.closed.held_in(from, to);
-    let claimed = core.space.bitmap.claim(start, len).map_err(|Conflict { block }| {
-        if closed_in(block, block + 1) == block {
-            MarkError::Closed { block }
-        } else {
-            MarkError::AlreadyAllocated { block }
-        }
-    })?;
-    if core.space.keep(lane, claimed).is_none() {
-        let block = closed_in(start, start + len);
-        return Err(MarkError::Closed { block: if block < start + len { block } else { start } });
-    }
-    Ok(())
 }

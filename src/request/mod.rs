@@ -8,6 +8,7 @@ pub(crate) mod allocate;
 pub(crate) mod attempt;
 pub(crate) mod batch;
 pub(crate) mod bounded;
+pub(crate) mod by_name;
 pub(crate) mod contiguous;
 pub(crate) mod free;
 pub(crate) mod make_room;

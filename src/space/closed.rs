@@ -329,6 +329,12 @@ impl<G: Geometry> Closed<G> {
         self.closed[leaf / MARKS].load(Site::Closed) >> (leaf % MARKS) & 1 == 1
     }
 
+    /// The first block of `start..end` in a closed leaf, if there is one.
+    pub(crate) fn first_closed(&self, start: u64, end: u64) -> Option<u64> {
+        let mut parts = self.parts(start, end - start);
+        parts.find(|part| part.closed).map(|part| part.start)
+    }
+
     /// Cuts `start..start + len` where closed leaves meet open ones. Reads each mark once.
     fn parts(&self, start: u64, len: u64) -> impl Iterator<Item = Part> {
         let end = start + len;

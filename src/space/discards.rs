@@ -114,6 +114,22 @@ impl<G: Geometry> Discards<G> {
         }
     }
 
+    /// Takes out the waiting blocks of `at..end` from `at` on, for the caller, if `at` waits.
+    pub(crate) fn take_from(&self, at: u64, end: u64) -> Option<(u64, u64)> {
+        let mut end = self.blocks.run_end(at, end);
+        while at < end {
+            match self.blocks.claim(at, end - at) {
+                Ok(claimed) => {
+                    self.tidy(at);
+                    self.waiting.add(claimed.len().wrapping_neg());
+                    return Some(claimed.into_run());
+                }
+                Err(conflict) => end = conflict.block,
+            }
+        }
+        None
+    }
+
     /// Takes out the waiting blocks of `from..to`, word by word, to be `free`. Returns their
     /// number. O(runs), and the levels of the summary for each.
     pub(crate) fn let_out(

@@ -41,7 +41,7 @@ use crate::space::ledger::Committed;
 use crate::space::shard_counts::ShardCounts;
 use crate::space::shards::Shards;
 use crate::values::error::{RangeError, on_device};
-use crate::values::extent::Extent;
+use crate::values::extent::{Extent, runs_in_word};
 
 /// The blocks of the device, and who owns them.
 pub(crate) struct Space {
@@ -206,6 +206,25 @@ impl Space {
     pub(crate) fn first_unowned(&self, start: u64, end: u64) -> u64 {
         let kept = self.closed.held_in(start, end).min(self.escrow.first_in(start, end));
         self.bitmap.free_in(start, end).min(self.discards.first_in(start, end)).min(kept)
+    }
+
+    /// The first block of `start..end` with an owner, or `end`: neither free nor kept anywhere, nor
+    /// freed by a transaction.
+    pub(crate) fn first_owned(&self, start: u64, end: u64) -> u64 {
+        let owned = Bitmap::<Native>::words_of(start, end - start).find_map(|(word, mask)| {
+            let owned = mask & !(self.bitmap.look(word) | self.unowned_in_word(word));
+            runs_in_word(word, owned).find_map(|run| {
+                let end = run.start + run.len;
+                // The first block that is not marked.
+                (run.start..end).find(|&block| self.quarantine.first_marked(block, end) != block)
+            })
+        });
+        owned.unwrap_or(end)
+    }
+
+    /// The first block of `start..end` in a closed leaf, if there is one.
+    pub(crate) fn first_closed(&self, start: u64, end: u64) -> Option<u64> {
+        if self.closed.is_active() { self.closed.first_closed(start, end) } else { None }
     }
 
     /// Whether there may be blocks that have no owner and are not free either.

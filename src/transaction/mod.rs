@@ -19,7 +19,7 @@ use crate::core::Core;
 use crate::held::reservation::Reservation;
 use crate::held::stream::Stream;
 use crate::placement::cursor::Cursor;
-use crate::request::{allocate, thread_cursor};
+use crate::request::{allocate, by_name, thread_cursor};
 use crate::transaction::held_frees::HeldFrees;
 use crate::transaction::open::Open;
 use crate::transaction::store::Store;
@@ -171,12 +171,13 @@ impl<'h> Transaction<'h> {
         Ok(extents)
     }
 
-    /// Allocates exactly `extent`.
+    /// Allocates exactly `extent`: see
+    /// [`Allocator::mark_allocated`](crate::Allocator::mark_allocated).
     ///
     /// # Errors
     /// See [`MarkError`]; the transaction is then unchanged.
     pub fn mark_allocated(&mut self, extent: Extent) -> Result<(), MarkError> {
-        self.with_cursor(|core, cursor| allocate::mark_allocated(core, cursor.lane, extent))?;
+        self.with_cursor(|core, cursor| by_name::mark_allocated(core, cursor, extent))?;
         self.open.allocated.insert(extent);
         Ok(())
     }

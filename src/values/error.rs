@@ -238,14 +238,22 @@ pub struct FreeManyError {
     pub error: FreeError,
 }
 
-/// An extent could not be marked as allocated. Nothing was changed.
+/// An extent could not be marked as allocated. Nothing was allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum MarkError {
-    /// This block of the extent is already allocated.
+    /// This block of the extent is already allocated, or a [`ReadGuard`](crate::ReadGuard) holds
+    /// it.
     #[error("block {block} is allocated already")]
     AlreadyAllocated {
-        /// The first such block.
+        /// The first block with an owner, or the first that a guard holds.
+        block: u64,
+    },
+    /// This block is kept for a [`Reservation`](crate::Reservation), and no other is free to take
+    /// its place.
+    #[error("block {block} is kept for a reservation, and no other is free")]
+    Promised {
+        /// The block.
         block: u64,
     },
     /// This block lies in a [region](crate::Region) that is closed.

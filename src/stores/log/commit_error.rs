@@ -156,9 +156,9 @@ impl From<Misfit> for CommitError {
 impl From<MarkError> for CommitError {
     fn from(error: MarkError) -> Self {
         match error {
-            MarkError::AlreadyAllocated { block } | MarkError::Closed { block } => {
-                Self::Conflict { block }
-            }
+            MarkError::AlreadyAllocated { block }
+            | MarkError::Promised { block }
+            | MarkError::Closed { block } => Self::Conflict { block },
             MarkError::Range(_) => Self::Foreign,
         }
     }

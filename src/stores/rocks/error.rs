@@ -306,9 +306,9 @@ impl From<CommitFailed<'_, StageError>> for RocksError {
 impl From<MarkError> for StageError {
     fn from(error: MarkError) -> Self {
         match error {
-            MarkError::AlreadyAllocated { block } | MarkError::Closed { block } => {
-                Self::Conflict { block }
-            }
+            MarkError::AlreadyAllocated { block }
+            | MarkError::Promised { block }
+            | MarkError::Closed { block } => Self::Conflict { block },
             MarkError::Range(error) => Self::Range(error),
         }
     }

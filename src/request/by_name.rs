@@ -1,0 +1,178 @@
+//! Allocation of blocks that the caller names.
+//!
+//! What no caller owns can be had by name as it can be had by number. Besides free blocks, these are
+//! blocks that wait to be discarded, blocks in the quarantine that no reader holds any more, and
+//! blocks in escrow: a promise or a reserve is a number of blocks, and any others will do for it. So
+//! others take their place there, or else a reserve is owed them.
+//!
+//! The blocks are taken in ascending order, so that of several callers that name the same blocks the
+//! one that got furthest is stopped by none of the others.
+
+use std::ops::Range;
+
+use crate::core::Core;
+use crate::index::Conflict;
+use crate::placement::cursor::Cursor;
+use crate::request::make_room::{self, LET_OUT};
+use crate::space::Space;
+use crate::space::lanes::LaneId;
+use crate::values::error::{MarkError, on_device};
+use crate::values::extent::{Extent, Extents};
+use crate::values::request::Request;
+
+/// Allocates exactly `extent`.
+pub(crate) fn mark_allocated(
+    core: &Core,
+    cursor: &mut Cursor,
+    extent: Extent,
+) -> Result<(), MarkError> {
+    let (start, len) = on_device(extent, core.space.bitmap.blocks())?;
+    let Ok(claimed) = core.space.bitmap.claim(start, len) else {
+        return mark_parts(core, cursor, start, start + len);
+    };
+    let kept = core.space.keep(cursor.lane, claimed).map(|_| ());
+    kept.ok_or_else(|| {
+        let block = core.space.closed.held_in(start, start + len);
+        MarkError::Closed { block: if block < start + len { block } else { start } }
+    })
+}
+
+/// Allocates `start..end` part by part, wherever the parts are, or nothing.
+#[cold]
+fn mark_parts(core: &Core, cursor: &mut Cursor, start: u64, end: u64) -> Result<(), MarkError> {
+    // Nothing is let out for a range that cannot be had.
+    let owned = core.space.first_owned(start, end);
+    if owned < end {
+        return Err(MarkError::AlreadyAllocated { block: owned });
+    }
+    // Blocks in escrow come last, so that none of the range takes the place of another.
+    let (mut parts, mut promised) = (Extents::new(), Extents::new());
+    let mut taken = take(core, cursor, start..end, &mut parts, &mut |part| {
+        promised.push(part);
+        Ok(())
+    });
+    for part in promised {
+        let range = part.start..part.start + part.len;
+        taken = taken.and_then(|()| exchange(core, cursor, range, &mut parts));
+    }
+    if taken.is_err() {
+        parts.iter().for_each(|&part| core.space.let_out_undiscarded(cursor.lane, part));
+    }
+    taken
+}
+
+/// Takes what is free in `range`, waits to be discarded, or can come out of the quarantine, and adds
+/// it to `parts`. Passes what is in escrow to `promised`.
+fn take(
+    core: &Core,
+    cursor: &Cursor,
+    range: Range<u64>,
+    parts: &mut Extents,
+    promised: &mut impl FnMut(Extent) -> Result<(), MarkError>,
+) -> Result<(), MarkError> {
+    let (space, lane, end) = (&core.space, cursor.lane, range.end);
+    let mut at = range.start;
+    while at < end {
+        if let Some(block) = space.first_closed(at, end) {
+            return Err(MarkError::Closed { block });
+        }
+        let free = take_free(space, lane, at, end);
+        if let Some(part) = free.or_else(|| take_waiting(space, at, end)) {
+            parts.push(part);
+            at += part.len;
+        } else if space.escrow.first_in(at, end) == at {
+            let len = space.escrow.run_end(at, end) - at;
+            promised(Extent { start: at, len })?;
+            at += len;
+        } else if space.quarantine.first_marked(at, end) == at {
+            if space.collect(lane, LET_OUT) == 0 {
+                return Err(MarkError::AlreadyAllocated { block: at });
+            }
+        } else if space.first_owned(at, at + 1) == at {
+            return Err(MarkError::AlreadyAllocated { block: at });
+        }
+    }
+    Ok(())
+}
+
+/// Takes `range`, which was in escrow a moment ago, and puts others in its place there: spare ones,
+/// or free ones, or none, which a reserve is then owed.
+fn exchange(
+    core: &Core,
+    cursor: &mut Cursor,
+    range: Range<u64>,
+    parts: &mut Extents,
+) -> Result<(), MarkError> {
+    let (escrow, end) = (&core.space.escrow, range.end);
+    let mut at = range.start;
+    while at < end {
+        if escrow.first_in(at, end) > at {
+            // Another caller let it out, or has it.
+            let in_escrow = escrow.first_in(at, end);
+            take(core, cursor, at..in_escrow, parts, &mut |part| {
+                Err(MarkError::AlreadyAllocated { block: part.start })
+            })?;
+            at = in_escrow;
+            continue;
+        }
+        let tokens = tokens_for(core, cursor, end - at);
+        if tokens == 0 {
+            return Err(MarkError::Promised { block: at });
+        }
+        let taken = escrow.take_without_tokens(at, end, tokens);
+        // What was put in too much is spare.
+        escrow.leave_tokens(tokens - taken.map_or(0, |(_, len)| len));
+        if let Some((start, len)) = taken {
+            parts.push(Extent { start, len });
+            if start > at {
+                return Err(MarkError::AlreadyAllocated { block: at });
+            }
+            at += len;
+        }
+    }
+    Ok(())
+}
+
+/// Claims the free blocks of `at..end` from `at` on.
+fn take_free(space: &Space, lane: LaneId, at: u64, end: u64) -> Option<Extent> {
+    let mut end = space.bitmap.run_end(at, end);
+    while at < end {
+        match space.bitmap.claim(at, end - at) {
+            Ok(claimed) => return space.keep(lane, claimed),
+            Err(Conflict { block }) => end = block,
+        }
+    }
+    None
+}
+
+/// Takes the blocks of `at..end` from `at` on that wait to be discarded.
+fn take_waiting(space: &Space, at: u64, end: u64) -> Option<Extent> {
+    if space.discards.first_in(at, end) != at {
+        return None;
+    }
+    let (start, len) = space.discards.take_from(at, end)?;
+    space.skipped_discards.add(len);
+    Some(Extent { start, len })
+}
+
+/// Up to `most` tokens for blocks that leave the escrow.
+fn tokens_for(core: &Core, cursor: &mut Cursor, most: u64) -> u64 {
+    let space = &core.space;
+    let spare = space.escrow.take_up_to(most);
+    if spare > 0 {
+        return spare;
+    }
+    let mut others = Extents::new();
+    let request = Request::new(most).scattered().partial();
+    if make_room::allocate_unreserved(core, cursor, &request, &mut others, true).is_ok() {
+        return others.iter().map(|other| space.escrow.put_blocks(other.start, other.len)).sum();
+    }
+    for reserve in &space.class_reserves.0 {
+        let tokens = reserve.take(most, true);
+        if tokens > 0 {
+            reserve.owe(&space.closed, tokens);
+            return tokens;
+        }
+    }
+    0
+}
