@@ -222,6 +222,8 @@ mutants! {
     TokenBeforeBlock,
     /// Tokens are taken by a load and a store.
     SpareByStore,
+    /// A promise that finds no more makes what it held spare, and does not look again.
+    NoLastTake,
     /// Blocks are owed to a reserve before frees are told to look.
     OweBeforeLook,
     /// Two pairs are not ordered: setting a block aside and reading the mark, and clearing the mark

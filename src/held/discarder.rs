@@ -195,7 +195,7 @@ impl Discarder {
         let core = &*self.core;
         let affordable = core.space.free_blocks() / 4;
         if affordable == 0 {
-            thread_cursor::with_lane(core, |lane| core.space.skip_discards(lane));
+            thread_cursor::with_lane(core, |lane| core.space.skip_discards(lane, u64::MAX));
             return Discarding::Nothing;
         }
         let since =

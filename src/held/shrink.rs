@@ -210,7 +210,7 @@ impl Shrink {
         }
         core.space.bitmap.shorten(self.tail.start);
         core.space.closed.forget(&core.space.bitmap, tail());
-        core.space.discards.let_out(self.tail.start, self.tail.end, &mut |_, _| {});
+        core.space.discards.let_out(self.tail.start, self.tail.end, u64::MAX, &mut |_, _| {});
         let cut_off = core.space.all_shards().end..ShardIndex::new(core.space.shards_of(blocks));
         core.surveyed.forget(cut_off);
         Ok(())

@@ -18,19 +18,23 @@ impl Device {
         let words = |word: WordIndex| u64::from(free.contains(&word.first_block::<Bit>()));
         let index = Bitmap::from_words(blocks, 1, words).expect("memory");
         let escrow = Escrow::new(blocks).expect("memory");
-        kept.iter().for_each(|&block| escrow.put(block, 1));
+        kept.iter().for_each(|&block| {
+            escrow.leave_tokens(escrow.put_blocks(block, 1));
+        });
         Arc::new(Self { index, escrow })
     }
 
-    /// What `request::promise` does for one block.
     fn promise(&self) -> bool {
-        while self.escrow.take_tokens(1).is_err() {
-            match exact(&self.index, 1) {
-                Ok(block) => self.escrow.put(block, 1),
-                Err(_) => return self.escrow.take_tokens(1).is_ok(),
-            }
-        }
-        true
+        self.promise_blocks(1)
+    }
+
+    /// A promise of `blocks` blocks, which are put in one by one.
+    fn promise_blocks(&self, blocks: u64) -> bool {
+        let fill = |_| {
+            let found = exact(&self.index, 1).ok();
+            Ok::<_, ()>(found.map_or(0, |block| self.escrow.put_blocks(block, 1)))
+        };
+        self.escrow.promise(blocks, fill).expect("memory").is_ok()
     }
 
     /// An allocation by somebody who was promised nothing.
@@ -108,6 +112,25 @@ pub fn e5() {
     let mine = take(&device);
     let both = [mine, join(other)];
     assert_eq!(both.into_iter().flatten().collect::<Vec<_>>(), [Some((0, 1))]);
+}
+
+/// Two promises for which there is just room.
+pub fn e7() {
+    let device = Device::new(3, &[0, 1], &[2]);
+    let other = spawn(&device, |device| device.promise_blocks(1));
+    let mine = device.promise_blocks(2);
+    assert!(mine && join(other));
+    let mut blocks: Vec<u64> = (0..3).map(|_| device.allocate_promised()).collect();
+    blocks.sort_unstable();
+    assert_eq!(blocks, [0, 1, 2]);
+}
+
+/// Two promises of which one can be kept: they hold a part each, and one of them gets all.
+pub fn e8() {
+    let device = Device::new(2, &[0, 1], &[]);
+    let other = spawn(&device, |device| device.promise_blocks(2));
+    let mine = device.promise_blocks(2);
+    assert!(mine ^ join(other), "one of them, and not both");
 }
 
 /// What a class has in reserve, in a device of which some is closed.

@@ -99,6 +99,7 @@ fn order_of(mutant: Mutant) -> Vec<&'static Scenario> {
         PendingWithoutLook | LimitAfterLook => &["d1"],
         TokenBeforeBlock => &["e1"],
         SpareByStore => &["e5"],
+        NoLastTake => &["e8"],
         OweBeforeLook => &["e6"],
         _ => &[],
     };

@@ -163,6 +163,8 @@ scenarios! {
     e4 (Some(3)) "a promise is dropped, another made, a third takes what there is";
     e5 (None) "two want the one spare token";
     e6 (Some(5)) "a reserve is used, and made up for by frees";
+    e7 (Some(4)) "two promises for which there is just room";
+    e8 (Some(4)) "two promises of which one can be kept";
 }
 
 /// An index of `blocks` blocks of which those in `free` are free.

@@ -3,8 +3,7 @@
 use crate::base::geometry::LEAF_BLOCKS;
 use crate::core::Core;
 use crate::placement::cursor::Cursor;
-use crate::request::make_room::{self, LET_OUT};
-use crate::request::{contiguous, refusal, reserve};
+use crate::request::{contiguous, make_room, refusal, reserve};
 use crate::values::error::AllocError;
 use crate::values::extent::{Extent, ExtentList};
 use crate::values::request::{Effort, Request};
@@ -40,8 +39,11 @@ fn allocate_elsewhere(core: &Core, cursor: &mut Cursor, len: u64) -> Result<Exte
     } else {
         contiguous::contiguous(core, cursor, &request)
     };
-    let mut blocks = LET_OUT.max(len);
-    while make_room::may_retry(core, cursor, &result, true, &mut blocks) {
+    let mut round = 0;
+    while result.as_ref().is_err_and(AllocError::is_want_of_space)
+        && (make_room::make_room(core, cursor, &request, true, &mut round)
+            || make_room::changed(core, cursor, &request))
+    {
         result = contiguous::contiguous(core, cursor, &request);
     }
     result = result.or_else(|error| reserve::one_of_reserve(core, cursor, &request, error));

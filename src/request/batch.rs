@@ -27,7 +27,7 @@ pub(crate) fn allocate_many(
     Request::new(len).checked(core.space.bitmap.blocks())?;
     let total = len.saturating_mul(extents.len() as u64);
     if total > core.space.bitmap.blocks() {
-        let error = refusal::no_room_for(core, len, total);
+        let error = refusal::failure(core, total, 1);
         refusal::count_refused(core, cursor.lane, &error);
         return Err(error);
     }
@@ -44,7 +44,11 @@ pub(crate) fn allocate_many(
                 Ok(extent) => *next = extent,
                 Err(_) => {
                     core.space.give_back(cursor.lane, &extents[..filled]);
-                    return Err(refusal::no_room_for(core, len, total));
+                    return Err(match len {
+                        // All that is free was found.
+                        1 => AllocError::NoSpace { requested: total, free: filled as u64 },
+                        _ => refusal::failure(core, total, 1),
+                    });
                 }
             }
             filled += 1;

@@ -1,19 +1,27 @@
-//! Retries a request once other callers have freed something.
+//! Retries a request once blocks that no caller owns were let out.
+//!
+//! Such blocks wait in three places: spare ones in escrow, those in the quarantine that no reader
+//! holds any more, and those that wait to be discarded. A request that finds nothing lets out about
+//! as many as it asks for, from the cheapest place first, and leaves the rest to those that need it.
 
 use crate::core::Core;
 use crate::placement::cursor::Cursor;
 use crate::request::attempt;
 use crate::values::error::AllocError;
-use crate::values::extent::ExtentList;
+use crate::values::extent::{Extent, ExtentList};
 use crate::values::request::{Effort, Request};
 
-/// Blocks that a request which found nothing lets out of the quarantine, at least: one word of the
-/// index. With fewer, each of the next requests would first search and find nothing.
+/// Blocks that a request which found nothing lets out, at least: one word of the index. With fewer,
+/// each of the next requests would first search and find nothing.
 pub(crate) const LET_OUT: u64 = 64;
 
-/// Appends extents to `list` that meet `request`. Retries until it succeeds, or has no other source
-/// of free blocks. Does not use what is kept for the request's class, nor, unless `spare`, the
-/// spare blocks in escrow.
+/// How often a request that needs certain runs lets out blocks, twice as many each time. It cannot
+/// know which blocks would make such a run, so it stops here; the next one goes on.
+const ROUNDS: u32 = 4;
+
+/// Appends extents to `list` that meet `request`. Retries until it succeeds, or there was a moment
+/// at which nothing fitted and nothing could be let out. Does not use what is kept for the request's
+/// class, nor, unless `spare`, the spare blocks in escrow.
 #[inline]
 pub(crate) fn allocate_unreserved(
     core: &Core,
@@ -24,35 +32,115 @@ pub(crate) fn allocate_unreserved(
 ) -> Result<Effort, AllocError> {
     let request = &request.checked(core.space.bitmap.blocks())?;
     let mut effort = Effort::default();
-    let mut result = attempt::attempt(core, cursor, request, list, &mut effort);
-    let mut blocks = LET_OUT.max(request.len);
-    while may_retry(core, cursor, &result, spare, &mut blocks) {
-        result = attempt::attempt(core, cursor, request, list, &mut effort);
+    let before = list.extents().len();
+    let result = attempt::attempt(core, cursor, &part_of(request, 0), list, &mut effort);
+    let had = blocks_of(&list.extents()[before..]);
+    if had < request.len {
+        retry(core, cursor, request, list, before, result, spare, &mut effort)?;
     }
-    result.map(|()| effort)
+    Ok(effort)
 }
 
-/// Whether an allocation failed for want of space, and some was found elsewhere that is free now:
-/// in the quarantine, in escrow, or waiting to be discarded. So a retry happens only because other
-/// callers freed something. Lets about `blocks` blocks out of the quarantine, and twice as many the
-/// next time: a request pays for about as many as it needs, and makes few searches if freed blocks
-/// have to join first.
-#[inline]
-pub(crate) fn may_retry<T>(
+/// What one attempt looks for, when `had` blocks of `request` were found. A request that takes any
+/// pieces keeps those it has while it looks for the rest: if it gave them back, it could not tell
+/// its own frees from those of others.
+fn part_of(request: &Request, had: u64) -> Request {
+    let partial = request.partial || (request.scattered && request.takes_any_pieces());
+    Request { len: request.len - had, partial, ..*request }
+}
+
+fn blocks_of(extents: &[Extent]) -> u64 {
+    extents.iter().map(|extent| extent.len).sum()
+}
+
+/// Goes on after the first attempt to meet `request`, which added to the first `before` extents of
+/// `list`.
+#[cold]
+#[expect(clippy::too_many_arguments, reason = "the state of one loop")]
+fn retry(
+    core: &Core,
+    cursor: &mut Cursor,
+    request: &Request,
+    list: &mut impl ExtentList,
+    before: usize,
+    mut result: Result<(), AllocError>,
+    spare: bool,
+    effort: &mut Effort,
+) -> Result<(), AllocError> {
+    let mut round = 0;
+    loop {
+        let mut had = blocks_of(&list.extents()[before..]);
+        if had == request.len {
+            return Ok(());
+        }
+        let want_of_space = result.as_ref().err().is_none_or(AllocError::is_want_of_space);
+        let more = want_of_space
+            && (make_room(core, cursor, &part_of(request, had), spare, &mut round)
+                || changed(core, cursor, request));
+        if !more && want_of_space && request.partial && had > 0 {
+            return Ok(());
+        }
+        if !more || !request.takes_any_pieces() {
+            core.space.give_back_from(cursor.lane, list, before);
+        }
+        if !more {
+            let found = AllocError::NoSpace { requested: request.len, free: had };
+            return Err(result.err().filter(|_| had == 0).unwrap_or(found));
+        }
+        if !request.takes_any_pieces() {
+            had = 0;
+        }
+        result = attempt::attempt(core, cursor, &part_of(request, had), list, effort);
+    }
+}
+
+/// Whether something was freed since the last attempt found nothing that would fit. (A request with
+/// bounds looks itself.)
+pub(crate) fn changed(core: &Core, cursor: &Cursor, request: &Request) -> bool {
+    let any = request.takes_any_pieces();
+    let (least, align) = match request.scattered {
+        false => (request.len, request.align),
+        true if any => (1, 1),
+        true => return false,
+    };
+    !core.placer.known_to_fail(&core.space, cursor, least, align)
+}
+
+/// Lets blocks out for a request that did not find enough; returns whether there were any. `round`
+/// counts the calls for one request.
+///
+/// A request that takes any blocks gets about as many as it asks for: O(len). Another one gets as
+/// many and twice as many the next time, a few times, and of those that wait to be discarded only
+/// what would make a run that it can use.
+pub(crate) fn make_room(
     core: &Core,
     cursor: &Cursor,
-    result: &Result<T, AllocError>,
+    request: &Request,
     spare: bool,
-    blocks: &mut u64,
+    round: &mut u32,
 ) -> bool {
-    if !result.as_ref().is_err_and(AllocError::is_want_of_space) {
+    let (space, lane, any) = (&core.space, cursor.lane, request.takes_any_blocks());
+    if !any && *round == ROUNDS {
         return false;
     }
-    let (space, lane) = (&core.space, cursor.lane);
-    let wanted = std::mem::replace(blocks, blocks.saturating_mul(2));
-    let waiting = || space.quarantine.blocks() > 0 && space.collect(lane, wanted) > 0;
-    let escrow = || spare && space.escrow.spare() > 0 && space.collect_escrow(lane) > 0;
-    let undiscarded = || space.discards.waiting() > 0 && space.skip_discards(lane) > 0;
-    // Try all of them: one source may not be enough.
-    waiting() | escrow() | undiscarded()
+    let (len, wanted) = (request.len, LET_OUT.max(request.len) << (*round).min(ROUNDS));
+    let mut got = 0;
+    if spare && space.escrow.spare() > 0 {
+        // No more than it asks for, since others find these blocks nowhere meanwhile.
+        got += space.collect_escrow(lane, if any { len } else { len << *round });
+    }
+    *round += 1;
+    if got < wanted && space.quarantine.blocks() > 0 {
+        got += space.collect(lane, wanted - got);
+    }
+    if got < wanted && space.discards.waiting() > 0 {
+        let bounds = request.bounds();
+        got += if any {
+            space.skip_discards(lane, wanted - got)
+        } else {
+            let least = if request.scattered { bounds.min } else { request.len };
+            space.skip_discards_for(lane, least, bounds.align, wanted - got)
+        };
+    }
+    got > 0
 }

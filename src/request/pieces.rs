@@ -16,7 +16,6 @@ use crate::base::word::order_above;
 use crate::core::Core;
 use crate::index::{Claimed, Refused, Search, Taken, Wanted};
 use crate::placement::cursor::{Cursor, Nothing};
-use crate::request::refusal;
 use crate::values::error::AllocError;
 use crate::values::extent::ExtentList;
 use crate::values::request::{Effort, Request};
@@ -39,7 +38,7 @@ pub(crate) fn gang(
     if claimed.is_err() || !enough {
         core.space.give_back_from(cursor.lane, list, before);
         let memory = claimed.map_err(|Refused| AllocError::OutOfMemory);
-        return memory.and(Err(refusal::failure(core, request.len, 1)));
+        return memory.and(Err(AllocError::NoSpace { requested: request.len, free: taken }));
     }
     if let Some(last) = list.extents()[before..].last().copied() {
         let last = last.start + last.len - 1;

@@ -2,42 +2,36 @@
 
 use crate::core::Core;
 use crate::placement::cursor::Cursor;
-use crate::request::{make_room, refusal};
-use crate::space::let_out::CHUNK;
+use crate::request::make_room;
 use crate::values::error::AllocError;
 use crate::values::extent::{Extent, ExtentList, Extents};
 use crate::values::request::Request;
 
-/// Gets the caller `blocks` tokens of the escrow. Retries only if other callers took the tokens of
-/// what it had put in.
+/// Gets the caller `blocks` tokens of the escrow: see [`Escrow::promise`].
+///
+/// [`Escrow::promise`]: crate::space::escrow::Escrow::promise
 pub(crate) fn promise(core: &Core, cursor: &mut Cursor, blocks: u64) -> Result<(), AllocError> {
     Request::new(blocks).checked(core.space.bitmap.blocks())?;
-    while let Err(spare) = core.space.escrow.take_tokens(blocks) {
-        let missing = blocks - spare;
-        let filled = fill_escrow(core, cursor, missing.next_multiple_of(CHUNK));
-        if filled.is_err() && fill_escrow(core, cursor, missing).is_err() {
-            // Other callers may have left enough there meanwhile.
-            return core
-                .space
-                .escrow
-                .take_tokens(blocks)
-                .map_err(|_| refusal::no_room_for(core, 1, blocks));
-        }
+    let promised = core.space.escrow.promise(blocks, |most| fill_escrow(core, cursor, most));
+    if !matches!(promised, Ok(Ok(()))) {
+        // What it held is spare now.
+        core.space.give_up(cursor.lane, 0);
     }
-    Ok(())
+    promised?.map_err(|free| AllocError::NoSpace { requested: blocks, free })
 }
 
-fn fill_escrow(core: &Core, cursor: &mut Cursor, blocks: u64) -> Result<(), AllocError> {
+/// Puts up to `most` free blocks into escrow; returns how many tokens the caller has for them.
+fn fill_escrow(core: &Core, cursor: &mut Cursor, most: u64) -> Result<u64, AllocError> {
     let mut extents = Extents::new();
-    make_room::allocate_unreserved(
-        core,
-        cursor,
-        &Request::new(blocks).scattered(),
-        &mut extents,
-        false,
-    )?;
-    extents.iter().for_each(|extent| core.space.escrow.put(extent.start, extent.len));
-    Ok(())
+    let request = Request::new(most).scattered().partial();
+    match make_room::allocate_unreserved(core, cursor, &request, &mut extents, false) {
+        Ok(_) => {
+            let put = |extent: &Extent| core.space.escrow.put_blocks(extent.start, extent.len);
+            Ok(extents.iter().map(put).sum())
+        }
+        Err(error) if error.is_want_of_space() => Ok(0),
+        Err(error) => Err(error),
+    }
 }
 
 /// Allocates what `request` asks for, for which the caller has tokens. Those become spare, or are
@@ -104,7 +98,7 @@ pub(crate) fn draw(
 /// Replaces the blocks in escrow of `from..to`, which is closed, by others, and lets them go, as
 /// far as others are free.
 pub(crate) fn move_escrow(core: &Core, cursor: &mut Cursor, from: u64, to: u64) {
-    core.space.collect_escrow(cursor.lane);
+    core.space.collect_escrow(cursor.lane, u64::MAX);
     let mut at = core.space.escrow.first_in(from, to);
     while at < to {
         let most = core.space.escrow.run_end(at, to) - at;

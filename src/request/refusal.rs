@@ -15,16 +15,6 @@ pub(crate) fn failure(core: &Core, requested: u64, align: u64) -> AllocError {
     }
 }
 
-pub(crate) fn no_room_for(core: &Core, len: u64, total: u64) -> AllocError {
-    match failure(core, total, 1) {
-        // Single blocks fit wherever they are free: others freed some since the search.
-        AllocError::NoContiguous { requested, .. } if len == 1 => {
-            AllocError::NoSpace { requested, free: requested - 1 }
-        }
-        error => error,
-    }
-}
-
 /// Counts a refusal that a caller is told of.
 #[cold]
 pub(crate) fn count_refused(core: &Core, lane: LaneId, error: &AllocError) {

@@ -67,10 +67,10 @@ impl<G: Geometry> Discards<G> {
     /// `free`.
     pub(crate) fn set_limit(&self, limit: u64, free: &mut impl FnMut(WordIndex, G::Word)) {
         let off = limit == 0;
-        fault!(LimitAfterLook: if off { self.let_out(0, self.blocks.blocks(), free); });
+        fault!(LimitAfterLook: if off { self.let_out(0, self.blocks.blocks(), u64::MAX, free); });
         self.limit.store(limit, Site::Discarding);
         if off {
-            step!(LimitAfterLook: self.let_out(0, self.blocks.blocks(), free););
+            step!(LimitAfterLook: self.let_out(0, self.blocks.blocks(), u64::MAX, free););
         }
     }
 
@@ -91,7 +91,7 @@ impl<G: Geometry> Discards<G> {
         // Pairs with `set_limit` [mutants: PendingWithoutLook, LimitAfterLook].
         fault!(PendingWithoutLook: return Ok(()));
         if self.limit.load(Site::Discarding) == 0 {
-            self.let_out(start, start + len, free);
+            self.let_out(start, start + len, u64::MAX, free);
         }
         Ok(())
     }
@@ -130,17 +130,20 @@ impl<G: Geometry> Discards<G> {
         None
     }
 
-    /// Takes out the waiting blocks of `from..to`, word by word, to be `free`. Returns their
-    /// number. O(runs), and the levels of the summary for each.
+    /// Takes out the waiting blocks of `from..to`, word by word, to be `free`, until they are `most`
+    /// or more. Returns their number. O(words), and the levels of the summary for each.
     pub(crate) fn let_out(
         &self,
         from: u64,
         to: u64,
+        most: u64,
         free: &mut impl FnMut(WordIndex, G::Word),
     ) -> u64 {
         debug_assert!(from <= to);
         let (mut from, mut blocks) = (from, 0);
-        while let Some(start) = self.blocks.next_free(from).filter(|&start| start < to) {
+        while blocks < most
+            && let Some(start) = self.blocks.next_free(from).filter(|&start| start < to)
+        {
             let word = WordIndex::of_block::<G>(start);
             let behind = word.next().first_block::<G>();
             let mask = G::Word::span(place_in_word::<G>(start), (to.min(behind) - start) as u32);
@@ -159,6 +162,21 @@ impl<G: Geometry> Discards<G> {
     /// Repairs the summary after a removal: no search here would do it.
     fn tidy(&self, block: u64) {
         self.blocks.refresh(LeafIndex::of_block::<G>(block));
+    }
+
+    /// The first waiting block at or after `from`.
+    pub(crate) fn next(&self, from: u64) -> Option<u64> {
+        self.blocks.next_free(from)
+    }
+
+    /// Where the waiting blocks that end at `to` begin, not below `floor`.
+    pub(crate) fn run_start(&self, to: u64, floor: u64) -> u64 {
+        self.blocks.run_start(to, floor)
+    }
+
+    /// The first block of `from..to` that does not wait, or `to`.
+    pub(crate) fn run_end(&self, from: u64, to: u64) -> u64 {
+        self.blocks.run_end(from, to)
     }
 
     /// The first waiting block of `from..to`, or `to`.

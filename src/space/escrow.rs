@@ -13,7 +13,7 @@
 
 use crate::base::geometry::Geometry;
 use crate::base::heap::OutOfMemory;
-use crate::base::mutant::{fault, step};
+use crate::base::mutant::fault;
 use crate::base::place::WordIndex;
 use crate::base::sync::{AtomicWord, Counter, Site};
 use crate::index::{Bitmap, Search, Verification};
@@ -100,12 +100,53 @@ impl<G: Geometry> Escrow<G> {
         self.spare.fetch_add(tokens, Site::Spare);
     }
 
-    /// Puts in blocks that the caller owns, and makes their tokens spare. The blocks go first:
-    /// otherwise a thread could have a token and find no block [mutant: TokenBeforeBlock].
-    pub(crate) fn put(&self, start: u64, len: u64) {
-        fault!(TokenBeforeBlock: self.leave_tokens(len));
-        let put = self.put_blocks(start, len);
-        step!(TokenBeforeBlock: self.leave_tokens(put));
+    /// Takes `blocks` tokens: spare ones, and those of blocks that `fill` puts in, at most as many
+    /// as it is told. If there are fewer, returns how many were found.
+    ///
+    /// The caller holds what it has until it has all, so that no other caller takes it back. When
+    /// `fill` finds nothing more, it makes all that it held spare, and takes as many as it needs in
+    /// one step. So of several callers that hold parts of what each of them needs, the last one
+    /// finds what the others held [mutant: NoLastTake; scenario: e8]. No caller ever holds more than
+    /// it asks for, so callers for all of which there is room do not refuse each other
+    /// [scenario: e7].
+    ///
+    /// A token exists only after its block is there: otherwise a thread could have a token and find
+    /// no block [mutant: TokenBeforeBlock; scenario: e1].
+    pub(crate) fn promise<E>(
+        &self,
+        blocks: u64,
+        mut fill: impl FnMut(u64) -> Result<u64, E>,
+    ) -> Result<Result<(), u64>, E> {
+        if self.take_tokens(blocks).is_ok() {
+            return Ok(Ok(()));
+        }
+        let mut held = 0;
+        while held < blocks {
+            let missing = blocks - held;
+            let spare = self.take_up_to(missing);
+            held += spare;
+            if spare > 0 {
+                continue;
+            }
+            fault!(TokenBeforeBlock: {
+                self.leave_tokens(missing);
+                if let Ok(1..) = fill(missing) {
+                    continue;
+                }
+                return Ok(Err(held));
+            });
+            let filled = fill(missing);
+            let put = *filled.as_ref().unwrap_or(&0);
+            debug_assert!(put <= missing);
+            held += put;
+            if put == 0 {
+                self.leave_tokens(held);
+                filled?;
+                fault!(NoLastTake: return Ok(Err(held)));
+                return Ok(self.take_tokens(blocks));
+            }
+        }
+        Ok(Ok(()))
     }
 
     /// Puts in blocks that the caller owns, and keeps their tokens. Returns how many arrived: all,

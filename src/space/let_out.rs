@@ -7,11 +7,15 @@ use crate::space::lanes::LaneId;
 use crate::values::error::{FreeError, on_device};
 use crate::values::extent::{Extent, runs_in_word};
 
-/// Blocks by which the escrow is filled, so that most promises find theirs there: a leaf.
-pub(crate) const CHUNK: u64 = 512;
+/// Tokens of the escrow that one step lets out. A concurrent request that finds no spare token and
+/// nothing free gives up, so a step holds few.
+const STEP: u64 = 64;
 
 /// Spare blocks left in escrow for future promises. A request that finds nothing free gets them.
-const SPARE: u64 = 4 * CHUNK;
+const SPARE: u64 = 2048;
+
+/// Waiting runs that a request for certain runs looks at, at most: see [`Space::skip_discards_for`].
+const LOOKED_AT: usize = 64;
 
 impl Space {
     /// Lets at least `blocks` blocks out of the quarantine, or as many as the guards allow. Returns
@@ -59,19 +63,18 @@ impl Space {
         }
     }
 
-    /// Frees the spare blocks in escrow. Returns their number.
-    pub(crate) fn collect_escrow(&self, lane: LaneId) -> u64 {
+    /// Frees up to `most` spare blocks in escrow. Returns their number.
+    pub(crate) fn collect_escrow(&self, lane: LaneId, most: u64) -> u64 {
         let mut freed = 0;
-        loop {
-            // Some at a time: a concurrent request that finds no spare token and nothing free gives
-            // up.
-            let tokens = self.escrow.take_up_to(CHUNK);
+        while freed < most {
+            let tokens = self.escrow.take_up_to(STEP.min(most - freed));
             if tokens == 0 {
-                return freed;
+                break;
             }
             self.let_out_of_escrow(lane, tokens);
             freed += tokens;
         }
+        freed
     }
 
     fn let_out_of_escrow(&self, lane: LaneId, tokens: u64) {
@@ -96,11 +99,63 @@ impl Space {
         self.let_out_of_escrow(lane, self.escrow.take_all_but(SPARE));
     }
 
-    /// Frees all blocks that wait to be discarded, undiscarded. Returns their number.
-    pub(crate) fn skip_discards(&self, lane: LaneId) -> u64 {
+    /// Frees about `most` blocks that wait to be discarded, undiscarded. Returns their number.
+    pub(crate) fn skip_discards(&self, lane: LaneId, most: u64) -> u64 {
+        self.skip_discards_in(lane, 0, self.bitmap.blocks(), most)
+    }
+
+    /// The same for waiting blocks that make a run of at least `least` blocks at a multiple of
+    /// `align`, with each other and with free blocks. Looks at the next few waiting runs in turn,
+    /// so that a request that cannot be met costs no more than its length.
+    pub(crate) fn skip_discards_for(&self, lane: LaneId, least: u64, align: u64, most: u64) -> u64 {
         let blocks = self.bitmap.blocks();
-        let skipped =
-            self.discards.let_out(0, blocks, &mut |word, bits| self.free_word(lane, word, bits));
+        let reach = least.saturating_add(align);
+        let (mut at, mut freed) = (self.skipped_to.get(), 0);
+        for _ in 0..LOOKED_AT {
+            let Some(waiting) = self.discards.next(at).or_else(|| self.discards.next(0)) else {
+                break;
+            };
+            let (start, end) = self.run_of_waiting(waiting, reach);
+            let aligned = start.next_multiple_of(align);
+            if end.saturating_sub(aligned) >= least {
+                freed += self.skip_discards_in(lane, start, end, u64::MAX);
+            }
+            at = if end < blocks { end.max(waiting + 1) } else { 0 };
+            if freed >= most {
+                break;
+            }
+        }
+        self.skipped_to.set(at);
+        freed
+    }
+
+    /// The run of free and waiting blocks around `block`, at most `reach` to either side.
+    fn run_of_waiting(&self, block: u64, reach: u64) -> (u64, u64) {
+        let (lowest, highest) =
+            (block.saturating_sub(reach), self.bitmap.blocks().min(block.saturating_add(reach)));
+        let (mut start, mut end) = (block, block);
+        loop {
+            let free = self.bitmap.run_start(start, lowest);
+            let waiting = self.discards.run_start(free, lowest);
+            if waiting == start {
+                break;
+            }
+            start = waiting;
+        }
+        loop {
+            let waiting = self.discards.run_end(end, highest);
+            let free = self.bitmap.run_end(waiting, highest);
+            if free == end {
+                break;
+            }
+            end = free;
+        }
+        (start, end)
+    }
+
+    fn skip_discards_in(&self, lane: LaneId, start: u64, end: u64, most: u64) -> u64 {
+        let free = &mut |word, bits| self.free_word(lane, word, bits);
+        let skipped = self.discards.let_out(start, end, most, free);
         self.skipped_discards.add(skipped);
         skipped
     }

@@ -60,6 +60,8 @@ pub(crate) struct Space {
     /// discarded.
     pub(crate) discarded_blocks: Counter,
     pub(crate) skipped_discards: Counter,
+    /// Where the next request that needs certain runs looks at waiting blocks.
+    skipped_to: Counter,
     /// Held while regions are closed or the device changes its length: one caller at a time.
     pub(crate) administration: Turnstile,
     /// The reserve of each class.
@@ -109,6 +111,7 @@ impl Space {
             discarding_blocks: Counter::new(0),
             discarded_blocks: Counter::new(0),
             skipped_discards: Counter::new(0),
+            skipped_to: Counter::new(0),
             administration: Turnstile::default(),
             class_reserves: Reserves::new(),
             lanes: Lanes::new(),
