@@ -33,7 +33,7 @@ fn allocate_elsewhere(core: &Core, cursor: &mut Cursor, len: u64) -> Result<Exte
     {
         return Ok(extent);
     }
-    request.checked(core.space.bitmap.blocks())?;
+    request.check_len(core.space.bitmap.blocks())?;
     let mut result = if fits {
         contiguous::search(core, cursor, &request)
     } else {

@@ -24,7 +24,7 @@ pub(crate) fn allocate_many(
     len: u64,
     extents: &mut [Extent],
 ) -> Result<(), AllocError> {
-    Request::new(len).checked(core.space.bitmap.blocks())?;
+    Request::new(len).check_len(core.space.bitmap.blocks())?;
     let total = len.saturating_mul(extents.len() as u64);
     if total > core.space.bitmap.blocks() {
         let error = refusal::failure(core, total, 1);

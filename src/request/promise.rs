@@ -11,7 +11,7 @@ use crate::values::request::Request;
 ///
 /// [`Escrow::promise`]: crate::space::escrow::Escrow::promise
 pub(crate) fn promise(core: &Core, cursor: &mut Cursor, blocks: u64) -> Result<(), AllocError> {
-    Request::new(blocks).checked(core.space.bitmap.blocks())?;
+    Request::new(blocks).check_len(core.space.bitmap.blocks())?;
     let promised = core.space.escrow.promise(blocks, |most| fill_escrow(core, cursor, most));
     if !matches!(promised, Ok(Ok(()))) {
         // What it held is spare now.

@@ -174,16 +174,21 @@ impl Request {
         (self.scattered || self.len == 1) && self.takes_any_pieces()
     }
 
+    /// Checks the length of a request without bounds against a device of `blocks` blocks.
+    #[inline]
+    pub(crate) fn check_len(&self, blocks: u64) -> Result<(), RequestError> {
+        match self.len {
+            0 => Err(RequestError::ZeroLength),
+            len if len > blocks => Err(RequestError::TooLong { len, blocks }),
+            _ => Ok(()),
+        }
+    }
+
     /// Checks the request against a device of `blocks` blocks. Returns it with an alignment and
     /// bounds that are multiples of the unit.
     pub(crate) fn checked(&self, blocks: u64) -> Result<Self, RequestError> {
         let Self { len, min_extent: min, max_extent: max, align, unit, .. } = *self;
-        if len == 0 {
-            return Err(RequestError::ZeroLength);
-        }
-        if len > blocks {
-            return Err(RequestError::TooLong { len, blocks });
-        }
+        self.check_len(blocks)?;
         if min == 0 || min > max {
             return Err(RequestError::ExtentBounds { min, max });
         }
