@@ -31,7 +31,7 @@ fn a_dropped_transaction_leaves_no_trace() {
     transaction.free(old).expect("allocated");
     let own = transaction.allocate(10).expect("room");
     transaction.free(own).expect("our own");
-    assert_eq!(allocator.free_blocks(), 840);
+    assert_eq!(allocator.free_blocks(), 850, "its own are free at once");
     drop(transaction);
     assert_eq!((allocator.free_blocks(), allocator.quarantined_blocks()), (900, 0));
     assert_eq!(allocator.is_allocated(old), Ok(true));
@@ -411,4 +411,57 @@ fn a_commit_that_failed_can_be_repeated_with_a_ledger() {
     let frozen = transaction.freeze();
     assert_eq!(frozen.delta().conflict(), None);
     frozen.committed();
+}
+
+/// A compaction takes and gives back scratch space in one transaction, more than the device has.
+#[test]
+fn what_a_transaction_takes_and_gives_back_it_can_take_again() {
+    let allocator = Allocator::new(64).unwrap();
+    let mut transaction = allocator.begin();
+    let kept = transaction.allocate(8).unwrap();
+    for _ in 0..100 {
+        let scratch = transaction.allocate(50).unwrap();
+        transaction.free(scratch).unwrap();
+        assert!(matches!(transaction.free(scratch), Err(FreeError::DoubleFree { .. })));
+    }
+    assert_eq!(allocator.allocate(56).map(|extent| extent.len), Ok(56), "for others, too");
+    let frozen = transaction.freeze();
+    assert_eq!((frozen.delta().allocated(), frozen.delta().freed()), (&[kept][..], &[][..]));
+    frozen.committed();
+    assert!(allocator.verify().is_clean());
+}
+
+/// A reader may have been told where the scratch space is.
+#[test]
+fn what_a_transaction_gives_back_waits_for_the_readers_of_its_time() {
+    let allocator = Allocator::new(64).unwrap();
+    let mut transaction = allocator.begin();
+    let scratch = transaction.allocate(40).unwrap();
+    let guard = allocator.pin();
+    transaction.free(scratch).unwrap();
+    assert_eq!(allocator.quarantined_blocks(), 40);
+    assert!(transaction.allocate(40).is_err());
+    drop(guard);
+    assert_eq!(transaction.allocate(40), Ok(scratch));
+    drop(transaction);
+    assert_eq!(allocator.free_blocks(), 64);
+    assert!(allocator.verify().is_clean());
+}
+
+/// Partial answers take what waits, too.
+#[test]
+fn a_partial_request_takes_what_waits() {
+    let allocator = Allocator::new(1000).unwrap();
+    let all = allocator.allocate(900).unwrap();
+    let guard = allocator.pin();
+    let mut transaction = allocator.begin();
+    transaction.free(Extent::new(all.start, 300)).unwrap();
+    transaction.freeze().committed();
+    drop(guard);
+    drop(allocator.reserve(50).unwrap());
+    assert_eq!(allocator.quarantined_blocks(), 300);
+    let partial = Request::new(1000).scattered().partial();
+    assert_eq!(allocator.allocate_with(&partial).unwrap().blocks(), 400);
+    assert!(allocator.allocate_with(&partial).is_err());
+    assert!(allocator.verify().is_clean());
 }

@@ -191,8 +191,10 @@ impl<'h> Transaction<'h> {
         }
     }
 
-    /// Frees `extent` when the transaction is committed. Its blocks may be committed, allocated by
-    /// this transaction, or both; until then they stay allocated.
+    /// Frees `extent`. Committed blocks are freed when the transaction is committed, and stay
+    /// allocated until then. What this transaction has itself allocated was never durable: it goes
+    /// to the quarantine at once, and without a [`ReadGuard`](crate::ReadGuard) it is free for the
+    /// next request (after a commit in doubt, it stays allocated until a restart).
     ///
     /// If two transactions free the same block, this call detects it when the first is already
     /// frozen, being committed, held, or waiting for readers. Otherwise it is detected when the
@@ -220,14 +222,16 @@ impl<'h> Transaction<'h> {
         if let Some(block) = twice.into_iter().chain(free).min() {
             return Err(FreeError::DoubleFree { block });
         }
+        let mut own_parts = Extents::new();
         for (part, own) in allocated.split(extent) {
             if own {
                 allocated.remove(part);
-                returned.insert(part);
+                own_parts.push(part);
             } else {
                 freed.insert(part);
             }
         }
+        self.open.give_back(own_parts, self.cursor.as_deref_mut());
         Ok(())
     }
 
@@ -308,7 +312,7 @@ impl<'h> Transaction<'h> {
         store: &S,
     ) -> Result<(Lsn, HeldFrees), CommitFailed<'h, S::Error>> {
         match self.make_durable(store) {
-            Ok(lsn) => Ok((lsn, self.open.settle(self.cursor).counted())),
+            Ok(lsn) => Ok((lsn, self.open.settle().counted())),
             Err(error) => Err(CommitFailed { transaction: self, error }),
         }
     }

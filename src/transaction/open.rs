@@ -17,7 +17,8 @@ pub(super) struct Open {
     pub(super) core: Arc<Core>,
     pub(super) allocated: ExtentSet,
     pub(super) freed: ExtentSet,
-    /// Extents allocated and freed again, both by this transaction: not part of the delta.
+    /// Extents that this transaction had allocated, and freed again when it was in doubt: no caller
+    /// gets them.
     pub(super) returned: ExtentSet,
     /// Whether it may be durable: then no caller gets what it allocated.
     pub(super) in_doubt: bool,
@@ -125,6 +126,17 @@ impl Open {
         }
     }
 
+    /// Gives extents that the transaction had allocated to the quarantine: no record names them, but
+    /// a reader may have been told of them. If the transaction is in doubt, a record may name them.
+    pub(super) fn give_back(&mut self, extents: Extents, cursor: Option<&mut Cursor>) {
+        if self.in_doubt {
+            extents.iter().for_each(|&extent| self.returned.insert(extent));
+        } else if !extents.is_empty() {
+            let own = self.core.space.own_frees(extents);
+            HeldFrees::new(self.core.clone(), None, own).release_by(cursor);
+        }
+    }
+
     fn changes(&self) -> impl Iterator<Item = (Extent, Op)> + Clone + '_ {
         let allocated = self.allocated.iter().map(|extent| (extent, Op::Allocate));
         allocated.chain(self.freed.iter().map(|extent| (extent, Op::Free)))
@@ -136,12 +148,12 @@ impl Open {
     }
 
     /// Releases everything. Uses `cursor`, that of the handle; `None` stands for this thread's.
-    pub(super) fn committed(self, mut cursor: Option<&mut Cursor>) {
-        self.settle(cursor.as_deref_mut()).release_by(cursor);
+    pub(super) fn committed(self, cursor: Option<&mut Cursor>) {
+        self.settle().release_by(cursor);
     }
 
     /// Releases everything except what it frees.
-    pub(super) fn settle(mut self, cursor: Option<&mut Cursor>) -> HeldFrees {
+    pub(super) fn settle(mut self) -> HeldFrees {
         let lsn = self.fate.take().and_then(|fate| fate.lsn());
         if lsn.is_none() && self.core.space.has_log() {
             // The log does not know it: there, what it frees is allocated, and will be after a
@@ -159,13 +171,6 @@ impl Open {
                 freed = own;
             }
             Owned::None => freed = self.core.space.own_frees(freed),
-        }
-        // No durable record names these, but a reader may have been told of them, and a first
-        // attempt that failed may have named them.
-        let returned = std::mem::take(&mut self.returned);
-        if !self.in_doubt {
-            let returned = self.core.space.own_frees(returned.into_extents());
-            HeldFrees::new(self.core.clone(), None, returned).release_by(cursor);
         }
         HeldFrees::new(self.core.clone(), lsn, freed)
     }
@@ -189,13 +194,11 @@ impl Drop for Open {
         }
         let core = &*self.core;
         let let_out = || {
-            if self.allocated.is_empty() && self.returned.is_empty() {
+            if self.allocated.is_empty() {
                 return;
             }
             thread_cursor::with_lane(core, |lane| {
-                for extent in self.allocated.iter().chain(self.returned.iter()) {
-                    core.space.let_out(lane, extent);
-                }
+                self.allocated.iter().for_each(|extent| core.space.let_out(lane, extent));
             });
         };
         match core.space.entered() {
