@@ -133,7 +133,8 @@ struct World {
     allocator: Allocator,
     held: Vec<Extent>,
     promises: Vec<Reservation>,
-    frozen: Vec<(Frozen, Vec<Extent>)>,
+    /// With what they allocate, and what they free.
+    frozen: Vec<(Frozen, Vec<Extent>, Vec<Extent>)>,
     guards: Vec<ReadGuard<'static>>,
     regions: Vec<Region>,
     discarder: Option<Discarder>,
@@ -201,7 +202,7 @@ impl World {
             }
             Step::Commit { len, frees, give_back, end } => self.commit(len, frees, give_back, end),
             Step::Finish { pick } => {
-                if let Some((frozen, new)) = take(frozen, pick) {
+                if let Some((frozen, new, _)) = take(frozen, pick) {
                     frozen.committed();
                     held.extend(new);
                 }
@@ -262,7 +263,7 @@ impl World {
                 transaction.freeze().committed();
                 self.held.extend(new);
             }
-            End::Frozen => self.frozen.push((transaction.freeze(), new)),
+            End::Frozen => self.frozen.push((transaction.freeze(), new, gone)),
             End::Dropped => {
                 drop(transaction);
                 self.held.extend(gone);
@@ -290,11 +291,16 @@ impl World {
         let found = self.allocator.verify();
         assert!(found.is_clean(), "after {step:?}: {:?}", found.differences);
         let mut held: Vec<Extent> = self.held.clone();
-        held.extend(self.frozen.iter().flat_map(|(_, new)| new));
+        held.extend(self.frozen.iter().flat_map(|(_, new, gone)| new.iter().chain(gone)));
         held.sort_unstable();
         for two in held.windows(2) {
             assert!(!two[0].overlaps(&two[1]), "after {step:?}: {} and {}", two[0], two[1]);
         }
+        let used: u64 = held.iter().map(|extent| extent.len).sum();
+        let stats = self.allocator.stats();
+        assert_eq!(stats.used_blocks, used, "after {step:?}");
+        let listed: u64 = self.allocator.free_extents().map(|extent| extent.len).sum();
+        assert_eq!((stats.free_blocks, self.allocator.free_blocks()), (listed, listed));
         for &extent in &held {
             assert_eq!(self.allocator.is_allocated(extent), Ok(true), "after {step:?}: {extent}");
         }
@@ -302,7 +308,7 @@ impl World {
 
     /// All is given back: all but the reserve is free, and can be had, and then the reserve.
     fn end(mut self) {
-        for (frozen, new) in self.frozen.drain(..) {
+        for (frozen, new, _) in self.frozen.drain(..) {
             frozen.committed();
             self.held.extend(new);
         }
@@ -320,11 +326,13 @@ impl World {
         if free > 0 {
             let all = self.allocator.allocate_with(&pieces(free)).expect("they are free");
             assert_eq!(all.blocks(), free);
+            self.held.extend(all);
         }
         if reserved > 0 {
             let request = pieces(reserved).class(Class::METADATA);
             let all = self.allocator.allocate_with(&request).expect("they are in reserve");
             assert_eq!(all.blocks(), reserved);
+            self.held.extend(all);
         }
         self.check(&"all was allocated");
     }

@@ -9,14 +9,17 @@ use crate::insight::free_extents::FreeExtents;
 use crate::insight::memory::Memory;
 use crate::insight::stats::{ShardStats, Stats};
 use crate::insight::survey::Survey;
+use crate::request::thread_cursor;
+use crate::space::Space;
 use crate::space::ledger::Committed;
 use crate::values::error::{ConfigError, RangeError};
 use crate::values::extent::Extent;
 use crate::values::plain_bitmap::zeroed;
 
 impl Allocator {
-    /// Blocks whose free is durable and which wait for older [`ReadGuard`](crate::ReadGuard)s.
-    /// Exact while nothing else runs.
+    /// Blocks whose free is durable and which wait in the quarantine: for older
+    /// [`ReadGuard`](crate::ReadGuard)s, or, when those are gone, for the next call that lets some
+    /// out. Lets nothing out itself. Exact while nothing else runs. O(1).
     pub fn quarantined_blocks(&self) -> u64 {
         self.core.space.quarantine.blocks()
     }
@@ -27,7 +30,7 @@ impl Allocator {
     /// # Errors
     /// [`RangeError`] if the extent is empty or not on the device.
     pub fn is_free(&self, extent: Extent) -> Result<bool, RangeError> {
-        self.core.space.is_free(extent)
+        self.settled().is_free(extent)
     }
 
     /// Whether every block of `extent` is allocated. O(len / 64). Reads word by word, so the answer
@@ -36,14 +39,14 @@ impl Allocator {
     /// # Errors
     /// [`RangeError`] if the extent is empty or not on the device.
     pub fn is_allocated(&self, extent: Extent) -> Result<bool, RangeError> {
-        self.core.space.is_allocated(extent)
+        self.settled().is_allocated(extent)
     }
 
     /// The first free block at or after `from`; `None` if there is none, or if `from` is not on the
     /// device. Skips allocated stretches by the summary. Never misses a block that is free during
     /// the whole call.
     pub fn next_free(&self, from: u64) -> Option<u64> {
-        self.core.space.bitmap.next_free(from)
+        self.settled().bitmap.next_free(from)
     }
 
     /// The maximal free extents in ascending order. Blocks no other thread: see [`FreeExtents`].
@@ -54,7 +57,7 @@ impl Allocator {
     /// The maximal free extents at or after `block`, in ascending order. An extent that begins
     /// before `block` is cut there. To continue later, begin at [`FreeExtents::position`].
     pub fn free_extents_from(&self, block: u64) -> FreeExtents<'_> {
-        FreeExtents::new(&self.core.space.bitmap, block)
+        FreeExtents::new(&self.settled().bitmap, block)
     }
 
     /// The committed state, as [`Allocator::from_bitmap`] takes it; `None` if the allocator has no
@@ -85,9 +88,10 @@ impl Allocator {
     /// [`ConfigError::OutOfMemory`] if the process has no memory for it.
     pub fn to_bitmap(&self) -> Result<Vec<u64>, ConfigError> {
         let blocks = self.blocks();
+        let space = self.settled();
         let mut allocated = zeroed(blocks.div_ceil(64) as usize)?;
         for (word, on_device) in Bitmap::<Native>::words_of(0, blocks) {
-            let unowned = self.core.space.bitmap.look(word) | self.core.space.unowned_in_word(word);
+            let unowned = space.bitmap.look(word) | space.unowned_in_word(word);
             let block = word.first_block::<Native>();
             let taken = (!unowned & on_device).to_u64();
             if taken != 0 {
@@ -101,6 +105,7 @@ impl Allocator {
     /// caller runs it step by step. See [`EvacuationPlanner`]. O(1). The planner holds no blocks
     /// and may be dropped at any point.
     pub fn plan_evacuation(&self, request: &EvacuationRequest) -> EvacuationPlanner {
+        self.settled();
         EvacuationPlanner::new(self.core.clone(), request)
     }
 
@@ -114,15 +119,31 @@ impl Allocator {
         self.core.block_size
     }
 
-    /// Free blocks, summed from the counters of the handles. O(1). Exact while nothing else runs,
-    /// and close otherwise.
+    /// Free blocks, summed from the counters of the handles. Exact while nothing else runs, and
+    /// close otherwise.
+    ///
+    /// A block is free if the next request can have it: no caller owns it, no guard holds it, no
+    /// promise or reserve keeps it, no region that is closed has it, and it need not be discarded
+    /// first. All figures and lists of free blocks mean the same. To make that so, each of them first
+    /// lets out what waited for guards that are gone, and what promises have left behind: O(blocks
+    /// let out), and otherwise O(1).
     pub fn free_blocks(&self) -> u64 {
-        self.core.space.free_blocks()
+        self.settled().free_blocks()
+    }
+
+    /// The space, after letting out what nobody holds: see [`Space::settle`].
+    fn settled(&self) -> &Space {
+        let space = &self.core.space;
+        if space.quarantine.blocks() > 0 || space.escrow.spare() > 0 {
+            thread_cursor::with_lane(&self.core, |lane| space.settle(lane));
+        }
+        space
     }
 
     /// Figures of this moment, counters, and the free runs that [surveys](Allocator::survey) found.
     /// Does not read the bitmap. O(shards).
     pub fn stats(&self) -> Stats {
+        self.settled();
         Stats::of(&self.core)
     }
 
@@ -134,6 +155,7 @@ impl Allocator {
     /// A survey of the free runs of the whole device. The caller runs it step by step. See
     /// [`Survey`]. O(1). A survey holds no blocks and may be dropped at any point.
     pub fn survey(&self) -> Survey {
+        self.settled();
         Survey::new(self.core.clone(), self.core.space.all_shards())
     }
 
@@ -142,6 +164,7 @@ impl Allocator {
     /// the shard is not counted; one that begins in it is followed to its end.
     pub fn survey_shard(&self, index: usize) -> Option<Survey> {
         let shard = self.core.space.shard(index)?;
+        self.settled();
         Some(Survey::new(self.core.clone(), shard..shard.next()))
     }
 
@@ -165,7 +188,8 @@ impl Allocator {
     /// Free blocks of shard `index`, counted from 0; `None` if there is no such shard. From
     /// counters of the handles: O(64), exact while nothing else runs.
     pub fn shard_free_blocks(&self, index: usize) -> Option<u64> {
-        self.core.space.shard(index).map(|shard| self.core.space.shard_free(shard))
+        let space = self.settled();
+        space.shard(index).map(|shard| space.shard_free(shard))
     }
 
     /// Bytes that the allocator and its handles occupy: see [`Memory`]. O(shards).

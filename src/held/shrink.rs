@@ -211,8 +211,9 @@ impl Shrink {
         core.space.bitmap.shorten(self.tail.start);
         core.space.closed.forget(&core.space.bitmap, tail());
         core.space.discards.let_out(self.tail.start, self.tail.end, u64::MAX, &mut |_, _| {});
-        let cut_off = core.space.all_shards().end..ShardIndex::new(core.space.shards_of(blocks));
-        core.surveyed.forget(cut_off);
+        let left = core.space.all_shards();
+        core.surveyed.forget(left.end..ShardIndex::new(core.space.shards_of(blocks)));
+        core.surveyed.forget_beyond(self.tail.start, left);
         Ok(())
     }
 

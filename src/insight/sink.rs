@@ -82,6 +82,12 @@ impl Stats {
         gauge("freemap_block_size_bytes", "Bytes per block.", self.block_size.into());
         gauge("freemap_shards", "Shards of the device.", self.shards as u64);
         gauge("freemap_free_blocks", "Free blocks.", self.free_blocks);
+        gauge("freemap_used_blocks", "Blocks with an owner.", self.used_blocks);
+        gauge(
+            "freemap_closed_blocks",
+            "Blocks set aside in closed regions, not among the free ones.",
+            self.closed_blocks,
+        );
         gauge(
             "freemap_pending_blocks",
             "Blocks to be freed by transactions that are being committed.",

@@ -24,7 +24,18 @@ pub struct Stats {
     /// Shards of the device.
     pub shards: usize,
     /// Free blocks, as in [`Allocator::free_blocks`](crate::Allocator::free_blocks).
+    ///
+    /// While nothing else runs, every block of the device is in exactly one of these figures:
+    /// `free_blocks`, `reserved_blocks`, `quarantined_blocks`, `discard_waiting_blocks`,
+    /// `discarding_blocks`, `closed_blocks`, `used_blocks`.
     pub free_blocks: u64,
+    /// Blocks with an owner: what callers have allocated, and what transactions have freed and is
+    /// not durable yet ([`pending_blocks`](Self::pending_blocks)) or is held
+    /// ([`held_blocks`](Self::held_blocks)).
+    pub used_blocks: u64,
+    /// Blocks without an owner that are set aside in closed [`Region`](crate::Region)s: not among
+    /// the free ones.
+    pub closed_blocks: u64,
     /// Blocks that transactions will free whose commit has begun: they wait for the store, and are
     /// not free yet. Only the transaction itself knows what it frees before it is committed or
     /// frozen.
@@ -115,23 +126,29 @@ impl Stats {
     pub(crate) fn of(core: &Core) -> Self {
         let Space { bitmap, quarantine, .. } = &core.space;
         let (blocks, shards) = (bitmap.blocks(), core.space.shard_count());
-        let mut surveyed = core.surveyed.all(shards);
-        // After the device has shrunk, the last shard's figure is too large.
-        surveyed.free_blocks = surveyed.free_blocks.min(blocks);
+        let surveyed = core.surveyed.all(shards);
         let orders = ShardIndex::each(core.space.all_shards())
             .map(|shard| core.space.shard_largest_order(shard));
+        let space = &core.space;
+        let (free, reserved) = (space.free_blocks(), space.escrow.promised());
+        let (waiting, discarding) = (space.discards.waiting(), space.discarding_blocks.get());
+        let (quarantined, closed) = (quarantine.blocks(), space.closed.held());
+        let others = [free, reserved, quarantined, waiting, discarding, closed];
+        let used = others.iter().fold(blocks, |left, &figure| left.saturating_sub(figure));
         Self {
             blocks,
             block_size: core.block_size,
             shards,
-            free_blocks: core.space.free_blocks(),
+            free_blocks: free,
+            used_blocks: used,
+            closed_blocks: closed,
             pending_blocks: core.space.committing.get(),
             held_blocks: core.space.held_blocks.get(),
-            quarantined_blocks: quarantine.blocks(),
+            quarantined_blocks: quarantined,
             quarantine_age: quarantine.age(),
-            reserved_blocks: core.space.escrow.promised(),
-            discard_waiting_blocks: core.space.discards.waiting(),
-            discarding_blocks: core.space.discarding_blocks.get(),
+            reserved_blocks: reserved,
+            discard_waiting_blocks: waiting,
+            discarding_blocks: discarding,
             guards: quarantine.pinned(),
             conflicting_frees: core.space.conflicts.get(),
             largest_order: largest(orders),

@@ -156,6 +156,7 @@ impl Walk {
             return self.end_run(core, block);
         }
         self.found.free += u64::from(word.count_ones());
+        self.found.end = block + u64::from(u64::BITS - word.leading_zeros());
         let mut rest = word;
         if self.run != Run::None {
             if word == FULL {
@@ -188,6 +189,7 @@ impl Walk {
         match self.carried.take() {
             Some((shard, mut found)) => {
                 found.runs.count_run(start, len);
+                found.end = found.end.max(start + len);
                 self.record(core, shard, &found);
             }
             None => self.found.runs.count_run(start, len),
@@ -223,10 +225,13 @@ impl Walk {
 
     fn record(&mut self, core: &Core, shard: ShardIndex, found: &Found) {
         self.runs.merge(&found.runs);
-        if !core.space.all_shards().contains(&shard) {
+        if !core.space.all_shards().contains(&shard) || found.end > core.space.bitmap.blocks() {
             return; // the device was made shorter
         }
         core.surveyed.record(shard, found);
+        // Pairs with the end of a shrink, which sets the length and then forgets what reaches
+        // beyond it: one of the two sees the other.
+        core.surveyed.forget_beyond(core.space.bitmap.blocks(), shard..shard.next());
         core.space.count(Event::ShardSurvey, shard.get());
     }
 }

@@ -21,7 +21,7 @@ use crate::base::heap::OutOfMemory;
 use crate::base::mutant::{fault, step};
 use crate::base::place::{LeafIndex, WordIndex};
 use crate::base::segmented::Segmented;
-use crate::base::sync::{AtomicWord, Site};
+use crate::base::sync::{AtomicWord, Counter, Site};
 use crate::base::word::Word;
 use crate::index::{Bitmap, ReleaseError, Verification};
 
@@ -46,6 +46,8 @@ pub(crate) struct Closed<G: Geometry> {
     closed: Segmented<Vec<AtomicWord<u64>>>,
     /// A set bit is a block that is set aside.
     held: Bitmap<G>,
+    /// Number of such blocks, wrapping: a statistic.
+    count: Counter,
 }
 
 /// Some of the leaves to close are closed already.
@@ -62,6 +64,7 @@ impl<G: Geometry> Closed<G> {
             ranges: AtomicWord::new(0),
             closed: Segmented::new(AtomicWord::zeros(marks_of::<G>(blocks))?),
             held: Bitmap::none_free(blocks, 1)?,
+            count: Counter::new(0),
         })
     }
 
@@ -160,6 +163,7 @@ impl<G: Geometry> Closed<G> {
     ) -> Result<(), ReleaseError> {
         let released = self.held.release(start, len);
         let put = released.map_or_else(|error| error.released(start), |()| len);
+        self.count.add(put);
         // Pairs with `open`, which clears the marks and then looks for blocks [mutants:
         // AsideWithoutLook, OpenAfterLook, WeakClosed].
         step!(AsideWithoutLook: {
@@ -230,7 +234,7 @@ impl<G: Geometry> Closed<G> {
             let taken = index.take_in_word(word, G::FULL);
             if taken != G::Word::ZERO {
                 moved(Moved::Taken, word.first_block::<G>(), u64::from(taken.count_ones()));
-                self.held.add_in_word(word, taken);
+                self.add(word, taken);
                 // As in `set_aside` [mutant: SweepWithoutLook].
                 let mut opened = !self.is_closed(word.leaf::<G>());
                 fault!(SweepWithoutLook: opened = false);
@@ -281,6 +285,11 @@ impl<G: Geometry> Closed<G> {
         self.held.free_in(from, to)
     }
 
+    /// Blocks that are set aside. Exact while nothing else runs.
+    pub(crate) fn held(&self) -> u64 {
+        self.count.get()
+    }
+
     /// Verifies the bitmap of these blocks.
     pub(crate) fn verify(&self) -> Verification {
         self.held.verify()
@@ -295,12 +304,12 @@ impl<G: Geometry> Closed<G> {
     /// them are set aside. O(blocks / 64).
     pub(crate) fn take(&self, blocks: Range<u64>) -> bool {
         for (word, mask) in Bitmap::<G>::words_of(blocks.start, blocks.end - blocks.start) {
-            let taken = self.held.take_in_word(word, mask);
+            let taken = self.remove(word, mask);
             let mut all = taken == mask;
             fault!(TakeWithoutAll: all = true);
             if !all {
                 fault!(TakeWithoutPutBack: return false);
-                self.held.add_in_word(word, taken);
+                self.add(word, taken);
                 let word_start = word.first_block::<G>().max(blocks.start);
                 self.put_back(blocks.start..word_start);
                 return false;
@@ -311,7 +320,7 @@ impl<G: Geometry> Closed<G> {
 
     /// Undoes [`take`](Self::take).
     pub(crate) fn put_back(&self, blocks: Range<u64>) {
-        self.held.add(blocks.start, blocks.end - blocks.start);
+        self.count.add(self.held.add(blocks.start, blocks.end - blocks.start));
     }
 
     /// Removes `blocks`, which are behind the end of the device, from both bitmaps. A double free
@@ -319,7 +328,7 @@ impl<G: Geometry> Closed<G> {
     pub(crate) fn forget(&self, index: &Bitmap<G>, blocks: Range<u64>) {
         for (word, mask) in Bitmap::<G>::words_of(blocks.start, blocks.end - blocks.start) {
             index.take_in_word(word, mask);
-            self.held.take_in_word(word, mask);
+            self.remove(word, mask);
         }
     }
 
@@ -352,6 +361,18 @@ impl<G: Geometry> Closed<G> {
         })
     }
 
+    /// Sets aside blocks of `mask` in `word`.
+    fn add(&self, word: WordIndex, mask: G::Word) {
+        self.count.add(self.held.add_in_word(word, mask).count_ones().into());
+    }
+
+    /// Takes out those blocks of `mask` in `word` that are set aside, and returns which.
+    fn remove(&self, word: WordIndex, mask: G::Word) -> G::Word {
+        let taken = self.held.take_in_word(word, mask);
+        self.count.add(u64::from(taken.count_ones()).wrapping_neg());
+        taken
+    }
+
     fn let_out_leaves(
         &self,
         index: &Bitmap<G>,
@@ -377,7 +398,7 @@ impl<G: Geometry> Closed<G> {
         mask: G::Word,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) {
-        let taken = self.held.take_in_word(word, mask);
+        let taken = self.remove(word, mask);
         if taken != G::Word::ZERO {
             let freed = index.add_in_word(word, taken);
             moved(Moved::Freed, word.first_block::<G>(), u64::from(freed.count_ones()));

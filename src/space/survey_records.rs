@@ -34,6 +34,8 @@ pub(crate) struct Found {
     pub runs: Runs,
     /// Free blocks of the shard, including those of runs that began before it.
     pub free: u64,
+    /// The end of the last run, or of the last free block of the shard.
+    pub end: u64,
 }
 
 /// The last survey of each shard. Lock-free: no survey waits for another to end. Surveys that
@@ -51,6 +53,8 @@ struct Shard {
     at: Counter,
     free: Counter,
     largest: Counter,
+    /// See [`Found::end`].
+    end: Counter,
     /// Made by the first survey: about 900 bytes.
     orders: Slot<Orders>,
 }
@@ -72,6 +76,7 @@ impl Shard {
             at: Counter::new(NEVER),
             free: Counter::new(0),
             largest: Counter::new(0),
+            end: Counter::new(0),
             orders: Slot::default(),
         };
         let mut shards = reserved(count)?;
@@ -127,12 +132,20 @@ impl SurveyRecords {
         self.shards.grow(shards, |range| Shard::several(range.len()))
     }
 
-    /// Takes `shards`, which the device no longer has, out of the sum.
+    /// Takes `shards` out of the sum: as if they were never surveyed.
     pub(crate) fn forget(&self, shards: Range<ShardIndex>) {
         for shard in ShardIndex::each(shards) {
             self.record(shard, &Found::default());
             self.shards[shard.get()].at.set(NEVER);
         }
+    }
+
+    /// The same for those of `shards` whose records reach beyond block `blocks`, where the device
+    /// ends now. O(shards, and orders for each that is taken out).
+    pub(crate) fn forget_beyond(&self, blocks: u64, shards: Range<ShardIndex>) {
+        ShardIndex::each(shards)
+            .filter(|shard| self.shards[shard.get()].end.get() > blocks)
+            .for_each(|shard| self.forget(shard..shard.next()));
     }
 
     /// Records what a survey has found in `shard`, which exists or did. O(orders).
@@ -147,6 +160,7 @@ impl SurveyRecords {
         }
         replace(&shard.free, &self.free, found.free);
         shard.largest.set(found.runs.largest());
+        shard.end.set(found.end);
         shard.at.set(self.moments.now());
     }
 

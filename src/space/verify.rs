@@ -15,7 +15,8 @@ impl Space {
         let mut found = self.bitmap.verify();
         let [closed, escrow, discards] =
             [self.closed.verify(), self.escrow.verify(), self.discards.verify()];
-        let figures = self.figures(found.free_blocks, escrow.free_blocks, discards.free_blocks);
+        let kept = [closed.free_blocks, escrow.free_blocks, discards.free_blocks];
+        let figures = self.figures(found.free_blocks, kept);
         for kept in [closed, escrow, discards] {
             found.differences.extend(kept.differences);
         }
@@ -26,15 +27,17 @@ impl Space {
         found
     }
 
-    /// Each figure: its name, what it says, and what it should say if so many blocks are free, in
-    /// escrow, and waiting to be discarded.
-    fn figures(&self, free: u64, escrow: u64, discards: u64) -> Vec<(&'static str, u64, u64)> {
+    /// Each figure: its name, what it says, and what it should say if so many blocks are free, and
+    /// so many are set aside, in escrow, and waiting to be discarded.
+    fn figures(&self, free: u64, kept: [u64; 3]) -> Vec<(&'static str, u64, u64)> {
+        let [closed, escrow, discards] = kept;
         let blocks = self.bitmap.blocks();
         let told = self.bitmap.free_at_start().wrapping_add(self.lanes.sum());
         let spare = self.escrow.spare();
         let marked = self.quarantine.count_marked(blocks);
         let mut figures = vec![
             ("free blocks", told, free),
+            ("blocks set aside in closed regions", self.closed.held(), closed),
             ("blocks in escrow", self.escrow.held(), escrow),
             ("spare blocks in escrow, at most", spare, spare.min(escrow)),
             ("blocks that wait to be discarded", self.discards.waiting(), discards),
