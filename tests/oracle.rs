@@ -60,7 +60,7 @@ impl Oracle {
 #[derive(Clone, Debug)]
 enum Step {
     Allocate { len: u64 },
-    With { len: u64, align: u64, near: Option<u64>, best_fit: bool },
+    With { len: u64, align: u64, near: Option<u64> },
     Scatter { len: u64, min: u64, max: u64, partial: bool },
     Pieces { len: u64, near: Option<u64>, effort: u64 },
     Many { len: u64, count: usize },
@@ -78,8 +78,8 @@ fn lens() -> impl Strategy<Value = u64> {
 fn steps(blocks: u64) -> impl Strategy<Value = Step> {
     let aligns = prop_oneof![3 => Just(1u64), 1 => 1..9u64, 1 => (0..11u32).prop_map(|k| 1 << k)];
     let near = prop::option::of(0..blocks + 2);
-    let with = (lens(), aligns, near, any::<bool>())
-        .prop_map(|(len, align, near, best_fit)| Step::With { len, align, near, best_fit });
+    let with =
+        (lens(), aligns, near).prop_map(|(len, align, near)| Step::With { len, align, near });
     prop_oneof![
         4 => lens().prop_map(|len| Step::Allocate { len }),
         4 => with,
@@ -154,10 +154,9 @@ impl World {
         let blocks = self.allocator.blocks();
         match step {
             Step::Allocate { len } => self.contiguous(Request::new(len), len, 1, None),
-            Step::With { len, align, near, best_fit } => {
+            Step::With { len, align, near } => {
                 let request = Request::new(len).align(align);
                 let request = near.map_or(request, |block| request.near(block));
-                let request = if best_fit { request.best_fit() } else { request };
                 self.contiguous(request, len, align, near);
             }
             Step::Scatter { len, min, max, partial } => {
@@ -484,7 +483,7 @@ proptest! {
         world.free_any(Extent::new(run.start, from - run.start));
         world.free_any(Extent::new(from, run.start + run.len - from));
         let near = hinted.then_some(from);
-        world.run(Step::With { len, align: 1, near, best_fit: false });
+        world.run(Step::With { len, align: 1, near });
         world.check();
     }
 }

@@ -177,7 +177,7 @@ fn what_no_guard_holds_is_found_by_every_request() {
         (Request::new(1024), true),
         (Request::new(1024).near(500), true),
         (any(1024).min_extent(512).max_extent(512), true),
-        (Request::new(512).align(512).best_fit(), true),
+        (Request::new(512).align(512), true),
         (Request::new(1025), false),
     ] {
         let allocator = Allocator::builder(2048).build_allocated().unwrap();

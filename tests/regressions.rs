@@ -162,23 +162,6 @@ fn nothing_is_lost_that_is_counted_in_a_lane_of_another() {
     }
 }
 
-/// Claims leave it to searchers to take from the summary what a leaf has not any more. A best fit goes
-/// by what leaves have *not*, so that every leaf that was ever free looked entirely free to it, and it
-/// broke up those that were.
-#[test]
-fn a_best_fit_is_not_misled_by_what_leaves_had_once() {
-    let allocator = Allocator::new(8 * 512).unwrap();
-    // All but one run of 4 in leaf 5, and all but one of 8 in leaf 2.
-    for (len, leaf, count) in [(4, 5, 127), (8, 2, 63)] {
-        for _ in 0..count {
-            allocator.allocate_with(&Request::new(len).near(leaf * 512)).unwrap();
-        }
-    }
-    let fitting = |len| allocator.allocate_with(&Request::new(len).best_fit()).unwrap()[0];
-    assert_eq!(fitting(4), Extent::new(6 * 512 - 4, 4));
-    assert_eq!(fitting(8), Extent::new(3 * 512 - 8, 8));
-}
-
 /// No fault, but a step that nothing would have missed: a request whose length cannot be made up of its
 /// extents must not be remembered as one for which there is no run.
 #[test]

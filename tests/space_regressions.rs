@@ -158,21 +158,6 @@ fn a_discarder_goes_as_fast_as_it_may() {
     assert!((19_900..=19_990 + 64).contains(&blocks), "{blocks} blocks in ten seconds");
 }
 
-/// The summary said wrongly that the one run that is long enough is longer; a best fit passed that by, and the
-/// passes for pieces began below it.
-#[test]
-fn a_best_fit_in_pieces_takes_a_whole_run_if_there_is_one() {
-    let allocator = Allocator::builder(1 << 22).build_allocated().unwrap();
-    let mut handle = allocator.handle();
-    let far = 5000 * 512;
-    for (start, len) in [(far, 16), (12, 4), (20, 4)] {
-        handle.free(Extent::new(start, len)).unwrap();
-    }
-    allocator.mark_allocated(Extent::new(far + 8, 8)).unwrap();
-    let extents = handle.allocate_with(&Request::new(8).scattered().best_fit()).unwrap();
-    assert_eq!(*extents, [Extent::new(far, 8)]);
-}
-
 /// A run that reached one block into the word of a single hole was taken for the hole.
 #[test]
 fn a_single_hole_is_not_the_end_of_a_longer_run() {

@@ -30,12 +30,11 @@ impl Owners {
 fn request(rng: &mut Pcg64Mcg, blocks: u64) -> Request {
     let longest = 1u64 << rng.random_range(0..11);
     let len = rng.random_range(1..=longest).min(blocks);
-    match rng.random_range(0..6) {
+    match rng.random_range(0..5) {
         0 => Request::new(len).scattered(),
         1 => Request::new(len).scattered().partial().min_extent(1 + len / 8),
         2 => Request::new(len).near(rng.random_range(0..blocks)),
         3 => Request::new(len).align(1 << rng.random_range(0..6)),
-        4 => Request::new(len).best_fit(),
         _ => Request::new(len),
     }
 }

@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 #[derive(Arbitrary, Debug)]
 enum Call {
     Allocate { len: u16 },
-    With { len: u16, align: u16, near: Option<u32>, best_fit: bool },
+    With { len: u16, align: u16, near: Option<u32> },
     Scattered { len: u16, min: u8, max: u16, align: u8, partial: bool },
     Many { len: u8, count: u8 },
     FreeMany { extents: Vec<(u16, u8)> },
@@ -98,10 +98,10 @@ fuzz_target!(|script: Script| {
     for call in script.calls.into_iter().take(200) {
         match call {
             Call::Allocate { len } => model.allocate(Request::new(len.into())),
-            Call::With { len, align, near, best_fit } => {
+            Call::With { len, align, near } => {
                 let request = Request::new(len.into()).align(align.into());
                 let request = near.map_or(request, |near| request.near(near.into()));
-                model.allocate(if best_fit { request.best_fit() } else { request });
+                model.allocate(request);
             }
             Call::Scattered { len, min, max, align, partial } => {
                 let request = Request::new(len.into()).scattered().align(align.into());

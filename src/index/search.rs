@@ -11,7 +11,6 @@ use super::{Bitmap, Claimed};
 use crate::base::geometry::Geometry;
 use crate::base::place::{LeafIndex, WordIndex, place_in_word};
 use crate::base::sync::Site;
-use crate::base::word::Word;
 use crate::index::Pack;
 use crate::index::events::Event;
 use crate::index::summary::Look;
@@ -105,24 +104,6 @@ impl<G: Geometry> Bitmap<G> {
         self.visit_children(order, node, todo, pack, visit).taken
     }
 
-    /// Claims part of a run around an aligned run of `order`, as `search` wants it. One attempt in
-    /// each candidate leaf.
-    pub(crate) fn claim_around<F: Fn(u64) -> u64>(
-        &self,
-        order: u32,
-        leaves: Range<LeafIndex>,
-        pack: Pack,
-        search: &Search<F>,
-    ) -> Option<Claimed> {
-        self.visit_leaves(order, leaves, Look::Quick, pack, |leaf| {
-            let Some(inside) = self.first_group(leaf, order) else { return Visit::Stale };
-            match self.claim_run_around(inside, search) {
-                Some(Ok(claimed)) => Visit::Done(claimed),
-                _ => Visit::From(leaf.next()),
-            }
-        })
-    }
-
     /// Claims the part that `search` wants of the run around block `inside`: see `claim_of_run`.
     pub(super) fn claim_run_around<F: Fn(u64) -> u64>(
         &self,
@@ -132,19 +113,6 @@ impl<G: Geometry> Bitmap<G> {
         let end = self.run_end(inside, self.blocks().min(inside.saturating_add(search.most)));
         let start = self.run_start(inside, end.saturating_sub(search.most));
         self.claim_of_run(start, end, search)
-    }
-
-    fn first_group(&self, leaf: LeafIndex, order: u32) -> Option<u64> {
-        let first_block = leaf.first_block::<G>();
-        if order > G::WORD_ORDER {
-            return (0..G::LEAF_BLOCKS as u64 >> order)
-                .map(|group| first_block + (group << order))
-                .find(|&start| self.is_free(start, 1 << order));
-        }
-        self.leaf(leaf).words().iter().enumerate().find_map(|(i, word)| {
-            let place = word.load(Site::LeafLook).first_aligned(order)?;
-            Some(leaf.word::<G>(i).block::<G>(place))
-        })
     }
 
     /// Claims the part that `search` wants of the run `start..end`. `None` if it wants none; the

@@ -15,8 +15,6 @@ pub(crate) enum Pack {
     First,
     /// The first leaf that has no run of the next order, if the node has such a leaf.
     Tight,
-    /// Only leaves that have no run of the next order.
-    OnlyTight,
 }
 
 /// What to do after a leaf was read.
@@ -155,7 +153,7 @@ impl<G: Geometry> Bitmap<G> {
         let end = first.plus(G::FANOUT);
         let mut next = end;
         let tight = self.tight(order, node, todo, pack);
-        let mut todo = if pack == Pack::OnlyTight { tight } else { todo };
+        let mut todo = todo;
         let mut stale = G::Word::ZERO;
         while todo != G::Word::ZERO {
             let preferred = todo & tight;

@@ -52,8 +52,8 @@ impl Placer {
     /// Whether `request` may take any run there is.
     #[inline]
     pub(crate) fn goes_by_seen(&self, request: &Request) -> bool {
-        let &Request { align, near, best_fit, class, .. } = request;
-        let anywhere = align == 1 && near.is_none() && !best_fit;
+        let &Request { align, near, class, .. } = request;
+        let anywhere = align == 1 && near.is_none();
         anywhere && (class == Class::BULK || !self.zones.are_set())
     }
 

@@ -32,14 +32,11 @@ pub(crate) struct Placer {
     pub(crate) handles: Counter,
     /// Memory of the handles.
     pub(crate) handles_memory: Account,
-    /// Leaves that best-fit requests have refreshed, round after round.
-    pub(crate) refreshed: Counter,
 }
 
 impl Placer {
     /// A placer with these zones.
     pub(crate) fn new(zones: Zones) -> Self {
-        let (handles, refreshed) = (Counter::new(0), Counter::new(0));
-        Self { zones, handles, handles_memory: Account::default(), refreshed }
+        Self { zones, handles: Counter::new(0), handles_memory: Account::default() }
     }
 }

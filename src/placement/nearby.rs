@@ -12,9 +12,6 @@ use crate::space::Space;
 use crate::values::class::Class;
 use crate::values::request::Request;
 
-/// Leaves that each best-fit request refreshes.
-const REFRESHED: u64 = 4096;
-
 /// Recently freed places that one request tries, at most: other handles may have used them since.
 const REUSED: usize = 8;
 
@@ -30,9 +27,8 @@ impl Placer {
         request: &Request,
         from: u64,
     ) -> Option<Claimed> {
-        let &Request { len, align, near, best_fit, class, .. } = request;
-        let placed = near.is_none() && !best_fit;
-        let zone = self.zones.of(class.index()).filter(|_| placed);
+        let &Request { len, align, near, class, .. } = request;
+        let zone = self.zones.of(class.index()).filter(|_| near.is_none());
         let quick = match zone {
             Some(zone) => self.claim_in_zones(space, cursor, request, zone),
             None => self.aligned(space, cursor, request, from),
@@ -106,20 +102,11 @@ impl Placer {
         request: &Request,
         from: u64,
     ) -> Option<Claimed> {
-        let &Request { len, align, near, best_fit, .. } = request;
+        let &Request { len, align, near, .. } = request;
         if len > LEAF_BLOCKS || align > LEAF_BLOCKS || !align.is_power_of_two() {
             return None;
         }
         let order = order_above(len.max(align));
-        if best_fit {
-            self.refresh_some(space);
-            return (order..=Native::MAX_ORDER).find_map(|class| {
-                let search = Search { least: len, most: len, align, take: |_| len };
-                self.route(space, request, from).find_map(|leaves| {
-                    space.bitmap.claim_around(class, leaves, Pack::OnlyTight, &search)
-                })
-            });
-        }
         if !space.bitmap.shows(order) {
             return None;
         }
@@ -130,16 +117,6 @@ impl Placer {
         self.route(space, request, from).zip([near, 0]).find_map(|(leaves, floor)| {
             space.bitmap.claim_aligned(order, len, floor, leaves, Pack::Tight)
         })
-    }
-
-    /// Repairs the summary for the next leaves in turn. A best fit depends on runs that leaves do
-    /// *not* have, and there the summary lags behind.
-    fn refresh_some(&self, space: &Space) {
-        let leaves = space.bitmap.leaf_count() as u64;
-        let some = leaves.min(REFRESHED);
-        let first = self.refreshed.fetch_add(some) % leaves;
-        let leaf = |number: u64| LeafIndex::new((number % leaves) as usize);
-        (first..first + some).for_each(|number| space.bitmap.refresh(leaf(number)));
     }
 
     /// Claims the beginning of an aligned run of `order`: in the current leaf, or where this handle

@@ -80,9 +80,8 @@ fn claim_gang(
         core.placer.gang_in_zones(&core.space, cursor, request, zone, &mut wanted, effort)?;
     } else if let Some(claimed) = whole(core, cursor, request, from, order) {
         wanted.take(claimed)?;
-    } else if request.len <= LEAF_BLOCKS && !request.best_fit {
-        // A search for this order everywhere has just failed, or none was due. (A best fit skips
-        // runs that the summary wrongly shows as longer.)
+    } else if request.len <= LEAF_BLOCKS {
+        // A search for this order everywhere has just failed, or none was due.
         order = order.saturating_sub(1);
     }
     let by_seen = core.placer.goes_by_seen(request) && !cursor.sequential;

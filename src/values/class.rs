@@ -67,9 +67,8 @@ pub enum Spill {
 ///
 /// First in their region; then in space outside all regions, as [`Spill`] says; then in the regions
 /// of other classes, in the same way. So a placement makes no request fail that fits anywhere
-/// outside the reserves of other classes. [`Request::near`](crate::Request::near) and
-/// [`best_fit`](crate::Request::best_fit) take precedence over it. A request in pieces takes the
-/// longest runs of its region before it looks elsewhere.
+/// outside the reserves of other classes. [`Request::near`](crate::Request::near) takes precedence
+/// over it. A request in pieces takes the longest runs of its region before it looks elsewhere.
 ///
 /// Extents may cross the borders of regions. Classes without a region keep to the space outside all
 /// regions as long as it has what they want. Handles allocate single blocks in sequence faster if

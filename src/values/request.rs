@@ -33,7 +33,6 @@ pub struct Request {
     pub(crate) near: Option<u64>,
     pub(crate) scattered: bool,
     pub(crate) partial: bool,
-    pub(crate) best_fit: bool,
     pub(crate) class: Class,
     pub(crate) effort: u64,
 }
@@ -50,7 +49,6 @@ impl Request {
             near: None,
             scattered: false,
             partial: false,
-            best_fit: false,
             class: Class::BULK,
             effort: u64::MAX,
         }
@@ -135,19 +133,6 @@ impl Request {
         self
     }
 
-    /// Spares the large runs: takes the request from the leaf whose longest aligned run is the
-    /// shortest that is long enough (within the size class of a power of two), anywhere on the
-    /// device. For contiguous requests of at most 512 blocks; others are placed as usual. Costs a
-    /// read of up to every summary node (about 100 us per TiB), where the default reads the
-    /// nearest. It also reads 4096 leaves (about as long), because the summary may still show runs
-    /// that leaves no longer have. Each request reads the next 4096 in turn: on devices of more
-    /// than 2^21 blocks the choice depends in part on what was true some requests ago.
-    #[must_use]
-    pub const fn best_fit(mut self) -> Self {
-        self.best_fit = true;
-        self
-    }
-
     /// Limits the leaves (512 blocks each) that a scattered request reads in search of long
     /// extents. Beyond the limit it takes whatever extents come first. Extents that its handle
     /// remembers need no read. Without a limit the request reads every leaf that may have a longer
@@ -155,7 +140,7 @@ impl Request {
     /// device. But a handle that has read n leaves for a size and found nothing relies on what it
     /// remembers for the next 4 n requests, at most 4096, or 64 where a run for the whole request
     /// was sought: it may miss longer extents that others freed meanwhile. Requests that say where
-    /// to look ([`near`](Self::near), [`best_fit`](Self::best_fit), a placed class, a stream)
+    /// to look ([`near`](Self::near), a placed class, a stream)
     /// always read, and so do those whose extents have a lower bound, an alignment or a unit. The
     /// limit makes no request fail. See [`Effort`].
     #[must_use]
