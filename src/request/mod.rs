@@ -17,3 +17,5 @@ pub(crate) mod promise;
 pub(crate) mod refusal;
 pub(crate) mod reserve;
 pub(crate) mod thread_cursor;
+#[cfg(all(test, not(loom)))]
+mod work_tests;

@@ -18,6 +18,8 @@ mod counter;
 mod site;
 mod slot;
 mod turnstile;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod work;
 
 pub(crate) use counter::Counter;
 pub(crate) use site::Site;
@@ -89,6 +91,8 @@ impl<W: Atom> AtomicWord<W> {
     #[cfg(not(loom))]
     #[inline(always)]
     fn raw(&self, _: Site) -> &W::Raw {
+        #[cfg(test)]
+        work::count();
         &self.raw
     }
 

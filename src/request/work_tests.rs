@@ -1,0 +1,169 @@
+//! No call pays for what others left behind: its work depends on what it asks for, and not on how
+//! much waits, is closed, or was freed by others. Work is counted in accesses to the index and its
+//! like.
+
+use std::cell::Cell;
+
+use crate::base::sync::work;
+use crate::{
+    Allocator, DiscardLimits, Discarder, Extent, Handle, ReadGuard, Region, Request, Reservation,
+};
+
+const BLOCKS: u64 = 1 << 20;
+
+/// An allocator in some state, and what keeps it there.
+struct World {
+    allocator: Allocator,
+    _regions: Vec<Region>,
+    _promises: Vec<Reservation>,
+    _discarder: Option<Discarder>,
+    _guard: Option<ReadGuard<'static>>,
+}
+
+impl World {
+    fn new(allocator: Allocator) -> Self {
+        let (_regions, _promises) = (Vec::new(), Vec::new());
+        Self { allocator, _regions, _promises, _discarder: None, _guard: None }
+    }
+}
+
+/// Blocks in use that calls may free: every second one of the upper half, none next to another.
+fn used() -> impl Iterator<Item = Extent> {
+    (0..).map(|n| Extent::new(BLOCKS / 2 + 2 * n, 1))
+}
+
+/// All of the lower half is in use, and every second block of the upper half.
+fn crumbs() -> Allocator {
+    let words = BLOCKS / 64;
+    let word = |word| if word < words / 2 { u64::MAX } else { 0x5555_5555_5555_5555 };
+    let words: Vec<u64> = (0..words).map(word).collect();
+    Allocator::from_bitmap(BLOCKS, &words).expect("one bit per block")
+}
+
+fn free_by_transactions(allocator: &Allocator, count: u64) {
+    for n in 0..count {
+        let mut transaction = allocator.begin();
+        transaction.free(Extent::new(4 * n, 1)).expect("in use");
+        transaction.freeze().committed();
+    }
+}
+
+/// So many blocks wait in the quarantine, and nothing holds them any more.
+fn ripe(count: u64) -> World {
+    let allocator = crumbs();
+    let guard = allocator.pin_owned();
+    free_by_transactions(&allocator, count);
+    drop(guard);
+    World::new(allocator)
+}
+
+/// The same, and a reader holds them.
+fn held(count: u64) -> World {
+    let mut world = World::new(crumbs());
+    world._guard = Some(world.allocator.pin_owned());
+    free_by_transactions(&world.allocator, count);
+    world
+}
+
+/// So many blocks wait to be discarded.
+fn waiting(count: u64) -> World {
+    let mut world = World::new(crumbs());
+    world._discarder = world.allocator.discarder(DiscardLimits::new());
+    (0..count).for_each(|n| world.allocator.free(Extent::new(4 * n, 1)).expect("in use"));
+    world
+}
+
+/// So many regions are closed.
+fn closed(count: u64) -> World {
+    let mut world = World::new(crumbs());
+    let close = |n: u64| world.allocator.close(Extent::new(512 * n, 1)).expect("open");
+    world._regions = (0..count / 160).map(close).collect();
+    world
+}
+
+/// So many promises stand, and others were given up.
+fn promised(count: u64) -> World {
+    let mut world = World::new(crumbs());
+    world._promises = (0..count / 8).map(|_| world.allocator.reserve(1).expect("room")).collect();
+    drop(world.allocator.reserve(count / 8).expect("room"));
+    world
+}
+
+/// The most accesses that one of many calls makes.
+fn most(handle: &mut Handle, mut call: impl FnMut(&mut Handle)) -> u64 {
+    (0..200).map(|_| work::of(|| call(handle))).max().unwrap_or(0)
+}
+
+/// The most accesses of a call of each kind, by name.
+fn costs(world: &World) -> Vec<(&'static str, u64)> {
+    let allocator = &world.allocator;
+    let mut handle = allocator.handle();
+    let next = Cell::new(used());
+    let take = || {
+        let mut rest = next.replace(used());
+        let extent = rest.next().expect("without end");
+        next.set(rest);
+        extent
+    };
+    let pieces = |len| Request::new(len).scattered();
+    let refused = Request::new(512);
+    let mut costs = vec![
+        (
+            "one block",
+            most(&mut handle, |handle| {
+                handle.allocate(1).expect("room");
+            }),
+        ),
+        (
+            "64 blocks",
+            most(&mut handle, |handle| drop(handle.allocate_with(&pieces(64)).expect("room"))),
+        ),
+        (
+            "a partial request",
+            most(&mut handle, |handle| {
+                drop(handle.allocate_with(&pieces(64).partial()).expect("room"));
+            }),
+        ),
+        (
+            // The first search for it reads the device, however much waits.
+            "a run that is not there",
+            most(&mut handle, |handle| {
+                handle.allocate_with(&refused).expect_err("none");
+            }),
+        ),
+        ("a free", most(&mut handle, |handle| handle.free(take()).expect("in use"))),
+        (
+            "a commit",
+            most(&mut handle, |handle| {
+                let mut transaction = handle.begin();
+                transaction.free(take()).expect("in use");
+                transaction.freeze().committed();
+            }),
+        ),
+        ("a promise", most(&mut handle, |_| drop(allocator.reserve(5).expect("room")))),
+    ];
+    // Full but for what waits.
+    let rest = allocator.core().space.free_blocks();
+    costs.push(("all that is free", work::of(|| drop(handle.allocate_with(&pieces(rest))))));
+    costs
+        .push(("one block of a full device", most(&mut handle, |handle| drop(handle.allocate(1)))));
+    costs
+}
+
+#[test]
+fn no_call_pays_for_what_others_left_behind() {
+    type State = (&'static str, fn(u64) -> World);
+    let states: [State; 5] = [
+        ("ripe in the quarantine", ripe),
+        ("held in the quarantine", held),
+        ("waiting to be discarded", waiting),
+        ("closed", closed),
+        ("promised", promised),
+    ];
+    for (state, world) in states {
+        let [few, many] = [20_000, 80_000].map(|count| costs(&world(count)));
+        for ((call, few), (_, many)) in few.into_iter().zip(many) {
+            assert!(many <= 2 * few + 2_000, "{state}: {call}: {few} accesses, then {many}");
+        }
+    }
+}
