@@ -97,6 +97,7 @@ fn order_of(mutant: Mutant) -> Vec<&'static Scenario> {
         TakeWithoutPutBack => &["a10"],
         LengthBeforeLeaves => &["a7"],
         PendingWithoutLook | LimitAfterLook => &["d1"],
+        TornWithoutLook => &["d3"],
         TokenBeforeBlock => &["e1"],
         SpareByStore => &["e5"],
         OweBeforeLook => &["e6"],

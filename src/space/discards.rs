@@ -74,7 +74,8 @@ impl<G: Geometry> Discards<G> {
         }
     }
 
-    /// Makes blocks that the caller owns wait. If the discarder is gone, they become `free`.
+    /// Makes blocks that the caller owns wait. If the discarder is gone, they become `free`. Promises
+    /// what [`Bitmap::release`] promises; of a torn range, what lies before the torn word waits.
     pub(crate) fn put(
         &self,
         start: u64,
@@ -84,16 +85,17 @@ impl<G: Geometry> Discards<G> {
         debug_assert!(len > 0);
         // Count first: no reader may see fewer than there are.
         self.waiting.add(len);
-        if let Err(error) = self.blocks.release(start, len) {
-            self.waiting.add((len - error.released(start)).wrapping_neg());
-            return Err(error);
+        let released = self.blocks.release(start, len);
+        let put = released.map_or_else(|error| error.released(start), |()| len);
+        self.waiting.add((len - put).wrapping_neg());
+        // Pairs with `set_limit` [mutants: PendingWithoutLook, TornWithoutLook, LimitAfterLook]. Also
+        // for the part that was put in before another thread's free of the rest.
+        fault!(PendingWithoutLook: return released);
+        fault!(TornWithoutLook: released?);
+        if put > 0 && self.limit.load(Site::Discarding) == 0 {
+            self.let_out(start, start + put, free);
         }
-        // Pairs with `set_limit` [mutants: PendingWithoutLook, LimitAfterLook].
-        fault!(PendingWithoutLook: return Ok(()));
-        if self.limit.load(Site::Discarding) == 0 {
-            self.let_out(start, start + len, free);
-        }
-        Ok(())
+        released
     }
 
     /// Takes out the first run at or after `from`, at most `most` blocks of it, for the caller.
