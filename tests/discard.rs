@@ -4,7 +4,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use freemap::{Allocator, DiscardLimits, Discarder, Discarding, Extent, FreeError, Request};
+use freemap::{
+    Allocator, Batch, DiscardLimits, Discarder, Discarding, Extent, FreeError, Request, ResizeError,
+};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
@@ -60,6 +62,101 @@ fn a_batch_keeps_its_blocks_until_it_is_dropped() {
     assert!(allocator.allocate(1).is_err());
     drop(batch);
     assert_eq!(allocator.free_blocks(), 64);
+}
+
+/// Sixteen discards under way, as an engine with io_uring has them: completed in any order, by other
+/// threads, some beside the next discarder, and the last after everything else is gone.
+#[test]
+fn batches_outlive_their_discarder_and_return_in_any_order() {
+    fn moves_freely<T: Send + Sync + 'static>(value: T) -> T {
+        value
+    }
+    let allocator = Allocator::new(10_000).unwrap();
+    let limits = DiscardLimits::new().batch(50, 1);
+    let mut discarder = allocator.discarder(limits).unwrap();
+    let object = allocator.allocate(2000).unwrap();
+    allocator.free(object).unwrap();
+    let mut batches: Vec<Batch> = Vec::new();
+    while batches.len() < 16 {
+        let Discarding::Batch(batch) = discarder.next(Instant::now()) else { panic!("more waits") };
+        batches.push(moves_freely(batch));
+    }
+    let with_device = |batches: &[Batch]| batches.iter().map(Batch::blocks).sum::<u64>();
+    assert_eq!(allocator.stats().discarding_blocks, 800);
+    drop(discarder);
+    assert_eq!((allocator.free_blocks(), allocator.stats().discarding_blocks), (9200, 800));
+    let mut next = allocator.discarder(limits).unwrap();
+    allocator.free(allocator.allocate(100).unwrap()).unwrap();
+    let Discarding::Batch(batch) = next.next(Instant::now()) else { panic!("100 blocks wait") };
+    batches.push(batch);
+    for pick in [7, 0, 12, 3, 11] {
+        let batch = batches.swap_remove(pick);
+        std::thread::spawn(move || drop(batch)).join().unwrap();
+        assert_eq!(allocator.stats().discarding_blocks, with_device(&batches));
+        assert!(allocator.verify().is_clean());
+    }
+    drop(next);
+    let (free, discarding) = (allocator.free_blocks(), allocator.stats().discarding_blocks);
+    assert_eq!((free + discarding, discarding), (10_000, with_device(&batches)));
+    let last = batches.pop();
+    drop(batches);
+    assert_eq!(allocator.free_blocks(), 9950);
+    assert!(allocator.verify().is_clean());
+    drop(allocator);
+    drop(last);
+}
+
+/// However many batches an engine asks for, the device never has more than a quarter of what is free.
+#[test]
+fn all_batches_together_leave_most_of_the_space() {
+    let allocator = Allocator::new(10_000).unwrap();
+    let limits = DiscardLimits::new().batch(50, 1);
+    let mut discarder = allocator.discarder(limits).unwrap();
+    let object = allocator.allocate(8000).unwrap();
+    allocator.free(object).unwrap();
+    let mut batches = Vec::new();
+    while let Discarding::Batch(batch) = discarder.next(Instant::now()) {
+        batches.push(batch);
+    }
+    assert_eq!(allocator.stats().discarding_blocks, 666, "a quarter of 2666");
+    assert!(discarder.waiting_blocks() > 0);
+    drop(batches);
+    assert!(matches!(discarder.next(Instant::now()), Discarding::Batch(_)));
+}
+
+/// A region or a tail in which the device is at work is not empty before the device is done.
+#[test]
+fn regions_and_lengths_wait_for_batches() {
+    let allocator = Allocator::new(4096).unwrap();
+    let mut discarder = allocator.discarder(DiscardLimits::new()).unwrap();
+    let mut batch = |extent| {
+        allocator.mark_allocated(extent).unwrap();
+        allocator.free(extent).unwrap();
+        let Discarding::Batch(batch) = discarder.next(Instant::now()) else { panic!("it waits") };
+        assert_eq!(batch.extents(), [extent]);
+        batch
+    };
+    let (early, late) = (batch(Extent::new(10, 100)), batch(Extent::new(4000, 50)));
+    let region = allocator.close(Extent::new(0, 512)).unwrap();
+    assert_eq!((region.is_empty(), region.live_blocks()), (false, 100));
+    let region = region.take().unwrap_err();
+    drop(early);
+    assert!(region.is_empty());
+    assert_eq!(region.take().unwrap(), Extent::new(0, 512));
+
+    let shrink = allocator.shrink(3000).unwrap();
+    let failed = shrink.finish().unwrap_err();
+    assert_eq!(failed.error, ResizeError::InUse { live: 50 });
+    allocator.grow(5000).unwrap();
+    let failed = failed.shrink.finish().unwrap_err();
+    assert_eq!(failed.error, ResizeError::Length { blocks: 5000, wanted: 3000 });
+    drop(failed);
+    let shrink = allocator.shrink(3000).unwrap();
+    drop((late, discarder));
+    shrink.finish().unwrap();
+    allocator.grow(6000).unwrap();
+    assert_eq!(allocator.free_blocks(), 6000 - 512);
+    assert!(allocator.verify().is_clean());
 }
 
 #[test]

@@ -46,7 +46,8 @@ pub struct Stats {
     pub reserved_blocks: u64,
     /// Freed blocks that wait to be [discarded](crate::Discarder): not among the free ones.
     pub discard_waiting_blocks: u64,
-    /// Blocks in the batch that the device is discarding now: not among the free ones.
+    /// Blocks in the [batches](crate::Batch) that the device is discarding now, of all discarders,
+    /// also those that have ended: not among the free ones.
     pub discarding_blocks: u64,
     /// Live guards.
     pub guards: u64,

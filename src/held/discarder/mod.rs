@@ -1,7 +1,11 @@
 //! Telling the device which blocks hold no data any more.
 
+mod batch;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+pub use batch::Batch;
 
 use crate::core::Core;
 use crate::request::thread_cursor;
@@ -92,8 +96,8 @@ impl DiscardLimits {
 /// is dropped, its blocks are free.
 ///
 /// - *Never a lack of space.* An allocation that finds nothing takes the waiting blocks,
-///   undiscarded. It cannot have only the batch that the device is busy with, at most a quarter of
-///   what was free when the batch began.
+///   undiscarded. It cannot have only the batches that the device is busy with. Together they hold
+///   at most a quarter of what is free or with the device when the last of them begins.
 /// - *Never a pile.* Beyond [`DiscardLimits::waiting`], freed blocks do not wait.
 /// - Waiting blocks are neither free nor allocated: see [`Region`](crate::Region) for what that
 ///   means.
@@ -138,38 +142,15 @@ pub struct Discarder {
 
 /// What a [`Discarder`] should do next.
 #[derive(Debug)]
-pub enum Discarding<'a> {
+#[must_use = "a batch that is dropped is done"]
+pub enum Discarding {
     /// Tell the device about these extents, then drop the batch.
-    Batch(Batch<'a>),
+    Batch(Batch),
     /// Call again after this time: the speed limit is reached.
     Later(Duration),
-    /// No blocks wait, or space is so short that none should.
+    /// No blocks wait, or space is so short that none should, or the device has as many as it may:
+    /// wait for frees, or for a batch.
     Nothing,
-}
-
-/// Extents to tell the device about. No allocation gets them until the batch is dropped.
-#[derive(Debug)]
-pub struct Batch<'a> {
-    core: &'a Core,
-    extents: Extents,
-}
-
-impl Batch<'_> {
-    /// The extents, ascending except for at most one step back to the beginning of the device.
-    pub fn extents(&self) -> &[Extent] {
-        &self.extents
-    }
-}
-
-/// Frees the extents, whether they were discarded or not.
-impl Drop for Batch<'_> {
-    fn drop(&mut self) {
-        let core = self.core;
-        core.space.discarding_blocks.add(self.extents.blocks().wrapping_neg());
-        thread_cursor::with_lane(core, |lane| {
-            self.extents.iter().for_each(|&extent| core.space.let_out_undiscarded(lane, extent));
-        });
-    }
 }
 
 impl Discarder {
@@ -187,15 +168,20 @@ impl Discarder {
     }
 
     /// What to do at `now`. O(extents of a batch), each O(levels of the summary).
-    pub fn next(&mut self, now: Instant) -> Discarding<'_> {
+    pub fn next(&mut self, now: Instant) -> Discarding {
         let limits = self.limits;
         if self.waiting_blocks() == 0 {
             return Discarding::Nothing;
         }
         let core = &*self.core;
-        let affordable = core.space.free_blocks() / 4;
-        if affordable == 0 {
+        let discarding = core.space.discarding_blocks.get();
+        let quarter = core.space.free_blocks().saturating_add(discarding) / 4;
+        let affordable = quarter.saturating_sub(discarding);
+        if quarter == 0 {
             thread_cursor::with_lane(core, |lane| core.space.skip_discards(lane));
+            return Discarding::Nothing;
+        }
+        if affordable == 0 {
             return Discarding::Nothing;
         }
         let since =
@@ -217,12 +203,10 @@ impl Discarder {
         let extents = self.take_batch(affordable.min(self.allowance));
         debug_assert!(extents.blocks() <= self.allowance);
         self.allowance -= extents.blocks();
-        self.core.space.discarding_blocks.add(extents.blocks());
-        self.core.space.discarded_blocks.add(extents.blocks());
         if extents.is_empty() {
             return Discarding::Nothing;
         }
-        Discarding::Batch(Batch { core: &self.core, extents })
+        Discarding::Batch(Batch::new(self.core.clone(), extents))
     }
 
     /// Takes up to `most` blocks.
