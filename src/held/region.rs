@@ -135,7 +135,7 @@ impl Region {
             core.space.collect(cursor.lane, u64::MAX);
             promise::move_escrow(core, cursor, self.blocks.start, self.blocks.end);
             let lane = cursor.lane;
-            let mut free = |word, bits| core.space.free_word(lane, word, bits);
+            let mut free = |word, bits| core.space.skip_word(lane, word, bits);
             core.space.discards.let_out(self.blocks.start, self.blocks.end, &mut free);
             let moved = &mut core.space.moved(lane);
             core.space.closed.sweep(&core.space.bitmap, self.leaves.clone(), moved);

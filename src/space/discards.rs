@@ -2,8 +2,12 @@
 //!
 //! While there is a discarder, a freed block first becomes a set bit of a second bitmap, where
 //! adjacent blocks join, regardless of the thread and the time of their free. The discarder takes
-//! runs out of it, tells the device, and frees them. An allocation that finds nothing takes them
-//! out at once.
+//! runs of whole units out of it, tells the device, and frees them. An allocation that finds
+//! nothing takes out whatever waits at once.
+//!
+//! A block that is taken out for the device is in no bitmap, like one that a caller owns. So the
+//! device may have any number of them, for any time, and all that is needed to bring one back is to
+//! free it.
 //!
 //! The double-check is that of set-aside blocks: a thread first puts a block in, and then looks
 //! whether there still is a discarder. The end of a discarder is first announced, and then takes
@@ -16,6 +20,7 @@ use crate::base::place::{LeafIndex, WordIndex, place_in_word};
 use crate::base::sync::{AtomicWord, Counter, Site};
 use crate::base::word::Word;
 use crate::index::{Bitmap, ReleaseError, Verification};
+use crate::space::units::Units;
 
 /// The blocks of one index that wait to be discarded.
 #[derive(Debug)]
@@ -26,6 +31,8 @@ pub(crate) struct Discards<G: Geometry> {
     limit: AtomicWord<u64>,
     /// Waiting blocks, and those that are just being put in or taken out.
     waiting: Counter,
+    /// 1 if blocks found no room since [`Discards::was_full`] was asked. A hint.
+    full: Counter,
 }
 
 impl<G: Geometry> Discards<G> {
@@ -35,6 +42,7 @@ impl<G: Geometry> Discards<G> {
             blocks: Bitmap::none_free(blocks, 1)?,
             limit: AtomicWord::new(0),
             waiting: Counter::new(0),
+            full: Counter::new(0),
         })
     }
 
@@ -53,9 +61,19 @@ impl<G: Geometry> Discards<G> {
         self.blocks.verify()
     }
 
-    /// Whether `len` more blocks may wait.
+    /// Whether `len` more blocks may wait. Remembers a "no".
     pub(crate) fn has_room(&self, len: u64) -> bool {
-        self.waiting.get().saturating_add(len) <= self.limit.load(Site::Discarding)
+        let room = self.waiting.get().saturating_add(len) <= self.limit.load(Site::Discarding);
+        // Written once for many frees: they share the line.
+        if !room && self.full.get() == 0 {
+            self.full.set(1);
+        }
+        room
+    }
+
+    /// Whether blocks found no room since the last call.
+    pub(crate) fn was_full(&self) -> bool {
+        self.full.get() != 0 && self.full.swap(0) != 0
     }
 
     /// Waiting blocks. Exact while nothing else runs.
@@ -67,6 +85,7 @@ impl<G: Geometry> Discards<G> {
     /// `free`.
     pub(crate) fn set_limit(&self, limit: u64, free: &mut impl FnMut(WordIndex, G::Word)) {
         let off = limit == 0;
+        self.full.set(0);
         fault!(LimitAfterLook: if off { self.let_out(0, self.blocks.blocks(), free); });
         self.limit.store(limit, Site::Discarding);
         if off {
@@ -74,8 +93,9 @@ impl<G: Geometry> Discards<G> {
         }
     }
 
-    /// Makes blocks that the caller owns wait. If the discarder is gone, they become `free`. Promises
-    /// what [`Bitmap::release`] promises; of a torn range, what lies before the torn word waits.
+    /// Makes blocks that the caller owns wait. If the discarder is gone, they become `free`.
+    /// Promises what [`Bitmap::release`] promises; of a torn range, what lies before the torn word
+    /// waits.
     pub(crate) fn put(
         &self,
         start: u64,
@@ -88,8 +108,8 @@ impl<G: Geometry> Discards<G> {
         let released = self.blocks.release(start, len);
         let put = released.map_or_else(|error| error.released(start), |()| len);
         self.waiting.add((len - put).wrapping_neg());
-        // Pairs with `set_limit` [mutants: PendingWithoutLook, TornWithoutLook, LimitAfterLook]. Also
-        // for the part that was put in before another thread's free of the rest.
+        // Pairs with `set_limit` [mutants: PendingWithoutLook, TornWithoutLook, LimitAfterLook].
+        // Also for the part that was put in before another thread's free of the rest.
         fault!(PendingWithoutLook: return released);
         fault!(TornWithoutLook: released?);
         if put > 0 && self.limit.load(Site::Discarding) == 0 {
@@ -98,22 +118,63 @@ impl<G: Geometry> Discards<G> {
         released
     }
 
-    /// Takes out the first run at or after `from`, at most `most` blocks of it, for the caller.
-    pub(crate) fn take(&self, from: u64, most: u64) -> Option<(u64, u64)> {
-        debug_assert!(most > 0);
-        let mut from = from;
-        loop {
-            let start = self.blocks.next_free(from)?;
-            let to = self.blocks.blocks().min(start.saturating_add(most));
-            let end = self.blocks.run_end(start + 1, to);
-            if let Ok(claimed) = self.blocks.claim(start, end - start) {
-                self.tidy(start);
-                self.waiting.add(claimed.len().wrapping_neg());
-                return Some(claimed.into_run());
+    /// The first waiting run of whole units at or after `from`: start and length. Of a run longer
+    /// than `measure`, which is not below the shortest that counts, only so much may be reported.
+    /// O(levels of the summary), and 64 blocks at a time for each leaf that shows such a run.
+    pub(crate) fn find(&self, from: u64, units: &Units, measure: u64) -> Option<(u64, u64)> {
+        debug_assert!(measure >= units.shortest());
+        // A run contains an aligned run of about half its length, in one leaf, and the summary
+        // shows those: stretches of crumbs are skipped.
+        let order = units.shortest().div_ceil(2).ilog2().min(G::MAX_ORDER);
+        let blocks = self.blocks.blocks();
+        let mut block = from;
+        while block < blocks {
+            let leaf = self.blocks.next_leaf(order, LeafIndex::of_block::<G>(block))?;
+            let leaf_end = leaf.next().first_block::<G>().min(blocks);
+            block = self.blocks.free_in(block.max(leaf.first_block::<G>()), leaf_end);
+            if block == leaf_end {
+                continue;
             }
-            // Another thread took some of it.
-            from = start + 1;
+            // It may begin in a leaf that does not show enough of it.
+            let start = self.blocks.run_start(block, from);
+            let to = blocks.min(units.border(start).saturating_add(measure));
+            block = self.blocks.run_end(block + 1, to);
+            if let Some(found) = units.inside(start, block) {
+                return Some(found);
+            }
         }
+        None
+    }
+
+    /// Takes out `start..start + len` for the caller, or nothing if another thread takes some of
+    /// it.
+    pub(crate) fn take(&self, start: u64, len: u64) -> Option<(u64, u64)> {
+        let claimed = self.blocks.claim(start, len).ok()?;
+        self.tidy(start, len);
+        self.waiting.add(claimed.len().wrapping_neg());
+        Some(claimed.into_run())
+    }
+
+    /// Takes out what waits at or after `from` and belongs to no run of whole units, to be `free`.
+    /// Stops after `runs` runs of waiting blocks. Returns where to continue, if it has not reached
+    /// the end. O(runs), and 64 blocks at a time for each.
+    pub(crate) fn let_out_crumbs(
+        &self,
+        from: u64,
+        units: &Units,
+        runs: usize,
+        free: &mut impl FnMut(WordIndex, G::Word),
+    ) -> Option<u64> {
+        let mut from = from;
+        for _ in 0..runs {
+            let start = self.blocks.next_free(from)?;
+            let end = self.blocks.run_end(start + 1, self.blocks.blocks());
+            let (whole, len) = units.inside(start, end).unwrap_or((end, 0));
+            self.let_out(start, whole, free);
+            self.let_out(whole + len, end, free);
+            from = end;
+        }
+        Some(from)
     }
 
     /// Takes out the waiting blocks of `from..to`, word by word, to be `free`. Returns their
@@ -134,7 +195,7 @@ impl<G: Geometry> Discards<G> {
             if taken != G::Word::ZERO {
                 self.waiting.add(u64::from(taken.count_ones()).wrapping_neg());
                 blocks += u64::from(taken.count_ones());
-                self.tidy(start);
+                self.tidy(start, 1);
                 free(word, taken);
             }
             from = behind;
@@ -143,8 +204,9 @@ impl<G: Geometry> Discards<G> {
     }
 
     /// Repairs the summary after a removal: no search here would do it.
-    fn tidy(&self, block: u64) {
-        self.blocks.refresh(LeafIndex::of_block::<G>(block));
+    fn tidy(&self, start: u64, len: u64) {
+        let leaves = LeafIndex::of_blocks::<G>(start..start + len);
+        LeafIndex::each(leaves).for_each(|leaf| self.blocks.refresh(leaf));
     }
 
     /// The first waiting block of `from..to`, or `to`.

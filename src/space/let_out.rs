@@ -95,14 +95,13 @@ impl Space {
     /// Frees all blocks that wait to be discarded, undiscarded. Returns their number.
     pub(crate) fn skip_discards(&self, lane: LaneId) -> u64 {
         let blocks = self.bitmap.blocks();
-        let skipped =
-            self.discards.let_out(0, blocks, &mut |word, bits| self.free_word(lane, word, bits));
-        self.skipped_discards.add(skipped);
-        skipped
+        self.discards.let_out(0, blocks, &mut |word, bits| self.skip_word(lane, word, bits))
     }
 
-    /// Frees blocks of one word that the caller owns, without passing them to the discarder.
-    pub(crate) fn free_word(&self, lane: LaneId, word: WordIndex, bits: NativeWord) {
+    /// Frees blocks of one word that waited to be discarded and now belong to the caller,
+    /// undiscarded, and counts them.
+    pub(crate) fn skip_word(&self, lane: LaneId, word: WordIndex, bits: NativeWord) {
+        self.skipped_discards.add(bits.count_ones().into());
         runs_in_word(word, bits).for_each(|extent| self.let_out_undiscarded(lane, extent));
     }
 }

@@ -18,6 +18,7 @@ pub(crate) mod release;
 pub(crate) mod shard_counts;
 pub(crate) mod shards;
 pub(crate) mod survey_records;
+pub(crate) mod units;
 mod verify;
 
 use std::fmt::{Debug, Formatter};
@@ -54,10 +55,10 @@ pub(crate) struct Space {
     pub(crate) discards: Discards<Native>,
     /// Held by the discarder, if there is one.
     pub(crate) discarder: Turnstile,
-    /// Blocks in the batch that the device is discarding.
+    /// Blocks in the batches that the device is discarding.
     pub(crate) discarding_blocks: Counter,
-    /// Counts of blocks that the device was told to discard, and of blocks that waited and were not
-    /// discarded.
+    /// Counts of blocks that the device was told to discard, and of those that waited and became free
+    /// without. A block that waited is counted once when it leaves.
     pub(crate) discarded_blocks: Counter,
     pub(crate) skipped_discards: Counter,
     /// Held while regions are closed or the device changes its length: one caller at a time.

@@ -6,8 +6,8 @@ use crate::core::Core;
 use crate::request::thread_cursor;
 use crate::values::extent::{Extent, Extents};
 
-/// Extents to tell the device about, from [`Discarder::next`](crate::Discarder::next). No allocation
-/// gets their blocks until the batch is dropped; then they are free.
+/// Extents to tell the device about, from [`Discarder::next`](crate::Discarder::next). No
+/// allocation gets their blocks until the batch is dropped; then they are free.
 ///
 /// A batch borrows nothing. It may go to another thread, several may be under way, they may be
 /// dropped in any order, and all of them may outlive the discarder and any
@@ -19,9 +19,9 @@ use crate::values::extent::{Extent, Extents};
 /// [`Stats::discarding_blocks`](crate::Stats::discarding_blocks). Everything else sees them as
 /// allocated: [`is_allocated`](crate::Allocator::is_allocated) holds,
 /// [`to_bitmap`](crate::Allocator::to_bitmap) shows them in use, and a [`Region`](crate::Region) or
-/// [`Shrink`](crate::Shrink) over them is not empty before they come back. If their region is closed
-/// then, they are set aside there. To free such a block is a double free that cannot be told from a
-/// rightful one.
+/// [`Shrink`](crate::Shrink) over them is not empty before they come back. If their region is
+/// closed then, they are set aside there. To free such a block is a double free that cannot be told
+/// from a rightful one.
 ///
 /// A batch that is leaked ([`std::mem::forget`]) keeps its blocks until a restart. After a crash
 /// they are free: no store knows of them.
@@ -41,8 +41,8 @@ impl Batch {
         Self { core, extents }
     }
 
-    /// The extents: at least one, without overlap, ascending except for at most one step back to the
-    /// beginning of the device. Each consists of whole units of
+    /// The extents: at least one, without overlap, ascending except for at most one step back to
+    /// the beginning of the device. Each consists of whole units of
     /// [`DiscardLimits::granularity`](crate::DiscardLimits::granularity), and has at least
     /// [`DiscardLimits::shortest`](crate::DiscardLimits::shortest) blocks. O(1).
     pub fn extents(&self) -> &[Extent] {

@@ -1,26 +1,12 @@
-//! Discarding what is freed, alone and under traffic.
+//! From a free to a batch, and back.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::SeqCst};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use freemap::{
-    Allocator, Batch, DiscardLimits, Discarder, Discarding, Extent, FreeError, Request, ResizeError,
+    Allocator, Batch, DiscardLimits, Discarding, Extent, FreeError, Request, ResizeError,
 };
-use rand::{RngExt, SeedableRng};
-use rand_pcg::Pcg64;
 
-/// All extents that are handed out until there is nothing to do, each batch apart.
-fn all(discarder: &mut Discarder, mut now: Instant) -> Vec<Vec<Extent>> {
-    let mut batches = Vec::new();
-    loop {
-        match discarder.next(now) {
-            Discarding::Batch(batch) => batches.push(batch.extents().to_vec()),
-            Discarding::Later(pause) => now += pause,
-            Discarding::Nothing => return batches,
-        }
-    }
-}
+use super::all;
 
 #[test]
 fn what_is_freed_is_discarded_once_joined_and_then_free() {
@@ -180,43 +166,6 @@ fn space_is_never_short_for_want_of_discards() {
 }
 
 #[test]
-fn limits_are_kept() {
-    let allocator = Allocator::new(1 << 20).unwrap();
-    let limits = DiscardLimits::new().waiting(1000).batch(100, 3).shortest(4).blocks_per_second(50);
-    let mut discarder = allocator.discarder(limits).unwrap();
-    // None of them neighbours, wherever the allocator would have put them.
-    let mark = |extent| allocator.mark_allocated(extent).map(|()| extent).unwrap();
-    let objects: Vec<Extent> = (0..180).map(|nth| mark(Extent::new(8 * nth, 5))).collect();
-    let pairs: Vec<Extent> = (0..25).map(|nth| mark(Extent::new(2000 + 8 * nth, 2))).collect();
-    for object in &pairs {
-        allocator.free(*object).unwrap();
-    }
-    objects.iter().for_each(|&object| allocator.free(object).unwrap());
-    let waiting = discarder.waiting_blocks();
-    assert_eq!(waiting, 50 + 5 * objects.len() as u64);
-    let rest = allocator.allocate(2000).unwrap();
-    allocator.free(rest).unwrap();
-    assert_eq!(discarder.waiting_blocks(), waiting, "beyond the limit nothing waits");
-
-    let (start, mut now, mut blocks) = (Instant::now(), Instant::now(), 0);
-    loop {
-        match discarder.next(now) {
-            Discarding::Batch(batch) => {
-                assert!(batch.extents().len() <= 3);
-                assert!(batch.extents().iter().all(|extent| extent.len >= 4 || blocks >= 100));
-                blocks += batch.extents().iter().map(|extent| extent.len).sum::<u64>();
-            }
-            Discarding::Later(pause) => now += pause,
-            Discarding::Nothing => break,
-        }
-        let most = 100.0 + 50.0 * (now - start).as_secs_f64();
-        assert!(blocks as f64 <= most + 1.0, "{blocks} blocks in {:?}", now - start);
-    }
-    assert!(now - start >= Duration::from_secs(5), "{blocks} blocks in {:?}", now - start);
-    assert_eq!(discarder.waiting_blocks(), 0);
-}
-
-#[test]
 fn without_a_discarder_everything_is_free() {
     let allocator = Allocator::new(5000).unwrap();
     let discarder = allocator.discarder(DiscardLimits::new()).unwrap();
@@ -229,62 +178,4 @@ fn without_a_discarder_everything_is_free() {
     drop(region);
     assert_eq!(allocator.free_blocks(), 5000);
     assert!(allocator.discarder(DiscardLimits::new()).is_some());
-}
-
-/// The device forgets what it is told to discard. Nobody loses what he wrote.
-#[test]
-fn nothing_in_use_is_discarded() {
-    let blocks = 30_000;
-    let allocator = Allocator::new(blocks).unwrap();
-    let device: Vec<AtomicU8> = (0..blocks).map(|_| AtomicU8::new(0)).collect();
-    let stop = AtomicBool::new(false);
-    let discarded = Mutex::new(0);
-    let fill = |extent: Extent, value: u8| {
-        for block in extent.start..extent.start + extent.len {
-            device[block as usize].store(value, SeqCst);
-        }
-    };
-    std::thread::scope(|scope| {
-        for thread in 1..=3 {
-            let (allocator, stop, device, fill) = (&allocator, &stop, &device, &fill);
-            scope.spawn(move || {
-                let mut random = Pcg64::seed_from_u64(thread.into());
-                let mut handle = allocator.handle();
-                let mut owned: Vec<Extent> = Vec::new();
-                while !stop.load(SeqCst) {
-                    let request = Request::new(random.random_range(1..300)).scattered();
-                    for &extent in handle.allocate_with(&request).iter().flatten() {
-                        fill(extent, thread);
-                        owned.push(extent);
-                    }
-                    while owned.len() > 50 {
-                        let extent = owned.swap_remove(random.random_range(0..owned.len()));
-                        let range = extent.start..extent.start + extent.len;
-                        assert!(range.clone().all(|b| device[b as usize].load(SeqCst) == thread));
-                        handle.free(extent).unwrap();
-                    }
-                }
-                owned.into_iter().for_each(|extent| handle.free(extent).unwrap());
-            });
-        }
-        scope.spawn(|| {
-            for round in 0..30 {
-                let limits = DiscardLimits::new().batch(500, 10).waiting(5000);
-                let mut discarder = allocator.discarder(limits).unwrap();
-                for _ in 0..300 {
-                    if let Discarding::Batch(batch) = discarder.next(Instant::now()) {
-                        batch.extents().iter().for_each(|&extent| fill(extent, 99));
-                        *discarded.lock().unwrap() += batch.extents().len();
-                    }
-                    if round % 3 == 0 {
-                        std::thread::yield_now();
-                    }
-                }
-            }
-            stop.store(true, SeqCst);
-        });
-    });
-    assert!(discarded.into_inner().unwrap() > 0);
-    assert_eq!(allocator.free_blocks(), blocks);
-    assert!(allocator.verify().is_clean());
 }
