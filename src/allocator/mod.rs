@@ -45,7 +45,7 @@ use crate::values::settings::Settings;
 /// # Memory
 ///
 /// One bit per block, and one byte of summary per 256 blocks: 32 MiB and 1 MiB for 1 TiB of 4 KiB
-/// blocks; see [`Allocator::memory`]. Three times as much address space is reserved for closed
+/// blocks; see [`Allocator::memory`]. Four times as much address space is reserved for closed
 /// regions, promises and discards, and one bit per block for what transactions free. That memory is
 /// taken only as it is used.
 ///

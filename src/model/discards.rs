@@ -71,7 +71,7 @@ pub fn d2() {
     device.free();
     let allocating = spawn(&device, Device::<Bit>::allocate);
     if let Some((start, len)) = device.discards.take(0, 1) {
-        free(&device.index, start, len);
+        device.discards.give_back(start, len, |start, len| free(&device.index, start, len));
     }
     let mut got: Vec<u64> = join(allocating).into_iter().collect();
     got.extend(device.allocate());
@@ -98,6 +98,25 @@ pub fn d4() {
     device.stop();
     device.discards.set_limit(1, &mut |_, _| {});
     join(freeing);
+    device.stop();
+    settle(&device.index, &[]);
+}
+
+/// The device is done with a block. A thread that gets it then may free it at once: it is not with
+/// the device any more.
+pub fn d5() {
+    let device = Device::<Bit>::new(1);
+    device.free();
+    assert_eq!(device.discards.take(0, 1), Some((0, 1)));
+    assert_eq!(device.discards.first_in(0, 1), 0, "it has no owner");
+    let other = spawn(&device, |device| {
+        if exact(&device.index, 1).is_ok() {
+            assert_eq!(device.discards.first_in(0, 1), 1, "a rightful free is refused");
+            device.free();
+        }
+    });
+    device.discards.give_back(0, 1, |start, len| free(&device.index, start, len));
+    join(other);
     device.stop();
     settle(&device.index, &[]);
 }

@@ -98,6 +98,7 @@ fn order_of(mutant: Mutant) -> Vec<&'static Scenario> {
         LengthBeforeLeaves => &["a7"],
         PendingWithoutLook | LimitAfterLook => &["d1"],
         TornWithoutLook => &["d3"],
+        FreeBeforeGiveBack => &["d5"],
         TokenBeforeBlock => &["e1"],
         SpareByStore => &["e5"],
         OweBeforeLook => &["e6"],

@@ -5,9 +5,9 @@
 //! runs of whole units out of it, tells the device, and frees them. An allocation that finds
 //! nothing takes out whatever waits at once.
 //!
-//! A block that is taken out for the device is in no bitmap, like one that a caller owns. So the
-//! device may have any number of them, for any time, and all that is needed to bring one back is to
-//! free it.
+//! A block that is taken out for the device goes to a third bitmap until the device is done with
+//! it. Nothing searches there: it shows that the block has no owner, so that a free of it is
+//! refused. The device may have any number of blocks, for any time.
 //!
 //! The double-check is that of set-aside blocks: a thread first puts a block in, and then looks
 //! whether there still is a discarder. The end of a discarder is first announced, and then takes
@@ -27,6 +27,8 @@ use crate::space::units::Units;
 pub(crate) struct Discards<G: Geometry> {
     /// A set bit is a waiting block.
     blocks: Bitmap<G>,
+    /// A set bit is a block that the device is discarding.
+    with_device: Bitmap<G>,
     /// Blocks that may wait; 0 if there is no discarder.
     limit: AtomicWord<u64>,
     /// Waiting blocks, and those that are just being put in or taken out.
@@ -40,6 +42,7 @@ impl<G: Geometry> Discards<G> {
     pub(crate) fn new(blocks: u64) -> Result<Self, OutOfMemory> {
         Ok(Self {
             blocks: Bitmap::none_free(blocks, 1)?,
+            with_device: Bitmap::none_free(blocks, 1)?,
             limit: AtomicWord::new(0),
             waiting: Counter::new(0),
             full: Counter::new(0),
@@ -48,17 +51,18 @@ impl<G: Geometry> Discards<G> {
 
     /// Extends it for a device of `blocks` blocks. For one caller at a time.
     pub(crate) fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
-        self.blocks.lengthen(blocks)
+        self.blocks.lengthen(blocks)?;
+        self.with_device.lengthen(blocks)
     }
 
     /// Bytes on the heap.
     pub(crate) fn bytes(&self) -> usize {
-        self.blocks.bytes()
+        self.blocks.bytes() + self.with_device.bytes()
     }
 
-    /// Verifies the bitmap of these blocks.
-    pub(crate) fn verify(&self) -> Verification {
-        self.blocks.verify()
+    /// Verifies the bitmaps of the waiting blocks and of those with the device.
+    pub(crate) fn verify(&self) -> [Verification; 2] {
+        [self.blocks.verify(), self.with_device.verify()]
     }
 
     /// Whether `len` more blocks may wait. Remembers a "no".
@@ -146,13 +150,28 @@ impl<G: Geometry> Discards<G> {
         None
     }
 
-    /// Takes out `start..start + len` for the caller, or nothing if another thread takes some of
+    /// Takes out `start..start + len` for the device, or nothing if another thread takes some of
     /// it.
     pub(crate) fn take(&self, start: u64, len: u64) -> Option<(u64, u64)> {
         let claimed = self.blocks.claim(start, len).ok()?;
-        self.tidy(start, len);
+        self.with_device.add(start, len);
+        tidy(&self.blocks, start, len);
         self.waiting.add(claimed.len().wrapping_neg());
         Some(claimed.into_run())
+    }
+
+    /// Ends what [`take`](Self::take) began: the device is done with the blocks, which become
+    /// `free`.
+    pub(crate) fn give_back(&self, start: u64, len: u64, free: impl Fn(u64, u64)) {
+        fault!(FreeBeforeGiveBack: free(start, len));
+        for (word, mask) in Bitmap::<G>::words_of(start, len) {
+            let taken = self.with_device.take_in_word(word, mask);
+            debug_assert!(taken == mask, "the device has all of them");
+        }
+        tidy(&self.with_device, start, len);
+        // Last: the next owner of a block may free it at once, and must not be refused [mutant:
+        // FreeBeforeGiveBack].
+        step!(FreeBeforeGiveBack: free(start, len));
     }
 
     /// Takes out what waits at or after `from` and belongs to no run of whole units, to be `free`.
@@ -195,7 +214,7 @@ impl<G: Geometry> Discards<G> {
             if taken != G::Word::ZERO {
                 self.waiting.add(u64::from(taken.count_ones()).wrapping_neg());
                 blocks += u64::from(taken.count_ones());
-                self.tidy(start, 1);
+                tidy(&self.blocks, start, 1);
                 free(word, taken);
             }
             from = behind;
@@ -203,19 +222,25 @@ impl<G: Geometry> Discards<G> {
         blocks
     }
 
-    /// Repairs the summary after a removal: no search here would do it.
-    fn tidy(&self, start: u64, len: u64) {
-        let leaves = LeafIndex::of_blocks::<G>(start..start + len);
-        LeafIndex::each(leaves).for_each(|leaf| self.blocks.refresh(leaf));
-    }
-
-    /// The first waiting block of `from..to`, or `to`.
+    /// The first block of `from..to` that waits or is with the device, or `to`.
     pub(crate) fn first_in(&self, from: u64, to: u64) -> u64 {
-        self.blocks.free_in(from, to)
+        self.blocks.free_in(from, to).min(self.with_device.free_in(from, to))
     }
 
-    /// The waiting blocks of `word`.
+    /// The blocks of `word` that wait or are with the device.
     pub(crate) fn look(&self, word: WordIndex) -> G::Word {
-        self.blocks.look(word)
+        let [waiting, with_device] = self.places(word);
+        waiting | with_device
     }
+
+    /// The blocks of `word` that wait, and those that are with the device.
+    pub(crate) fn places(&self, word: WordIndex) -> [G::Word; 2] {
+        [self.blocks.look(word), self.with_device.look(word)]
+    }
+}
+
+/// Repairs the summary after a removal: no search here would do it.
+fn tidy<G: Geometry>(bitmap: &Bitmap<G>, start: u64, len: u64) {
+    let leaves = LeafIndex::of_blocks::<G>(start..start + len);
+    LeafIndex::each(leaves).for_each(|leaf| bitmap.refresh(leaf));
 }

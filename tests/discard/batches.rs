@@ -92,6 +92,28 @@ fn batches_outlive_their_discarder_and_return_in_any_order() {
     drop(last);
 }
 
+/// What the device is discarding has no owner: a free of it is refused, also when the discarder has ended.
+#[test]
+fn what_the_device_discards_cannot_be_freed() {
+    let allocator = Allocator::new(1000).unwrap();
+    let mut discarder = allocator.discarder(DiscardLimits::new()).unwrap();
+    let object = allocator.allocate(100).unwrap();
+    allocator.free(object).unwrap();
+    let Discarding::Batch(batch) = discarder.next(Instant::now()) else { panic!("it waits") };
+    assert_eq!(batch.extents(), [object]);
+    drop(discarder);
+    let double_free = Err(FreeError::DoubleFree { block: object.start });
+    assert_eq!(allocator.free(object), double_free);
+    assert!(allocator.free_many(&mut [object]).is_err());
+    assert_eq!(allocator.begin().free(object), double_free);
+    assert_eq!((allocator.is_free(object), allocator.is_allocated(object)), (Ok(false), Ok(false)));
+    let again = Allocator::from_bitmap(1000, &allocator.to_bitmap().unwrap()).unwrap();
+    assert_eq!(again.free_blocks(), 1000);
+    drop(batch);
+    assert_eq!(allocator.is_free(object), Ok(true));
+    assert!(allocator.verify().is_clean());
+}
+
 /// However many batches an engine asks for, the device never has more than a quarter of what is free.
 #[test]
 fn all_batches_together_leave_most_of_the_space() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use freemap::{Allocator, Batch, DiscardLimits, Discarder, Discarding, Extent, Request};
+use freemap::{Allocator, Batch, DiscardLimits, Discarder, Discarding, Extent, FreeError, Request};
 use proptest::prelude::*;
 
 /// What a discarder is asked for, and what follows for each extent.
@@ -91,6 +91,10 @@ enum Step {
         from: u64,
         len: u64,
     },
+    /// Frees a block that may have no owner.
+    FreeWild {
+        block: u64,
+    },
     Next,
     /// Waits as the discarder said.
     Follow,
@@ -113,6 +117,7 @@ fn steps() -> impl Strategy<Value = Step> {
         4 => pick().prop_map(|pick| Step::Free { pick }),
         4 => (pick(), 0..100u64, 1..50u64)
             .prop_map(|(pick, from, len)| Step::FreePart { pick, from, len }),
+        2 => (0..3000u64).prop_map(|block| Step::FreeWild { block }),
         6 => Just(Step::Next),
         1 => Just(Step::Follow),
         1 => (0..5000u64).prop_map(|milliseconds| Step::Pass { milliseconds }),
@@ -184,6 +189,15 @@ impl World {
         self.waited += self.allocator.stats().discard_waiting_blocks - before;
     }
 
+    /// A block without an owner cannot be freed, wherever it is.
+    fn free_wild(&self, block: u64) {
+        let place = self.places.get(block as usize);
+        if place.is_some_and(|place| *place != Place::Owned) {
+            let freed = self.allocator.free(Extent::new(block, 1));
+            assert_eq!(freed, Err(FreeError::DoubleFree { block }), "{place:?}");
+        }
+    }
+
     fn take(&mut self, pick: usize) -> Option<Extent> {
         let count = self.owned.len();
         (count > 0).then(|| self.owned.swap_remove(pick % count))
@@ -211,6 +225,7 @@ impl World {
                     self.owned.extend(rest.into_iter().filter(|extent| extent.len > 0));
                 }
             }
+            Step::FreeWild { block } => self.free_wild(block),
             Step::Next => self.next(),
             Step::Follow => self.now += self.pause,
             Step::Pass { milliseconds } => self.now += Duration::from_millis(milliseconds),
@@ -285,6 +300,11 @@ impl World {
         assert_eq!(left + waiting, self.waited, "each block that waited leaves once");
         let found = self.allocator.verify();
         assert!(found.is_clean(), "{:?}", found.differences);
+        let bitmap = self.allocator.to_bitmap().expect("memory");
+        for (block, place) in self.places.iter().enumerate() {
+            let in_use = bitmap[block / 64] >> (block % 64) & 1 == 1;
+            assert_eq!(in_use, *place == Place::Owned, "block {block} is {place:?}");
+        }
     }
 
     fn end(mut self) {

@@ -15,13 +15,11 @@ use crate::values::extent::{Extent, Extents};
 /// when the device has answered: with success or with an error, since a discard that failed leaves
 /// blocks that may be written as before.
 ///
-/// While a batch exists, its blocks count in
-/// [`Stats::discarding_blocks`](crate::Stats::discarding_blocks). Everything else sees them as
-/// allocated: [`is_allocated`](crate::Allocator::is_allocated) holds,
-/// [`to_bitmap`](crate::Allocator::to_bitmap) shows them in use, and a [`Region`](crate::Region) or
-/// [`Shrink`](crate::Shrink) over them is not empty before they come back. If their region is
-/// closed then, they are set aside there. To free such a block is a double free that cannot be told
-/// from a rightful one.
+/// While a batch exists, its blocks are neither free nor allocated, like those that wait: see
+/// [`Region`](crate::Region) for what that means. To free one of them is a double free. They count
+/// in [`Stats::discarding_blocks`](crate::Stats::discarding_blocks). A region or a
+/// [`Shrink`](crate::Shrink) over them is not empty before they come back; if their region is still
+/// closed then, they are set aside there.
 ///
 /// A batch that is leaked ([`std::mem::forget`]) keeps its blocks until a restart. After a crash
 /// they are free: no store knows of them.
@@ -36,6 +34,8 @@ impl Batch {
     /// `extents`, which were taken out of what waits, are with the device from now on.
     pub(super) fn new(core: Arc<Core>, extents: Extents) -> Self {
         debug_assert!(!extents.is_empty());
+        // So that frees look: to free what is with the device is a double free.
+        core.space.closed.activate();
         core.space.discarding_blocks.add(extents.blocks());
         core.space.discarded_blocks.add(extents.blocks());
         Self { core, extents }
@@ -60,9 +60,14 @@ impl Drop for Batch {
     fn drop(&mut self) {
         let space = &self.core.space;
         thread_cursor::with_lane(&self.core, |lane| {
-            self.extents.iter().for_each(|&extent| space.let_out_undiscarded(lane, extent));
+            let free = |start, len| space.let_out_undiscarded(lane, Extent { start, len });
+            self.extents.iter().for_each(|extent| {
+                space.discards.give_back(extent.start, extent.len, free);
+            });
         });
-        // Last: what is counted twice for a moment makes the next batch smaller, never too large.
+        // After that: what is counted twice for a moment makes the next batch smaller, never too
+        // large.
         space.discarding_blocks.add(self.extents.blocks().wrapping_neg());
+        space.closed.deactivate();
     }
 }
