@@ -249,7 +249,9 @@ impl Allocator {
     }
 
     /// From now on, freed blocks wait until the device has been told to discard them: see
-    /// [`Discarder`]. `None` if there already is a discarder. O(1).
+    /// [`Discarder`], also for an example. Any limits will do: see [`DiscardLimits`]. `None`, and
+    /// nothing is changed, if there already is a discarder. When it has been dropped, the next may
+    /// begin; batches may still be under way. O(1).
     pub fn discarder(&self, limits: DiscardLimits) -> Option<Discarder> {
         Discarder::new(self.core.clone(), limits)
     }
