@@ -5,6 +5,7 @@ mod batches;
 mod limits;
 mod properties;
 mod traffic;
+mod wish;
 
 use std::time::Instant;
 

@@ -3,78 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use freemap::{Allocator, Batch, DiscardLimits, Discarder, Discarding, Extent, FreeError, Request};
+use freemap::{Allocator, Batch, Discarder, Discarding, Extent, FreeError, Request};
 use proptest::prelude::*;
 
-/// What a discarder is asked for, and what follows for each extent.
-#[derive(Clone, Copy, Debug)]
-struct Wish {
-    granularity: u64,
-    alignment: u64,
-    shortest: u64,
-    waiting: u64,
-    batch: (u64, usize),
-    per_second: u64,
-    linger: Duration,
-}
-
-impl Wish {
-    fn limits(&self) -> DiscardLimits {
-        DiscardLimits::new()
-            .granularity(self.granularity)
-            .alignment(self.alignment)
-            .shortest(self.shortest)
-            .waiting(self.waiting)
-            .batch(self.batch.0, self.batch.1)
-            .blocks_per_second(self.per_second)
-            .linger(self.linger)
-    }
-
-    /// Blocks of the shortest extent.
-    fn least(&self) -> u64 {
-        self.shortest.max(1).next_multiple_of(self.granularity)
-    }
-
-    /// Blocks of a batch, and of a burst.
-    fn most(&self) -> u64 {
-        self.batch.0.max(self.least())
-    }
-
-    fn is_border(&self, block: u64) -> bool {
-        block % self.granularity == self.alignment % self.granularity
-    }
-
-    /// What the device is to be told of a run.
-    fn inside(&self, run: Extent) -> Option<Extent> {
-        let end = run.start + run.len;
-        let start = (run.start..=end).find(|&block| self.is_border(block))?;
-        let end = (start..=end).rev().find(|&block| self.is_border(block))?;
-        (end - start >= self.least()).then(|| Extent::new(start, end - start))
-    }
-}
-
-fn wishes() -> impl Strategy<Value = Wish> {
-    let granularity = prop_oneof![Just(1u64), 1..20u64, Just(64u64)];
-    let per_second = prop_oneof![Just(u64::MAX), 1..2000u64];
-    let linger = prop_oneof![
-        Just(Duration::ZERO),
-        Just(Duration::from_secs(1)),
-        Just(Duration::from_secs(60)),
-        Just(Duration::MAX)
-    ];
-    let batch = (0..300u64, 0..6usize);
-    (granularity, 0..100u64, 0..70u64, 0..1500u64, batch, per_second, linger).prop_map(
-        |(granularity, alignment, shortest, waiting, batch, per_second, linger)| Wish {
-            granularity,
-            alignment,
-            shortest,
-            waiting,
-            batch,
-            per_second,
-            linger,
-        },
-    )
-}
+use super::wish::{Wish, wishes};
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
