@@ -127,9 +127,8 @@ impl<G: Geometry> Discards<G> {
     /// O(levels of the summary), and 64 blocks at a time for each leaf that shows such a run.
     pub(crate) fn find(&self, from: u64, units: &Units, measure: u64) -> Option<(u64, u64)> {
         debug_assert!(measure >= units.shortest());
-        // A run contains an aligned run of about half its length, in one leaf, and the summary
-        // shows those: stretches of crumbs are skipped.
-        let order = units.shortest().div_ceil(2).ilog2().min(G::MAX_ORDER);
+        // The summary shows the leaves that have an aligned run: stretches of crumbs are skipped.
+        let order = units.order().min(G::MAX_ORDER);
         let blocks = self.blocks.blocks();
         let mut block = from;
         while block < blocks {

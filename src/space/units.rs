@@ -57,6 +57,13 @@ impl Units {
         (len >= self.shortest).then_some((first, len))
     }
 
+    /// An order of which each extent that counts contains an aligned run: a run has one of about
+    /// half its length wherever it begins, and one of the power of two that divides all borders.
+    pub(crate) fn order(&self) -> u32 {
+        let anywhere = self.shortest.div_ceil(2).ilog2();
+        anywhere.max((self.granularity | self.alignment).trailing_zeros())
+    }
+
     /// How much of a run of `run` blocks to take if `most` are allowed: a prefix that counts, whose
     /// rest counts, too, or is empty. `None` if there is no such prefix.
     pub(crate) fn cut(&self, run: u64, most: u64) -> Option<u64> {
@@ -101,6 +108,17 @@ mod tests {
                 assert_eq!(units.inside(start, end), expected, "{units:?} {start}..{end}");
             }
         });
+    }
+
+    #[test]
+    fn each_extent_contains_an_aligned_run_of_the_order() {
+        all(|units, start| {
+            let Some((first, len)) = units.inside(start, start + 48) else { return };
+            let (run, shortest) = (1 << units.order(), units.shortest.min(len));
+            assert!(first.next_multiple_of(run) + run <= first + shortest, "{units:?} {first}");
+        });
+        assert_eq!([1, 2, 3, 64, 96].map(|unit| Units::new(unit, 0, 1).order()), [0, 1, 1, 6, 5]);
+        assert_eq!([0, 16, 17].map(|first| Units::new(64, first, 1).order()), [6, 5, 5]);
     }
 
     #[test]
