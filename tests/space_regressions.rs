@@ -190,3 +190,49 @@ fn a_run_that_was_long_ends_with_the_device() {
         assert!(longest.unwrap_or(0) < len, "{longest:?} {len}");
     }
 }
+
+/// A request for a run let out a few thousand blocks, and was refused although more waited that no reader held.
+#[test]
+fn a_long_snapshot_that_ends_leaves_no_run_behind() {
+    const BLOCKS: u64 = 1 << 18;
+    for request in [Request::new(512), any(512).min_extent(256), any(512).min_extent(512).partial()]
+    {
+        let allocator = Allocator::builder(BLOCKS).build_allocated().unwrap();
+        let guard = allocator.pin();
+        let singles = (0..40_000).map(|n| Extent::new(4 * n, 1));
+        for extent in singles.chain([Extent::new(200_000, 1024)]) {
+            let mut transaction = allocator.begin();
+            transaction.free(extent).unwrap();
+            transaction.freeze().committed();
+        }
+        drop(guard);
+        assert_eq!(allocator.allocate_with(&request).unwrap().blocks(), 512, "{request:?}");
+    }
+}
+
+/// The same for what promises left behind.
+#[test]
+fn a_run_is_found_beside_what_promises_left_behind() {
+    let singles: Vec<Extent> = (0..1900).map(|n| Extent::new(2 * n, 1)).collect();
+    let allocator = Allocator::builder(1 << 16).build_allocated().unwrap();
+    for &extent in singles.iter().chain(&[Extent::new(50_000, 100)]) {
+        allocator.mark_free(extent).unwrap();
+    }
+    drop(allocator.reserve(2000).unwrap());
+    assert_eq!(allocator.allocate(64).map(|extent| extent.len), Ok(64));
+}
+
+/// And for what waits to be discarded; what would not help goes on waiting.
+#[test]
+fn a_run_of_waiting_discards_is_found_behind_many_that_do_not_help() {
+    let allocator = Allocator::builder(1 << 16).build_allocated().unwrap();
+    let discarder = allocator.discarder(freemap::DiscardLimits::new()).unwrap();
+    (0..1000).for_each(|n| allocator.free(Extent::new(4 * n, 1)).unwrap());
+    assert!(allocator.allocate(512).is_err());
+    allocator.free(Extent::new(50_000, 500)).unwrap();
+    assert!(allocator.allocate(512).is_err());
+    assert_eq!(discarder.waiting_blocks(), 1500);
+    allocator.free(Extent::new(50_500, 524)).unwrap();
+    assert_eq!(allocator.allocate(512).map(|extent| extent.len), Ok(512));
+    assert_eq!(discarder.waiting_blocks(), 1000);
+}

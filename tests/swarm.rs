@@ -1,12 +1,12 @@
 //! All that keeps blocks at once, in any order: promises, reserves, guards, transactions, regions,
-//! discards, other lengths. After each step, everything that the allocator knows must agree; in the
+//! several batches of discards, other lengths. After each step, everything that the allocator knows must agree; in the
 //! end, all blocks must be free again.
 
 use std::time::{Duration, Instant};
 
 use freemap::{
-    Allocator, Class, DiscardLimits, Discarder, Extent, Frozen, Placement, ReadGuard, Region,
-    Request, Reservation,
+    Allocator, Batch, Class, DiscardLimits, Discarder, Discarding, Extent, Frozen, Placement,
+    ReadGuard, Region, Request, Reservation,
 };
 use proptest::prelude::*;
 
@@ -72,8 +72,13 @@ enum Step {
         waiting: u64,
         batch: u64,
         shortest: u64,
+        granularity: u64,
+        alignment: u64,
     },
     NextBatch,
+    CompleteBatch {
+        pick: usize,
+    },
     StopDiscards,
     Grow {
         blocks: u64,
@@ -118,9 +123,13 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => pick().prop_map(|pick| Step::Unpin { pick }),
         1 => (0..3000u64).prop_map(|block| Step::Close { block }),
         1 => (pick(), any::<bool>()).prop_map(|(pick, take)| Step::Open { pick, take }),
-        1 => (1..500u64, 1..100u64, 0..5u64)
-            .prop_map(|(waiting, batch, shortest)| Step::Discard { waiting, batch, shortest }),
+        1 => (1..500u64, 1..100u64, 0..5u64, 1..9u64, 0..9u64).prop_map(
+            |(waiting, batch, shortest, granularity, alignment)| {
+                Step::Discard { waiting, batch, shortest, granularity, alignment }
+            }
+        ),
         3 => Just(Step::NextBatch),
+        2 => pick().prop_map(|pick| Step::CompleteBatch { pick }),
         1 => Just(Step::StopDiscards),
         1 => (1..700u64).prop_map(|blocks| Step::Grow { blocks }),
         1 => (1..700u64).prop_map(|blocks| Step::Shrink { blocks }),
@@ -138,6 +147,8 @@ struct World {
     guards: Vec<ReadGuard<'static>>,
     regions: Vec<Region>,
     discarder: Option<Discarder>,
+    /// With the device, of this discarder and of earlier ones.
+    batches: Vec<Batch>,
     now: Instant,
 }
 
@@ -162,6 +173,7 @@ impl World {
             guards: Vec::new(),
             regions: Vec::new(),
             discarder: None,
+            batches: Vec::new(),
             now: Instant::now(),
         }
     }
@@ -233,6 +245,7 @@ impl World {
                 region => drop(region),
             },
             Step::Discard { .. } | Step::NextBatch | Step::StopDiscards => self.discard(step),
+            Step::CompleteBatch { pick } => drop(take(&mut self.batches, pick)),
             Step::Grow { blocks } => {
                 allocator.grow(allocator.blocks() + blocks).expect("memory");
             }
@@ -273,36 +286,43 @@ impl World {
 
     fn discard(&mut self, step: &Step) {
         match (*step, &mut self.discarder) {
-            (Step::Discard { waiting, batch, shortest }, None) => {
+            (Step::Discard { waiting, batch, shortest, granularity, alignment }, None) => {
                 let limits = DiscardLimits::new().waiting(waiting).batch(batch, 4);
-                self.discarder = self.allocator.discarder(limits.shortest(shortest));
+                let limits = limits.granularity(granularity).alignment(alignment);
+                let limits = limits.shortest(shortest).linger(Duration::from_millis(5));
+                self.discarder = self.allocator.discarder(limits);
             }
             (Step::NextBatch, Some(discarder)) => {
                 self.now += Duration::from_millis(1);
-                drop(discarder.next(self.now));
+                if let Discarding::Batch(batch) = discarder.next(self.now) {
+                    self.batches.push(batch);
+                }
             }
             (Step::StopDiscards, _) => self.discarder = None,
             _ => {}
         }
     }
 
-    /// Everything that the allocator knows agrees, and what the caller holds is its own.
+    /// Everything that the allocator knows agrees, and what the caller and the device hold is their own.
     fn check(&self, step: &dyn std::fmt::Debug) {
         let found = self.allocator.verify();
         assert!(found.is_clean(), "after {step:?}: {:?}", found.differences);
         let mut held: Vec<Extent> = self.held.clone();
         held.extend(self.frozen.iter().flat_map(|(_, new, gone)| new.iter().chain(gone)));
-        held.sort_unstable();
-        for two in held.windows(2) {
-            assert!(!two[0].overlaps(&two[1]), "after {step:?}: {} and {}", two[0], two[1]);
+        for &extent in &held {
+            assert_eq!(self.allocator.is_allocated(extent), Ok(true), "after {step:?}: {extent}");
         }
         let used: u64 = held.iter().map(|extent| extent.len).sum();
         let stats = self.allocator.stats();
         assert_eq!(stats.used_blocks, used, "after {step:?}");
         let listed: u64 = self.allocator.free_extents().map(|extent| extent.len).sum();
         assert_eq!((stats.free_blocks, self.allocator.free_blocks()), (listed, listed));
-        for &extent in &held {
-            assert_eq!(self.allocator.is_allocated(extent), Ok(true), "after {step:?}: {extent}");
+        let discarding = self.batches.iter().map(Batch::blocks).sum();
+        assert_eq!(stats.discarding_blocks, discarding, "after {step:?}");
+        held.extend(self.batches.iter().flat_map(Batch::extents));
+        held.sort_unstable();
+        for two in held.windows(2) {
+            assert!(!two[0].overlaps(&two[1]), "after {step:?}: {} and {}", two[0], two[1]);
         }
     }
 
@@ -316,6 +336,7 @@ impl World {
         self.guards.clear();
         self.regions.clear();
         self.discarder = None;
+        self.batches.clear();
         self.allocator.free_many(&mut self.held).expect("they are ours");
         self.allocator.collect();
         self.held.clear();

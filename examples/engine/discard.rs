@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-use freemap::{DiscardLimits, Discarding, Extent};
+use freemap::{Batch, DiscardLimits, Discarding, Extent};
 use serde_json::{Value, json};
 
 use super::Failure;
@@ -13,6 +15,8 @@ use super::store::Store;
 
 /// Blocks of a batch.
 const BATCH: u64 = 64;
+/// Batches that the device has at once.
+const UNDER_WAY: usize = 16;
 /// When nothing waits.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -23,7 +27,7 @@ pub struct Discarded {
     extents: u64,
     blocks: u64,
     unsupported: u64,
-    /// Blocks that waited and were needed before.
+    /// Blocks that waited and were needed before, or were too few for the device.
     skipped: u64,
     /// Blocks that waited at the end.
     waiting: u64,
@@ -34,29 +38,49 @@ pub struct Discarded {
 
 /// Works until `stop`.
 pub fn run(store: &Store, stop: &AtomicBool) -> Result<Discarded, Failure> {
-    let allocator = store.allocator();
-    let limits = DiscardLimits::new().batch(BATCH, BATCH as usize);
+    let (allocator, data) = (store.allocator(), store.data());
+    let block_size = allocator.block_size();
+    let limits = DiscardLimits::new()
+        .granularity((data.metadata()?.blksize() / u64::from(block_size)).max(1))
+        .batch(BATCH, BATCH as usize);
     let mut discarder = allocator.discarder(limits).ok_or("somebody else discards")?;
-    let mut done = Discarded::default();
-    while !stop.load(Ordering::Relaxed) {
-        match discarder.next(Instant::now()) {
-            Discarding::Batch(batch) => {
-                for &extent in batch.extents() {
-                    let done_by_file = punch(store.data(), extent, allocator.block_size())?;
-                    done.extents += u64::from(done_by_file);
-                    let blocks =
-                        if done_by_file { &mut done.blocks } else { &mut done.unsupported };
-                    *blocks += extent.len;
+    let mut done = std::thread::scope(|scope| -> Result<Discarded, Failure> {
+        // Stands for a queue of the device: batches wait in it, and are done in its own time.
+        let (submit, submitted) = sync_channel(UNDER_WAY);
+        let device = scope.spawn(move || punch_all(data, submitted, block_size));
+        while !stop.load(Ordering::Relaxed) {
+            match discarder.next(Instant::now()) {
+                Discarding::Batch(batch) => {
+                    if submit.send(batch).is_err() {
+                        break; // the device has failed
+                    }
                 }
+                Discarding::Later(pause) => std::thread::sleep(pause.min(PAUSE)),
+                Discarding::Nothing => std::thread::sleep(PAUSE),
             }
-            Discarding::Later(pause) => std::thread::sleep(pause.min(PAUSE)),
-            Discarding::Nothing => std::thread::sleep(PAUSE),
+        }
+        let waiting = discarder.waiting_blocks();
+        let skipped = allocator.stats().counters.skipped_discard_blocks;
+        // Before the last batches are done.
+        drop((discarder, submit));
+        let done = device.join().map_err(|_| "the device panicked")??;
+        Ok(Discarded { waiting, skipped, ..done })
+    })?;
+    (done.occupied, done.length) = size(data)?;
+    Ok(done)
+}
+
+/// Punches holes for all batches. A batch that is dropped is done.
+fn punch_all(data: &File, batches: Receiver<Batch>, block_size: u32) -> io::Result<Discarded> {
+    let mut done = Discarded::default();
+    for batch in batches {
+        for &extent in batch.extents() {
+            let by_file = punch(data, extent, block_size)?;
+            done.extents += u64::from(by_file);
+            let blocks = if by_file { &mut done.blocks } else { &mut done.unsupported };
+            *blocks += extent.len;
         }
     }
-    done.waiting = discarder.waiting_blocks();
-    drop(discarder);
-    done.skipped = allocator.stats().counters.skipped_discard_blocks;
-    (done.occupied, done.length) = size(store.data())?;
     Ok(done)
 }
 
@@ -81,8 +105,6 @@ fn punch(_: &File, _: Extent, _: u32) -> io::Result<bool> {
 }
 
 fn size(data: &File) -> io::Result<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-
     let metadata = data.metadata()?;
     Ok((metadata.blocks() * 512, metadata.len()))
 }
@@ -94,11 +116,11 @@ impl Discarded {
         vec![
             (
                 "discarded",
-                format!("{blocks} blocks in {extents} extents, {unsupported} blocks in vain"),
+                format!("{blocks} blocks in {extents} extents, {unsupported} blocks unsupported"),
             ),
             (
                 "not discarded",
-                format!("{skipped} blocks needed before, {waiting} waiting at the end"),
+                format!("{skipped} blocks needed before or too few, {waiting} waiting at the end"),
             ),
             ("data file", format!("{:.1} MiB occupied of {:.1} MiB", mib(occupied), mib(length))),
         ]

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use arbitrary::Arbitrary;
 use freemap::{
-    AllocError, Allocator, Class, Direction, DiscardLimits, Discarder, Discarding, Extent,
+    AllocError, Allocator, Batch, Class, Direction, DiscardLimits, Discarder, Discarding, Extent,
     FreeError, Placement, Region, Request, Reservation, Shrink, Spill, Stream,
 };
 use libfuzzer_sys::fuzz_target;
@@ -32,8 +32,9 @@ enum Call {
     Split { nth: u8, blocks: u16 },
     Use { nth: u8, len: u16, scattered: bool },
     GiveUp { nth: u8 },
-    Discard { waiting: u16, batch: u8, shortest: u8 },
+    Discard { waiting: u16, batch: u8, shortest: u8, granularity: u8, alignment: u8 },
     Step,
+    Complete { nth: u8 },
     StopDiscarding,
     Survey,
 }
@@ -56,6 +57,7 @@ struct Model {
     shrink: Option<Shrink>,
     reservations: Vec<Reservation>,
     discarder: Option<Discarder>,
+    batches: Vec<Batch>,
     streams: Vec<(u8, Stream)>,
 }
 
@@ -236,11 +238,13 @@ impl Model {
             Call::GiveUp { nth } if !self.reservations.is_empty() => {
                 self.reservations.swap_remove(usize::from(nth) % self.reservations.len());
             }
-            Call::Discard { waiting, batch, shortest } => {
+            Call::Discard { waiting, batch, shortest, granularity, alignment } => {
                 let limits = DiscardLimits::new()
                     .waiting(waiting.into())
                     .batch(batch.into(), 4)
-                    .shortest(shortest.into());
+                    .shortest(shortest.into())
+                    .granularity(granularity.into())
+                    .alignment(alignment.into());
                 self.discarder = self.discarder.take().or_else(|| self.allocator.discarder(limits));
             }
             Call::Step => {
@@ -251,7 +255,11 @@ impl Model {
                         let range = extent.start as usize..extent.end().unwrap() as usize;
                         assert!(self.is_owned[range].iter().all(|owned| !owned), "{extent}");
                     }
+                    self.batches.push(batch);
                 }
+            }
+            Call::Complete { nth } if !self.batches.is_empty() => {
+                drop(self.batches.swap_remove(usize::from(nth) % self.batches.len()));
             }
             Call::StopDiscarding => self.discarder = None,
             Call::Survey => {
@@ -286,13 +294,14 @@ fuzz_target!(|script: Script| {
         shrink: None,
         reservations: Vec::new(),
         discarder: None,
+        batches: Vec::new(),
         streams: Vec::new(),
     };
     script.calls.into_iter().take(200).for_each(|call| model.run(call));
 
     // With everything given up, all blocks are free, owned, or in reserve or owed to it.
-    let Model { allocator, owned, regions, shrink, reservations, discarder, .. } = model;
-    drop((regions, shrink, reservations, discarder));
+    let Model { allocator, owned, regions, shrink, reservations, discarder, batches, .. } = model;
+    drop((regions, shrink, reservations, discarder, batches));
     allocator.collect();
     let found = allocator.verify();
     assert!(found.is_clean(), "{:?}", found.differences);

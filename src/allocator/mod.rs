@@ -45,7 +45,7 @@ use crate::values::settings::Settings;
 /// # Memory
 ///
 /// One bit per block, and one byte of summary per 256 blocks: 32 MiB and 1 MiB for 1 TiB of 4 KiB
-/// blocks; see [`Allocator::memory`]. Three times as much address space is reserved for closed
+/// blocks; see [`Allocator::memory`]. Four times as much address space is reserved for closed
 /// regions, promises and discards, and one bit per block for what transactions free. That memory is
 /// taken only as it is used.
 ///
@@ -256,7 +256,9 @@ impl Allocator {
     }
 
     /// From now on, freed blocks wait until the device has been told to discard them: see
-    /// [`Discarder`]. `None` if there already is a discarder. O(1).
+    /// [`Discarder`], also for an example. Any limits will do: see [`DiscardLimits`]. `None`, and
+    /// nothing is changed, if there already is a discarder. When it has been dropped, the next may
+    /// begin; batches may still be under way. O(1).
     pub fn discarder(&self, limits: DiscardLimits) -> Option<Discarder> {
         Discarder::new(self.core.clone(), limits)
     }

@@ -216,6 +216,10 @@ mutants! {
     SweepWithoutLook,
     /// A thread that queues blocks to be discarded does not check whether discarding is still on.
     PendingWithoutLook,
+    /// The same, if only a part of the blocks was queued because another thread frees the rest.
+    TornWithoutLook,
+    /// A batch frees its blocks before they stop counting as with the device.
+    FreeBeforeGiveBack,
     /// The last discarder looks for waiting blocks first, and switches discarding off afterwards.
     LimitAfterLook,
     /// The token of a block is there before the block is in escrow.

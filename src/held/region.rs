@@ -104,7 +104,8 @@ impl Region {
 
     /// The extents in use, ascending: what has to be moved before the region is empty. Adjacent
     /// allocations show as one. Reads the bitmap as it goes. Blocks that wait to be discarded or
-    /// are kept for reservations also show, until [`is_empty`](Self::is_empty) is called.
+    /// are kept for reservations also show, until [`is_empty`](Self::is_empty) is called, and those
+    /// that are being discarded, until their [`Batch`](crate::Batch) is dropped.
     pub fn live_extents(&self) -> impl Iterator<Item = Extent> + '_ {
         self.live_in(self.blocks.clone())
     }
@@ -123,8 +124,10 @@ impl Region {
     /// opened, except by [`take`](Self::take).
     ///
     /// Blocks freed by a commit count once they have left the quarantine; this call lets out what
-    /// it can. It exchanges blocks kept for a [`Reservation`](crate::Reservation) for others, as
-    /// far as others are free. O(blocks of the region / 64).
+    /// it can. Blocks that are being discarded count as in use until their [`Batch`](crate::Batch)
+    /// is dropped. Those that wait to be discarded are set aside undiscarded. The call exchanges
+    /// blocks kept for a [`Reservation`](crate::Reservation) for others, as far as others are free.
+    /// O(blocks of the region / 64).
     pub fn is_empty(&self) -> bool {
         self.is_empty_in(self.blocks.clone())
     }
@@ -135,7 +138,7 @@ impl Region {
             core.space.collect(cursor.lane, u64::MAX);
             promise::move_escrow(core, cursor, self.blocks.start, self.blocks.end);
             let lane = cursor.lane;
-            let mut free = |word, bits| core.space.free_word(lane, word, bits);
+            let mut free = |word, bits| core.space.skip_word(lane, word, bits);
             core.space.discards.let_out(self.blocks.start, self.blocks.end, u64::MAX, &mut free);
             let moved = &mut core.space.moved(lane);
             core.space.closed.sweep(&core.space.bitmap, self.leaves.clone(), moved);

@@ -54,8 +54,8 @@ pub enum Difference {
         block: u64,
     },
     /// A block is in two places: free, set aside in a closed region, kept for a promise or a
-    /// reserve, waiting to be discarded, or freed by a transaction and not let out yet. Two callers
-    /// could get it.
+    /// reserve, waiting to be discarded, being discarded, or freed by a transaction and not let out
+    /// yet. Two callers could get it.
     Twice {
         /// The block.
         block: u64,

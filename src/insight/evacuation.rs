@@ -93,11 +93,10 @@ pub struct EvacuationPlan {
 /// as far as the caller says, blocks no other thread, and reads each word once. Memory: 6 bytes for
 /// each leaf of one region, and what the candidates take.
 ///
-/// *What costs.* Blocks in use. These include blocks of transactions under way, of a
-/// [`Batch`](crate::Batch) that is being discarded, and freed blocks in the quarantine: they all
-/// look the same and may become free by themselves. Blocks that wait to be discarded or are kept
-/// for reservations cost nothing: a closed region gets rid of them by itself. Closed leaves are in
-/// no region.
+/// *What costs.* Blocks in use. These include blocks of transactions under way, and freed blocks in
+/// the quarantine: they all look the same and may become free by themselves. Blocks that wait to be
+/// discarded, are with the device in a [`Batch`](crate::Batch), or are kept for reservations cost
+/// nothing: a closed region gets rid of them by itself. Closed leaves are in no region.
 ///
 /// *Which.* The first candidate is the cheapest region of all. From left to right, a region gives
 /// way to a cheaper one that overlaps it. So the planner finds every region that is cheaper than

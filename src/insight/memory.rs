@@ -24,10 +24,10 @@ pub struct Memory {
     pub search: usize,
     /// Counters of free blocks: 8 KiB for 64 lanes, and for each shard a row of them.
     pub counters: usize,
-    /// Three more bitmaps with summaries: for closed regions, for promises and reserves, and for
-    /// blocks that wait to be discarded. And one without a summary, for blocks that transactions
-    /// free. Their memory is untouched until a block is closed, promised, waits, or is freed by a
-    /// transaction.
+    /// Four more bitmaps with summaries: for closed regions, for promises and reserves, for blocks
+    /// that wait to be discarded, and for those that are being discarded. And one without a
+    /// summary, for blocks that transactions free. Their memory is untouched until a block is
+    /// closed, promised, waits, or is freed by a transaction.
     pub aside: usize,
     /// With a store, the committed state: one bit per block. For a space-map log it is the log's
     /// own, and the log counts it too ([`LogMemory::committed`](crate::LogMemory::committed)).

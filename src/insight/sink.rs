@@ -236,7 +236,7 @@ impl Stats {
         );
         counter(
             "freemap_skipped_discard_blocks_total",
-            "Blocks that were needed before they were discarded, or too few together.",
+            "Blocks that waited to be discarded and became free without.",
             counters.skipped_discard_blocks,
         );
         counter("freemap_shard_surveys_total", "Surveys of a shard.", counters.shard_surveys);

@@ -57,7 +57,8 @@ pub struct Stats {
     pub reserved_blocks: u64,
     /// Freed blocks that wait to be [discarded](crate::Discarder): not among the free ones.
     pub discard_waiting_blocks: u64,
-    /// Blocks in the batch that the device is discarding now: not among the free ones.
+    /// Blocks in the [batches](crate::Batch) that the device is discarding now, of all discarders,
+    /// also those that have ended: not among the free ones.
     pub discarding_blocks: u64,
     /// Live guards.
     pub guards: u64,
@@ -102,7 +103,9 @@ pub struct Counters {
     pub refused_no_contiguous: u64,
     /// Blocks that the device was told to discard.
     pub discarded_blocks: u64,
-    /// Blocks that waited to be discarded, but were needed before, or lay in extents too short.
+    /// Blocks that waited to be discarded and became free without: an allocation needed them, they
+    /// belonged to no whole unit of the device, their region was emptied, or the discarder ended.
+    /// Blocks that found the queue full did not wait.
     pub skipped_discard_blocks: u64,
     /// Surveys of a shard, each repetition counted.
     pub shard_surveys: u64,

@@ -1,10 +1,9 @@
-//! Closed regions, a device that changes its length (a), and discards (d). Blocks that a thread owns are marked, so
-//! that a second owner is noticed at once.
+//! Closed regions, and a device that changes its length (a). Blocks that a thread owns are marked, so that a second
+//! owner is noticed at once.
 
 use std::ops::Range;
 
 use crate::space::closed::{Closed, Moved};
-use crate::space::discards::Discards;
 use loom::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
@@ -229,61 +228,4 @@ pub fn a10() {
     device.open(0..2);
     join(freeing);
     device.all_there();
-}
-
-/// What is freed waits to be discarded (d).
-struct Discarding {
-    index: Bitmap<Bit>,
-    discards: Discards<Bit>,
-}
-
-impl Discarding {
-    fn new(limit: u64) -> Arc<Self> {
-        let index = Bitmap::from_words(1, 1, |_| 0).expect("memory");
-        let discards = Discards::new(1).expect("memory");
-        discards.set_limit(limit, &mut |_, _| {});
-        Arc::new(Self { index, discards })
-    }
-
-    fn free(&self) {
-        let freed = if self.discards.has_room(1) {
-            self.discards.put(0, 1, &mut |word, bits| self.let_out(word, bits))
-        } else {
-            self.index.release(0, 1)
-        };
-        assert_eq!(freed, Ok(()), "a rightful free failed");
-    }
-
-    fn let_out(&self, word: WordIndex, bits: u64) {
-        assert_eq!(self.index.release_in_word(word, bits), Ok(()), "a block is let out twice");
-    }
-
-    fn allocate(&self) -> Option<u64> {
-        exact(&self.index, 1).ok().or_else(|| {
-            self.discards.let_out(0, 1, 1, &mut |word, bits| self.let_out(word, bits));
-            exact(&self.index, 1).ok()
-        })
-    }
-}
-
-/// A free while the discarder leaves.
-pub fn d1() {
-    let device = Discarding::new(1);
-    let freeing = spawn(&device, Discarding::free);
-    device.discards.set_limit(0, &mut |word, bits| device.let_out(word, bits));
-    join(freeing);
-    assert_eq!(exact(&device.index, 1), Ok(0), "the block is free");
-}
-
-/// The discarder takes a block that an allocation wants.
-pub fn d2() {
-    let device = Discarding::new(1);
-    device.free();
-    let allocating = spawn(&device, Discarding::allocate);
-    if let Some((start, len)) = device.discards.take(0, 1) {
-        free(&device.index, start, len);
-    }
-    let mut got: Vec<u64> = join(allocating).into_iter().collect();
-    got.extend(device.allocate());
-    assert_eq!(got, [0], "one of them gets it");
 }

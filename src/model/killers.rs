@@ -97,6 +97,8 @@ fn order_of(mutant: Mutant) -> Vec<&'static Scenario> {
         TakeWithoutPutBack => &["a10"],
         LengthBeforeLeaves => &["a7"],
         PendingWithoutLook | LimitAfterLook => &["d1"],
+        TornWithoutLook => &["d3"],
+        FreeBeforeGiveBack => &["d5"],
         TokenBeforeBlock => &["e1"],
         SpareByStore => &["e5"],
         NoLastTake => &["e8"],

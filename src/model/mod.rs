@@ -4,6 +4,7 @@
 //! or a shop in place of the index.
 
 mod closed;
+mod discards;
 mod escrow;
 mod geometries;
 mod killers;
@@ -19,6 +20,7 @@ use loom::thread;
 pub use killers::{is_control, mutants, order_for, select};
 
 use self::closed::*;
+use self::discards::*;
 use self::escrow::*;
 use self::geometries::{Bit, Four, Pair, Split, Whole};
 use self::ledger::*;
@@ -157,6 +159,9 @@ scenarios! {
     a10 (Some(4)) "two leaves are closed and taken, beside a free";
     d1 (None) "a free while the discarder leaves";
     d2 (None) "the discarder takes a block that an allocation wants";
+    d3 (Some(4)) "two free a block, one of them with another, while the discarder leaves";
+    d4 (None) "a free while one discarder leaves and the next begins";
+    d5 (None) "the device is done with a block, which is allocated and freed again";
     e1 (Some(5)) "two are promised the one free block: one of them is";
     e2 (Some(4)) "two use their promises";
     e3 (Some(5)) "one uses a promise, another takes what there is";

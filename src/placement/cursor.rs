@@ -40,6 +40,9 @@ pub(crate) struct Cursor {
     /// The lane that the handle counts in.
     pub lane: LaneId,
     nothing: Option<Nothing>,
+    /// A walk over all waiting discards that found none of use: for runs of so many blocks at so
+    /// many blocks' multiples, after so many puts.
+    pub no_discards: Option<(u64, u64, u64)>,
     /// The last leaf for each class of requests and of runs, if placements are set;
     /// [`LeafIndex::NONE`] before the first.
     classes: Option<Box<Classes>>,
@@ -100,6 +103,7 @@ impl Cursor {
             places,
             lane,
             nothing: None,
+            no_discards: None,
             classes: None,
             sequential: false,
             mixed: Pace::default(),

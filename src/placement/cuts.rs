@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use crate::base::heap::{OutOfMemory, reserved};
 use crate::values::bounds::Bounds;
 
 /// How much to take of one run, and in how many extents.
@@ -25,15 +26,21 @@ pub(crate) struct Cut {
 /// of a unit. So the request can be met if and only if `len / min` extents can cover it. What they
 /// cover of one run is concave in their number, so taking the largest gain each time covers the
 /// most. O(extents x log runs).
-pub(crate) fn plan(runs: &[u64], bounds: &Bounds, len: u64, some: bool) -> Option<Vec<Cut>> {
+pub(crate) fn plan(
+    runs: &[u64],
+    bounds: &Bounds,
+    len: u64,
+    some: bool,
+) -> Result<Option<Vec<Cut>>, OutOfMemory> {
     debug_assert!(bounds.divides(len));
-    let mut gains: BinaryHeap<(u64, Reverse<usize>)> = BinaryHeap::new();
+    let mut gains: BinaryHeap<(u64, Reverse<usize>)> = BinaryHeap::from(reserved(runs.len())?);
     gains.extend(runs.iter().enumerate().filter_map(|(index, &run)| {
         let gain = bounds.cover(run, 1);
         (gain > 0).then_some((gain, Reverse(index)))
     }));
-    let mut pieces = vec![0u64; runs.len()];
-    let (mut covered, mut used, mut in_order) = (0u64, 0, Vec::new());
+    let (mut pieces, mut in_order) = (reserved::<u64>(runs.len())?, reserved(runs.len())?);
+    pieces.resize(runs.len(), 0);
+    let (mut covered, mut used) = (0u64, 0);
     while covered < len && used < len / bounds.min {
         let Some((gain, Reverse(run))) = gains.pop() else { break };
         if pieces[run] == 0 {
@@ -49,7 +56,7 @@ pub(crate) fn plan(runs: &[u64], bounds: &Bounds, len: u64, some: bool) -> Optio
     }
     let sum = len.min(covered);
     if sum == 0 || (sum < len && !some) {
-        return None;
+        return Ok(None);
     }
     // Give every extent its minimum, then fill up in the order of choice.
     let mut left = sum - used * bounds.min;
@@ -59,9 +66,10 @@ pub(crate) fn plan(runs: &[u64], bounds: &Bounds, len: u64, some: bool) -> Optio
         left -= more;
         Cut { run, pieces, blocks: least + more }
     });
-    let cuts: Vec<Cut> = cuts.collect();
-    debug_assert_eq!(cuts.iter().map(|cut| cut.blocks).sum::<u64>(), sum);
-    Some(cuts)
+    let mut chosen = reserved(cuts.len())?;
+    chosen.extend(cuts);
+    debug_assert_eq!(chosen.iter().map(|cut: &Cut| cut.blocks).sum::<u64>(), sum);
+    Ok(Some(chosen))
 }
 
 #[cfg(all(test, not(loom)))]
@@ -113,10 +121,10 @@ mod tests {
 
     fn check(runs: &[u64], bounds: &Bounds, len: u64, sums: &[bool]) {
         let has = |len: u64| sums.get(len as usize).is_some_and(|&has| has);
-        let whole = plan(runs, bounds, len, false);
+        let whole = plan(runs, bounds, len, false).expect("memory");
         assert_eq!(whole.is_some(), has(len), "{runs:?} {bounds:?} {len}");
         let most = (1..=len).rev().find(|&len| has(len));
-        let cuts = plan(runs, bounds, len, true);
+        let cuts = plan(runs, bounds, len, true).expect("memory");
         let sum = cuts.as_ref().map(|cuts| cuts.iter().map(|cut| cut.blocks).sum::<u64>());
         assert_eq!(sum, most, "{runs:?} {bounds:?} some of {len}");
         for cut in cuts.into_iter().flatten() {

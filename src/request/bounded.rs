@@ -8,11 +8,12 @@
 //! (`placement/cuts.rs`). Only this may say "no".
 
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
+use crate::base::heap::{OutOfMemory, reserved};
 use crate::base::word::order_above;
 use crate::core::Core;
 use crate::index::{Claimed, Refused, Taken, Wanted};
 use crate::placement::cursor::{Cursor, Nothing};
-use crate::placement::cuts::plan;
+use crate::placement::cuts::{Cut, plan};
 use crate::placement::route::Route;
 use crate::request::refusal;
 use crate::values::bounds::Bounds;
@@ -157,8 +158,8 @@ fn planned(
         let ticket = core.space.bitmap.expect_runs_of(least);
         let runs = core.space.bitmap.usable_runs(&bounds, goal / least);
         let runs = runs.map_err(|_| AllocError::OutOfMemory)?;
-        let lens: Vec<u64> = runs.iter().map(|&(_, len)| len).collect();
-        let Some(cuts) = plan(&lens, &bounds, goal, request.partial) else {
+        let cuts = cuts(&runs, &bounds, goal, request.partial);
+        let Some(cuts) = cuts.map_err(|_| AllocError::OutOfMemory)? else {
             if !core.space.bitmap.still_none(ticket) {
                 continue;
             }
@@ -190,4 +191,16 @@ fn planned(
             return Err(AllocError::OutOfMemory);
         }
     }
+}
+
+/// Cuts for the usable parts of runs, start and length: see [`plan`].
+fn cuts(
+    runs: &[(u64, u64)],
+    bounds: &Bounds,
+    goal: u64,
+    some: bool,
+) -> Result<Option<Vec<Cut>>, OutOfMemory> {
+    let mut lens = reserved(runs.len())?;
+    lens.extend(runs.iter().map(|&(_, len)| len));
+    plan(&lens, bounds, goal, some)
 }

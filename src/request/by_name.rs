@@ -20,6 +20,10 @@ use crate::values::error::{MarkError, on_device};
 use crate::values::extent::{Extent, Extents};
 use crate::values::request::Request;
 
+/// How often a block may move from one place to another before another caller counts as its owner:
+/// so no stopped or busy thread can hold up the call.
+const TURNS: u32 = 64;
+
 /// Allocates exactly `extent`.
 pub(crate) fn mark_allocated(
     core: &Core,
@@ -55,6 +59,10 @@ fn mark_parts(core: &Core, cursor: &mut Cursor, start: u64, end: u64) -> Result<
         let range = part.start..part.start + part.len;
         taken = taken.and_then(|()| exchange(core, cursor, range, &mut parts));
     }
+    let taken = taken.and_then(|()| match core.space.first_closed(start, end) {
+        Some(block) => Err(MarkError::Closed { block }),
+        None => Ok(()),
+    });
     if taken.is_err() {
         parts.iter().for_each(|&part| core.space.let_out_undiscarded(cursor.lane, part));
     }
@@ -71,26 +79,38 @@ fn take(
     promised: &mut impl FnMut(Extent) -> Result<(), MarkError>,
 ) -> Result<(), MarkError> {
     let (space, lane, end) = (&core.space, cursor.lane, range.end);
-    let mut at = range.start;
+    let (mut at, mut turns) = (range.start, 0);
     while at < end {
-        if let Some(block) = space.first_closed(at, end) {
+        let part = take_free(space, lane, at, end).or_else(|| take_waiting(space, at, end));
+        if let Some(part) = part {
+            parts.push(part);
+            (at, turns) = (at + part.len, 0);
+            continue;
+        }
+        let kept = space.escrow.run_end(at, end);
+        if kept > at {
+            promised(Extent { start: at, len: kept - at })?;
+            (at, turns) = (kept, 0);
+            continue;
+        }
+        if let Some(block) = space.first_closed(at, at + 1) {
             return Err(MarkError::Closed { block });
         }
-        let free = take_free(space, lane, at, end);
-        if let Some(part) = free.or_else(|| take_waiting(space, at, end)) {
-            parts.push(part);
-            at += part.len;
-        } else if space.escrow.first_in(at, end) == at {
-            let len = space.escrow.run_end(at, end) - at;
-            promised(Extent { start: at, len })?;
-            at += len;
-        } else if space.quarantine.first_marked(at, end) == at {
-            if space.collect(lane, LET_OUT) == 0 {
-                return Err(MarkError::AlreadyAllocated { block: at });
-            }
-        } else if space.first_owned(at, at + 1) == at {
+        if let Some((start, len)) = space.closed.take_from(at, end) {
+            parts.push(Extent { start, len });
+            (at, turns) = (at + len, 0);
+            continue;
+        }
+        let waits = space.quarantine.first_marked(at, at + 1) == at;
+        let moves = if waits {
+            space.collect(lane, LET_OUT) > 0
+        } else {
+            space.first_owned(at, at + 1) > at && turns < TURNS
+        };
+        if !moves {
             return Err(MarkError::AlreadyAllocated { block: at });
         }
+        turns += 1;
     }
     Ok(())
 }
@@ -125,9 +145,12 @@ fn exchange(
         if let Some((start, len)) = taken {
             parts.push(Extent { start, len });
             if start > at {
-                return Err(MarkError::AlreadyAllocated { block: at });
+                // Another caller let out what lay before it.
+                take(core, cursor, at..start, parts, &mut |part| {
+                    Err(MarkError::AlreadyAllocated { block: part.start })
+                })?;
             }
-            at += len;
+            at = start + len;
         }
     }
     Ok(())
@@ -147,9 +170,6 @@ fn take_free(space: &Space, lane: LaneId, at: u64, end: u64) -> Option<Extent> {
 
 /// Takes the blocks of `at..end` from `at` on that wait to be discarded.
 fn take_waiting(space: &Space, at: u64, end: u64) -> Option<Extent> {
-    if space.discards.first_in(at, end) != at {
-        return None;
-    }
     let (start, len) = space.discards.take_from(at, end)?;
     space.skipped_discards.add(len);
     Some(Extent { start, len })

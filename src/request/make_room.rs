@@ -15,9 +15,8 @@ use crate::values::request::{Effort, Request};
 /// each of the next requests would first search and find nothing.
 pub(crate) const LET_OUT: u64 = 64;
 
-/// How often a request that needs certain runs lets out blocks, twice as many each time. It cannot
-/// know which blocks would make such a run, so it stops here; the next one goes on.
-const ROUNDS: u32 = 4;
+/// A request lets out no more than this many times twice as many blocks as the time before.
+const DOUBLINGS: u32 = 20;
 
 /// Appends extents to `list` that meet `request`. Retries until it succeeds, or there was a moment
 /// at which nothing fitted and nothing could be let out. Does not use what is kept for the request's
@@ -35,7 +34,7 @@ pub(crate) fn allocate_unreserved(
     let before = list.extents().len();
     let result = attempt::attempt(core, cursor, &part_of(request, 0), list, &mut effort);
     let had = blocks_of(&list.extents()[before..]);
-    if had < request.len {
+    if had < most_of(request) {
         retry(core, cursor, request, list, before, result, spare, &mut effort)?;
     }
     Ok(effort)
@@ -47,6 +46,12 @@ pub(crate) fn allocate_unreserved(
 fn part_of(request: &Request, had: u64) -> Request {
     let partial = request.partial || (request.scattered && request.takes_any_pieces());
     Request { len: request.len - had, partial, ..*request }
+}
+
+/// The most blocks that an answer can have.
+fn most_of(request: &Request) -> u64 {
+    let bounded = request.partial && request.scattered;
+    if bounded { request.bounds().most_of(request.len) } else { request.len }
 }
 
 fn blocks_of(extents: &[Extent]) -> u64 {
@@ -70,7 +75,7 @@ fn retry(
     let mut round = 0;
     loop {
         let mut had = blocks_of(&list.extents()[before..]);
-        if had == request.len {
+        if had == most_of(request) {
             return Ok(());
         }
         let want_of_space = result.as_ref().err().is_none_or(AllocError::is_want_of_space);
@@ -85,7 +90,7 @@ fn retry(
         }
         if !more {
             let found = AllocError::NoSpace { requested: request.len, free: had };
-            return Err(result.err().filter(|_| had == 0).unwrap_or(found));
+            return Err(result.err().filter(|_| had == 0 || !want_of_space).unwrap_or(found));
         }
         if !request.takes_any_pieces() {
             had = 0;
@@ -109,38 +114,53 @@ pub(crate) fn changed(core: &Core, cursor: &Cursor, request: &Request) -> bool {
 /// Lets blocks out for a request that did not find enough; returns whether there were any. `round`
 /// counts the calls for one request.
 ///
-/// A request that takes any blocks gets about as many as it asks for: O(len). Another one gets as
-/// many and twice as many the next time, a few times, and of those that wait to be discarded only
-/// what would make a run that it can use.
+/// A request that takes any blocks gets about as many as it asks for: O(len). One that needs a
+/// certain run cannot know which blocks would make it. It lets out as many as it asks for, and twice
+/// as many each time, until it finds its run or nothing is left that no caller holds: a refusal is
+/// true, and each block is let out once. Discards are not let out unless they would make such a run.
 pub(crate) fn make_room(
     core: &Core,
-    cursor: &Cursor,
+    cursor: &mut Cursor,
     request: &Request,
     spare: bool,
     round: &mut u32,
 ) -> bool {
     let (space, lane, any) = (&core.space, cursor.lane, request.takes_any_blocks());
-    if !any && *round == ROUNDS {
-        return false;
-    }
-    let (len, wanted) = (request.len, LET_OUT.max(request.len) << (*round).min(ROUNDS));
+    let doublings = (*round).min(DOUBLINGS);
+    let (len, wanted) = (request.len, LET_OUT.max(request.len) << doublings);
+    *round += 1;
     let mut got = 0;
     if spare && space.escrow.spare() > 0 {
         // No more than it asks for, since others find these blocks nowhere meanwhile.
-        got += space.collect_escrow(lane, if any { len } else { len << *round });
+        got += space.collect_escrow(lane, if any { len } else { len << doublings });
     }
-    *round += 1;
     if got < wanted && space.quarantine.blocks() > 0 {
         got += space.collect(lane, wanted - got);
     }
-    if got < wanted && space.discards.waiting() > 0 {
-        let bounds = request.bounds();
-        got += if any {
-            space.skip_discards(lane, wanted - got)
-        } else {
-            let least = if request.scattered { bounds.min } else { request.len };
-            space.skip_discards_for(lane, least, bounds.align, wanted - got)
-        };
+    if got < wanted && any && space.discards.waiting() > 0 {
+        got += space.skip_discards(lane, wanted - got);
+    }
+    if got == 0 && !any && space.discards.waiting() > 0 {
+        got += skip_discards_for(core, cursor, request);
     }
     got > 0
+}
+
+/// Lets out discards that make a run for `request`, unless it is known that there are none.
+fn skip_discards_for(core: &Core, cursor: &mut Cursor, request: &Request) -> u64 {
+    let space = &core.space;
+    let least = if request.scattered { request.min_extent } else { request.len };
+    let (align, puts) = (request.align, space.discards.puts());
+    // Nothing came to wait since such a walk, and nothing that matters became free.
+    let known = cursor.no_discards.is_some_and(|(least_then, align_then, puts_then)| {
+        puts == puts_then && least >= least_then && align.is_multiple_of(align_then)
+    });
+    if known && core.placer.known_to_fail(space, cursor, least, align) {
+        return 0;
+    }
+    let freed = space.skip_discards_for(cursor.lane, least, align, request.len);
+    if freed == 0 {
+        cursor.no_discards = Some((least, align, puts));
+    }
+    freed
 }

@@ -161,9 +161,11 @@ impl<G: Geometry> Closed<G> {
         len: u64,
         moved: &mut impl FnMut(Moved, u64, u64),
     ) -> Result<(), ReleaseError> {
+        // Count first: no reader may see fewer than there are.
+        self.count.add(len);
         let released = self.held.release(start, len);
         let put = released.map_or_else(|error| error.released(start), |()| len);
-        self.count.add(put);
+        self.count.add((len - put).wrapping_neg());
         // Pairs with `open`, which clears the marks and then looks for blocks [mutants:
         // AsideWithoutLook, OpenAfterLook, WeakClosed].
         step!(AsideWithoutLook: {
@@ -285,6 +287,22 @@ impl<G: Geometry> Closed<G> {
         self.held.free_in(from, to)
     }
 
+    /// Takes the blocks of `at..end` from `at` on that are set aside, for the caller, if `at` is.
+    /// They lie in leaves that are open again, and whose opener has not let them out yet.
+    pub(crate) fn take_from(&self, at: u64, end: u64) -> Option<(u64, u64)> {
+        let mut end = self.held.run_end(at, end);
+        while at < end {
+            match self.held.claim(at, end - at) {
+                Ok(claimed) => {
+                    self.count.add(claimed.len().wrapping_neg());
+                    return Some(claimed.into_run());
+                }
+                Err(conflict) => end = conflict.block,
+            }
+        }
+        None
+    }
+
     /// Blocks that are set aside. Exact while nothing else runs.
     pub(crate) fn held(&self) -> u64 {
         self.count.get()
@@ -320,7 +338,9 @@ impl<G: Geometry> Closed<G> {
 
     /// Undoes [`take`](Self::take).
     pub(crate) fn put_back(&self, blocks: Range<u64>) {
-        self.count.add(self.held.add(blocks.start, blocks.end - blocks.start));
+        let len = blocks.end - blocks.start;
+        self.count.add(len);
+        self.count.add((len - self.held.add(blocks.start, len)).wrapping_neg());
     }
 
     /// Removes `blocks`, which are behind the end of the device, from both bitmaps. A double free
@@ -363,7 +383,10 @@ impl<G: Geometry> Closed<G> {
 
     /// Sets aside blocks of `mask` in `word`.
     fn add(&self, word: WordIndex, mask: G::Word) {
-        self.count.add(self.held.add_in_word(word, mask).count_ones().into());
+        let blocks = mask.count_ones();
+        self.count.add(blocks.into());
+        let added = self.held.add_in_word(word, mask).count_ones();
+        self.count.add(u64::from(blocks - added).wrapping_neg());
     }
 
     /// Takes out those blocks of `mask` in `word` that are set aside, and returns which.

@@ -14,9 +14,6 @@ const STEP: u64 = 64;
 /// Spare blocks left in escrow for future promises. A request that finds nothing free gets them.
 const SPARE: u64 = 2048;
 
-/// Waiting runs that a request for certain runs looks at, at most: see [`Space::skip_discards_for`].
-const LOOKED_AT: usize = 64;
-
 impl Space {
     /// Lets out what neither a caller nor a reader holds any more. Then, while nothing else runs,
     /// the free blocks are those of the bitmap, for all figures and lists alike. O(blocks let out).
@@ -116,27 +113,19 @@ impl Space {
     }
 
     /// The same for waiting blocks that make a run of at least `least` blocks at a multiple of
-    /// `align`, with each other and with free blocks. Looks at the next few waiting runs in turn,
-    /// so that a request that cannot be met costs no more than its length.
+    /// `align`, with each other and with free blocks: what would not make one goes on waiting.
+    /// O(waiting runs), and `least` blocks around each.
     pub(crate) fn skip_discards_for(&self, lane: LaneId, least: u64, align: u64, most: u64) -> u64 {
-        let blocks = self.bitmap.blocks();
-        let reach = least.saturating_add(align);
-        let (mut at, mut freed) = (self.skipped_to.get(), 0);
-        for _ in 0..LOOKED_AT {
-            let Some(waiting) = self.discards.next(at).or_else(|| self.discards.next(0)) else {
-                break;
-            };
-            let (start, end) = self.run_of_waiting(waiting, reach);
-            let aligned = start.next_multiple_of(align);
-            if end.saturating_sub(aligned) >= least {
+        let (mut at, mut freed) = (0, 0);
+        while freed < most
+            && let Some(waiting) = self.discards.next(at)
+        {
+            let (start, end) = self.run_of_waiting(waiting, least.saturating_add(align));
+            if end.saturating_sub(start.next_multiple_of(align)) >= least {
                 freed += self.skip_discards_in(lane, start, end, u64::MAX);
             }
-            at = if end < blocks { end.max(waiting + 1) } else { 0 };
-            if freed >= most {
-                break;
-            }
+            at = end.max(waiting + 1);
         }
-        self.skipped_to.set(at);
         freed
     }
 
@@ -165,14 +154,14 @@ impl Space {
     }
 
     fn skip_discards_in(&self, lane: LaneId, start: u64, end: u64, most: u64) -> u64 {
-        let free = &mut |word, bits| self.free_word(lane, word, bits);
-        let skipped = self.discards.let_out(start, end, most, free);
-        self.skipped_discards.add(skipped);
-        skipped
+        let skip = &mut |word, bits| self.skip_word(lane, word, bits);
+        self.discards.let_out(start, end, most, skip)
     }
 
-    /// Frees blocks of one word that the caller owns, without passing them to the discarder.
-    pub(crate) fn free_word(&self, lane: LaneId, word: WordIndex, bits: NativeWord) {
+    /// Frees blocks of one word that waited to be discarded and now belong to the caller,
+    /// undiscarded, and counts them.
+    pub(crate) fn skip_word(&self, lane: LaneId, word: WordIndex, bits: NativeWord) {
+        self.skipped_discards.add(bits.count_ones().into());
         runs_in_word(word, bits).for_each(|extent| self.let_out_undiscarded(lane, extent));
     }
 }

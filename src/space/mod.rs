@@ -18,6 +18,7 @@ pub(crate) mod release;
 pub(crate) mod shard_counts;
 pub(crate) mod shards;
 pub(crate) mod survey_records;
+pub(crate) mod units;
 mod verify;
 
 use std::fmt::{Debug, Formatter};
@@ -54,14 +55,12 @@ pub(crate) struct Space {
     pub(crate) discards: Discards<Native>,
     /// Held by the discarder, if there is one.
     pub(crate) discarder: Turnstile,
-    /// Blocks in the batch that the device is discarding.
+    /// Blocks in the batches that the device is discarding.
     pub(crate) discarding_blocks: Counter,
-    /// Counts of blocks that the device was told to discard, and of blocks that waited and were not
-    /// discarded.
+    /// Counts of blocks that the device was told to discard, and of those that waited and became free
+    /// without. A block that waited is counted once when it leaves.
     pub(crate) discarded_blocks: Counter,
     pub(crate) skipped_discards: Counter,
-    /// Where the next request that needs certain runs looks at waiting blocks.
-    skipped_to: Counter,
     /// Held while regions are closed or the device changes its length: one caller at a time.
     pub(crate) administration: Turnstile,
     /// The reserve of each class.
@@ -111,7 +110,6 @@ impl Space {
             discarding_blocks: Counter::new(0),
             discarded_blocks: Counter::new(0),
             skipped_discards: Counter::new(0),
-            skipped_to: Counter::new(0),
             administration: Turnstile::default(),
             class_reserves: Reserves::new(),
             lanes: Lanes::new(),

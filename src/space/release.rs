@@ -83,7 +83,7 @@ impl Space {
         }
         let release_rest = |start, len| {
             if discard && self.discards.has_room(len) {
-                let mut free = |word, bits| self.free_word(lane, word, bits);
+                let mut free = |word, bits| self.skip_word(lane, word, bits);
                 return self.discards.put(start, len, &mut free);
             }
             self.release_now(lane, start, len)

@@ -13,11 +13,13 @@ impl Space {
     /// O(blocks).
     pub(crate) fn verify(&self) -> Verification {
         let mut found = self.bitmap.verify();
-        let [closed, escrow, discards] =
-            [self.closed.verify(), self.escrow.verify(), self.discards.verify()];
-        let kept = [closed.free_blocks, escrow.free_blocks, discards.free_blocks];
-        let figures = self.figures(found.free_blocks, kept);
-        for kept in [closed, escrow, discards] {
+        let (closed, escrow) = (self.closed.verify(), self.escrow.verify());
+        let [waiting, with_device] = self.discards.verify();
+        let kept = [&closed, &escrow, &waiting].map(|kept| kept.free_blocks);
+        let mut figures = self.figures(found.free_blocks, kept);
+        let discarding = self.discarding_blocks.get();
+        figures.push(("blocks that the device discards", discarding, with_device.free_blocks));
+        for kept in [closed, escrow, waiting, with_device] {
             found.differences.extend(kept.differences);
         }
         self.in_two_places(&mut found.differences);
@@ -55,12 +57,13 @@ impl Space {
     }
 
     /// Finds blocks that are in two of these places: free, set aside, in escrow, waiting to be
-    /// discarded, freed by a transaction.
+    /// discarded, with the device, freed by a transaction.
     fn in_two_places(&self, differences: &mut Vec<Difference>) {
         for (word, _) in Bitmap::<Native>::words_of(0, self.bitmap.blocks()) {
             let free = self.bitmap.look(word);
-            let places =
-                [self.closed.held_in_word(word), self.escrow.look(word), self.discards.look(word)];
+            let [waiting, with_device] = self.discards.places(word);
+            let (aside, escrow) = (self.closed.held_in_word(word), self.escrow.look(word));
+            let places = [aside, escrow, waiting, with_device];
             let (any, twice) =
                 places.iter().fold((free, NativeWord::ZERO), |(any, twice), place| {
                     (any | place, twice | any & place)

@@ -118,7 +118,7 @@ impl<'h> Transaction<'h> {
     /// See [`AllocError`]; the transaction is then unchanged.
     pub fn allocate(&mut self, len: u64) -> Result<Extent, AllocError> {
         let extent = self.with_cursor(|core, cursor| allocate::allocate(core, cursor, len))?;
-        self.open.allocated.insert(extent);
+        self.open.took(extent);
         Ok(extent)
     }
 
@@ -132,7 +132,7 @@ impl<'h> Transaction<'h> {
         self.with_cursor(|core, cursor| {
             allocate::allocate_into(core, cursor, request, &mut extents)
         })?;
-        extents.iter().for_each(|&extent| self.open.allocated.insert(extent));
+        extents.iter().for_each(|&extent| self.open.took(extent));
         Ok(extents)
     }
 
@@ -150,7 +150,7 @@ impl<'h> Transaction<'h> {
             return Err(RequestError::Foreign.into());
         }
         let extents = self.with_cursor(|_, cursor| reservation.allocate_by(cursor, request))?;
-        extents.iter().for_each(|&extent| self.open.allocated.insert(extent));
+        extents.iter().for_each(|&extent| self.open.took(extent));
         Ok(extents)
     }
 
@@ -167,7 +167,7 @@ impl<'h> Transaction<'h> {
             return Err(RequestError::Foreign.into());
         }
         let extents = stream.allocate_with(request)?;
-        extents.iter().for_each(|&extent| self.open.allocated.insert(extent));
+        extents.iter().for_each(|&extent| self.open.took(extent));
         Ok(extents)
     }
 
@@ -178,7 +178,7 @@ impl<'h> Transaction<'h> {
     /// See [`MarkError`]; the transaction is then unchanged.
     pub fn mark_allocated(&mut self, extent: Extent) -> Result<(), MarkError> {
         self.with_cursor(|core, cursor| by_name::mark_allocated(core, cursor, extent))?;
-        self.open.allocated.insert(extent);
+        self.open.took(extent);
         Ok(())
     }
 

@@ -17,8 +17,8 @@ pub(super) struct Open {
     pub(super) core: Arc<Core>,
     pub(super) allocated: ExtentSet,
     pub(super) freed: ExtentSet,
-    /// Extents that this transaction had allocated, and freed again when it was in doubt: no caller
-    /// gets them.
+    /// Extents that this transaction had allocated and has freed again, and not allocated since: a
+    /// second free of them is a mistake.
     pub(super) returned: ExtentSet,
     /// Whether it may be durable: then no caller gets what it allocated.
     pub(super) in_doubt: bool,
@@ -126,12 +126,23 @@ impl Open {
         }
     }
 
+    /// Notes that the transaction has allocated `extent`.
+    pub(super) fn took(&mut self, extent: Extent) {
+        if !self.returned.is_empty() {
+            for (part, returned) in self.returned.split(extent) {
+                if returned {
+                    self.returned.remove(part);
+                }
+            }
+        }
+        self.allocated.insert(extent);
+    }
+
     /// Gives extents that the transaction had allocated to the quarantine: no record names them, but
     /// a reader may have been told of them. If the transaction is in doubt, a record may name them.
     pub(super) fn give_back(&mut self, extents: Extents, cursor: Option<&mut Cursor>) {
-        if self.in_doubt {
-            extents.iter().for_each(|&extent| self.returned.insert(extent));
-        } else if !extents.is_empty() {
+        extents.iter().for_each(|&extent| self.returned.insert(extent));
+        if !self.in_doubt && !extents.is_empty() {
             let own = self.core.space.own_frees(extents);
             HeldFrees::new(self.core.clone(), None, own).release_by(cursor);
         }

@@ -88,22 +88,20 @@ impl Bounds {
         len: u64,
         pieces: u64,
         blocks: u64,
-    ) -> impl Iterator<Item = (u64, u64)> {
-        let Bounds { min, align, .. } = *self;
+    ) -> impl Iterator<Item = (u64, u64)> + use<> {
+        let bounds = *self;
         let layout = self.layout(len, pieces);
-        let mut excess = layout.map_or(0, |layout| layout.blocks(self)) - blocks;
-        let count = layout.map_or(0, |layout| layout.others + 1);
-        // Shortened from the last one on.
-        let lens = (0..count).rev().map(|nth| {
-            let len = layout.map_or(0, |layout| layout.len_of(self, nth));
-            let less = excess.min(len - min);
-            excess -= less;
-            len - less
-        });
-        let lens: Vec<u64> = lens.collect();
+        let (total, count) =
+            layout.map_or((0, 0), |layout| (layout.blocks(self), layout.others + 1));
+        let excess = total - blocks;
+        // Shortened from the last one on, as far as the shortest: by what those behind cannot take.
+        let mut behind = total - count * bounds.min;
         let mut end: u64 = 0;
-        lens.into_iter().rev().map(move |len| {
-            let start = end.next_multiple_of(align);
+        (0..count).map(move |nth| {
+            let len = layout.map_or(0, |layout| layout.len_of(&bounds, nth));
+            behind -= len - bounds.min;
+            let len = len - excess.saturating_sub(behind).min(len - bounds.min);
+            let start = end.next_multiple_of(bounds.align);
             end = start + len;
             (start, len)
         })
