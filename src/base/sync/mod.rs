@@ -15,6 +15,8 @@ mod access;
 mod access;
 pub(crate) mod blocking;
 mod counter;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod meanwhile;
 mod site;
 mod slot;
 mod turnstile;
@@ -89,6 +91,8 @@ impl<W: Atom> AtomicWord<W> {
     #[cfg(not(loom))]
     #[inline(always)]
     fn raw(&self, _: Site) -> &W::Raw {
+        #[cfg(test)]
+        meanwhile::arrive();
         &self.raw
     }
 
