@@ -8,6 +8,7 @@ use crate::base::geometry::{Geometry, Narrow, Wide};
 use crate::base::sync::meanwhile;
 use crate::index::claim_many::{Taken, Wanted};
 use crate::index::{Bitmap, Claimed, Pack, Search};
+use crate::values::bounds::Bounds;
 
 /// Start and length.
 type Run = (u64, u64);
@@ -102,4 +103,151 @@ fn releases_of_different_blocks<G: Geometry>() {
 fn two_releases_of_different_blocks_of_one_word_both_win() {
     releases_of_different_blocks::<Wide>();
     releases_of_different_blocks::<Narrow>();
+}
+
+/// A search for `len` blocks or more, up to `most`, while another thread takes one block: what it
+/// finds if it comes first, and if it comes second.
+struct Lost {
+    free: &'static [Run],
+    least: u64,
+    most: u64,
+    align: u64,
+    taken: u64,
+    first: Run,
+    second: Run,
+}
+
+const LOST: [Lost; 8] = [
+    // The start: the search goes on right behind it.
+    Lost {
+        free: &[(100, 3)],
+        least: 2,
+        most: 2,
+        align: 1,
+        taken: 100,
+        first: (100, 2),
+        second: (101, 2),
+    },
+    Lost {
+        free: &[(511, 3)],
+        least: 2,
+        most: 2,
+        align: 1,
+        taken: 511,
+        first: (511, 2),
+        second: (512, 2),
+    },
+    // A block in the middle: what lies before it is enough, or what lies behind it.
+    Lost {
+        free: &[(100, 5)],
+        least: 2,
+        most: 4,
+        align: 1,
+        taken: 103,
+        first: (100, 4),
+        second: (100, 3),
+    },
+    Lost {
+        free: &[(100, 5)],
+        least: 2,
+        most: 2,
+        align: 1,
+        taken: 101,
+        first: (100, 2),
+        second: (102, 2),
+    },
+    Lost {
+        free: &[(120, 20)],
+        least: 9,
+        most: 9,
+        align: 1,
+        taken: 126,
+        first: (120, 9),
+        second: (127, 9),
+    },
+    // The next multiple of the alignment.
+    Lost {
+        free: &[(97, 15)],
+        least: 4,
+        most: 4,
+        align: 4,
+        taken: 100,
+        first: (100, 4),
+        second: (104, 4),
+    },
+    // Another run, of the same leaf and of the next one.
+    Lost {
+        free: &[(100, 2), (104, 2)],
+        least: 2,
+        most: 2,
+        align: 1,
+        taken: 101,
+        first: (100, 2),
+        second: (104, 2),
+    },
+    Lost {
+        free: &[(510, 3), (514, 3)],
+        least: 3,
+        most: 3,
+        align: 1,
+        taken: 511,
+        first: (510, 3),
+        second: (514, 3),
+    },
+];
+
+fn goes_on_behind_what_was_lost<G: Geometry>() {
+    for Lost { free, least, most, align, taken, first, second } in LOST {
+        let mut found = Vec::new();
+        at_each_moment::<G, _, _>(
+            free,
+            move |index| exact(index, least, most, align),
+            move |index| index.claim(taken, 1).is_ok(),
+            |_, mine, theirs| {
+                let expected = if theirs { second } else { first };
+                assert_eq!(mine, Some(expected), "{free:?} without {taken}");
+                found.push(expected);
+            },
+        );
+        assert!(found.contains(&second), "{free:?} without {taken}");
+    }
+}
+
+#[test]
+fn a_search_goes_on_behind_a_block_that_another_took() {
+    goes_on_behind_what_was_lost::<Wide>();
+    goes_on_behind_what_was_lost::<Narrow>();
+}
+
+/// What pieces a request for three blocks takes of blocks 100 to 106, if another thread takes block
+/// `taken`: first what it takes if the other comes second.
+fn pieces_go_on_behind_what_was_lost<G: Geometry>(min: u64, taken: u64, expected: [Run; 2]) {
+    let (bounds, mut second) = (Bounds { min, max: 3, align: 1, unit: 1 }, false);
+    at_each_moment::<G, _, _>(
+        &[(100, 7)],
+        move |index| {
+            let mut pieces = Vec::new();
+            let took = |claimed: Claimed| {
+                pieces.push(claimed.into_run());
+                Taken::Kept
+            };
+            let (leaves, mut wanted) = (index.all_leaves(), Wanted { left: 3, looks: 99, took });
+            index.claim_bounded(leaves, min, &bounds, &mut wanted).expect("nothing is refused");
+            pieces.first().copied()
+        },
+        move |index| index.claim(taken, 1).is_ok(),
+        |_, mine, theirs| {
+            assert_eq!(mine, Some(expected[usize::from(theirs)]), "without {taken}");
+            second |= theirs;
+        },
+    );
+    assert!(second, "the other comes first at some moment");
+}
+
+#[test]
+fn pieces_are_cut_around_a_block_that_another_took() {
+    pieces_go_on_behind_what_was_lost::<Wide>(3, 101, [(100, 3), (102, 3)]);
+    pieces_go_on_behind_what_was_lost::<Narrow>(3, 101, [(100, 3), (102, 3)]);
+    pieces_go_on_behind_what_was_lost::<Wide>(1, 102, [(100, 3), (100, 2)]);
+    pieces_go_on_behind_what_was_lost::<Narrow>(1, 102, [(100, 3), (100, 2)]);
 }
