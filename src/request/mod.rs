@@ -16,4 +16,6 @@ pub(crate) mod pieces;
 pub(crate) mod promise;
 pub(crate) mod refusal;
 pub(crate) mod reserve;
+#[cfg(all(test, not(loom)))]
+mod tests;
 pub(crate) mod thread_cursor;
