@@ -2,12 +2,13 @@
 //! theirs: at each moment in turn.
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::base::geometry::{Geometry, Narrow, Wide};
 use crate::base::sync::meanwhile;
 use crate::index::claim_many::{Taken, Wanted};
-use crate::index::{Bitmap, Claimed, Pack, Search};
+use crate::index::{Bitmap, Claimed, Pack, ReleaseError, Search};
 use crate::values::bounds::Bounds;
 
 /// Start and length.
@@ -250,4 +251,49 @@ fn pieces_are_cut_around_a_block_that_another_took() {
     pieces_go_on_behind_what_was_lost::<Narrow>(3, 101, [(100, 3), (102, 3)]);
     pieces_go_on_behind_what_was_lost::<Wide>(1, 102, [(100, 3), (100, 2)]);
     pieces_go_on_behind_what_was_lost::<Narrow>(1, 102, [(100, 3), (100, 2)]);
+}
+
+/// Releases `range` while another thread wrongly releases block `theirs` of it.
+fn releases_what_another_releases<G: Geometry>(range: Range<u64>, theirs: u64) {
+    let (Range { start, end }, mut torn) = (range, 0);
+    let word = theirs / u64::from(G::WORD_BLOCKS) * u64::from(G::WORD_BLOCKS);
+    at_each_moment::<G, _, _>(
+        &[],
+        move |index| {
+            let ticket = index.expect_runs_of(word - start);
+            (ticket, index.release(start, end - start))
+        },
+        move |index| index.release(theirs, 1),
+        |index, (ticket, mine), other| match (mine, other) {
+            (Ok(()), Err(ReleaseError::Free { block })) => {
+                assert_eq!((block, index.count_free()), (theirs, end - start));
+            }
+            (Err(ReleaseError::Free { block }), Ok(())) => {
+                assert_eq!((block, index.count_free()), (theirs, 1), "nothing was released");
+            }
+            (Err(error @ ReleaseError::Torn { block }), Ok(())) => {
+                torn += 1;
+                assert_eq!((block, error.released(start)), (word, word - start));
+                assert!(index.is_free(start, word - start), "{block} is the first not released");
+                assert_eq!(index.count_free(), word - start + 1, "the rest is ours");
+                assert!(!index.still_none(ticket), "the watch was told of what was released");
+                let rest = index.release(block, end - block);
+                assert_eq!(rest, Err(ReleaseError::Free { block: theirs }));
+                for part in [block..theirs, theirs + 1..end].into_iter().filter(|p| !p.is_empty()) {
+                    assert_eq!(index.release(part.start, part.end - part.start), Ok(()));
+                }
+                assert_eq!(index.run_end(start, 1024), end);
+            }
+            (mine, other) => panic!("{mine:?} {other:?}"),
+        },
+    );
+    assert!(torn > 0, "no moment tears it");
+}
+
+#[test]
+fn a_release_that_tears_has_released_what_lies_before_the_conflict() {
+    for (range, theirs) in [(70..270, 140), (70..130, 129), (500..600, 580), (60..900, 700)] {
+        releases_what_another_releases::<Wide>(range.clone(), theirs);
+        releases_what_another_releases::<Narrow>(range, theirs);
+    }
 }
