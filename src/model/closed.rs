@@ -260,7 +260,7 @@ impl Discarding {
 
     fn allocate(&self) -> Option<u64> {
         exact(&self.index, 1).ok().or_else(|| {
-            self.discards.let_out(0, 1, &mut |word, bits| self.let_out(word, bits));
+            self.discards.let_out(0, 1, u64::MAX, &mut |word, bits| self.let_out(word, bits));
             exact(&self.index, 1).ok()
         })
     }
