@@ -1,11 +1,14 @@
 //! The space-map log on real files.
 
+use std::io;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
-use freemap::{CreateOptions, Extent, FileDisk, LogError, Lsn, OpenOptions, Opened, SpaceMapLog};
+use freemap::{
+    CreateOptions, Disk, Extent, FileDisk, LogError, Lsn, OpenOptions, Opened, SpaceMapLog,
+};
 
 fn small() -> CreateOptions {
     CreateOptions::new().limit(1 << 20)
@@ -150,32 +153,86 @@ fn tickets_are_futures() {
     assert_eq!(submit().wait().ok(), Some(Lsn(103)), "without one, whoever waits does the work");
 }
 
+/// A disk whose flushes wait until all committers of a round have submitted.
+struct Patient {
+    disk: FileDisk,
+    missing: Mutex<u32>,
+    changed: Condvar,
+}
+
+/// A committer that has not submitted yet, or has failed, when it is dropped.
+struct Coming<'a>(&'a Patient);
+
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        *self.0.missing.lock().expect("no panic under it") -= 1;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Disk for Patient {
+    fn len(&self) -> io::Result<u64> {
+        self.disk.len()
+    }
+
+    fn grow(&self, len: u64) -> io::Result<()> {
+        self.disk.grow(len)
+    }
+
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.disk.read(offset, bytes)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.disk.write(offset, bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let missing = self.missing.lock().expect("no panic under it");
+        drop(self.changed.wait_while(missing, |missing| *missing > 0));
+        self.disk.sync()
+    }
+
+    fn name(&self) -> String {
+        self.disk.name()
+    }
+}
+
 #[test]
 fn committers_at_the_same_time_share_flushes() {
+    const COMMITTERS: u32 = 32;
+    const ROUNDS: u64 = 50;
     let dir = tempfile::tempdir().expect("a folder");
-    let opened = create(&dir.path().join("log"));
+    let disk = FileDisk::open(dir.path().join("log")).expect("a file");
+    let disk = Arc::new(Patient { disk, missing: Mutex::new(0), changed: Condvar::new() });
+    let opened = SpaceMapLog::create(disk.clone(), 1 << 20, &small()).expect("empty");
     let before = opened.log.figures();
-    std::thread::scope(|scope| {
-        for _ in 0..32 {
-            scope.spawn(|| {
-                let mut handle = opened.allocator.handle();
-                let mut held: Option<Extent> = None;
-                for _ in 0..50 {
-                    let mut transaction = handle.begin();
+    let mut held = [None; COMMITTERS as usize];
+    for _ in 0..ROUNDS {
+        *disk.missing.lock().expect("no panic under it") = COMMITTERS;
+        std::thread::scope(|scope| {
+            for held in &mut held {
+                scope.spawn(|| {
+                    let coming = Coming(&disk);
+                    let mut transaction = opened.allocator.begin();
                     let extent = transaction.allocate(3).expect("room");
                     if let Some(old) = held.replace(extent) {
                         transaction.free(old).expect("committed");
                     }
-                    transaction.commit(&opened.log).expect("a healthy disk");
-                }
-            });
-        }
-    });
+                    let ticket = opened.log.submit(transaction.freeze()).expect("fits");
+                    drop(coming);
+                    ticket.wait().expect("a healthy disk");
+                });
+            }
+        });
+    }
     let after = opened.log.figures();
-    assert_eq!(after.commits - before.commits, 1600);
-    assert!(after.syncs - before.syncs < 1600, "some at least were shared");
+    assert_eq!(after.commits - before.commits, u64::from(COMMITTERS) * ROUNDS);
+    // The first flush of a round is for those that came before it, the next one for all others.
+    let flushes = after.syncs - before.syncs;
+    assert!((ROUNDS..=2 * ROUNDS).contains(&flushes), "{flushes}");
     opened.allocator.collect();
-    assert_eq!(opened.allocator.free_blocks(), (1 << 20) - 96);
+    assert_eq!(opened.allocator.free_blocks(), (1 << 20) - 3 * u64::from(COMMITTERS));
     opened.log.verify().expect("disk and memory agree");
 }
 

@@ -1,5 +1,7 @@
 //! The index in both word widths against a `Vec<bool>`, at the level of claims and releases.
 
+mod races;
+
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 

@@ -235,12 +235,22 @@ impl Drop for Cursor {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::index::Bitmap;
     use crate::space::lanes::Lanes;
+    use crate::{Allocator, Request};
+
+    fn cursor() -> Cursor {
+        Cursor::new(WordIndex::FIRST, Lanes::new().shared(0), &Account::default())
+    }
+
+    fn nothing(least: u64, align: u64) -> Nothing {
+        let index = Bitmap::<Native>::none_free(512, 1).expect("memory");
+        Nothing { ticket: index.expect_runs_of(least), least, align }
+    }
 
     #[test]
     fn what_was_freed_is_remembered_by_class() {
-        let mut cursor =
-            Cursor::new(WordIndex::new(7), Lanes::new().shared(0), &Account::default());
+        let mut cursor = cursor();
         for word in 0..12 {
             cursor.freed(WordIndex::new(word).block::<Native>(1), 2);
         }
@@ -254,7 +264,7 @@ mod tests {
 
     #[test]
     fn reuse_stops_for_a_look_now_and_then() {
-        let mut cursor = Cursor::new(WordIndex::FIRST, Lanes::new().shared(0), &Account::default());
+        let mut cursor = cursor();
         for _ in 0..3 {
             for _ in 0..REUSES {
                 cursor.freed(0, 1);
@@ -262,6 +272,58 @@ mod tests {
             }
             cursor.freed(0, 1);
             assert!(cursor.place(1).reuse().is_none() && cursor.place(1).look_now());
+        }
+    }
+
+    #[test]
+    fn a_refusal_stands_for_requests_that_are_no_easier_to_meet() {
+        let mut cursor = cursor();
+        assert!(!cursor.known_to_fail(u64::MAX, 8, |_| true), "nothing was refused yet");
+        cursor.remember(nothing(4, 8), |_| true);
+        for (least, align) in [(4, 8), (5, 8), (4, 16), (4, 24), (512, 512)] {
+            assert!(cursor.known_to_fail(least, align, |_| true), "{least} at {align}");
+            assert!(!cursor.known_to_fail(least, align, |_| false), "something was freed");
+        }
+        for (least, align) in [(3, 8), (4, 1), (4, 4), (4, 12), (512, 4), (1, 512)] {
+            assert!(!cursor.known_to_fail(least, align, |_| true), "{least} at {align}");
+        }
+    }
+
+    #[test]
+    fn the_refusal_of_shorter_runs_anywhere_is_kept() {
+        // What was refused, what is refused then, and which of the two is remembered.
+        for (old, new, kept) in [
+            ((4, 1), (5, 1), (4, 1)),
+            ((4, 1), (4, 8), (4, 1)),
+            ((4, 1), (3, 1), (3, 1)),
+            ((4, 1), (3, 8), (3, 8)),
+            ((4, 8), (9, 1), (9, 1)),
+        ] {
+            let mut cursor = cursor();
+            cursor.remember(nothing(old.0, old.1), |_| true);
+            cursor.remember(nothing(new.0, new.1), |_| true);
+            let remembered = cursor.nothing.map(|nothing| (nothing.least, nothing.align));
+            assert_eq!(remembered, Some(kept), "{old:?}, then {new:?}");
+            cursor.remember(nothing(600, 3), |_| false);
+            let remembered = cursor.nothing.map(|nothing| nothing.least);
+            assert_eq!(remembered, Some(600), "something was freed since");
+        }
+    }
+
+    #[test]
+    fn a_handle_that_was_refused_gets_what_is_easier_to_have() {
+        // Free: blocks 1 to 6 of each word.
+        let allocator = Allocator::from_bitmap(1024, &[!0b111_1110; 16][..]).expect("memory");
+        let of = |len: u64| [Request::new(len), Request::new(2 * len).scattered().min_extent(len)];
+        for (refused, met) in of(6).map(|one| one.align(8)).into_iter().zip(of(6)) {
+            let mut handle = allocator.handle();
+            assert!(handle.allocate_with(&refused).is_err());
+            assert!(handle.allocate_with(&met).is_ok(), "{met:?} after {refused:?}");
+        }
+        for (refused, met) in of(7).into_iter().zip(of(6)) {
+            let mut handle = allocator.handle();
+            assert!(handle.allocate_with(&refused).is_err());
+            assert!(handle.allocate_with(&met).is_ok(), "{met:?} after {refused:?}");
         }
     }
 }

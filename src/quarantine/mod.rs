@@ -295,3 +295,51 @@ fn packed(start: u64, len: u64) -> u64 {
 fn unpacked(piece: u64) -> Extent {
     Extent { start: piece >> PIECE_BITS, len: (piece & (PIECE - 1)) + 1 }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const BLOCKS: u64 = 1000;
+
+    /// Commits the free of `block`, and returns how many pieces came out.
+    fn commit(quarantine: &Quarantine, block: u64) -> usize {
+        let (block, mut out) = (Extent { start: block % BLOCKS, len: 1 }, 0);
+        quarantine.mark(block, |_| {});
+        quarantine.retire(&[block], |_| out += 1);
+        out
+    }
+
+    #[test]
+    fn commits_alone_let_out_what_a_long_reader_held() {
+        let quarantine = Quarantine::new(1, BLOCKS).expect("memory");
+        let long = quarantine.pin(0);
+        let held = BLOCKS - 100;
+        let out: usize = (0..held).map(|block| commit(&quarantine, block)).sum();
+        assert_eq!((out, quarantine.blocks()), (0, held));
+        // There is always a reader, each for the time of two commits.
+        let mut reader = quarantine.pin(0);
+        quarantine.unpin(long);
+        for (commits, block) in (1..).zip(held..held + held / BESIDE as u64 + 2) {
+            commit(&quarantine, block);
+            let next = quarantine.pin(0);
+            quarantine.unpin(std::mem::replace(&mut reader, next));
+            // Each lets out a few more pieces than it puts in.
+            let most = (held + 2 * BESIDE as u64).saturating_sub(BESIDE as u64 * commits);
+            let waiting = quarantine.blocks();
+            assert!(waiting <= most.max(2), "{waiting} wait after {commits} commits");
+        }
+        assert!(quarantine.blocks() <= 2, "what the last two readers hold");
+    }
+
+    #[test]
+    fn no_commit_pays_for_all_that_has_become_ripe() {
+        let quarantine = Quarantine::new(1, BLOCKS).expect("memory");
+        let long = quarantine.pin(0);
+        (0..100).for_each(|block| assert_eq!(commit(&quarantine, block), 0));
+        quarantine.unpin(long);
+        // Without a reader its own piece does not wait.
+        assert_eq!(commit(&quarantine, 100), 1 + BESIDE);
+        assert_eq!(quarantine.blocks(), 100 - BESIDE as u64);
+    }
+}

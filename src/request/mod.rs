@@ -16,6 +16,8 @@ pub(crate) mod pieces;
 pub(crate) mod promise;
 pub(crate) mod refusal;
 pub(crate) mod reserve;
+#[cfg(all(test, not(loom)))]
+mod tests;
 pub(crate) mod thread_cursor;
 #[cfg(all(test, not(loom)))]
 mod work_tests;

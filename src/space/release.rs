@@ -186,3 +186,79 @@ pub(crate) fn free_error(error: ReleaseError, start: u64) -> FreeError {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::base::sync::meanwhile;
+    use crate::{Allocator, Region};
+
+    const BLOCKS: u64 = 1 << 14;
+
+    /// All that is counted agrees with the blocks, of which `free` are free.
+    fn check(allocator: &Allocator, free: u64) {
+        let found = allocator.verify();
+        assert!(found.is_clean(), "{found:?}");
+        assert_eq!((allocator.free_blocks(), found.free_blocks), (free, free));
+        let shards = (0..allocator.shards()).filter_map(|shard| allocator.shard_free_blocks(shard));
+        assert_eq!(shards.sum::<u64>(), free);
+    }
+
+    /// Frees `extent` while another thread wrongly frees block `theirs` of it, at each moment at
+    /// which the other can come, with what `close` closes. Returns how many of these tore it.
+    fn torn(extent: Extent, theirs: u64, close: impl Fn(&Allocator) -> Option<Region>) -> u32 {
+        let mut torn = 0;
+        for moment in 0.. {
+            let builder = Allocator::builder(BLOCKS).shards(4);
+            let allocator = builder.build_allocated().expect("memory");
+            let region = close(&allocator);
+            let (mut handle, mut other) = (allocator.handle(), allocator.handle());
+            let meanwhile = meanwhile::after(moment, move || other.free(Extent::new(theirs, 1)));
+            let mine = handle.free(extent);
+            let Some(other) = meanwhile.result() else { return torn };
+            let end = extent.start + extent.len;
+            let mut left = match (mine, other) {
+                (Ok(()), Err(FreeError::DoubleFree { block })) => {
+                    assert_eq!(block, theirs);
+                    Vec::new()
+                }
+                (Err(FreeError::DoubleFree { block }), Ok(())) => {
+                    assert_eq!(block, theirs);
+                    vec![extent.start..theirs, theirs + 1..end]
+                }
+                (Err(FreeError::Torn { released }), Ok(())) => {
+                    torn += 1;
+                    assert_eq!(released.start, extent.start);
+                    let rest = extent.start + released.len;
+                    assert!(released.len > 0 && rest <= theirs, "{released} before {theirs}");
+                    vec![rest..theirs, theirs + 1..end]
+                }
+                (mine, other) => panic!("{mine:?} {other:?}"),
+            };
+            left.retain(|part| !part.is_empty());
+            let parts = left.iter().map(|part| Extent::new(part.start, part.end - part.start));
+            for part in parts.clone() {
+                assert_eq!(allocator.is_allocated(part), Ok(true), "{part} is the caller's");
+            }
+            let ours: u64 = parts.clone().map(|part| part.len).sum();
+            if region.is_none() {
+                check(&allocator, extent.len - ours);
+            }
+            parts.for_each(|part| assert_eq!(handle.free(part), Ok(())));
+            drop(region);
+            check(&allocator, extent.len);
+        }
+        torn
+    }
+
+    #[test]
+    fn what_a_torn_free_released_is_free_and_the_rest_is_the_callers() {
+        let none = |_: &Allocator| None;
+        assert!(torn(Extent::new(70, 200), 140, none) > 0);
+        assert!(torn(Extent::new(4000, 300), 4200, none) > 0, "in two shards");
+        let other = |allocator: &Allocator| allocator.close(Extent::new(8192, 1)).ok();
+        assert!(torn(Extent::new(70, 200), 140, other) > 0, "while another leaf is closed");
+        let second = |allocator: &Allocator| allocator.close(Extent::new(512, 512)).ok();
+        assert!(torn(Extent::new(400, 300), 640, second) > 0, "half of it in a closed leaf");
+    }
+}

@@ -15,6 +15,8 @@ mod access;
 mod access;
 pub(crate) mod blocking;
 mod counter;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod meanwhile;
 mod site;
 mod slot;
 mod turnstile;
@@ -92,7 +94,10 @@ impl<W: Atom> AtomicWord<W> {
     #[inline(always)]
     fn raw(&self, _: Site) -> &W::Raw {
         #[cfg(test)]
-        work::count();
+        {
+            work::count();
+            meanwhile::arrive();
+        }
         &self.raw
     }
 
