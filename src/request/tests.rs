@@ -52,11 +52,6 @@ const WAYS: &[Way] = &[
         allocate: |_, handle| handle.allocate(600).into_iter().collect(),
     },
     Way {
-        about: "the run that fits best",
-        free: &[(65, 25), (130, 60)],
-        allocate: |_, handle| get(handle, &Request::new(7).best_fit()),
-    },
-    Way {
         about: "a run near by",
         free: &[(65, 25), (130, 60)],
         allocate: |_, handle| get(handle, &Request::new(7).near(100)),
