@@ -36,9 +36,11 @@ use crate::values::settings::Settings;
 /// - *A finished free is visible to all threads*: an allocation that begins after the free returned
 ///   does not fail for want of those blocks, unless another caller took them.
 /// - *A refusal is true*: there was a moment during the call at which no fitting run existed. Some
-///   blocks count as allocated at that moment: those that another thread is claiming for a longer
-///   run which it then fails to get, and those that it is just taking out of the quarantine, of a
-///   reservation given up, or of what waits to be discarded.
+///   blocks count as allocated at that moment: those that another thread has gathered for a longer
+///   run, a request in pieces or a reservation that it then fails to get; those of a reservation
+///   that it is using, which are there twice until the call returns; and those that it is just
+///   taking out of the quarantine, of a reservation given up, or of what waits to be discarded. So
+///   requests and reservations for all of which there is room do not refuse each other.
 /// - *Lock-freedom*: a thread that stops anywhere, even for ever, delays no other. At worst the
 ///   block that it was about to hand out stays allocated.
 ///

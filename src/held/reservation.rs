@@ -23,9 +23,11 @@ use crate::values::request::Request;
 /// others: if the transaction is dropped, they are free again, and the promise is used up all the
 /// same. (A failed commit gives the transaction back: commit that again.)
 ///
-/// While a promise stands, as many blocks, any blocks, are kept out of the free space in escrow, a
-/// leaf at a time. They are neither free nor allocated. So promising mostly costs one
-/// compare-exchange on a shared word; other requests pay nothing for it.
+/// While a promise stands, as many blocks, any blocks, are kept out of the free space in escrow.
+/// They are neither free nor allocated. Those of used promises stay there for the next ones, up to
+/// 2048, until they are needed or a figure of free blocks is asked for. So a promise mostly costs one
+/// compare-exchange on a shared word, and otherwise an allocation; other requests pay nothing for
+/// it.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
