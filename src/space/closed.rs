@@ -20,13 +20,10 @@ use crate::base::geometry::Geometry;
 use crate::base::heap::OutOfMemory;
 use crate::base::mutant::{fault, step};
 use crate::base::place::{LeafIndex, WordIndex};
-use crate::base::segmented::Segmented;
 use crate::base::sync::{AtomicWord, Counter, Site};
 use crate::base::word::Word;
 use crate::index::{Bitmap, ReleaseError, Verification};
-
-/// Leaves per word of marks.
-const MARKS: usize = u64::BITS as usize;
+use crate::space::marks::{Marks, Part};
 
 /// The direction in which blocks moved between the free space and what is set aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +39,7 @@ pub(crate) enum Moved {
 pub(crate) struct Closed<G: Geometry> {
     /// Number of closed ranges, and of other users that need claims and frees to look closer.
     ranges: AtomicWord<u64>,
-    /// One bit per leaf: closed.
-    closed: Segmented<Vec<AtomicWord<u64>>>,
+    marks: Marks<G>,
     /// A set bit is a block that is set aside.
     held: Bitmap<G>,
     /// Number of such blocks, wrapping: a statistic.
@@ -62,7 +58,7 @@ impl<G: Geometry> Closed<G> {
     pub(crate) fn new(blocks: u64) -> Result<Self, OutOfMemory> {
         Ok(Self {
             ranges: AtomicWord::new(0),
-            closed: Segmented::new(AtomicWord::zeros(marks_of::<G>(blocks))?),
+            marks: Marks::new(blocks)?,
             held: Bitmap::none_free(blocks, 1)?,
             count: Counter::new(0),
         })
@@ -70,13 +66,13 @@ impl<G: Geometry> Closed<G> {
 
     /// Extends the tables for a device of `blocks` blocks. For one caller at a time.
     pub(crate) fn lengthen(&self, blocks: u64) -> Result<(), OutOfMemory> {
-        self.closed.grow(marks_of::<G>(blocks), |range| AtomicWord::zeros(range.len()))?;
+        self.marks.lengthen(blocks)?;
         self.held.lengthen(blocks)
     }
 
     /// Bytes on the heap.
     pub(crate) fn bytes(&self) -> usize {
-        self.closed.bytes() + self.held.bytes()
+        self.marks.bytes() + self.held.bytes()
     }
 
     /// Whether anything may be closed: claims and frees ask this before they look closer. One read
@@ -98,10 +94,10 @@ impl<G: Geometry> Closed<G> {
     ) -> bool {
         debug_assert!(len > 0);
         fault!(ClaimWithoutLook: return true);
-        if !self.parts(start, len).any(|part| part.closed) {
+        if !self.marks.parts(start, len).any(|part| part.closed) {
             return true;
         }
-        for Part { start, len, closed } in self.parts(start, len) {
+        for Part { start, len, closed } in self.marks.parts(start, len) {
             if closed {
                 moved(Moved::Taken, start, len);
                 let aside = self.set_aside(index, start, len, moved);
@@ -136,7 +132,7 @@ impl<G: Geometry> Closed<G> {
         moved: &mut impl FnMut(Moved, u64, u64),
         mut release: impl FnMut(u64, u64) -> Result<(), ReleaseError>,
     ) -> Result<(), ReleaseError> {
-        for part in self.parts(start, len) {
+        for part in self.marks.parts(start, len) {
             let released = if part.closed {
                 self.set_aside(index, part.start, part.len, moved)
             } else {
@@ -169,7 +165,7 @@ impl<G: Geometry> Closed<G> {
         // Pairs with `open`, which clears the marks and then looks for blocks [mutants:
         // AsideWithoutLook, OpenAfterLook, WeakClosed].
         step!(AsideWithoutLook: {
-            for part in self.parts(start, put).filter(|part| !part.closed) {
+            for part in self.marks.parts(start, put).filter(|part| !part.closed) {
                 for (word, mask) in Bitmap::<G>::words_of(part.start, part.len) {
                     self.let_out_word(index, word, mask, moved);
                 }
@@ -187,17 +183,9 @@ impl<G: Geometry> Closed<G> {
         moved: &mut impl FnMut(Moved, u64, u64),
     ) -> Result<(), Overlap> {
         debug_assert!(!leaves.is_empty());
-        for (word, mask) in marks(&leaves) {
-            let before = self.closed[word].load(Site::Closed) & mask;
-            if before != 0 {
-                let leaf = word * MARKS + before.trailing_zeros() as usize;
-                return Err(Overlap { leaf: LeafIndex::new(leaf) });
-            }
-        }
+        self.marks.first_of(&leaves).map_or(Ok(()), |leaf| Err(Overlap { leaf }))?;
         self.activate();
-        for (word, mask) in marks(&leaves) {
-            self.closed[word].fetch_or(mask, Site::Closed);
-        }
+        self.marks.set(&leaves);
         self.sweep(index, leaves, moved);
         Ok(())
     }
@@ -211,10 +199,7 @@ impl<G: Geometry> Closed<G> {
         moved: &mut impl FnMut(Moved, u64, u64),
     ) {
         fault!(OpenAfterLook: self.let_out_leaves(index, leaves.clone(), moved));
-        for (word, mask) in marks(&leaves) {
-            let before = self.closed[word].fetch_and(!mask, Site::Closed);
-            debug_assert_eq!(before & mask, mask, "one call has closed all of them");
-        }
+        self.marks.clear(&leaves);
         step!(OpenAfterLook: self.let_out_leaves(index, leaves, moved));
         // Last, so that a double free of what is still set aside is noticed.
         self.deactivate();
@@ -230,7 +215,7 @@ impl<G: Geometry> Closed<G> {
         let words = leaves.start.first_word::<G>()..leaves.end.first_word::<G>();
         for word in WordIndex::each(words) {
             // Claims sweep leaves that other threads may open.
-            if !self.is_closed(word.leaf::<G>()) {
+            if !self.marks.is_closed(word.leaf::<G>()) {
                 continue;
             }
             let taken = index.take_in_word(word, G::FULL);
@@ -238,7 +223,7 @@ impl<G: Geometry> Closed<G> {
                 moved(Moved::Taken, word.first_block::<G>(), u64::from(taken.count_ones()));
                 self.add(word, taken);
                 // As in `set_aside` [mutant: SweepWithoutLook].
-                let mut opened = !self.is_closed(word.leaf::<G>());
+                let mut opened = !self.marks.is_closed(word.leaf::<G>());
                 fault!(SweepWithoutLook: opened = false);
                 if opened {
                     self.let_out_word(index, word, taken, moved);
@@ -308,6 +293,17 @@ impl<G: Geometry> Closed<G> {
         self.count.get()
     }
 
+    /// Whether `leaf`, which is on the device, is closed.
+    pub(crate) fn is_closed(&self, leaf: LeafIndex) -> bool {
+        self.marks.is_closed(leaf)
+    }
+
+    /// The first block of `start..end` in a closed leaf, if there is one.
+    pub(crate) fn first_closed(&self, start: u64, end: u64) -> Option<u64> {
+        let mut parts = self.marks.parts(start, end - start);
+        parts.find(|part| part.closed).map(|part| part.start)
+    }
+
     /// Verifies the bitmap of these blocks.
     pub(crate) fn verify(&self) -> Verification {
         self.held.verify()
@@ -352,35 +348,6 @@ impl<G: Geometry> Closed<G> {
         }
     }
 
-    /// Whether `leaf`, which is on the device, is closed.
-    pub(crate) fn is_closed(&self, leaf: LeafIndex) -> bool {
-        let leaf = leaf.get();
-        self.closed[leaf / MARKS].load(Site::Closed) >> (leaf % MARKS) & 1 == 1
-    }
-
-    /// The first block of `start..end` in a closed leaf, if there is one.
-    pub(crate) fn first_closed(&self, start: u64, end: u64) -> Option<u64> {
-        let mut parts = self.parts(start, end - start);
-        parts.find(|part| part.closed).map(|part| part.start)
-    }
-
-    /// Cuts `start..start + len` where closed leaves meet open ones. Reads each mark once.
-    fn parts(&self, start: u64, len: u64) -> impl Iterator<Item = Part> {
-        let end = start + len;
-        let leaves = LeafIndex::each(LeafIndex::of_blocks::<G>(start..end));
-        let mut leaves = leaves.map(|leaf| (leaf, self.is_closed(leaf))).peekable();
-        std::iter::from_fn(move || {
-            let (first, closed) = leaves.next()?;
-            let mut last = first;
-            while let Some((leaf, _)) = leaves.next_if(|&(_, next)| next == closed) {
-                last = leaf;
-            }
-            let from = start.max(first.first_block::<G>());
-            let to = end.min(last.next().first_block::<G>());
-            Some(Part { start: from, len: to - from, closed })
-        })
-    }
-
     /// Sets aside blocks of `mask` in `word`.
     fn add(&self, word: WordIndex, mask: G::Word) {
         let blocks = mask.count_ones();
@@ -404,7 +371,7 @@ impl<G: Geometry> Closed<G> {
     ) {
         // Leaves that another caller closed, meanwhile or before, belong to that caller.
         for leaf in LeafIndex::each(leaves) {
-            let mut closed = self.is_closed(leaf);
+            let mut closed = self.marks.is_closed(leaf);
             fault!(OpenAfterLook: closed = false);
             if closed {
                 continue;
@@ -427,26 +394,4 @@ impl<G: Geometry> Closed<G> {
             moved(Moved::Freed, word.first_block::<G>(), u64::from(freed.count_ones()));
         }
     }
-}
-
-/// A part of a range: leaves that are all closed or all open.
-struct Part {
-    start: u64,
-    len: u64,
-    closed: bool,
-}
-
-/// Words of marks for a device of `blocks` blocks.
-fn marks_of<G: Geometry>(blocks: u64) -> usize {
-    LeafIndex::end_of_blocks::<G>(blocks).get().div_ceil(MARKS)
-}
-
-/// The words of marks that `leaves` touch, with their bits in each.
-fn marks(leaves: &Range<LeafIndex>) -> impl Iterator<Item = (usize, u64)> + use<> {
-    let (start, end) = (leaves.start.get(), leaves.end.get());
-    (start / MARKS..end.div_ceil(MARKS)).map(move |word| {
-        let low = start.saturating_sub(word * MARKS);
-        let high = (end - word * MARKS).min(MARKS);
-        (word, u64::span(low as u32, (high - low) as u32))
-    })
 }

@@ -14,6 +14,7 @@ pub(crate) mod keep;
 pub(crate) mod lanes;
 pub(crate) mod ledger;
 pub(crate) mod let_out;
+mod marks;
 pub(crate) mod release;
 pub(crate) mod shard_counts;
 pub(crate) mod shards;
