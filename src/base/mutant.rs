@@ -228,6 +228,16 @@ mutants! {
     SpareByStore,
     /// A promise that finds no more makes what it held spare, and does not look again.
     NoLastTake,
+    /// A block leaves the escrow before another one takes its place.
+    OutBeforeIn,
+    /// Tokens for blocks that went into the escrow for one that another thread took are forgotten.
+    SurplusIsKept,
+    /// A request that finds no plan says "no" without a second look at the watch.
+    NoPlanWithoutLook,
+    /// A planned request that was too late for a piece keeps the others.
+    PlanKeepsParts,
+    /// The last look for pieces is one pass, without a registration.
+    RestByOnePass,
     /// Blocks are owed to a reserve before frees are told to look.
     OweBeforeLook,
     /// Two pairs are not ordered: setting a block aside and reading the mark, and clearing the mark

@@ -6,11 +6,26 @@ use std::ops::Range;
 
 use crate::base::geometry::Geometry;
 use crate::base::heap::OutOfMemory;
+use crate::base::mutant::{fault, step};
 use crate::base::place::LeafIndex;
 use crate::index::events::Event;
 use crate::index::visit::Next;
+use crate::index::watch::Ticket;
 use crate::index::{Bitmap, Claimed, Refused, Taken, Wanted};
 use crate::values::bounds::Bounds;
+
+/// Why a plan was not carried out.
+#[derive(Debug)]
+pub(crate) enum Unplanned {
+    /// No plan meets the request. The ticket shows whether that is still so.
+    Nothing {
+        ticket: Ticket,
+        /// Whether any run has room for a piece.
+        any: bool,
+    },
+    /// There was no memory for the list of runs, or of pieces.
+    OutOfMemory,
+}
 
 impl<G: Geometry> Bitmap<G> {
     /// Claims pieces within `bounds` of the runs of at least `least` blocks in `leaves`, as far as
@@ -44,6 +59,48 @@ impl<G: Geometry> Bitmap<G> {
         });
         wanted.looks = looks;
         done.unwrap_or(Ok(()))
+    }
+
+    /// Claims pieces within `bounds` by a plan: lists the longest `count` runs that have room for a
+    /// piece, has `plan` choose start and length of each piece, and claims these. Passes each to
+    /// `took`. If another thread was faster, has `give_back` undo that, and starts over: so the
+    /// loop repeats only because another operation succeeded (invariant 5). "No" is truthful
+    /// (invariant 4).
+    pub(crate) fn claim_planned<S: ?Sized, P: Iterator<Item = (u64, u64)>>(
+        &self,
+        bounds: &Bounds,
+        count: u64,
+        plan: impl Fn(Vec<(u64, u64)>) -> Result<Option<P>, OutOfMemory>,
+        pieces: &mut S,
+        took: impl Fn(&mut S, Claimed) -> Taken,
+        give_back: impl Fn(&mut S),
+    ) -> Result<(), Unplanned> {
+        loop {
+            let ticket = self.expect_runs_of(bounds.min);
+            let runs = self.usable_runs(bounds, count).map_err(|_| Unplanned::OutOfMemory)?;
+            let any = !runs.is_empty();
+            let planned = plan(runs).map_err(|_| Unplanned::OutOfMemory)?;
+            let Some(mut plan) = planned else {
+                fault!(NoPlanWithoutLook: return Err(Unplanned::Nothing { ticket, any }));
+                if !self.still_none(ticket) {
+                    continue;
+                }
+                return Err(Unplanned::Nothing { ticket, any });
+            };
+            let mut last = Taken::Kept;
+            let all = plan.all(|(start, len)| {
+                last =
+                    self.claim(start, len).map_or(Taken::Passed, |claimed| took(pieces, claimed));
+                last == Taken::Kept
+            });
+            if all {
+                return Ok(());
+            }
+            step!(PlanKeepsParts: give_back(pieces));
+            if last == Taken::Refused {
+                return Err(Unplanned::OutOfMemory);
+            }
+        }
     }
 
     /// The longest `count` runs that have room for a piece within `bounds`, by what is usable of

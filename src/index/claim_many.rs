@@ -5,10 +5,12 @@ use std::ops::Range;
 use super::visit::Visit;
 use super::{Bitmap, Claimed, Pack, Search};
 use crate::base::geometry::Geometry;
+use crate::base::mutant::fault;
 use crate::base::place::{LeafIndex, WordIndex};
 use crate::base::sync::Site;
 use crate::base::word::Word;
 use crate::index::summary::Look;
+use crate::index::watch::Ticket;
 
 /// What a request in pieces still wants.
 #[derive(Debug)]
@@ -78,6 +80,29 @@ impl<G: Geometry> Bitmap<G> {
             Visit::From(leaf.next())
         });
         done.unwrap_or(Ok(()))
+    }
+
+    /// Claims runs of any length, from block `from` on, until what is wanted was found, or until
+    /// there is none: then for certain, with a ticket that shows whether it is still so.
+    pub(crate) fn claim_rest<F: FnMut(Claimed) -> Taken>(
+        &self,
+        from: u64,
+        wanted: &mut Wanted<F>,
+    ) -> Result<Option<Ticket>, Refused> {
+        while wanted.left > 0 {
+            let left = wanted.left;
+            let search = Search { least: 1, most: left, align: 1, take: |run: u64| run.min(left) };
+            fault!(RestByOnePass: {
+                let Some(claimed) = self.claim_quick(from, &search) else { return Ok(None) };
+                wanted.take(claimed)?;
+                continue;
+            });
+            match self.claim_exact(from, &search) {
+                Ok(claimed) => wanted.take(claimed)?,
+                Err(ticket) => return Ok(Some(ticket)),
+            }
+        }
+        Ok(None)
     }
 
     fn claim_pieces_of_word<F: FnMut(Claimed) -> Taken>(

@@ -49,6 +49,7 @@ mod visit;
 
 pub(crate) use crate::base::heap::OutOfMemory;
 pub(crate) use claim::Conflict;
+pub(crate) use claim_bounded::Unplanned;
 pub(crate) use claim_in_word::Lost;
 pub(crate) use claim_many::{Refused, Taken, Wanted};
 pub(crate) use claimed::{Claimed, ClaimedRuns};

@@ -133,6 +133,22 @@ pub fn e8() {
     assert!(mine ^ join(other), "one of them, and not both");
 }
 
+/// The block in escrow lies where a region is closed, and is exchanged for the free one, while the
+/// owner of the promise uses it.
+pub fn e9() {
+    let device = Device::new(2, &[1], &[0]);
+    assert_eq!(device.escrow.take_tokens(1), Ok(()));
+    let other = spawn(&device, |device| device.allocate_promised());
+    let mut moved = Vec::new();
+    let fill = |_| exact(&device.index, 1).map_or(0, |block| device.escrow.put_blocks(block, 1));
+    device.escrow.exchange(0, 1, fill, |start, len| moved.push((start, len)));
+    let theirs = join(other);
+    assert!(moved.iter().all(|&run| run == (0, 1) && theirs == 1), "each block has one owner");
+    assert_eq!(device.escrow.held(), device.escrow.spare(), "there is a token for each block");
+    let (held, free) = (device.escrow.held(), device.index.count_free());
+    assert_eq!(1 + moved.len() as u64 + held + free, 2, "blocks were lost");
+}
+
 /// What a class has in reserve, in a device of which some is closed.
 struct Kept {
     device: Arc<Device>,

@@ -103,6 +103,9 @@ fn order_of(mutant: Mutant) -> Vec<&'static Scenario> {
         SpareByStore => &["e5"],
         NoLastTake => &["e8"],
         OweBeforeLook => &["e6"],
+        OutBeforeIn | SurplusIsKept => &["e9"],
+        NoPlanWithoutLook | PlanKeepsParts => &["m5"],
+        RestByOnePass => &["m6"],
         _ => &[],
     };
     let named = |id: &&str| ALL.iter().find(|scenario| scenario.id == *id);

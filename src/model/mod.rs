@@ -10,6 +10,7 @@ mod geometries;
 mod killers;
 mod ledger;
 mod lifecycle;
+mod pieces;
 mod quarantine;
 mod runs;
 
@@ -25,6 +26,7 @@ use self::escrow::*;
 use self::geometries::{Bit, Four, Pair, Split, Whole};
 use self::ledger::*;
 use self::lifecycle::*;
+use self::pieces::*;
 use self::quarantine::*;
 use self::runs::*;
 use crate::base::geometry::Geometry;
@@ -91,6 +93,8 @@ scenarios! {
     m2 (None) "the same, completing a run between them";
     m3 (None) "two claims of many in one word, free";
     m4 (Some(4)) "two frees complete a run that ends inside its word";
+    m5 (Some(4)) "a request by a plan, beside a block that moves and another request";
+    m6 (None) "the last look for pieces, beside a block that moves";
     s11 (Some(4)) "a rollback moves space past a searcher";
     s12 (Some(4)) "three frees complete a leaf";
     s13 (None) "two-leaf run against claim";
@@ -170,6 +174,7 @@ scenarios! {
     e6 (Some(5)) "a reserve is used, and made up for by frees";
     e7 (Some(4)) "two promises for which there is just room";
     e8 (Some(4)) "two promises of which one can be kept";
+    e9 (Some(4)) "a block in escrow is exchanged for another, beside its promise";
 }
 
 /// An index of `blocks` blocks of which those in `free` are free.

@@ -8,17 +8,17 @@
 //! (`placement/cuts.rs`). Only this may say "no".
 
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
-use crate::base::heap::{OutOfMemory, reserved};
+use crate::base::heap::reserved;
 use crate::base::word::order_above;
 use crate::core::Core;
-use crate::index::{Claimed, Refused, Taken, Wanted};
+use crate::index::{Claimed, Refused, Taken, Unplanned, Wanted};
 use crate::placement::cursor::{Cursor, Nothing};
-use crate::placement::cuts::{Cut, plan};
+use crate::placement::cuts::plan;
 use crate::placement::route::Route;
 use crate::request::refusal;
 use crate::values::bounds::Bounds;
 use crate::values::error::AllocError;
-use crate::values::extent::{Extent, ExtentList};
+use crate::values::extent::ExtentList;
 use crate::values::request::{Effort, Request};
 
 /// Pieces that one request looks for by quick searches, at most: each costs a search, where a pass
@@ -152,55 +152,42 @@ fn planned(
     goal: u64,
     list: &mut impl ExtentList,
 ) -> Result<(), AllocError> {
-    let (bounds, before) = (request.bounds(), list.extents().len());
-    let Bounds { min: least, align, .. } = bounds;
-    loop {
-        let ticket = core.space.bitmap.expect_runs_of(least);
-        let runs = core.space.bitmap.usable_runs(&bounds, goal / least);
-        let runs = runs.map_err(|_| AllocError::OutOfMemory)?;
-        let cuts = cuts(&runs, &bounds, goal, request.partial);
-        let Some(cuts) = cuts.map_err(|_| AllocError::OutOfMemory)? else {
-            if !core.space.bitmap.still_none(ticket) {
-                continue;
+    let (bounds, before) = (&request.bounds(), list.extents().len());
+    let (lane, &Bounds { min: least, align, .. }) = (cursor.lane, bounds);
+    let cut = |runs: Vec<(u64, u64)>| {
+        let mut lens = reserved(runs.len())?;
+        lens.extend(runs.iter().map(|&(_, len)| len));
+        let cuts = plan(&lens, bounds, goal, request.partial)?;
+        Ok(cuts.map(|cuts| {
+            cuts.into_iter().flat_map(move |cut| {
+                let (start, len) = runs[cut.run];
+                let extents = bounds.extents(len, cut.pieces, cut.blocks);
+                extents.map(move |(offset, len)| (start + offset, len))
+            })
+        }))
+    };
+    let claimed = core.space.bitmap.claim_planned(
+        bounds,
+        goal / least,
+        cut,
+        list,
+        |list, claimed| {
+            let Some(extent) = core.space.keep(lane, claimed) else { return Taken::Passed };
+            if !list.append(extent) {
+                core.space.give_back(lane, &[extent]);
+                return Taken::Refused;
             }
-            if runs.is_empty() {
+            Taken::Kept
+        },
+        |list| core.space.give_back_from(lane, list, before),
+    );
+    claimed.map_err(|unplanned| match unplanned {
+        Unplanned::OutOfMemory => AllocError::OutOfMemory,
+        Unplanned::Nothing { ticket, any } => {
+            if !any {
                 core.placer.remember(&core.space, cursor, Nothing { ticket, least, align });
             }
-            return Err(refusal::failure(core, request.len, request.align));
-        };
-        let mut extents = cuts.iter().flat_map(|cut| {
-            let (start, len) = runs[cut.run];
-            let extents = bounds.extents(len, cut.pieces, cut.blocks);
-            extents.map(move |(offset, len)| Extent { start: start + offset, len })
-        });
-        let mut memory = true;
-        let claimed = extents.all(|extent| {
-            let claimed = core.space.bitmap.claim(extent.start, extent.len).ok();
-            let kept = claimed.and_then(|claimed| core.space.keep(cursor.lane, claimed));
-            if kept.is_some() && !list.append(extent) {
-                core.space.give_back(cursor.lane, &[extent]);
-                memory = false;
-            }
-            kept.is_some() && memory
-        });
-        if claimed {
-            return Ok(());
+            refusal::failure(core, request.len, request.align)
         }
-        core.space.give_back_from(cursor.lane, list, before);
-        if !memory {
-            return Err(AllocError::OutOfMemory);
-        }
-    }
-}
-
-/// Cuts for the usable parts of runs, start and length: see [`plan`].
-fn cuts(
-    runs: &[(u64, u64)],
-    bounds: &Bounds,
-    goal: u64,
-    some: bool,
-) -> Result<Option<Vec<Cut>>, OutOfMemory> {
-    let mut lens = reserved(runs.len())?;
-    lens.extend(runs.iter().map(|&(_, len)| len));
-    plan(&lens, bounds, goal, some)
+    })
 }

@@ -14,7 +14,7 @@
 use crate::base::geometry::{Geometry, LEAF_BLOCKS, Native};
 use crate::base::word::order_above;
 use crate::core::Core;
-use crate::index::{Claimed, Refused, Search, Taken, Wanted};
+use crate::index::{Claimed, Refused, Taken, Wanted};
 use crate::placement::cursor::{Cursor, Nothing};
 use crate::values::error::AllocError;
 use crate::values::extent::ExtentList;
@@ -123,16 +123,8 @@ fn take_rest<F: FnMut(Claimed) -> Taken>(
     from: u64,
     wanted: &mut Wanted<F>,
 ) -> Result<(), Refused> {
-    while wanted.left > 0 {
-        let left = wanted.left;
-        let search = Search { least: 1, most: left, align: 1, take: |run: u64| run.min(left) };
-        match core.space.bitmap.claim_exact(from, &search) {
-            Ok(claimed) => wanted.take(claimed)?,
-            Err(ticket) => {
-                core.placer.remember(&core.space, cursor, Nothing { ticket, least: 1, align: 1 });
-                return Ok(());
-            }
-        }
+    if let Some(ticket) = core.space.bitmap.claim_rest(from, wanted)? {
+        core.placer.remember(&core.space, cursor, Nothing { ticket, least: 1, align: 1 });
     }
     Ok(())
 }

@@ -99,25 +99,16 @@ pub(crate) fn draw(
 /// far as others are free.
 pub(crate) fn move_escrow(core: &Core, cursor: &mut Cursor, from: u64, to: u64) {
     core.space.collect_escrow(cursor.lane, u64::MAX);
-    let mut at = core.space.escrow.first_in(from, to);
-    while at < to {
-        let most = core.space.escrow.run_end(at, to) - at;
+    let lane = cursor.lane;
+    let fill = |most| {
         let mut others = Extents::new();
-        let request = Request::new(most.max(1)).scattered().partial();
+        let request = Request::new(most).scattered().partial();
         if make_room::allocate_unreserved(core, cursor, &request, &mut others, true).is_err() {
-            return;
+            return 0;
         }
         let put = |extent: &Extent| core.space.escrow.put_blocks(extent.start, extent.len);
-        let put: u64 = others.iter().map(put).sum();
-        if put == 0 {
-            return; // another thread wrongly frees what we own
-        }
-        let taken = core.space.escrow.take_without_tokens(at, to, put);
-        if let Some((start, len)) = taken {
-            core.space.let_out_undiscarded(cursor.lane, Extent { start, len });
-        }
-        // If another thread was faster, more blocks went in than came out.
-        core.space.escrow.leave_tokens(put - taken.map_or(0, |(_, len)| len));
-        at = core.space.escrow.first_in(at, to);
-    }
+        others.iter().map(put).sum()
+    };
+    let let_out = |start, len| core.space.let_out_undiscarded(lane, Extent { start, len });
+    core.space.escrow.exchange(from, to, fill, let_out);
 }

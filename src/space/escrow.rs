@@ -13,7 +13,7 @@
 
 use crate::base::geometry::Geometry;
 use crate::base::heap::OutOfMemory;
-use crate::base::mutant::fault;
+use crate::base::mutant::{fault, step};
 use crate::base::place::WordIndex;
 use crate::base::sync::{AtomicWord, Counter, Site};
 use crate::index::{Bitmap, Search, Verification};
@@ -200,6 +200,46 @@ impl<G: Geometry> Escrow<G> {
                 return Some(claimed.into_run());
             }
             from = start + 1;
+        }
+    }
+
+    /// Replaces the blocks in escrow of `from..to` by others, as far as `fill` has some: it puts in
+    /// at most as many as it is told, with tokens. Passes what came out to `release`.
+    ///
+    /// Others go in first, so that every token has a block at each moment
+    /// [mutant: OutBeforeIn; scenario: e9].
+    pub(crate) fn exchange(
+        &self,
+        from: u64,
+        to: u64,
+        mut fill: impl FnMut(u64) -> u64,
+        mut release: impl FnMut(u64, u64),
+    ) {
+        let mut at = self.first_in(from, to);
+        while at < to {
+            let most = self.run_end(at, to).max(at + 1) - at;
+            fault!(OutBeforeIn: {
+                let Some((start, len)) = self.take_without_tokens(at, to, most) else { return };
+                if fill(len) < len {
+                    self.put_blocks(start, len);
+                    return;
+                }
+                release(start, len);
+                at = self.first_in(at, to);
+                continue;
+            });
+            let put = fill(most);
+            if put == 0 {
+                return;
+            }
+            let taken = self.take_without_tokens(at, to, put);
+            if let Some((start, len)) = taken {
+                release(start, len);
+            }
+            // If another thread was faster, more blocks went in than came out
+            // [mutant: SurplusIsKept].
+            step!(SurplusIsKept: self.leave_tokens(put - taken.map_or(0, |(_, len)| len)));
+            at = self.first_in(at, to);
         }
     }
 
