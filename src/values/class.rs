@@ -120,3 +120,16 @@ impl Placement {
         self
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_classes_of_an_engine_are_all_that_have_no_name() {
+        let numbered = (0..=u8::MAX).map_while(Class::user).map(Class::index);
+        let named = [Class::BULK, Class::METADATA].map(Class::index);
+        assert!(named.into_iter().chain(numbered).eq(0..CLASSES));
+        assert!((CLASSES as u8 - 2..=u8::MAX).all(|number| Class::user(number).is_none()));
+    }
+}
