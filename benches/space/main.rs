@@ -1,6 +1,6 @@
 //! What becomes of the free space as a device ages, and how fast it is allocated when it is short.
 //!
-//! `cargo bench --bench space` prints everything; `-- ageing`, `fill`, `threads`, `pieces` or `bounds` one part, `--
+//! `cargo bench --bench space` prints everything; `-- ageing`, `fill`, `threads`, `pieces`, `bounds` or `longest` one part, `--
 //! --quick` everything on a smaller device. One thread but in `threads`.
 //!
 //! - `ageing`: a device is filled to 90 % with objects of 4 KiB to 1 MiB, which are then overwritten at
@@ -11,12 +11,14 @@
 //!   and 16 scattered blocks at 99.9 % in twice the time at 10 %; from 10 % to 99 % flat within 25 %.
 //! - `threads`: the same with a power of two of threads, up to the number of cores.
 //! - `pieces`: 1 MiB of single free blocks.
+//! - `longest`: the longest single call of each kind beside its median, amid all that keeps blocks.
 //! - `bounds`: pieces with bounds against pieces without. Goal: no request takes 20 times as long.
 
 mod ageing;
 mod baseline;
 mod bounds;
 mod fill;
+mod longest;
 #[path = "../support/median.rs"]
 mod median;
 mod pieces;
@@ -38,12 +40,13 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let wanted: Vec<&String> = arguments.iter().filter(|arg| !arg.starts_with('-')).collect();
     let blocks = if arguments.iter().any(|arg| arg == "--quick") { 1 << 20 } else { 1 << 22 };
-    let parts: [Part; 5] = [
+    let parts: [Part; 6] = [
         ("ageing", ageing::ageing),
         ("fill", fill::fill),
         ("threads", threads::threads),
         ("pieces", pieces::pieces),
         ("bounds", bounds::bounds),
+        ("longest", longest::longest),
     ];
     for (name, part) in parts {
         if wanted.is_empty() || wanted.iter().any(|wanted| *wanted == name) {
