@@ -44,6 +44,19 @@ impl<G: Geometry> Bitmap<G> {
         Ok(Claimed::new(start, len))
     }
 
+    /// Claims the free blocks of `at..end` from `at` on; `None` if `at` is not free. If another
+    /// thread takes some of them meanwhile, what lies before those.
+    pub(crate) fn claim_from(&self, at: u64, end: u64) -> Option<Claimed> {
+        let mut end = self.run_end(at, end);
+        while at < end {
+            match self.claim(at, end - at) {
+                Ok(claimed) => return Some(claimed),
+                Err(conflict) => end = conflict.block,
+            }
+        }
+        None
+    }
+
     /// Takes the blocks of `piece`, or returns the word that lacks some.
     #[inline]
     pub(super) fn claim_piece(&self, piece: Piece<G::Word>) -> Result<(), G::Word> {

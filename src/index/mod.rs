@@ -48,7 +48,6 @@ mod verify;
 mod visit;
 
 pub(crate) use crate::base::heap::OutOfMemory;
-pub(crate) use claim::Conflict;
 pub(crate) use claim_bounded::Unplanned;
 pub(crate) use claim_in_word::Lost;
 pub(crate) use claim_many::{Refused, Taken, Wanted};

@@ -11,14 +11,12 @@
 use std::ops::Range;
 
 use crate::core::Core;
-use crate::index::Conflict;
 use crate::placement::cursor::Cursor;
-use crate::request::make_room::{self, LET_OUT};
+use crate::request::make_room::LET_OUT;
+use crate::request::promise;
 use crate::space::Space;
-use crate::space::lanes::LaneId;
 use crate::values::error::{MarkError, on_device};
 use crate::values::extent::{Extent, Extents};
-use crate::values::request::Request;
 
 /// How often a block may move from one place to another before another caller counts as its owner:
 /// so no stopped or busy thread can hold up the call.
@@ -81,7 +79,8 @@ fn take(
     let (space, lane, end) = (&core.space, cursor.lane, range.end);
     let (mut at, mut turns) = (range.start, 0);
     while at < end {
-        let part = take_free(space, lane, at, end).or_else(|| take_waiting(space, at, end));
+        let free = space.bitmap.claim_from(at, end).and_then(|claimed| space.keep(lane, claimed));
+        let part = free.or_else(|| take_waiting(space, at, end));
         if let Some(part) = part {
             parts.push(part);
             (at, turns) = (at + part.len, 0);
@@ -123,49 +122,24 @@ fn exchange(
     range: Range<u64>,
     parts: &mut Extents,
 ) -> Result<(), MarkError> {
-    let (escrow, end) = (&core.space.escrow, range.end);
+    let mut out = Extents::new();
+    core.space.escrow.exchange(
+        range.start,
+        range.end,
+        |most| tokens_for(core, cursor, most),
+        |start, len| out.push(Extent { start, len }),
+    );
+    // What is still there, no others could take the place of. The rest another caller let out, or
+    // has.
+    let mut kept = |part: Extent| Err(MarkError::Promised { block: part.start });
     let mut at = range.start;
-    while at < end {
-        if escrow.first_in(at, end) > at {
-            // Another caller let it out, or has it.
-            let in_escrow = escrow.first_in(at, end);
-            take(core, cursor, at..in_escrow, parts, &mut |part| {
-                Err(MarkError::AlreadyAllocated { block: part.start })
-            })?;
-            at = in_escrow;
-            continue;
-        }
-        let tokens = tokens_for(core, cursor, end - at);
-        if tokens == 0 {
-            return Err(MarkError::Promised { block: at });
-        }
-        let taken = escrow.take_without_tokens(at, end, tokens);
-        // What was put in too much is spare.
-        escrow.leave_tokens(tokens - taken.map_or(0, |(_, len)| len));
-        if let Some((start, len)) = taken {
-            parts.push(Extent { start, len });
-            if start > at {
-                // Another caller let out what lay before it.
-                take(core, cursor, at..start, parts, &mut |part| {
-                    Err(MarkError::AlreadyAllocated { block: part.start })
-                })?;
-            }
-            at = start + len;
-        }
+    let mut taken = Ok(());
+    for part in out {
+        parts.push(part);
+        taken = taken.and_then(|()| take(core, cursor, at..part.start, parts, &mut kept));
+        at = part.start + part.len;
     }
-    Ok(())
-}
-
-/// Claims the free blocks of `at..end` from `at` on.
-fn take_free(space: &Space, lane: LaneId, at: u64, end: u64) -> Option<Extent> {
-    let mut end = space.bitmap.run_end(at, end);
-    while at < end {
-        match space.bitmap.claim(at, end - at) {
-            Ok(claimed) => return space.keep(lane, claimed),
-            Err(Conflict { block }) => end = block,
-        }
-    }
-    None
+    taken.and_then(|()| take(core, cursor, at..range.end, parts, &mut kept))
 }
 
 /// Takes the blocks of `at..end` from `at` on that wait to be discarded.
@@ -182,10 +156,8 @@ fn tokens_for(core: &Core, cursor: &mut Cursor, most: u64) -> u64 {
     if spare > 0 {
         return spare;
     }
-    let mut others = Extents::new();
-    let request = Request::new(most).scattered().partial();
-    if make_room::allocate_unreserved(core, cursor, &request, &mut others, true).is_ok() {
-        return others.iter().map(|other| space.escrow.put_blocks(other.start, other.len)).sum();
+    if let Ok(put @ 1..) = promise::fill_escrow(core, cursor, most, true) {
+        return put;
     }
     for reserve in &space.class_reserves.0 {
         let tokens = reserve.take(most, true);

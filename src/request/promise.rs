@@ -12,7 +12,7 @@ use crate::values::request::Request;
 /// [`Escrow::promise`]: crate::space::escrow::Escrow::promise
 pub(crate) fn promise(core: &Core, cursor: &mut Cursor, blocks: u64) -> Result<(), AllocError> {
     Request::new(blocks).check_len(core.space.bitmap.blocks())?;
-    let promised = core.space.escrow.promise(blocks, |most| fill_escrow(core, cursor, most));
+    let promised = core.space.escrow.promise(blocks, |most| fill_escrow(core, cursor, most, false));
     if !matches!(promised, Ok(Ok(()))) {
         // What it held is spare now.
         core.space.give_up(cursor.lane, 0);
@@ -20,11 +20,17 @@ pub(crate) fn promise(core: &Core, cursor: &mut Cursor, blocks: u64) -> Result<(
     promised?.map_err(|free| AllocError::NoSpace { requested: blocks, free })
 }
 
-/// Puts up to `most` free blocks into escrow; returns how many tokens the caller has for them.
-fn fill_escrow(core: &Core, cursor: &mut Cursor, most: u64) -> Result<u64, AllocError> {
+/// Puts up to `most` free blocks into escrow, or, if `spare`, spare ones of it when none is free;
+/// returns how many tokens the caller has for them.
+pub(crate) fn fill_escrow(
+    core: &Core,
+    cursor: &mut Cursor,
+    most: u64,
+    spare: bool,
+) -> Result<u64, AllocError> {
     let mut extents = Extents::new();
     let request = Request::new(most).scattered().partial();
-    match make_room::allocate_unreserved(core, cursor, &request, &mut extents, false) {
+    match make_room::allocate_unreserved(core, cursor, &request, &mut extents, spare) {
         Ok(_) => {
             let put = |extent: &Extent| core.space.escrow.put_blocks(extent.start, extent.len);
             Ok(extents.iter().map(put).sum())
@@ -100,15 +106,7 @@ pub(crate) fn draw(
 pub(crate) fn move_escrow(core: &Core, cursor: &mut Cursor, from: u64, to: u64) {
     core.space.collect_escrow(cursor.lane, u64::MAX);
     let lane = cursor.lane;
-    let fill = |most| {
-        let mut others = Extents::new();
-        let request = Request::new(most).scattered().partial();
-        if make_room::allocate_unreserved(core, cursor, &request, &mut others, true).is_err() {
-            return 0;
-        }
-        let put = |extent: &Extent| core.space.escrow.put_blocks(extent.start, extent.len);
-        others.iter().map(put).sum()
-    };
+    let fill = |most| fill_escrow(core, cursor, most, true).unwrap_or(0);
     let let_out = |start, len| core.space.let_out_undiscarded(lane, Extent { start, len });
     core.space.escrow.exchange(from, to, fill, let_out);
 }

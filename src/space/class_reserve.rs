@@ -73,28 +73,26 @@ impl Reserve {
         start: u64,
         len: u64,
     ) -> u64 {
-        let (part, all) = self.take_owed(len);
-        debug_assert!(part <= len);
-        if part > 0 {
-            let put = escrow.put_blocks(start, part);
-            debug_assert!(put <= part);
-            // The token comes last, as always.
-            self.add(put);
-            // Fewer than `part` arrive if another thread wrongly frees the same blocks.
-            self.owe(aside, part - put);
-        }
-        if all {
-            aside.deactivate();
-        }
-        part
+        self.pay(aside, len, |part| escrow.put_blocks(start, part))
     }
 
     /// Gets up to `most` tokens, as far as they are owed, for blocks that are in escrow. Returns
     /// their number.
     pub(crate) fn refill_by_tokens<G: Geometry>(&self, aside: &Closed<G>, most: u64) -> u64 {
+        self.pay(aside, most, |part| part)
+    }
+
+    /// Pays up to `most` of the debt, for which `put` has blocks put into escrow. Returns how much.
+    fn pay<G: Geometry>(&self, aside: &Closed<G>, most: u64, put: impl FnOnce(u64) -> u64) -> u64 {
         let (part, all) = self.take_owed(most);
+        debug_assert!(part <= most);
         if part > 0 {
-            self.add(part);
+            let put = put(part);
+            debug_assert!(put <= part);
+            // The token comes last, as always.
+            self.add(put);
+            // Fewer than `part` arrive if another thread wrongly frees the same blocks.
+            self.owe(aside, part - put);
         }
         if all {
             aside.deactivate();

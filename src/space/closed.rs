@@ -275,17 +275,9 @@ impl<G: Geometry> Closed<G> {
     /// Takes the blocks of `at..end` from `at` on that are set aside, for the caller, if `at` is.
     /// They lie in leaves that are open again, and whose opener has not let them out yet.
     pub(crate) fn take_from(&self, at: u64, end: u64) -> Option<(u64, u64)> {
-        let mut end = self.held.run_end(at, end);
-        while at < end {
-            match self.held.claim(at, end - at) {
-                Ok(claimed) => {
-                    self.count.add(claimed.len().wrapping_neg());
-                    return Some(claimed.into_run());
-                }
-                Err(conflict) => end = conflict.block,
-            }
-        }
-        None
+        let claimed = self.held.claim_from(at, end)?;
+        self.count.add(claimed.len().wrapping_neg());
+        Some(claimed.into_run())
     }
 
     /// Blocks that are set aside. Exact while nothing else runs.

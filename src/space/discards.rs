@@ -206,18 +206,10 @@ impl<G: Geometry> Discards<G> {
 
     /// Takes out the waiting blocks of `at..end` from `at` on, for the caller, if `at` waits.
     pub(crate) fn take_from(&self, at: u64, end: u64) -> Option<(u64, u64)> {
-        let mut end = self.blocks.run_end(at, end);
-        while at < end {
-            match self.blocks.claim(at, end - at) {
-                Ok(claimed) => {
-                    tidy(&self.blocks, at, claimed.len());
-                    self.waiting.add(claimed.len().wrapping_neg());
-                    return Some(claimed.into_run());
-                }
-                Err(conflict) => end = conflict.block,
-            }
-        }
-        None
+        let claimed = self.blocks.claim_from(at, end)?;
+        tidy(&self.blocks, at, claimed.len());
+        self.waiting.add(claimed.len().wrapping_neg());
+        Some(claimed.into_run())
     }
 
     /// Takes out the waiting blocks of `from..to`, word by word, to be `free`, until they are `most`
