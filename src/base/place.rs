@@ -39,9 +39,15 @@ macro_rules! indexes {
             pub(crate) const fn next(self) -> Self {
                 Self(self.0 + 1)
             }
+        }
+    )*};
+}
 
+/// Declares how to go through the indexes of a kind.
+macro_rules! ranges {
+    ($($name:ident;)*) => {$(
+        impl $name {
             /// Each of `range`, ascending.
-            #[allow(dead_code, reason = "no caller goes through the nodes")]
             #[inline(always)]
             pub(crate) fn each(
                 range: Range<Self>,
@@ -60,6 +66,12 @@ indexes! {
     /// A node of level 1 of the summary.
     NodeIndex;
     /// A shard. All shards have the same size, which depends on the device.
+    ShardIndex;
+}
+
+ranges! {
+    WordIndex;
+    LeafIndex;
     ShardIndex;
 }
 

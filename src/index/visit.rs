@@ -145,7 +145,7 @@ impl<G: Geometry> Bitmap<G> {
         &self,
         order: u32,
         node: NodeIndex,
-        todo: G::Word,
+        mut todo: G::Word,
         pack: Pack,
         mut visit: impl FnMut(LeafIndex) -> Visit<T>,
     ) -> Visited<T, G::Word> {
@@ -153,7 +153,6 @@ impl<G: Geometry> Bitmap<G> {
         let end = first.plus(G::FANOUT);
         let mut next = end;
         let tight = self.tight(order, node, todo, pack);
-        let mut todo = todo;
         let mut stale = G::Word::ZERO;
         while todo != G::Word::ZERO {
             let preferred = todo & tight;

@@ -18,7 +18,7 @@ use crate::placement::route::Route;
 use crate::request::refusal;
 use crate::values::bounds::Bounds;
 use crate::values::error::AllocError;
-use crate::values::extent::ExtentList;
+use crate::values::extent::{ExtentList, blocks_of};
 use crate::values::request::{Effort, Request};
 
 /// Pieces that one request looks for by quick searches, at most: each costs a search, where a pass
@@ -34,12 +34,12 @@ pub(crate) fn bounded(
     effort: &mut Effort,
 ) -> Result<(), AllocError> {
     let (bounds, before) = (request.bounds(), list.extents().len());
-    let goal = if request.partial { bounds.most_of(request.len) } else { request.len };
+    let goal = request.goal();
     if core.placer.known_to_fail(&core.space, cursor, bounds.min, bounds.align) {
         return Err(refusal::failure(core, request.len, request.align));
     }
     let claimed = claim_pieces(core, cursor, request, goal, list, effort);
-    let taken: u64 = list.extents()[before..].iter().map(|extent| extent.len).sum();
+    let taken = blocks_of(&list.extents()[before..]);
     let result = match claimed {
         Ok(()) if taken == goal => Ok(()),
         Ok(()) => {

@@ -8,7 +8,7 @@ use crate::core::Core;
 use crate::placement::cursor::Cursor;
 use crate::request::attempt;
 use crate::values::error::AllocError;
-use crate::values::extent::{Extent, ExtentList};
+use crate::values::extent::{ExtentList, blocks_of};
 use crate::values::request::{Effort, Request};
 
 /// Blocks that a request which found nothing lets out, at least: one word of the index. With fewer,
@@ -34,7 +34,7 @@ pub(crate) fn allocate_unreserved(
     let before = list.extents().len();
     let result = attempt::attempt(core, cursor, &part_of(request, 0), list, &mut effort);
     let had = blocks_of(&list.extents()[before..]);
-    if had < most_of(request) {
+    if had < request.goal() {
         retry(core, cursor, request, list, before, result, spare, &mut effort)?;
     }
     Ok(effort)
@@ -46,16 +46,6 @@ pub(crate) fn allocate_unreserved(
 fn part_of(request: &Request, had: u64) -> Request {
     let partial = request.partial || (request.scattered && request.takes_any_pieces());
     Request { len: request.len - had, partial, ..*request }
-}
-
-/// The most blocks that an answer can have.
-fn most_of(request: &Request) -> u64 {
-    let bounded = request.partial && request.scattered;
-    if bounded { request.bounds().most_of(request.len) } else { request.len }
-}
-
-fn blocks_of(extents: &[Extent]) -> u64 {
-    extents.iter().map(|extent| extent.len).sum()
 }
 
 /// Goes on after the first attempt to meet `request`, which added to the first `before` extents of
@@ -75,7 +65,7 @@ fn retry(
     let mut round = 0;
     loop {
         let mut had = blocks_of(&list.extents()[before..]);
-        if had == most_of(request) {
+        if had == request.goal() {
             return Ok(());
         }
         let want_of_space = result.as_ref().err().is_none_or(AllocError::is_want_of_space);

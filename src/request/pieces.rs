@@ -17,7 +17,7 @@ use crate::core::Core;
 use crate::index::{Claimed, Refused, Taken, Wanted};
 use crate::placement::cursor::{Cursor, Nothing};
 use crate::values::error::AllocError;
-use crate::values::extent::ExtentList;
+use crate::values::extent::{ExtentList, blocks_of};
 use crate::values::request::{Effort, Request};
 
 /// Leaves that a search for a whole run counts as read, if it finds none.
@@ -33,7 +33,7 @@ pub(crate) fn gang(
 ) -> Result<(), AllocError> {
     let before = list.extents().len();
     let claimed = claim_gang(core, cursor, request, list, effort);
-    let taken: u64 = list.extents()[before..].iter().map(|extent| extent.len).sum();
+    let taken = blocks_of(&list.extents()[before..]);
     let enough = taken == request.len || (request.partial && taken > 0);
     if claimed.is_err() || !enough {
         core.space.give_back_from(cursor.lane, list, before);

@@ -6,7 +6,7 @@ use crate::core::Core;
 use crate::placement::cursor::Cursor;
 use crate::request::{attempt, promise};
 use crate::values::error::AllocError;
-use crate::values::extent::{Extent, ExtentList, Extents};
+use crate::values::extent::{Extent, ExtentList, Extents, blocks_of};
 use crate::values::request::{Effort, Request};
 
 /// Gives class `class` a reserve of `blocks` blocks; what is not free is owed.
@@ -38,7 +38,7 @@ pub(crate) fn allocate_of_reserve(
         // If it finds nothing, the reserve has to provide all of it.
         let _ = attempt::attempt(core, cursor, &part, list, &mut effort);
     }
-    let had: u64 = list.extents()[before..].iter().map(|extent| extent.len).sum();
+    let had = blocks_of(&list.extents()[before..]);
     debug_assert!(had <= request.len);
     let missing = request.len - had;
     let tokens = reserve.take(missing, request.partial);

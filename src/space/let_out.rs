@@ -18,12 +18,8 @@ impl Space {
     /// Lets out what neither a caller nor a reader holds any more. Then, while nothing else runs,
     /// the free blocks are those of the bitmap, for all figures and lists alike. O(blocks let out).
     pub(crate) fn settle(&self, lane: LaneId) {
-        if self.quarantine.blocks() > 0 {
-            self.collect(lane, u64::MAX);
-        }
-        if self.escrow.spare() > 0 {
-            self.collect_escrow(lane, u64::MAX);
-        }
+        self.collect(lane, u64::MAX);
+        self.collect_escrow(lane, u64::MAX);
     }
 
     /// Lets at least `blocks` blocks out of the quarantine, or as many as the guards allow. Returns

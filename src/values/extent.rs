@@ -62,6 +62,11 @@ pub(crate) fn runs_in_word(word: WordIndex, bits: NativeWord) -> impl Iterator<I
     bits.runs().map(move |(place, len)| Extent { start: start(place), len: len.into() })
 }
 
+/// Sum of the lengths, in blocks.
+pub(crate) fn blocks_of(extents: &[Extent]) -> u64 {
+    extents.iter().map(|extent| extent.len).sum()
+}
+
 /// How many extents a result holds without the heap.
 pub(crate) const INLINE_EXTENTS: usize = 4;
 
@@ -78,7 +83,7 @@ impl Extents {
 
     /// Sum of the lengths, in blocks.
     pub fn blocks(&self) -> u64 {
-        self.iter().map(|extent| extent.len).sum()
+        blocks_of(self)
     }
 
     pub(crate) fn push(&mut self, extent: Extent) {

@@ -3,7 +3,7 @@
 use crate::values::bounds::Bounds;
 use crate::values::class::Class;
 use crate::values::error::RequestError;
-use crate::values::extent::Extent;
+use crate::values::extent::{Extent, blocks_of};
 
 /// How many blocks to allocate, and in what shape.
 ///
@@ -207,6 +207,12 @@ impl Request {
         Ok(Self { min_extent: shortest, max_extent: longest, align, ..*self })
     }
 
+    /// The most blocks that an answer to a [checked](Self::checked) request can have.
+    pub(crate) fn goal(&self) -> u64 {
+        let some = self.partial && self.scattered;
+        if some { self.bounds().most_of(self.len) } else { self.len }
+    }
+
     /// The bounds of the extents of a [checked](Self::checked) request.
     pub(crate) fn bounds(&self) -> Bounds {
         let Self { min_extent: min, max_extent: max, align, unit, .. } = *self;
@@ -215,7 +221,7 @@ impl Request {
 
     /// Whether `extents` are an answer to the request.
     pub(crate) fn is_met_by(&self, extents: &[Extent]) -> bool {
-        let blocks: u64 = extents.iter().map(|extent| extent.len).sum();
+        let blocks = blocks_of(extents);
         let enough = blocks == self.len || (self.partial && 0 < blocks && blocks < self.len);
         let lens = self.min_extent..=self.max_extent;
         let fits =
