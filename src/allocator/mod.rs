@@ -238,6 +238,10 @@ impl Allocator {
     /// reserve, which then get others. If there are no others, a reserve gets the next blocks that
     /// are freed.
     ///
+    /// A block that another thread takes from one place to another at this moment (out of the
+    /// quarantine, or of a reservation given up) counts as allocated. A crash leaves nothing of the
+    /// call: without a transaction, a restart finds the blocks as the store knows them.
+    ///
     /// O(len / 64); for blocks that wait or are kept, also O(what is let out or exchanged).
     ///
     /// # Errors
