@@ -234,5 +234,32 @@ fn a_run_of_waiting_discards_is_found_behind_many_that_do_not_help() {
     assert_eq!(discarder.waiting_blocks(), 1500);
     allocator.free(Extent::new(50_500, 524)).unwrap();
     assert_eq!(allocator.allocate(512).map(|extent| extent.len), Ok(512));
-    assert_eq!(discarder.waiting_blocks(), 1000 + 1024 - 513, "as much as it needs");
+    assert_eq!(discarder.waiting_blocks(), 1000 + 1024 - 512, "as much as it needs");
+}
+
+/// The blocks on both sides of a batch wait or are free. A handle that was refused the whole run
+/// remembered it although the batch had ended.
+#[test]
+fn a_run_that_a_batch_completes_is_found_by_who_missed_it() {
+    for (before, wait, behind) in [(3, true, 3), (9000, false, 1000), (5000, true, 5000)] {
+        let allocator = Allocator::builder(1 << 16).build_allocated().unwrap();
+        let mut handle = allocator.handle();
+        // The device may have a quarter of what is free.
+        (0..20).for_each(|n| allocator.free(Extent::new(60_000 + 2 * n, 1)).unwrap());
+        let before = Extent::new(20_000 - before, before);
+        if !wait {
+            allocator.free(before).unwrap();
+        }
+        let mut discarder = allocator.discarder(DiscardLimits::new()).unwrap();
+        allocator.free(Extent::new(20_000, 2)).unwrap();
+        let Discarding::Batch(batch) = discarder.next(Instant::now()) else { panic!("no batch") };
+        if wait {
+            allocator.free(before).unwrap();
+        }
+        allocator.free(Extent::new(20_002, behind)).unwrap();
+        let run = before.len + 2 + behind;
+        assert!(handle.allocate(run).is_err());
+        drop(batch);
+        assert_eq!(handle.allocate(run), Ok(Extent::new(before.start, run)));
+    }
 }

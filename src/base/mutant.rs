@@ -222,6 +222,12 @@ mutants! {
     FreeBeforeGiveBack,
     /// The last discarder looks for waiting blocks first, and switches discarding off afterwards.
     LimitAfterLook,
+    /// A free looks at the run around its blocks before they are there.
+    NoteBeforeBlocks,
+    /// A request goes through what waits without having registered.
+    WalkUnregistered,
+    /// A request reads how many notes there are after it has gone through what waits.
+    NotesAfterWalk,
     /// The token of a block is there before the block is in escrow.
     TokenBeforeBlock,
     /// Tokens are taken by a load and a store.

@@ -111,10 +111,9 @@ impl<G: Geometry> Bitmap<G> {
     ) -> Result<(), Conflict> {
         fault!(OkAfterFailedClaim: return Ok(()));
         let held = failed.word.first_block::<G>().saturating_sub(start);
-        let event = if held == 0 { Event::LostClaim } else { Event::RolledBackClaim };
-        self.events.count(event, failed.word.get());
         fault!(NoRollback: return Err(conflict));
         if held == 0 {
+            self.events.count(Event::LostClaim, failed.word.get());
             return Err(conflict);
         }
         let last = start + len - 1;
@@ -131,6 +130,13 @@ impl<G: Geometry> Bitmap<G> {
             self.publish(start, held);
         }
         step!(RollbackNoEvent: self.tell_watchers(start, held));
+        // Last: whoever saw the blocks taken looks again when this has changed.
+        self.events.count(Event::RolledBackClaim, failed.word.get());
         Err(conflict)
+    }
+
+    /// How many claims were rolled back.
+    pub(crate) fn roll_backs(&self) -> u64 {
+        self.events.total(Event::RolledBackClaim)
     }
 }

@@ -1,5 +1,6 @@
 //! What is freed waits to be discarded (d).
 
+use crate::space::discard_runs::Walk;
 use crate::space::discards::Discards;
 
 use super::*;
@@ -119,4 +120,42 @@ pub fn d5() {
     join(other);
     device.stop();
     settle(&device.index, &[]);
+}
+
+/// A free completes a run with a block that waits, while a request goes through what waits. What
+/// the request does not find, it finds the next time.
+pub fn d6() {
+    let device = Device::<Split>::new(2);
+    assert_eq!(device.put(1, 1), Ok(()));
+    let freeing = spawn(&device, |device| {
+        let release = || device.index.release(0, 1);
+        device.discards.noting_runs(&device.index, (0, 1), release)
+    });
+    let mut walk = None;
+    let look = |walk: &mut Option<Walk>| {
+        let free = &mut |word, bits| device.let_out(word, bits);
+        device.discards.let_out_runs(&device.index, walk, (2, 1), 2, free) > 0
+    };
+    let found = look(&mut walk);
+    assert_eq!(join(freeing), Ok(()));
+    assert!(found || look(&mut walk), "a run is never found");
+    assert_eq!(exact(&device.index, 2), Ok(0));
+}
+
+/// Two frees complete a run between them: one of them notes it.
+pub fn d7() {
+    let device = Device::<Split>::new(2);
+    let mut walk = None;
+    let look = |walk: &mut Option<Walk>| {
+        let free = &mut |word, bits| device.let_out(word, bits);
+        device.discards.let_out_runs(&device.index, walk, (2, 1), 2, free) > 0
+    };
+    assert!(!look(&mut walk));
+    let freeing = spawn(&device, |device| {
+        device.discards.noting_runs(&device.index, (0, 1), || device.index.release(0, 1))
+    });
+    let put = device.discards.noting_runs(&device.index, (1, 1), || device.put(1, 1));
+    assert_eq!((put, join(freeing)), (Ok(()), Ok(())));
+    assert!(look(&mut walk), "a run is never found");
+    assert_eq!(exact(&device.index, 2), Ok(0));
 }

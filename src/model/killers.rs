@@ -99,6 +99,7 @@ fn order_of(mutant: Mutant) -> Vec<&'static Scenario> {
         PendingWithoutLook | LimitAfterLook => &["d1"],
         TornWithoutLook => &["d3"],
         FreeBeforeGiveBack => &["d5"],
+        NoteBeforeBlocks | WalkUnregistered | NotesAfterWalk => &["d6"],
         TokenBeforeBlock => &["e1"],
         SpareByStore => &["e5"],
         NoLastTake => &["e8"],

@@ -166,6 +166,8 @@ scenarios! {
     d3 (Some(4)) "two free a block, one of them with another, while the discarder leaves";
     d4 (None) "a free while one discarder leaves and the next begins";
     d5 (None) "the device is done with a block, which is allocated and freed again";
+    d6 (None) "a run of a free and a waiting block is completed beside a request for it";
+    d7 (None) "two frees complete a run of a free and a waiting block";
     e1 (Some(5)) "two are promised the one free block: one of them is";
     e2 (Some(4)) "two use their promises";
     e3 (Some(5)) "one uses a promise, another takes what there is";

@@ -8,6 +8,7 @@ use crate::index::watch::Ticket;
 use crate::placement::known_runs::Seen;
 use crate::placement::pace::{Pace, Passes};
 use crate::placement::recent_frees::Freed;
+use crate::space::discard_runs::Walk;
 use crate::space::lanes::LaneId;
 use crate::values::class;
 use crate::values::extent::MAX_BLOCKS;
@@ -40,9 +41,6 @@ pub(crate) struct Cursor {
     /// The lane that the handle counts in.
     pub lane: LaneId,
     nothing: Option<Nothing>,
-    /// A walk over all waiting discards that found none of use: for runs of so many blocks at so
-    /// many blocks' multiples, after so many puts.
-    pub no_discards: Option<(u64, u64, u64)>,
     /// The last leaf for each class of requests and of runs, if placements are set;
     /// [`LeafIndex::NONE`] before the first.
     classes: Option<Box<Classes>>,
@@ -73,6 +71,8 @@ pub(crate) struct Place {
     /// Reuses until the next look at the neighbourhood.
     look: Pace,
     freed: Freed,
+    /// Its way through what waits to be discarded.
+    pub walk: Option<Walk>,
 }
 
 /// What a handle remembers are [`ShortWord`]s.
@@ -96,6 +96,7 @@ impl Cursor {
             crowded: false,
             look: Pace::after(REUSES),
             freed: Freed::new(freed_room(class)),
+            walk: None,
         });
         account.add(size_of::<Self>());
         Self {
@@ -103,7 +104,6 @@ impl Cursor {
             places,
             lane,
             nothing: None,
-            no_discards: None,
             classes: None,
             sequential: false,
             mixed: Pace::default(),

@@ -227,7 +227,10 @@ impl Quarantine {
             }
         }
         if self.blocks() > 0 {
-            self.let_out(stamp.floor, u64::MAX, pieces + BESIDE, &mut release);
+            self.let_out(stamp.floor, pieces + BESIDE, &mut |piece| {
+                release(piece);
+                true
+            });
         }
     }
 
@@ -247,28 +250,22 @@ impl Quarantine {
         let _ = self.queue.push(packed(start, end - start), stamp.epoch);
     }
 
-    /// Passes pieces that no pin holds to `release`, until they have `blocks` blocks; returns how
-    /// many blocks they have. 0 only if pins hold everything, or other threads are letting it out.
+    /// Passes pieces that no pin holds to `release`, until that returns `false`; returns how many
+    /// blocks they have. 0 only if pins hold everything, or other threads are letting it out.
     /// O(blocks, generations).
-    pub(crate) fn collect(&self, blocks: u64, mut release: impl FnMut(Extent)) -> u64 {
-        let floor = self.clock.floor();
-        self.let_out(floor, blocks, usize::MAX, &mut release)
+    pub(crate) fn collect(&self, mut release: impl FnMut(Extent) -> bool) -> u64 {
+        self.let_out(self.clock.floor(), usize::MAX, &mut release)
     }
 
-    fn let_out(
-        &self,
-        floor: u64,
-        most: u64,
-        pieces: usize,
-        release: &mut impl FnMut(Extent),
-    ) -> u64 {
+    fn let_out(&self, floor: u64, pieces: usize, release: &mut impl FnMut(Extent) -> bool) -> u64 {
         let mut blocks = 0;
         for _ in 0..pieces {
             let Some(piece) = self.queue.pop_below(floor).map(unpacked) else { break };
             self.waiting.add(piece.len.wrapping_neg());
-            self.let_go(piece, release);
+            let mut more = true;
+            self.let_go(piece, &mut |piece| more = release(piece));
             blocks += piece.len;
-            if blocks >= most {
+            if !more {
                 break;
             }
         }

@@ -105,9 +105,9 @@ pub(crate) fn changed(core: &Core, cursor: &Cursor, request: &Request) -> bool {
 /// counts the calls for one request.
 ///
 /// A request that takes any blocks gets about as many as it asks for: O(len). One that needs a
-/// certain run cannot know which blocks would make it. It lets out as many as it asks for, and twice
-/// as many each time, until it finds its run or nothing is left that no caller holds: a refusal is
-/// true, and each block is let out once. Discards are not let out unless they would make such a run.
+/// certain run has blocks let out until some have become part of such a run, or nothing is left
+/// that no caller holds: a refusal is true, and each block is let out once. Discards are not let
+/// out unless they make such a run.
 pub(crate) fn make_room(
     core: &Core,
     cursor: &mut Cursor,
@@ -125,32 +125,23 @@ pub(crate) fn make_room(
         got += space.collect_escrow(lane, if any { len } else { len << doublings });
     }
     if got < wanted && space.quarantine.blocks() > 0 {
-        got += space.collect(lane, wanted - got);
+        got += match any {
+            true => space.collect_undiscarded(lane, wanted - got),
+            false => space.collect_runs(lane, least_of(request), request.align, len << doublings),
+        };
     }
     if got < wanted && any && space.discards.waiting() > 0 {
         got += space.skip_discards(lane, wanted - got);
     }
     if got == 0 && !any && space.discards.waiting() > 0 {
-        got += skip_discards_for(core, cursor, request);
+        let (least, align) = (least_of(request), request.align);
+        let walk = &mut cursor.place(least).walk;
+        got += space.skip_discards_for(lane, walk, (least, align), len);
     }
     got > 0
 }
 
-/// Lets out discards that make a run for `request`, unless it is known that there are none.
-fn skip_discards_for(core: &Core, cursor: &mut Cursor, request: &Request) -> u64 {
-    let space = &core.space;
-    let least = if request.scattered { request.min_extent } else { request.len };
-    let (align, puts) = (request.align, space.discards.puts());
-    // Nothing came to wait since such a walk, and nothing that matters became free.
-    let known = cursor.no_discards.is_some_and(|(least_then, align_then, puts_then)| {
-        puts == puts_then && least >= least_then && align.is_multiple_of(align_then)
-    });
-    if known && core.placer.known_to_fail(space, cursor, least, align) {
-        return 0;
-    }
-    let freed = space.skip_discards_for(cursor.lane, least, align, request.len);
-    if freed == 0 {
-        cursor.no_discards = Some((least, align, puts));
-    }
-    freed
+/// The shortest run that helps `request`.
+fn least_of(request: &Request) -> u64 {
+    if request.scattered { request.min_extent } else { request.len }
 }

@@ -57,7 +57,14 @@ fn ripe(count: u64) -> World {
     World::new(allocator)
 }
 
-/// The same, and a reader holds them.
+/// The same, beside a discarder for which nothing waits yet.
+fn ripe_to_be_discarded(count: u64) -> World {
+    let mut world = ripe(count);
+    world._discarder = world.allocator.discarder(DiscardLimits::new());
+    world
+}
+
+/// As [`ripe`], and a reader holds them.
 fn held(count: u64) -> World {
     let mut world = World::new(crumbs());
     world._guard = Some(world.allocator.pin_owned());
@@ -155,8 +162,9 @@ fn costs(world: &World) -> Vec<(&'static str, u64)> {
 #[test]
 fn no_call_pays_for_what_others_left_behind() {
     type State = (&'static str, fn(u64) -> World);
-    let states: [State; 5] = [
+    let states: [State; 6] = [
         ("ripe in the quarantine", ripe),
+        ("ripe, beside a discarder", ripe_to_be_discarded),
         ("held in the quarantine", held),
         ("waiting to be discarded", waiting),
         ("closed", closed),
@@ -168,4 +176,61 @@ fn no_call_pays_for_what_others_left_behind() {
             assert!(many <= 2 * few + 2_000, "{state}: {call}: {few} accesses, then {many}");
         }
     }
+}
+
+/// Pairs of blocks whose first blocks wait to be discarded, or are free without a discarder, and
+/// whose second blocks are ripe in the quarantine.
+fn halves(count: u64, discarded: bool) -> World {
+    let mut world = World::new(crumbs());
+    let guard = world.allocator.pin_owned();
+    free_by_transactions(&world.allocator, count);
+    drop(guard);
+    if discarded {
+        world._discarder = world.allocator.discarder(DiscardLimits::new());
+    }
+    (0..count).for_each(|n| world.allocator.free(Extent::new(4 * n + 1, 1)).expect("in use"));
+    world
+}
+
+#[test]
+fn a_run_lets_out_no_more_than_makes_it() {
+    for discarded in [false, true] {
+        for request in [Request::new(2), Request::new(64).scattered().min_extent(2)] {
+            let [few, many] = [20_000, 80_000].map(|count| {
+                let world = halves(count, discarded);
+                let mut handle = world.allocator.handle();
+                let work = most(&mut handle, |handle| {
+                    let extents = handle.allocate_with(&request).expect("there are such runs");
+                    assert!(request.is_met_by(&extents));
+                });
+                let quarantined = world.allocator.core().space.quarantine.blocks();
+                assert!(quarantined > count / 3, "{request:?}: {quarantined} of {count} are left");
+                work
+            });
+            assert!(many <= 2 * few + 2_000, "{request:?}: {few} accesses, then {many}");
+        }
+    }
+}
+
+#[test]
+fn a_run_looks_once_at_what_waits_to_be_discarded() {
+    let [few, many] = [20_000, 80_000].map(|count| {
+        let world = waiting(count);
+        let mut handle = world.allocator.handle();
+        let run = Request::new(3);
+        handle.allocate_with(&run).expect_err("none");
+        // Each frees two blocks, and every third time a third one, which makes a run.
+        (0..300)
+            .map(|n| {
+                let start = BLOCKS / 2 - 2000 + 4 * n;
+                handle.free(Extent::new(start, 1)).expect("in use");
+                handle.free(Extent::new(start + 2, 1)).expect("in use");
+                if n % 3 == 0 {
+                    handle.free(Extent::new(start + 1, 1)).expect("in use");
+                }
+                work::of(|| assert_eq!(handle.allocate_with(&run).is_ok(), n % 3 == 0))
+            })
+            .max()
+    });
+    assert!(many <= few.map(|few| 2 * few + 2_000), "{few:?} accesses, then {many:?}");
 }

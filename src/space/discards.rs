@@ -20,6 +20,7 @@ use crate::base::place::{LeafIndex, WordIndex, place_in_word};
 use crate::base::sync::{AtomicWord, Counter, Site};
 use crate::base::word::Word;
 use crate::index::{Bitmap, ReleaseError, Verification};
+use crate::space::joined::Joined;
 use crate::space::units::Units;
 
 /// The blocks of one index that wait to be discarded.
@@ -33,10 +34,10 @@ pub(crate) struct Discards<G: Geometry> {
     limit: AtomicWord<u64>,
     /// Waiting blocks, and those that are just being put in or taken out.
     waiting: Counter,
-    /// Extents that were ever put in.
-    puts: Counter,
     /// 1 if blocks found no room since [`Discards::was_full`] was asked. A hint.
     full: Counter,
+    /// Runs that they make with free blocks.
+    pub(super) joined: Joined,
 }
 
 impl<G: Geometry> Discards<G> {
@@ -47,8 +48,8 @@ impl<G: Geometry> Discards<G> {
             with_device: Bitmap::none_free(blocks, 1)?,
             limit: AtomicWord::new(0),
             waiting: Counter::new(0),
-            puts: Counter::new(0),
             full: Counter::new(0),
+            joined: Joined::default(),
         })
     }
 
@@ -88,11 +89,6 @@ impl<G: Geometry> Discards<G> {
         self.waiting.get()
     }
 
-    /// Changes with every extent that comes to wait.
-    pub(crate) fn puts(&self) -> u64 {
-        self.puts.get()
-    }
-
     /// From now on, up to `limit` blocks may wait. With 0, none may, and those that wait become
     /// `free`.
     pub(crate) fn set_limit(&self, limit: u64, free: &mut impl FnMut(WordIndex, G::Word)) {
@@ -102,6 +98,7 @@ impl<G: Geometry> Discards<G> {
         self.limit.store(limit, Site::Discarding);
         if off {
             step!(LimitAfterLook: self.let_out(0, self.blocks.blocks(), u64::MAX, free););
+            self.joined.end();
         }
     }
 
@@ -120,7 +117,6 @@ impl<G: Geometry> Discards<G> {
         let released = self.blocks.release(start, len);
         let put = released.map_or_else(|error| error.released(start), |()| len);
         self.waiting.add((len - put).wrapping_neg());
-        self.puts.add(1);
         // Pairs with `set_limit` [mutants: PendingWithoutLook, TornWithoutLook, LimitAfterLook].
         // Also for the part that was put in before another thread's free of the rest.
         fault!(PendingWithoutLook: return released);
@@ -239,6 +235,16 @@ impl<G: Geometry> Discards<G> {
             from = behind;
         }
         blocks
+    }
+
+    /// Has every request for a run go through what waits again: many blocks became free.
+    pub(crate) fn forget_runs(&self) {
+        self.joined.forget();
+    }
+
+    /// How many claims of waiting blocks were rolled back.
+    pub(super) fn roll_backs(&self) -> u64 {
+        self.blocks.roll_backs()
     }
 
     /// The first waiting block at or after `from`.

@@ -2,7 +2,9 @@
 
 use crate::base::geometry::NativeWord;
 use crate::base::place::WordIndex;
+use crate::quarantine::PIECE;
 use crate::space::Space;
+use crate::space::discard_runs::Walk;
 use crate::space::lanes::LaneId;
 use crate::values::error::{FreeError, on_device};
 use crate::values::extent::{Extent, runs_in_word};
@@ -13,6 +15,10 @@ const STEP: u64 = 64;
 
 /// Spare blocks left in escrow for future promises. A request that finds nothing free gets them.
 const SPARE: u64 = 2048;
+
+/// How far a request for a run looks from blocks that have just been let out. Of a longer run it
+/// finds out by searching.
+const RUN: u64 = 2 * PIECE;
 
 impl Space {
     /// Lets out what neither a caller nor a reader holds any more. Then, while nothing else runs,
@@ -25,7 +31,44 @@ impl Space {
     /// Lets at least `blocks` blocks out of the quarantine, or as many as the guards allow. Returns
     /// the number of blocks.
     pub(crate) fn collect(&self, lane: LaneId, blocks: u64) -> u64 {
-        self.quarantine.collect(blocks, |extent| self.let_out(lane, extent))
+        self.collect_by(blocks, |extent| self.let_out(lane, extent))
+    }
+
+    /// The same for a request that takes any blocks: they do not wait for the discarder, or it would
+    /// have to let out more and more of them until the discarder's queue is full.
+    pub(crate) fn collect_undiscarded(&self, lane: LaneId, blocks: u64) -> u64 {
+        self.collect_by(blocks, |extent| {
+            self.without_committed(extent, |part| self.let_out_undiscarded(lane, part));
+        })
+    }
+
+    fn collect_by(&self, blocks: u64, let_out: impl Fn(Extent)) -> u64 {
+        let mut left = blocks;
+        self.quarantine.collect(|extent| {
+            let_out(extent);
+            left = left.saturating_sub(extent.len);
+            left > 0
+        })
+    }
+
+    /// Lets blocks out of the quarantine until those that are now part of a run of `least` blocks
+    /// from a multiple of `align` on are `most` or more. What waits to be discarded in such a run
+    /// becomes free with them; other blocks wait for the discarder. Returns the number of blocks
+    /// that left the quarantine. O(blocks), and [`RUN`] / 64 for each piece.
+    pub(crate) fn collect_runs(&self, lane: LaneId, least: u64, align: u64, most: u64) -> u64 {
+        let (reach, least) = (least.saturating_add(align).min(RUN), least.min(RUN / 2));
+        let align = if align < RUN / 2 { align } else { 1 };
+        let mut left = most;
+        self.quarantine.collect(|extent| {
+            self.let_out(lane, extent);
+            let (start, end) = self.discards.run_around(&self.bitmap, extent.start, reach);
+            let run = end.saturating_sub(start.next_multiple_of(align));
+            if run >= least {
+                self.skip_discards_in(lane, start, end, u64::MAX);
+                left = left.saturating_sub(run);
+            }
+            left > 0
+        })
     }
 
     /// Frees an extent that comes out of the quarantine, or that a transaction has given up. Skips
@@ -41,7 +84,10 @@ impl Space {
 
     /// Frees an extent without passing it to the discarder. Skips blocks that are free already.
     pub(crate) fn let_out_undiscarded(&self, lane: LaneId, extent: Extent) {
-        self.let_out_by(extent, |part| self.release_looking(lane, part, false));
+        self.let_out_by(extent, |part| {
+            on_device(part, self.bitmap.blocks())?;
+            self.release_looking(lane, part, false)
+        });
     }
 
     fn let_out_by(&self, extent: Extent, release: impl Fn(Extent) -> Result<(), FreeError>) {
@@ -108,45 +154,20 @@ impl Space {
         self.skip_discards_in(lane, 0, self.bitmap.blocks(), most)
     }
 
-    /// The same for waiting blocks that make a run of at least `least` blocks at a multiple of
-    /// `align`, with each other and with free blocks: what would not make one goes on waiting.
-    /// O(waiting runs), and `least` blocks around each.
-    pub(crate) fn skip_discards_for(&self, lane: LaneId, least: u64, align: u64, most: u64) -> u64 {
-        let (mut at, mut freed) = (0, 0);
-        while freed < most
-            && let Some(waiting) = self.discards.next(at)
-        {
-            let (start, end) = self.run_of_waiting(waiting, least.saturating_add(align));
-            if end.saturating_sub(start.next_multiple_of(align)) >= least {
-                freed += self.skip_discards_in(lane, start, end, u64::MAX);
-            }
-            at = end.max(waiting + 1);
-        }
-        freed
-    }
-
-    /// The run of free and waiting blocks around `block`, at most `reach` to either side.
-    fn run_of_waiting(&self, block: u64, reach: u64) -> (u64, u64) {
-        let (lowest, highest) =
-            (block.saturating_sub(reach), self.bitmap.blocks().min(block.saturating_add(reach)));
-        let (mut start, mut end) = (block, block);
-        loop {
-            let free = self.bitmap.run_start(start, lowest);
-            let waiting = self.discards.run_start(free, lowest);
-            if waiting == start {
-                break;
-            }
-            start = waiting;
-        }
-        loop {
-            let waiting = self.discards.run_end(end, highest);
-            let free = self.bitmap.run_end(waiting, highest);
-            if free == end {
-                break;
-            }
-            end = free;
-        }
-        (start, end)
+    /// The same for waiting blocks in runs of `least` or more blocks at multiples of `align`, until
+    /// those have `most` blocks: see [`Discards::let_out_runs`]. What makes no such run goes on
+    /// waiting.
+    ///
+    /// [`Discards::let_out_runs`]: crate::space::discards::Discards::let_out_runs
+    pub(crate) fn skip_discards_for(
+        &self,
+        lane: LaneId,
+        walk: &mut Option<Walk>,
+        run: (u64, u64),
+        most: u64,
+    ) -> u64 {
+        let skip = &mut |word, bits| self.skip_word(lane, word, bits);
+        self.discards.let_out_runs(&self.bitmap, walk, run, most, skip)
     }
 
     fn skip_discards_in(&self, lane: LaneId, start: u64, end: u64, most: u64) -> u64 {

@@ -8,8 +8,10 @@
 pub(crate) mod class_reserve;
 pub(crate) mod closed;
 pub(crate) mod committed;
+pub(crate) mod discard_runs;
 pub(crate) mod discards;
 pub(crate) mod escrow;
+mod joined;
 pub(crate) mod keep;
 pub(crate) mod lanes;
 pub(crate) mod ledger;
@@ -168,7 +170,10 @@ impl Space {
     /// Counts what moves between the free space and what is set aside.
     pub(crate) fn moved(&self, lane: LaneId) -> impl FnMut(Moved, u64, u64) {
         move |moved, start, len| match moved {
-            Moved::Freed => self.count_freed(lane, Extent { start, len }),
+            Moved::Freed => {
+                self.count_freed(lane, Extent { start, len });
+                self.discards.forget_runs();
+            }
             Moved::Taken => self.count_allocated(lane, Extent { start, len }),
         }
     }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`release`](Space::release) | what a caller frees | refused if another caller frees it or it has no owner; set aside where closed; to reserves that are owed blocks; to the discarder |
 //! | [`let_out`](Space::let_out) | what comes out of the quarantine, or a transaction gave up | the same, but skips what is free or committed already |
-//! | [`let_out_undiscarded`](Space::let_out_undiscarded) | what comes out of escrow, or from the discarder | the same, but not to the discarder |
+//! | [`let_out_undiscarded`](Space::let_out_undiscarded) | what comes out of escrow, or from the discarder, or out of the quarantine for a request that needs it | the same, but not to the discarder |
 //! | [`give_back`](Space::give_back) | what a request kept that then failed | as `let_out_undiscarded`: no data was written there |
 //!
 //! What a transaction has freed first goes to the quarantine, by
@@ -90,7 +90,12 @@ impl Space {
         };
         let release = |start, len| {
             let (rest, left) = self.refill_reserves(start, len);
-            let released = if left == 0 { Ok(()) } else { release_rest(rest, left) };
+            let released = match left {
+                0 => Ok(()),
+                _ => self
+                    .discards
+                    .noting_runs(&self.bitmap, (rest, left), || release_rest(rest, left)),
+            };
             match released {
                 // The blocks kept for a reserve were freed by us all the same.
                 Err(ReleaseError::Free { .. }) if rest > start => {

@@ -4,6 +4,7 @@
 mod batches;
 mod limits;
 mod properties;
+mod refusals;
 mod traffic;
 mod wish;
 

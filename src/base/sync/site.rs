@@ -63,4 +63,6 @@ pub(crate) enum Site {
     Spare,
     /// Reading or changing how many blocks may wait to be discarded.
     Discarding,
+    /// Reading or changing which runs of waiting blocks requests missed, and the notes of them.
+    Joined,
 }

@@ -26,7 +26,8 @@ use crate::values::extent::{Extent, Extents};
 /// [`Allocator::discarder`](crate::Allocator::discarder). One at a time.
 ///
 /// While it exists, freed extents wait for it, joined with their neighbours. (Extents that a
-/// transaction frees do so when they leave the quarantine.) A thread of the engine calls
+/// transaction frees do so when they leave the quarantine, unless an allocation that finds nothing
+/// takes them out of it.) A thread of the engine calls
 /// [`next`](Self::next) again and again and tells the device about each [`Batch`]; when the batch
 /// is dropped, its blocks are free. Several batches may be under way.
 ///
