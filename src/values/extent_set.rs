@@ -192,17 +192,23 @@ mod tests {
 
     proptest! {
         /// Any mixture of inserts and removals leaves the maximal runs of the same set of blocks,
-        /// on both sides of the change from list to tree.
+        /// and cuts extents where these begin and end, on both sides of the change from list to
+        /// tree.
         #[test]
         fn behaves_like_a_set_of_blocks(
             steps in proptest::collection::vec((0u64..600, 1u64..8), 1..400)
         ) {
             let (mut set, mut model) = (ExtentSet::default(), BTreeSet::new());
+            prop_assert!(set.is_empty());
             for (start, len) in steps {
                 let extent = Extent::new(start, len);
                 let blocks: Vec<u64> = (start..start + len).collect();
                 let held = blocks.iter().copied().find(|block| model.contains(block));
                 prop_assert_eq!(set.overlap(extent).map(|part| part.start), held);
+                let has = |block: &u64| model.contains(block);
+                let parts = blocks.chunk_by(|block, next| has(block) == has(next));
+                let parts = parts.map(|part| (Extent::new(part[0], part.len() as u64), has(&part[0])));
+                prop_assert_eq!(set.split(extent).into_vec(), parts.collect::<Vec<_>>());
                 if held.is_none() {
                     set.insert(extent);
                     model.extend(blocks);
