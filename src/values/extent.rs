@@ -213,3 +213,111 @@ impl ExtentList for Vec<Extent> {
         self.truncate(len);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extents_have_the_blocks_of_their_range() {
+        let small = || (0..5u64).flat_map(|start| (0..4).map(move |len| Extent::new(start, len)));
+        for extent in small() {
+            let range = extent.start..extent.start + extent.len;
+            assert_eq!(extent.end(), Some(range.end));
+            assert!((0..10).all(|block| extent.contains(block) == range.contains(&block)));
+            for other in small() {
+                let common = (0..10).any(|block| extent.contains(block) && other.contains(block));
+                assert_eq!(extent.overlaps(&other), common, "{extent} {other}");
+            }
+        }
+        assert_eq!(Extent::new(u64::MAX, 1).end(), None);
+        assert_eq!(Extent::new(4096, 16).to_string(), "4096+16");
+        #[cfg(target_pointer_width = "64")]
+        assert_eq!(MAX_BLOCKS << 12, 256 << 40, "256 TiB of 4 KiB blocks");
+    }
+
+    #[test]
+    fn runs_in_a_word_are_extents_of_the_device() {
+        let runs: Extents = runs_in_word(WordIndex::new(3), 0b1011).collect();
+        assert_eq!(runs.as_slice(), [Extent::new(3 * 64, 2), Extent::new(3 * 64 + 3, 1)]);
+    }
+
+    #[test]
+    fn a_list_has_what_was_pushed_and_leaves_the_stack_after_four() {
+        let mut list = Extents::new();
+        for count in 1..=9 {
+            list.push(Extent::new(100 * count, count));
+            assert_eq!(list.blocks(), (1..=count).sum());
+            assert!(list.iter().eq(&list) && list.as_slice() == &*list);
+            assert_eq!(list.last(), Some(&Extent::new(100 * count, count)));
+            let capacity = if count <= 4 { 0 } else { count.next_power_of_two() as usize };
+            assert_eq!(list.heap_bytes(), capacity * size_of::<Extent>());
+        }
+    }
+
+    /// A list with memory for `room` extents.
+    struct Limited {
+        list: Extents,
+        room: usize,
+    }
+
+    impl ExtentList for Limited {
+        fn append(&mut self, extent: Extent) -> bool {
+            self.list.len() < self.room && self.list.append(extent)
+        }
+
+        fn extents(&mut self) -> &mut [Extent] {
+            self.list.extents()
+        }
+
+        fn cut(&mut self, len: usize) {
+            self.list.cut(len);
+        }
+    }
+
+    /// The list after [`ExtentList::add`]: block by block, unless one extent more takes all.
+    fn with(list: &[Extent], before: usize, extent: Extent, max: u64) -> Vec<Extent> {
+        let mut list = list.to_vec();
+        let goes_on = |list: &[Extent], start, len| {
+            let last = list[before..].last();
+            last.is_some_and(|last| last.start + last.len == start && last.len + len <= max)
+        };
+        if extent.len <= max && !goes_on(&list, extent.start, extent.len) {
+            list.push(extent);
+            return list;
+        }
+        for block in extent.start..extent.start + extent.len {
+            if goes_on(&list, block, 1) {
+                list.last_mut().expect("it goes on").len += 1;
+            } else {
+                list.push(Extent::new(block, 1));
+            }
+        }
+        list
+    }
+
+    #[test]
+    fn adding_lengthens_the_last_extent_or_appends_or_changes_nothing() {
+        let cases = (1..5).flat_map(|last| [(last, 0, 0), (last, 0, 1), (last, 2, 0)]);
+        for (last, before, gap) in cases {
+            let list = [Extent::new(5, 1), Extent::new(10, last)];
+            for (len, max) in (1..8).flat_map(|len| (1..5).map(move |max| (len, max))) {
+                let extent = Extent::new(10 + last + gap, len);
+                let expected = with(&list, before, extent, max);
+                let mut plain = list.to_vec();
+                assert!(plain.add(before, extent, max));
+                assert_eq!(plain, expected, "{before} {extent} {max}");
+                for room in list.len()..10 {
+                    let mut limited = Limited { list: list.into_iter().collect(), room };
+                    let added = limited.add(before, extent, max);
+                    assert_eq!(added, expected.len() <= room);
+                    let expected = if added { &expected[..] } else { &list };
+                    assert_eq!(limited.extents(), expected, "{before} {extent} {max} {room}");
+                }
+            }
+        }
+        let mut list = vec![Extent::new(0, 1); 3];
+        list.cut(2);
+        assert_eq!(list.len(), 2);
+    }
+}
