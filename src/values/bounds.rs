@@ -247,6 +247,19 @@ mod tests {
     }
 
     #[test]
+    fn the_usable_part_begins_where_an_extent_may_and_has_the_blocks_that_extents_may_have() {
+        for bounds in all_bounds() {
+            for (start, end) in (0..20u64).flat_map(|end| (0..=end).map(move |start| (start, end)))
+            {
+                let first = (start..end).find(|&place| place.is_multiple_of(bounds.align));
+                let usable = first.map(|first| (first, (end - first) / bounds.unit * bounds.unit));
+                let usable = usable.filter(|&(_, len)| len >= bounds.min);
+                assert_eq!(bounds.usable(start, end), usable, "{bounds:?} {start}..{end}");
+            }
+        }
+    }
+
+    #[test]
     fn shares_leave_a_rest_that_can_be_made_up() {
         for bounds in all_bounds() {
             for left in (1..40).filter(|&left| bounds.divides(left)) {
@@ -261,9 +274,14 @@ mod tests {
                     assert_eq!(share, longest, "{bounds:?} {left} of {run}");
                     let several = bounds.shares(left, run);
                     assert!(several >= share && several <= run && bounds.divides(left - several));
-                    let whole =
-                        several.is_multiple_of(bounds.max) && bounds.max % bounds.align == 0;
+                    let longest_kind = bounds.max.is_multiple_of(bounds.align);
+                    let whole = longest_kind && several.is_multiple_of(bounds.max);
                     assert!(several == share || whole, "{bounds:?} {left} of {run}");
+                    // As many of the longest as there is room for, if that leaves such a rest.
+                    let most = left.min(run) / bounds.max * bounds.max;
+                    if longest_kind && most > 0 && bounds.divides(left - most) {
+                        assert_eq!(several, most, "{bounds:?} {left} of {run}");
+                    }
                 }
             }
             for len in 0..40 {
