@@ -139,6 +139,20 @@ mod tests {
     }
 
     #[test]
+    fn runs_of_two_parts_are_the_runs_of_the_whole() {
+        let extents: Vec<Extent> = (1..60).map(|len| Extent::new(100 * len, len)).collect();
+        for split in 0..extents.len() {
+            let [mut runs, behind] = [&extents[..split], &extents[split..]]
+                .map(|part| part.iter().copied().collect::<Runs>());
+            assert_eq!(runs.count(), split as u64);
+            runs.merge(&behind);
+            assert_eq!(runs, extents.iter().copied().collect());
+            let orders = runs.by_order().try_into().expect("all orders");
+            assert_eq!(Runs::from_parts(orders, runs.largest()), runs);
+        }
+    }
+
+    #[test]
     fn extents_that_no_device_has_are_left_out() {
         let wrong = [(0, 0), (u64::MAX, 2), (1, u64::MAX), (crate::values::extent::MAX_BLOCKS, 1)];
         let runs: Runs = wrong.into_iter().map(|(start, len)| Extent::new(start, len)).collect();
