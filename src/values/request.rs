@@ -250,3 +250,126 @@ pub struct Effort {
     /// Whether the limit of [`Request::effort`] was reached, so that longer extents may exist.
     pub gave_up: bool,
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Large enough for a stride of every unit and alignment below.
+    const BLOCKS: u64 = 7;
+
+    fn all_requests() -> impl Iterator<Item = Request> {
+        let pairs = |a: u64, b: u64| (0..a).flat_map(move |a| (0..b).map(move |b| (a, b)));
+        pairs(BLOCKS + 2, 6).flat_map(move |(len, max)| {
+            pairs(5, 5).flat_map(move |(align, unit)| {
+                pairs(4, 4).map(move |(min, shape)| Request {
+                    min_extent: if min == 3 { BLOCKS + 1 } else { min },
+                    max_extent: if max == 5 { u64::MAX } else { max },
+                    align: if align == 4 { BLOCKS + 1 } else { align },
+                    unit,
+                    scattered: shape & 1 == 1,
+                    partial: shape & 2 == 2,
+                    ..Request::new(len)
+                })
+            })
+        })
+    }
+
+    /// Which sums extents of the request can have.
+    fn sums(request: &Request) -> Vec<bool> {
+        let mut reached = vec![false; BLOCKS as usize + 1];
+        reached[0] = true;
+        let lens = request.min_extent.max(1)..=request.max_extent.min(BLOCKS);
+        for len in lens.filter(|len| len.is_multiple_of(request.unit)) {
+            for end in len as usize..reached.len() {
+                reached[end] |=
+                    if request.scattered { reached[end - len as usize] } else { end as u64 == len };
+            }
+        }
+        reached
+    }
+
+    #[test]
+    fn a_request_is_accepted_if_some_extents_have_its_length_and_refused_for_what_is_wrong() {
+        for request in all_requests() {
+            let Request { len, min_extent: min, max_extent: max, align, unit, .. } = request;
+            let some = request.scattered && request.partial;
+            let sums = sums(&request);
+            let most = (1..=len.min(BLOCKS)).rev().find(|&sum| sums[sum as usize]);
+            let step = (1..=BLOCKS).find(|at| at.is_multiple_of(align) && at.is_multiple_of(unit));
+            let multiple = (min..=max.min(2 * BLOCKS)).any(|len| len.is_multiple_of(unit));
+            match request.checked(BLOCKS) {
+                Ok(checked) => {
+                    assert_eq!(Some(checked.goal()), most, "{request:?}");
+                    assert!(some || most == Some(len), "{request:?}");
+                    assert!((1..=BLOCKS).contains(&len) && min > 0);
+                    assert_eq!(Some(checked.align), step, "{request:?}");
+                    let Bounds { min: shortest, max: longest, .. } = checked.bounds();
+                    let fits = |len: &u64| len.is_multiple_of(unit);
+                    assert_eq!(Some(shortest), (min..).find(fits), "{request:?}");
+                    assert_eq!(Some(longest), (0..=max.min(BLOCKS)).rfind(fits), "{request:?}");
+                }
+                Err(RequestError::ZeroLength) => assert_eq!(len, 0),
+                Err(RequestError::TooLong { .. }) => assert!(len > BLOCKS),
+                Err(RequestError::ExtentBounds { .. }) => {
+                    assert!(min == 0 || min > max || !multiple || min <= BLOCKS && most.is_none());
+                }
+                Err(RequestError::Unit { .. }) => assert!(unit == 0 || !(some || len % unit == 0)),
+                Err(RequestError::Align { .. }) => assert_eq!(step, None, "{request:?}"),
+                Err(RequestError::Indivisible { .. }) => {
+                    assert!(if some { most.is_none() } else { most != Some(len) }, "{request:?}");
+                    assert!((1..=max).contains(&min));
+                }
+                Err(error) => panic!("{error} for {request:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_near_a_block_is_refused_if_the_device_does_not_have_it() {
+        for block in 0..2 * BLOCKS {
+            let refused = RequestError::NearOutside { block, blocks: BLOCKS };
+            let checked = Request::new(1).near(block).checked(BLOCKS).map(|request| request.near);
+            assert_eq!(checked, if block < BLOCKS { Ok(Some(block)) } else { Err(refused) });
+        }
+    }
+
+    #[test]
+    fn an_answer_has_the_blocks_and_extents_asked_for() {
+        let extents = (0..3u64).flat_map(|start| (1..4).map(move |len| Extent::new(start, len)));
+        let extents: Vec<Extent> = extents.collect();
+        let mut lists = vec![vec![]];
+        lists.extend(extents.iter().map(|&extent| vec![extent]));
+        lists.extend(extents.iter().flat_map(|&first| {
+            extents
+                .iter()
+                .map(move |&second| vec![first, Extent { start: 4 + second.start, ..second }])
+        }));
+        for request in all_requests().filter_map(|request| request.checked(BLOCKS).ok()) {
+            for list in &lists {
+                let blocks: u64 = list.iter().map(|extent| extent.len).sum();
+                let some = request.scattered && request.partial && blocks < request.len;
+                let naive = (blocks == request.len || some)
+                    && (list.len() == 1 || list.len() > 1 && request.scattered)
+                    && list.iter().all(|extent| extent.len >= request.min_extent)
+                    && list.iter().all(|extent| extent.len <= request.max_extent)
+                    && list.iter().all(|extent| extent.start % request.align == 0);
+                if request.scattered || !request.partial {
+                    assert_eq!(request.is_met_by(list), naive, "{request:?} {list:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn requests_that_take_any_blocks_are_met_by_single_ones_anywhere() {
+        let all =
+            all_requests().filter_map(|request| Some((request, request.checked(BLOCKS).ok()?)));
+        for (request, checked) in all {
+            let single: Vec<Extent> = (0..request.len).map(|n| Extent::new(2 * n + 1, 1)).collect();
+            assert_eq!(request.takes_any_blocks(), checked.is_met_by(&single), "{request:?}");
+            let scattered = checked.scattered().is_met_by(&single);
+            assert_eq!(request.takes_any_pieces(), scattered, "{request:?}");
+        }
+    }
+}
