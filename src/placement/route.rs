@@ -70,11 +70,8 @@ impl Route {
     ) -> Self {
         let zone = zone.start.min(end)..zone.end.min(end);
         let down = direction == Direction::Down;
-        let at = match zone.contains(&leaf) {
-            true => leaf,
-            false if down => zone.end,
-            false => zone.start,
-        };
+        // Outside, both directions begin with all of the zone.
+        let at = if zone.contains(&leaf) { leaf } else { zone.end };
         let parts = if down {
             let behind = at.node::<Native>().next().first_leaf::<Native>();
             let above = behind.clamp(zone.start, zone.end);
@@ -123,6 +120,9 @@ impl Iterator for Route {
 mod tests {
     use super::*;
     use crate::base::geometry::{Geometry, Wide};
+    use crate::placement::zone::Zones;
+    use crate::values::class::{CLASSES, Class, Placement};
+    use crate::values::extent::Extent;
 
     /// The leaves of `route`, sorted.
     fn leaves_of(route: Route) -> Vec<usize> {
@@ -172,6 +172,24 @@ mod tests {
                 assert!(first.contains(&LeafIndex::new(at)), "{leaf} {first:?}");
                 assert!(LeafIndex::each(first).count() <= fanout);
             }
+        }
+    }
+
+    #[test]
+    fn every_leaf_of_a_zone_comes_once_its_region_first() {
+        let (count, leaf_blocks) = (90, Native::LEAF_BLOCKS as u64);
+        let mut placements = [None; CLASSES];
+        let region = Extent::new(20 * leaf_blocks, 10 * leaf_blocks);
+        placements[Class::METADATA.index()] = Some(Placement::new().region(region));
+        let zones = Zones::new(&placements, count as u64 * leaf_blocks).expect("a region");
+        let zone = zones.of(Class::METADATA.index()).expect("a zone");
+        for leaf in 0..count {
+            let route = Route::in_zone(zone, LeafIndex::new(leaf), LeafIndex::new(count));
+            let mut leaves: Vec<usize> =
+                route.flat_map(LeafIndex::each).map(LeafIndex::get).collect();
+            assert!(leaves[..10].iter().all(|leaf| (20..30).contains(leaf)), "{leaf}");
+            leaves.sort_unstable();
+            assert_eq!(leaves, all(0..count));
         }
     }
 }
