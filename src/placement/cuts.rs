@@ -76,22 +76,24 @@ pub(crate) fn plan(
 mod tests {
     use super::*;
 
-    /// The sums that extents in all of `runs` can have, by trying all.
-    fn sums(runs: &[u64], bounds: &Bounds) -> Vec<bool> {
+    /// For each sum, the fewest extents in `runs` that have it, by trying all.
+    fn fewest(runs: &[u64], bounds: &Bounds) -> Vec<Option<u64>> {
         let total: u64 = runs.iter().sum();
-        let mut reach = vec![false; total as usize + 1];
-        reach[0] = true;
+        let mut reach = vec![None; total as usize + 1];
+        reach[0] = Some(0);
         for &run in runs {
-            let mut next = vec![false; reach.len()];
-            let mut at = vec![(0u64, 0usize)];
-            while let Some((end, sum)) = at.pop() {
+            let mut next = vec![None; reach.len()];
+            let mut at = vec![(0u64, 0usize, 0)];
+            while let Some((end, sum, count)) = at.pop() {
                 for base in 0..reach.len() - sum {
-                    next[base + sum] |= reach[base];
+                    let with = reach[base].map(|before: u64| before + count);
+                    let known = &mut next[base + sum];
+                    *known = [*known, with].into_iter().flatten().min();
                 }
                 for start in (end..run).filter(|start| start % bounds.align == 0) {
                     let lens = bounds.min..=bounds.max.min(run - start);
                     for len in lens.step_by(bounds.unit as usize) {
-                        at.push((start + len, sum + len as usize));
+                        at.push((start + len, sum + len as usize, count + 1));
                     }
                 }
             }
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_exists_exactly_when_trying_everything_finds_one() {
+    fn a_plan_exists_exactly_when_trying_everything_finds_one_and_has_the_fewest_extents() {
         let sets: [&[u64]; 8] =
             [&[], &[5], &[4, 4, 7], &[5, 5, 4], &[7, 3], &[4, 6, 6], &[11], &[1, 2, 3, 9]];
         for runs in sets {
@@ -109,9 +111,9 @@ mod tests {
                 for min in (1..6).filter(|min| min % unit == 0) {
                     for max in (min..9).filter(|max| max % unit == 0) {
                         let bounds = Bounds { min, max, align, unit };
-                        let sums = sums(runs, &bounds);
+                        let fewest = fewest(runs, &bounds);
                         for len in (1..20).filter(|&len| bounds.divides(len)) {
-                            check(runs, &bounds, len, &sums);
+                            check(runs, &bounds, len, &fewest);
                         }
                     }
                 }
@@ -119,14 +121,17 @@ mod tests {
         }
     }
 
-    fn check(runs: &[u64], bounds: &Bounds, len: u64, sums: &[bool]) {
-        let has = |len: u64| sums.get(len as usize).is_some_and(|&has| has);
+    fn check(runs: &[u64], bounds: &Bounds, len: u64, fewest: &[Option<u64>]) {
+        let fewest = |len: u64| fewest.get(len as usize).copied().flatten();
+        let has = |len: u64| fewest(len).is_some();
         let whole = plan(runs, bounds, len, false).expect("memory");
         assert_eq!(whole.is_some(), has(len), "{runs:?} {bounds:?} {len}");
         let most = (1..=len).rev().find(|&len| has(len));
         let cuts = plan(runs, bounds, len, true).expect("memory");
         let sum = cuts.as_ref().map(|cuts| cuts.iter().map(|cut| cut.blocks).sum::<u64>());
         assert_eq!(sum, most, "{runs:?} {bounds:?} some of {len}");
+        let pieces = cuts.as_ref().map(|cuts| cuts.iter().map(|cut| cut.pieces).sum::<u64>());
+        assert_eq!(pieces, most.and_then(fewest), "{runs:?} {bounds:?} some of {len}");
         for cut in cuts.into_iter().flatten() {
             let extents = bounds.extents(runs[cut.run], cut.pieces, cut.blocks);
             assert_eq!(extents.map(|(_, len)| len).sum::<u64>(), cut.blocks);
