@@ -141,4 +141,31 @@ mod tests {
         assert_eq!(homes.len(), 8);
         assert!((0..1000).all(|n| home(n) < 1 << 15));
     }
+    #[test]
+    fn every_leaf_lies_in_the_shard_that_has_its_range() {
+        for (blocks, wanted) in [(1 << 15, 8), (1 << 17, 4), (1 << 24, 8), (1 << 24, 64)] {
+            let shards = Shards::new::<Wide>(blocks, wanted);
+            let shard_leaves = shards.shard_leaves();
+            assert!(shards.level() <= shards.height());
+            assert_eq!(Wide::FANOUT.pow(shards.level() as u32), shard_leaves);
+            assert_eq!(shards.shard_blocks::<Wide>(), (shard_leaves * Wide::LEAF_BLOCKS) as u64);
+            let end = LeafIndex::end_of_blocks::<Wide>(blocks);
+            let near = (0..4).flat_map(|n| [0, 1, 2].map(|more| n * shard_leaves + more));
+            let near: Vec<LeafIndex> = near
+                .filter_map(|n| n.checked_sub(1))
+                .map(LeafIndex::new)
+                .filter(|&leaf| leaf < end)
+                .collect();
+            for &leaf in &near {
+                let own = shards.leaves(shards.of(leaf), end);
+                assert!(own.contains(&leaf) && own.end <= end);
+                assert_eq!(own.start, shards.first_leaf(shards.of(leaf)));
+                assert_eq!(shards.is_first(leaf), leaf == own.start, "{leaf:?}");
+                for &other in &near {
+                    let same = own.contains(&other);
+                    assert_eq!(shards.same(leaf, other), same, "{leaf:?} {other:?}");
+                }
+            }
+        }
+    }
 }
