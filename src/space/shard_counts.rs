@@ -121,4 +121,47 @@ mod tests {
         counts.allocated(sharer, Extent::new(79, 1));
         assert_eq!(free(4), 15);
     }
+    #[test]
+    fn every_extent_counts_in_the_shards_that_have_its_blocks() {
+        let (lanes, at_start) = (Lanes::new(), vec![4; 4]);
+        for lane in [lanes.acquire(), lanes.acquire(), lanes.shared(5)] {
+            let counts = ShardCounts::new(2, at_start.clone()).unwrap();
+            for (start, end) in (1..=16).flat_map(|end| (0..end).map(move |start| (start, end))) {
+                let extent = Extent::new(start, end - start);
+                let free = || (0..4).map(|number| counts.free(ShardIndex::new(number)));
+                counts.allocated(lane, extent);
+                let mut left = [0; 4];
+                (0..16).filter(|&block| !extent.contains(block)).for_each(|block| {
+                    left[block as usize / 4] += 1;
+                });
+                assert!(free().eq(left), "{extent}");
+                counts.freed(lane, extent);
+                assert!(free().eq([4; 4]), "{extent}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_owner_and_every_lane_that_is_shared_has_counters_of_its_own() {
+        let (lanes, counts) = (Lanes::new(), ShardCounts::new(4, vec![0; 3]).unwrap());
+        for number in 0..LANES {
+            for lane in [lanes.acquire(), lanes.shared(number)] {
+                (0..3).for_each(|shard| counts.freed(lane, Extent::new(16 * shard, 1)));
+            }
+        }
+        assert!(counts.rows.iter().all(|counter| counter.get() == 1));
+        assert_eq!(counts.rows.len(), 2 * 3 * LANES);
+        let counters = counts.rows.len() + counts.at_start.len();
+        assert_eq!(counts.bytes(), size_of::<Counter>() * counters + counts.common.bytes());
+    }
+
+    #[test]
+    fn more_allocated_than_there_was_is_nothing_free() {
+        let (lanes, counts) = (Lanes::new(), ShardCounts::new(4, vec![3]).unwrap());
+        counts.allocated(lanes.acquire(), Extent::new(0, 5));
+        assert_eq!(counts.free(ShardIndex::FIRST), 0);
+        counts.freed(lanes.shared(0), Extent::new(0, 16));
+        counts.freed(lanes.shared(0), Extent::new(0, 16));
+        assert_eq!(counts.free(ShardIndex::FIRST), 16, "not more than it has");
+    }
 }
