@@ -124,16 +124,31 @@ mod tests {
     fn lanes_are_exclusive_until_they_run_out_and_come_back() {
         let lanes = Lanes::new();
         let held: Vec<LaneId> = (0..LANES).map(|_| lanes.acquire()).collect();
-        assert!(held.iter().all(|lane| lane.exclusive));
+        assert!(held.iter().all(|lane| lane.is_exclusive()));
+        assert!(held.iter().map(|lane| lane.index()).eq(0..LANES));
         let beyond = lanes.acquire();
-        assert!(!beyond.exclusive);
+        assert!(!beyond.is_exclusive());
         for &lane in held.iter().chain([&beyond]) {
             lanes.freed(lane, 3);
             lanes.allocated(lane, 1);
         }
         lanes.release(beyond);
         lanes.release(held[7]);
-        assert_eq!(lanes.acquire().index, 7);
+        assert_eq!(lanes.acquire().index(), 7);
         assert_eq!(lanes.sum(), 2 * (LANES as u64 + 1));
+    }
+    #[test]
+    fn shared_lanes_take_turns_and_spills_are_counted_in_all() {
+        let lanes = Lanes::new();
+        let owner = lanes.acquire();
+        for seed in 0..2 * LANES {
+            let lane = lanes.shared(seed);
+            assert_eq!((lane.index(), lane.is_exclusive()), (seed % LANES, false));
+            lanes.spilled(lane);
+            lanes.spilled(owner);
+            assert_eq!(lanes.spills(), 2 * (seed as u64 + 1));
+        }
+        assert_eq!(lanes.sum(), 0);
+        assert_eq!(lanes.bytes(), LANES * size_of::<CachePadded<Lane>>());
     }
 }
