@@ -184,3 +184,6 @@ fn begins<G: Geometry>(before: G::Word, free: G::Word) -> G::Word {
 fn leading_ones<W: Word>(word: W) -> u32 {
     (!word).trailing_zeros()
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
