@@ -122,7 +122,7 @@ pub(crate) trait Word:
         let mut rest = self;
         std::iter::from_fn(move || {
             let place = (rest != Self::ZERO).then(|| rest.trailing_zeros())?;
-            let len = (!(rest >> place)).trailing_zeros().min(Self::BITS - place);
+            let len = (!(rest >> place)).trailing_zeros();
             rest &= !Self::span(place, len);
             Some((place, len))
         })
