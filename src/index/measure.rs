@@ -47,7 +47,7 @@ impl<G: Geometry> Bitmap<G> {
                 stale |= G::Word::bit(place);
                 continue;
             }
-            let count = leading_ones(whole >> place).min(G::FANOUT as u32 - place);
+            let count = leading_ones(whole >> place);
             whole &= !G::Word::span(place, count);
             self.see_whole(node.leaf::<G>(place), count as usize, &mut see);
         }
