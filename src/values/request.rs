@@ -255,8 +255,8 @@ pub struct Effort {
 mod tests {
     use super::*;
 
-    /// Large enough for a stride of every unit and alignment below.
-    const BLOCKS: u64 = 7;
+    /// The largest common multiple of a unit and an alignment below that a device can have.
+    const BLOCKS: u64 = 6;
 
     fn all_requests() -> impl Iterator<Item = Request> {
         let pairs = |a: u64, b: u64| (0..a).flat_map(move |a| (0..b).map(move |b| (a, b)));
