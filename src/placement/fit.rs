@@ -78,8 +78,7 @@ impl Placer {
                 }
                 continue;
             };
-            let long = hint.len >= LEAF_BLOCKS;
-            let found = if long {
+            let found = if hint.len >= LEAF_BLOCKS {
                 let start = space.bitmap.run_beyond_word(hint.word);
                 let start = start.filter(|start| start + len <= space.bitmap.blocks());
                 start.map(|start| (start, hint.len))
@@ -98,11 +97,10 @@ impl Placer {
                 seen.put(start, run);
                 continue;
             }
-            let Some(claimed) = self.claim_of_run(space, seen, start, run, len) else { continue };
-            if long {
-                self.tell_of_broken_leaf(space, start, len);
+            let claimed = self.claim_of_run(space, seen, start, run, len);
+            if claimed.is_some() {
+                return claimed;
             }
-            return Some(claimed);
         }
         None
     }
@@ -233,15 +231,6 @@ impl Placer {
         seen.look_after = if taught { LOOK_EVERY } else { longer };
         seen.look = Pace::after(seen.look_after);
         true
-    }
-
-    /// Claims leave repairs of the summary to searches. But choosing runs depends on which leaves
-    /// are entirely free, so the first claim in such a leaf updates the summary.
-    fn tell_of_broken_leaf(&self, space: &Space, start: u64, len: u64) {
-        let [first, last] = [start, start + len - 1].map(LeafIndex::of_block::<Native>);
-        if start.is_multiple_of(LEAF_BLOCKS) || first != last {
-            space.bitmap.refresh(last);
-        }
     }
 }
 
