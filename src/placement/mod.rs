@@ -16,6 +16,8 @@ pub(crate) mod route;
 pub(crate) mod sequence;
 pub(crate) mod single;
 pub(crate) mod start;
+#[cfg(all(test, not(loom)))]
+mod tests;
 pub(crate) mod zone;
 pub(crate) mod zones;
 
