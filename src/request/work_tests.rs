@@ -234,3 +234,48 @@ fn a_run_looks_once_at_what_waits_to_be_discarded() {
     });
     assert!(many <= few.map(|few| 2 * few + 2_000), "{few:?} accesses, then {many:?}");
 }
+
+/// The first `count` blocks: every second one is free, and the others wait to be discarded, or in
+/// the quarantine, or are promised.
+fn combed(count: u64, what: &str) -> World {
+    let free: Vec<u64> = (0..BLOCKS / 64).map(|_| u64::MAX).collect();
+    let mut world = World::new(Allocator::from_bitmap(BLOCKS, &free).expect("one bit per block"));
+    let others = || (1..count).step_by(2).map(|block| Extent::new(block, 1));
+    if what == "promised" {
+        others().for_each(|block| world.allocator.mark_free(block).expect("in use"));
+        world._promises.push(world.allocator.reserve(count / 2).expect("room"));
+    }
+    let between = (0..count).step_by(2).map(|block| Extent::new(block, 1));
+    between.for_each(|block| world.allocator.mark_free(block).expect("in use"));
+    let elsewhere = Extent::new(BLOCKS / 2, 2 * count);
+    world.allocator.mark_free(elsewhere).expect("in use");
+    match what {
+        "waiting" => {
+            world._discarder = world.allocator.discarder(DiscardLimits::new());
+            others().for_each(|block| world.allocator.free(block).expect("in use"));
+        }
+        "ripe" => {
+            let guard = world.allocator.pin_owned();
+            for block in others() {
+                let mut transaction = world.allocator.begin();
+                transaction.free(block).expect("in use");
+                transaction.freeze().committed();
+            }
+            drop(guard);
+        }
+        _ => {}
+    }
+    world
+}
+
+#[test]
+fn naming_a_range_costs_in_proportion_to_the_range() {
+    for what in ["waiting", "ripe", "promised"] {
+        let [few, many] = [2_000, 16_000].map(|count| {
+            let world = combed(count, what);
+            let named = || world.allocator.mark_allocated(Extent::new(0, count));
+            work::of(|| assert_eq!(named(), Ok(()), "{what}"))
+        });
+        assert!(many <= 12 * few, "{what}: {few} accesses for 2,000 blocks, {many} for 16,000");
+    }
+}
