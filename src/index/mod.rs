@@ -194,6 +194,14 @@ impl<G: Geometry> Bitmap<G> {
         LeafIndex::each(cut_off).for_each(|leaf| self.refresh(leaf));
     }
 
+    /// Reads what a release in `word` reads first, so that it is in the cache then.
+    #[inline(always)]
+    pub(crate) fn touch(&self, word: WordIndex) {
+        let (node, _) = self.summary.over_leaf(word.leaf::<G>());
+        std::hint::black_box(self.word(word).load(Site::LeafLook));
+        std::hint::black_box(node.has(0).load(Site::HasLook));
+    }
+
     #[inline(always)]
     fn leaf(&self, leaf: LeafIndex) -> Leaf<'_, G> {
         Leaf::new(&self.leaves[leaf.get()])

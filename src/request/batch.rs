@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::base::geometry::{Native, NativeWord, WORD_BLOCKS};
+use crate::base::geometry::{LEAF_BLOCKS, Native, NativeWord, WORD_BLOCKS};
 use crate::base::place::{WordIndex, place_in_word};
 use crate::base::word::{Word, order_above};
 use crate::core::Core;
@@ -70,7 +70,10 @@ pub(crate) fn free_many(
     }
     debug_assert!(extents.windows(2).all(|two| two[0].start + two[0].len <= two[1].start));
     let mut kept: SmallVec<[Group; KEPT]> = SmallVec::new();
+    let (mut begin, mut touched) = (0, 0);
     for group in Group::all(extents, 0) {
+        touch_ahead(core, extents, begin, &mut touched);
+        begin = group.end;
         check_allocated(core, &group).map_err(none)?;
         if kept.len() < KEPT {
             kept.push(group);
@@ -97,6 +100,27 @@ pub(crate) fn free_many(
         }
     }
     result
+}
+
+/// Extents whose memory is read together. As many as a core has misses under way would do; more
+/// are no slower.
+const AHEAD: usize = 64;
+
+/// If the extents from `begin` on were not `touched` yet, reads what checks and releases of the next
+/// few will read: then these wait for memory together, and not one after the other.
+#[inline(always)]
+fn touch_ahead(core: &Core, extents: &[Extent], begin: usize, touched: &mut usize) {
+    if begin < *touched {
+        return;
+    }
+    *touched = extents.len().min(begin + AHEAD);
+    let ahead = &extents[begin..*touched];
+    let [first, .., last] = ahead else { return };
+    // What lies close together is fetched together without being asked.
+    if last.start - first.start > ahead.len() as u64 * LEAF_BLOCKS {
+        let words = ahead.iter().map(|extent| WordIndex::of_block::<Native>(extent.start));
+        words.for_each(|word| core.space.bitmap.touch(word));
+    }
 }
 
 /// Sorts `extents`, and checks that they lie on the device and do not overlap.
