@@ -5,7 +5,8 @@ use std::fmt::Debug;
 use crate::base::sync::{Atom, AtomicWord};
 use crate::base::word::{OrderSet, Word};
 
-/// Room for one element per order and one more, in all geometries.
+/// Room for one element per order and one more, in all geometries. A number of orders has four bits
+/// (`index/number.rs`).
 pub(crate) const MOST_ORDERS: usize = 16;
 
 /// A fixed array of atomic words.
@@ -38,23 +39,23 @@ pub(crate) trait Geometry: Send + Sync + Debug + 'static {
     type Word: Atom;
     /// The words of one leaf: a cache line.
     type LeafWords: WordArray<Self::Word>;
-    /// The words of one summary node: the guard, one word per order, and padding to two cache
+    /// The words of one node over the leaves: a byte per leaf, in one cache line.
+    type NumberWords: WordArray<Self::Word>;
+    /// The words of one node above those: the guard, one word per order, and padding to two cache
     /// lines, which are fetched together.
     type NodeWords: WordArray<Self::Word>;
     /// Blocks per word: the width of the word, or less in models.
     const WORD_BLOCKS: u32;
     /// Children per summary node, at most the width of the word.
     const FANOUT: usize;
-    /// A release always reads this many of the lowest orders, needed or not: that saves a branch on
-    /// how many it needs.
-    const LOW_ORDERS: u32;
-
     /// A word with every block free.
     const FULL: Self::Word;
 
     /// Words per leaf.
     const LEAF_WORDS: usize = <Self::LeafWords as WordArray<Self::Word>>::LEN;
-    /// Words per summary node.
+    /// Words per node over the leaves.
+    const NUMBER_WORDS: usize = <Self::NumberWords as WordArray<Self::Word>>::LEN;
+    /// Words per node above those.
     const NODE_WORDS: usize = <Self::NodeWords as WordArray<Self::Word>>::LEN;
     /// Blocks per leaf.
     const LEAF_BLOCKS: usize = Self::WORD_BLOCKS as usize * Self::LEAF_WORDS;
@@ -73,7 +74,11 @@ pub(crate) trait Geometry: Send + Sync + Debug + 'static {
             Self::NODE_WORDS >= Self::MAX_ORDER as usize + 2,
             "a node has one word per order and the guard"
         );
-        assert!(Self::LOW_ORDERS <= Self::MAX_ORDER + 1);
+        assert!(
+            Self::NUMBER_WORDS * (<Self::Word as Word>::BITS as usize / 8) >= Self::FANOUT,
+            "a node over leaves has one byte per leaf"
+        );
+        assert!(Self::NUMBER_WORDS <= 8, "see Numbers::gather");
         assert!(Self::MAX_ORDER + 2 <= MOST_ORDERS as u32, "see MOST_ORDERS");
         assert!(Self::LEAF_WORDS <= 32, "leaf::orders keeps one bit per word in a u32");
     };
@@ -86,10 +91,10 @@ pub(crate) struct Wide;
 impl Geometry for Wide {
     type Word = u64;
     type LeafWords = [AtomicWord<u64>; 8];
+    type NumberWords = [AtomicWord<u64>; 8];
     type NodeWords = [AtomicWord<u64>; 16];
     const WORD_BLOCKS: u32 = 64;
     const FANOUT: usize = 64;
-    const LOW_ORDERS: u32 = 2;
     const FULL: u64 = u64::MAX;
 }
 
@@ -105,10 +110,10 @@ pub(crate) struct Narrow;
 impl Geometry for Narrow {
     type Word = u32;
     type LeafWords = [AtomicWord<u32>; 16];
+    type NumberWords = [AtomicWord<u32>; 8];
     type NodeWords = [AtomicWord<u32>; 32];
     const WORD_BLOCKS: u32 = 32;
     const FANOUT: usize = 32;
-    const LOW_ORDERS: u32 = 2;
     const FULL: u32 = u32::MAX;
 }
 

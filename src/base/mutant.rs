@@ -22,25 +22,49 @@ macro_rules! mutants {
 }
 
 mutants! {
-    /// A summary bit is cleared without a second look at the child.
+    /// A number is lowered without a second look at the leaf.
     DropRecheck,
-    /// The second look happens before the clear.
+    /// The second look happens before the number is lowered.
     RecheckBeforeClear,
+    /// A number goes back to what the leaf has, even above what it was.
+    RestoreUncapped,
+    /// A number goes back to what the repair saw, even if a release raised it meanwhile.
+    RestoreOverwrites,
+    /// A repair releases the guard whatever is wanted.
+    RestoreForgetsWant,
+    /// The guard is released before a number goes back to what the leaf has.
+    ReleaseGuardBeforeRestore,
+    /// A second thread lowers the number although the guard is taken.
+    GuardNotExclusive,
+    /// A number is lowered without taking the guard.
+    NoGuard,
+    /// A release stops at a number with a guard.
+    FastIgnoresGuard,
+    /// A release raises a number without taking the guard.
+    SetWithoutGuard,
+    /// A release lets the guard go before it has been through the levels above.
+    SetterReleasesEarly,
+    /// A release does not go through the levels above.
+    SetterStopsAtLevelOne,
+    /// A release leaves no want with a guard that another thread holds.
+    NoWant,
+    /// A release that leaves a want leaves the levels above to the holder of the guard.
+    WantWithoutWalk,
+    /// The holder of a guard takes a want away without going through the levels above.
+    ServeWithoutWalk,
+    /// The holder of a guard releases it whatever is wanted.
+    WantForgotten,
     /// No second look above level 1.
     DropUpRecheck,
     /// A restored bit is not carried to the levels above.
     RestoreNoEnsureUp,
-    /// The guard is released before a wrong clear is undone.
-    ReleaseGuardBeforeRestore,
-    /// If several children are cleared by mistake, only the first is restored.
-    RestoreFirstOnly,
-    /// The guards of all children are released, including those that other threads took.
-    ReleaseOthersGuards,
-    /// A second thread clears although the guard is taken.
-    GuardNotExclusive,
-    /// A clear takes no guard.
-    NoGuard,
-    /// The second look above level 1 reads the child's order word only.
+    /// Above level 1, the guard is released before a wrong clear is undone.
+    UpReleaseGuardBeforeRestore,
+    /// Above level 1, a second thread clears although the guard is taken.
+    UpGuardNotExclusive,
+    /// Above level 1, a clear takes no guard.
+    UpNoGuard,
+    /// The looks above level 1 take no notice of the child's guards.
     UpIgnoresGuard,
     /// A restored bit does not lift the watch.
     RestoreNoEvent,
@@ -49,7 +73,7 @@ mutants! {
     /// The guard is released after the restore, before the levels above are set and the watch is
     /// lifted.
     GuardReleasedBeforeEnsureUp,
-    /// The second look reads the child's guard before its order word.
+    /// Above level 1, a look reads the guard before the order word.
     ReadGuardThenHas,
     /// A top node is counted whenever it shows one more child, not only the first.
     CountTopWithEveryChild,
@@ -57,11 +81,11 @@ mutants! {
     NeverUncountTop,
     /// The summary is published before the leaf changes.
     SetBeforeLeaf,
-    /// Publishing stops at level 1.
+    /// Publishing stops at level 2.
     NoPropagateUp,
-    /// Publishing stops at the first bit found set.
+    /// Publishing stops at the first bit found set above level 1.
     StopAtFirstSetBit,
-    /// Nothing is published when the leaf already had such a run.
+    /// Nothing is published when the word already had a run as large.
     EnsureOnlyOnTransition,
     /// Only the order of the freed range itself is published.
     EnsureOnlyOwnOrder,
@@ -93,7 +117,7 @@ mutants! {
     EventBeforeEnsure,
     /// A release never lifts the watch.
     NoEventOnFree,
-    /// "No" is answered from the order words alone.
+    /// "No" is answered from numbers and order words alone.
     SearchIgnoresGuard,
     /// A release measures only the blocks it gave back, not the run they completed.
     EventWrongOrder,
@@ -111,6 +135,8 @@ mutants! {
     WeakClearer,
     /// AcqRel between the looks at two summary levels.
     WeakSetterBetweenLevels,
+    /// AcqRel from the raising of a number, or setting of a bit, to the look at the next level.
+    WeakRaise,
     /// AcqRel from the release in the leaf to the look at the sibling words.
     WeakSibling,
     /// Every access is Relaxed.

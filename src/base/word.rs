@@ -20,6 +20,13 @@ pub(crate) fn each(orders: OrderSet) -> impl Iterator<Item = u32> {
     })
 }
 
+/// The orders below `number`: those of a leaf or node with this number (see `index/number.rs`).
+#[inline(always)]
+pub(crate) fn orders_below(number: u32) -> OrderSet {
+    debug_assert!(number < OrderSet::BITS);
+    (1 << number) - 1
+}
+
 /// The smallest order whose aligned run holds `len` blocks.
 #[inline(always)]
 pub(crate) fn order_above(len: u64) -> u32 {
@@ -187,6 +194,15 @@ pub(crate) trait Word:
         (2 << nearest.min(Self::BITS).ilog2()) - 1
     }
 
+    /// Whether the aligned group of 2^order places around `index` has an unset bit. Places beyond
+    /// the width are unset up to 64, and set from there on. Without branches: two look-ups and a
+    /// shift. `order` is below 16.
+    #[inline(always)]
+    fn lacks_around(self, index: u32, order: u32) -> bool {
+        let group = &GROUPS[order as usize];
+        !self.to_u64() >> (index & group.start) & group.places != 0
+    }
+
     /// The run of set bits around `index`, which is set.
     #[inline(always)]
     fn run_around(self, index: u32) -> Range<u32> {
@@ -214,6 +230,24 @@ pub(crate) trait Word:
         starts & inside
     }
 }
+
+/// An aligned group of places, for each order: as a mask, if it starts at place 0; and as the bits of
+/// a place that say where the group around it starts.
+struct Group {
+    places: u64,
+    start: u32,
+}
+
+/// The groups of each order that a leaf may have; those longer than 64 places end there.
+const GROUPS: [Group; 16] = {
+    let mut groups = [const { Group { places: u64::MAX, start: 0 } }; 16];
+    let mut order = 0;
+    while order < 6 {
+        groups[order] = Group { places: (1 << (1 << order)) - 1, start: 63 >> order << order };
+        order += 1;
+    }
+    groups
+};
 
 /// The multiples of 2^k below 64, for k = 0..=6.
 const STARTS_64: [u64; 7] = starts();

@@ -4,15 +4,16 @@
 use rayon::prelude::*;
 
 use super::Bitmap;
-use crate::base::geometry::{Geometry, MOST_ORDERS};
+use crate::base::geometry::Geometry;
 use crate::base::heap::{OutOfMemory, reserved};
 use crate::base::place::{LeafIndex, NodeIndex, WordIndex};
 use crate::base::segmented::Segmented;
 use crate::base::sync::AtomicWord;
-use crate::base::word::{OrderSet, Word, each};
+use crate::base::word::Word;
 use crate::index::events::Events;
 use crate::index::leaf::Leaves;
-use crate::index::summary::{Node, Nodes, Summary};
+use crate::index::numbers::{ManyNumbers, write_numbers};
+use crate::index::summary::Summary;
 use crate::index::watch::Watch;
 
 impl<G: Geometry> Bitmap<G> {
@@ -30,8 +31,8 @@ impl<G: Geometry> Bitmap<G> {
     /// are ignored. `height` is the number of summary levels, at least 1. Also returns how many
     /// blocks are free in each group of `shard_leaves` leaves, a multiple of the leaves of a node.
     ///
-    /// Writes the bitmap once, and only leaves with a free block. Memory beside the bitmap is 1/32
-    /// of it.
+    /// Writes the bitmap once, and only leaves with a free block. Memory beside the bitmap is about
+    /// 1/64 of it.
     pub(crate) fn counted_from_words(
         blocks: u64,
         height: usize,
@@ -44,7 +45,7 @@ impl<G: Geometry> Bitmap<G> {
         let leaf_count = leaf_end.get();
         let node_count = NodeIndex::end_of_leaves::<G>(leaf_end).get();
         let mut leaves = Leaves::<G>::zeroed(leaf_count)?;
-        let mut nodes = Nodes::<G>::zeroed(node_count)?;
+        let mut nodes = ManyNumbers::<G>::zeroed(node_count)?;
         let mut free_under = reserved::<u32>(node_count)?;
         let node_leaf_words = G::FANOUT * G::LEAF_WORDS;
         let partial = WordIndex::of_block::<G>(blocks);
@@ -60,11 +61,11 @@ impl<G: Geometry> Bitmap<G> {
         let (leaf_words, node_words) = (leaves.words_mut(), nodes.words_mut());
         if leaf_count <= SMALL {
             let leaves = leaf_words.chunks_mut(node_leaf_words);
-            let all = leaves.zip(node_words.chunks_mut(G::NODE_WORDS)).enumerate();
+            let all = leaves.zip(node_words.chunks_mut(G::NUMBER_WORDS)).enumerate();
             free_under.extend(all.map(build));
         } else {
             let leaves = leaf_words.par_chunks_mut(node_leaf_words);
-            let all = leaves.zip(node_words.par_chunks_mut(G::NODE_WORDS)).enumerate();
+            let all = leaves.zip(node_words.par_chunks_mut(G::NUMBER_WORDS)).enumerate();
             all.with_min_len(8).map(build).collect_into_vec(&mut free_under);
         }
         debug_assert_eq!(free_under.len(), node_count);
@@ -111,26 +112,26 @@ fn build_node<G: Geometry>(
     node: &mut [AtomicWord<G::Word>],
     word: impl Fn(usize) -> G::Word,
 ) -> u32 {
-    let (mut has, mut free) = ([G::Word::ZERO; MOST_ORDERS], 0);
+    // Room for the most children a node can have.
+    let (mut numbers, mut free) = ([0; 64], 0);
     for (child, leaf) in leaves.chunks_exact_mut(G::LEAF_WORDS).enumerate() {
-        let (orders, of_leaf) = build_leaf::<G>(leaf, |index| word(child * G::LEAF_WORDS + index));
+        let (number, of_leaf) = build_leaf::<G>(leaf, |index| word(child * G::LEAF_WORDS + index));
         free += of_leaf;
-        for order in each(orders) {
-            has[order as usize] |= G::Word::bit(child as u32);
-        }
+        numbers[child] = number;
     }
     if free > 0 {
-        Node::<G>::show(node, |order| has[order as usize]);
+        write_numbers::<G>(node, |child| numbers[child]);
     }
     free
 }
 
-/// Writes a leaf whose word `i` is `word(i)`; returns its orders and how many blocks are free.
+/// Writes a leaf whose word `i` is `word(i)`; returns how many orders it has and how many blocks are
+/// free.
 #[inline(always)]
 fn build_leaf<G: Geometry>(
     leaf: &mut [AtomicWord<G::Word>],
     word: impl Fn(usize) -> G::Word,
-) -> (OrderSet, u32) {
+) -> (u32, u32) {
     // Room for the most words a leaf can have. Each loop does one thing, so that it runs in vector
     // registers.
     let mut words = [G::Word::ZERO; 32];
@@ -162,5 +163,5 @@ fn build_leaf<G: Geometry>(
         }
         orders |= 1 << order;
     }
-    (orders, free)
+    (u32::count_ones(orders), free)
 }

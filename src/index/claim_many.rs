@@ -9,7 +9,7 @@ use crate::base::mutant::fault;
 use crate::base::place::{LeafIndex, WordIndex};
 use crate::base::sync::Site;
 use crate::base::word::Word;
-use crate::index::summary::Look;
+use crate::index::node::Look;
 use crate::index::watch::Ticket;
 
 /// What a request in pieces still wants.

@@ -75,6 +75,12 @@ impl<'a, G: Geometry> Leaf<'a, G> {
         orders | full.orders() << G::WORD_ORDER
     }
 
+    /// How many orders these are.
+    #[inline]
+    pub(crate) fn number(&self, site: Site) -> u32 {
+        self.orders(site).count_ones()
+    }
+
     /// The orders wider than a word that have an entirely free aligned group touching the words
     /// `first..=last`.
     #[inline]

@@ -8,6 +8,7 @@ use crate::base::geometry::Geometry;
 use crate::base::place::{LeafIndex, NodeIndex, WordIndex, place_in_word};
 use crate::base::sync::Site;
 use crate::base::word::Word;
+use crate::index::node::Look;
 
 /// How many groups of entirely free leaves one pass over a node handles.
 const GROUPS: usize = 8;
@@ -33,9 +34,9 @@ impl<G: Geometry> Bitmap<G> {
         most: u64,
         mut see: impl FnMut(u64, u64),
     ) -> Option<u32> {
-        let summary = self.summary.over_leaves(node);
-        let mut whole = summary.has(G::MAX_ORDER).load(Site::HasLook);
-        let mut partial = summary.has(0).load(Site::HasLook) & !whole;
+        let numbers = self.summary.over_leaves(node);
+        let (mut partial, mut whole) = numbers.children_with(0, G::MAX_ORDER);
+        partial &= !whole;
         let mut stale = G::Word::ZERO;
         for _ in 0..GROUPS {
             if whole == G::Word::ZERO || from > 0 {
@@ -52,7 +53,7 @@ impl<G: Geometry> Bitmap<G> {
             self.see_whole(node.leaf::<G>(place), count as usize, &mut see);
         }
         if stale != G::Word::ZERO {
-            self.repair(node, stale, 1 << G::MAX_ORDER);
+            self.repair(node, stale, G::MAX_ORDER);
         }
         partial = (partial | stale) & (G::Word::MAX << from);
         let runs = Cell::new(0);
@@ -85,8 +86,7 @@ impl<G: Geometry> Bitmap<G> {
         let behind = leaf.plus(count as usize);
         let (at_the_end, behind) = (behind.place_in_node::<G>() == 0, behind.node::<G>());
         if at_the_end && behind < self.node_end() {
-            let whole = self.summary.over_leaves(behind).has(G::MAX_ORDER).load(Site::HasLook);
-            count += u64::from(leading_ones(whole));
+            count += u64::from(leading_ones(self.shown_whole(behind)));
         }
         see(start, self.blocks().min(first_block + count * leaf_blocks).saturating_sub(start));
     }
@@ -127,8 +127,13 @@ impl<G: Geometry> Bitmap<G> {
     /// Whether the summary shows all leaves under `node` as entirely free.
     #[inline]
     pub(crate) fn is_whole(&self, node: NodeIndex) -> bool {
-        let whole = self.summary.over_leaves(node).has(G::MAX_ORDER).load(Site::HasLook);
-        leading_ones(whole) as usize >= G::FANOUT
+        leading_ones(self.shown_whole(node)) as usize >= G::FANOUT
+    }
+
+    /// The leaves under `node` that the summary shows as entirely free.
+    #[inline]
+    fn shown_whole(&self, node: NodeIndex) -> G::Word {
+        self.summary.over_leaves(node).children(G::MAX_ORDER, Look::Quick)
     }
 
     /// Where the run that goes on behind `word` begins, or the start of the word if it begins

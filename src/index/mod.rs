@@ -3,13 +3,14 @@
 //! Promises the invariants below, to all threads at once. Uses `base` and `values`.
 //!
 //! - this file: the structure, its length and its parts;
-//! - `leaf`: the bits of 512 blocks; `summary`: the tree above them; `tops`: what its top level
-//!   shows; `watch`: whether anything was freed that matters to a search;
+//! - `leaf`: the bits of 512 blocks; `summary`: the tree above them; `number`, `numbers`: its level
+//!   over the leaves; `node`: the levels above that; `tops`: what the top level shows; `watch`:
+//!   whether anything was freed that matters to a search;
 //! - `claim`: claiming given blocks; `claim_in_word`, `claim_many`: within a word, and many in one
 //!   pass; `claimed`: the result of a claim;
 //! - `search`: finding a run to claim; `visit`: going through the leaves that may have one;
-//! - `release`: giving blocks back; `publish`: how the summary follows the leaves; `repair`:
-//!   clearing stale positives;
+//! - `release`: giving blocks back; `publish`: what the summary has to learn of that; `show`: how it
+//!   learns it; `repair`, `repair_up`: clearing stale positives, of leaves and above;
 //! - `measure`: measuring runs to choose from; `read`: reading runs;
 //! - `build`: construction in parallel; `verify`: comparing every level with the one below;
 //! - `events`: counting what happens off the usual path.
@@ -18,7 +19,7 @@
 //! 1. *Ownership.* A bit goes 1 -> 0 only by a read-modify-write that saw it 1, and 0 -> 1 only by
 //!    its owner.
 //! 2. *No hidden space.* A free run whose releases have all returned is visible on every level, as
-//!    an order bit or as a guard bit.
+//!    a number or an order bit, or as a guard.
 //! 3. *Stale positives* are legal; the search that meets one repairs it.
 //! 4. *Truthful failure.* "Nothing" is answered only if at some moment of the call there was no
 //!    fitting run; a claim that is rolled back counts as an allocation and a release.
@@ -26,6 +27,9 @@
 
 pub(crate) mod events;
 pub(crate) mod leaf;
+pub(crate) mod node;
+pub(crate) mod number;
+pub(crate) mod numbers;
 pub(crate) mod summary;
 pub(crate) mod tops;
 pub(crate) mod watch;
@@ -41,7 +45,9 @@ mod publish;
 mod read;
 mod release;
 mod repair;
+mod repair_up;
 mod search;
+mod show;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod verify;
@@ -197,9 +203,8 @@ impl<G: Geometry> Bitmap<G> {
     /// Reads what a release in `word` reads first, so that it is in the cache then.
     #[inline(always)]
     pub(crate) fn touch(&self, word: WordIndex) {
-        let (node, _) = self.summary.over_leaf(word.leaf::<G>());
         std::hint::black_box(self.word(word).load(Site::LeafLook));
-        std::hint::black_box(node.has(0).load(Site::HasLook));
+        std::hint::black_box(self.summary.shown(word.leaf::<G>(), Site::HasLook));
     }
 
     #[inline(always)]

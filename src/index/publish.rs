@@ -1,15 +1,16 @@
-//! How the summary follows the leaves, without locks.
+//! What a release has to publish, without locks.
 //!
-//! A release *publishes* its blocks, bottom-up. A *repair* clears what a leaf no longer has: under
-//! a guard, with a double-check. Soundness never needs a clear, so claims leave it to the searches
-//! that look there next; only claims of whole leaves repair.
+//! A release *publishes* its blocks: it makes sure that all levels show the largest run that it
+//! completed. Mostly they do, and one look at one byte of level 1 says so; if not, see `show.rs`. A
+//! *repair* (`repair.rs`) clears what a leaf no longer has. Soundness never needs that, so claims
+//! leave it to the searches that look there next; only claims of whole leaves repair.
 
 use super::Bitmap;
 use crate::base::geometry::Geometry;
 use crate::base::mutant::fault;
 use crate::base::place::{LeafIndex, WordIndex};
 use crate::base::sync::Site;
-use crate::base::word::{OrderSet, Word};
+use crate::base::word::{OrderSet, Word, orders_below};
 
 /// How many words a release looks to either side of its range for the end of the run it completed.
 /// A run that reaches this far counts as long enough for every registered search.
@@ -17,27 +18,67 @@ const LOOK_AROUND_WORDS: u64 = 64;
 
 impl<G: Geometry> Bitmap<G> {
     /// Publishes what the release of `mask` in one word completed; `left` is the word as that
-    /// release left it. A word that is not entirely free cannot belong to a run wider than a word,
-    /// so the sibling words are read only if it is: the thread that makes the last of them full
-    /// sees all the others [mutant: WeakSibling; scenarios S2, S12].
+    /// release left it.
+    ///
+    /// A release of one block reads only the byte of its leaf: if the blocks around it are not
+    /// entirely free as far as the next larger order than the number shows, it has nothing to
+    /// publish. The read must not happen before the release in the leaf is visible: it pairs with
+    /// the step of `Bitmap::repair_leaf` that lowers the number [mutant: WeakSetterAfterLeaf]. And
+    /// it must not lean on a byte with a guard, which the levels above may not follow yet
+    /// [mutant: FastIgnoresGuard; scenarios H6, H8].
     #[inline(always)]
     pub(super) fn publish_word(&self, word: WordIndex, mask: G::Word, left: G::Word) {
         debug_assert!(mask != G::Word::ZERO && left.has_all(mask), "it was released just now");
         let leaf = word.leaf::<G>();
         let place = mask.trailing_zeros();
-        let mut orders = if mask == G::Word::bit(place) {
-            left.orders_around(place)
-        } else {
-            // This may show more than the release completed, but nothing that is not there.
-            left.orders()
-        };
-        let mut full = left == G::FULL;
-        fault!(NoSiblingLook: full = false);
-        if full {
-            let place = word.place_in_leaf::<G>();
+        if left == G::FULL {
+            return self.publish_full_word(word, mask);
+        }
+        let own = mask.count_ones();
+        if mask != G::Word::bit(place) {
+            return self.publish_in_word(leaf, left, own, left & !mask);
+        }
+        fault!(SetBeforeLeaf | EnsureOnlyOwnOrder | EnsureOnlyOnTransition: {
+            let orders = left.orders_around(place);
+            return self.publish_orders(leaf, orders, own, left & !mask);
+        });
+        let shown = self.summary.shown(leaf, Site::HasEnsure);
+        if !shown.settles(0) || !left.lacks_around(place, shown.number()) {
+            self.show_around(leaf, left, place);
+        }
+    }
+
+    /// Publishes what the release of one block completed in a word that is not entirely free.
+    #[cold]
+    #[inline(never)]
+    fn show_around(&self, leaf: LeafIndex, left: G::Word, place: u32) {
+        self.show(leaf, left.orders_around(place).count_ones());
+    }
+
+    /// Publishes what the release of several blocks completed in a word that is not entirely free:
+    /// perhaps more than that, but nothing that is not there. Such a word cannot belong to a run
+    /// wider than a word, so the sibling words need no look.
+    #[inline]
+    fn publish_in_word(&self, leaf: LeafIndex, left: G::Word, own: u32, others: G::Word) {
+        if self.summary.shown(leaf, Site::HasEnsure).settles(G::WORD_ORDER) {
+            return;
+        }
+        self.publish_orders(leaf, left.orders(), own, others);
+    }
+
+    /// Publishes what the release of `mask` completed by leaving its word entirely free. The sibling
+    /// words are read only then: the thread that makes the last of them full sees all the others
+    /// [mutant: WeakSibling; scenarios S2, S12].
+    #[inline(never)]
+    fn publish_full_word(&self, word: WordIndex, mask: G::Word) {
+        let (leaf, place) = (word.leaf::<G>(), word.place_in_leaf::<G>());
+        let mut wider = true;
+        fault!(NoSiblingLook: wider = false);
+        let mut orders = orders_below(G::WORD_ORDER + 1);
+        if wider {
             orders |= self.leaf(leaf).orders_over_words(place, place, Site::Sibling);
         }
-        self.publish_orders(leaf, orders, mask.count_ones().ilog2(), left & !mask);
+        self.publish_orders(leaf, orders, mask.count_ones(), G::FULL & !mask);
     }
 
     /// Publishes what a release (or rollback) of several words completed, leaf by leaf. Reads the
@@ -59,17 +100,21 @@ impl<G: Geometry> Bitmap<G> {
                 let (first, last) = (first.word.place_in_leaf::<G>(), last.place_in_leaf::<G>());
                 orders |= self.leaf(leaf).orders_over_words(first, last, Site::Sibling);
             }
-            self.publish_orders(leaf, orders, released.ilog2(), G::Word::ZERO);
+            self.publish_orders(leaf, orders, released, G::Word::ZERO);
         }
     }
 
-    #[inline(always)]
+    /// Publishes `orders` of a leaf, all from 0 up to the largest that the release of `own` blocks
+    /// beside those of `others` completed.
+    #[inline]
     fn publish_orders(&self, leaf: LeafIndex, orders: OrderSet, own: u32, others: G::Word) {
-        let mut orders = orders;
+        let mut number = orders.count_ones();
         fault!(SetBeforeLeaf: return);
-        fault!(EnsureOnlyOwnOrder: orders &= 1 << own);
-        fault!(EnsureOnlyOnTransition: orders &= !others.orders());
-        self.summary.ensure_leaf(leaf, orders);
+        fault!(EnsureOnlyOwnOrder: number = own.ilog2() + 1);
+        fault!(EnsureOnlyOnTransition: if number <= others.orders().count_ones() { return });
+        if !self.summary.shown(leaf, Site::HasEnsure).settles(number) {
+            self.show(leaf, number);
+        }
     }
 
     #[inline(always)]
@@ -150,7 +195,7 @@ impl<G: Geometry> Bitmap<G> {
         while leaf < end {
             let (node, place) = (leaf.node::<G>(), leaf.place_in_node::<G>());
             let count = end.since(leaf).min(G::FANOUT - place as usize);
-            self.repair(node, G::Word::span(place, count as u32), G::ORDERS);
+            self.repair(node, G::Word::span(place, count as u32), 0);
             leaf = leaf.plus(count);
         }
     }

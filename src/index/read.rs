@@ -8,13 +8,18 @@ use crate::base::geometry::Geometry;
 use crate::base::place::{LeafIndex, NodeIndex, WordIndex, place_in_word};
 use crate::base::sync::Site;
 use crate::base::word::Word;
-use crate::index::summary::{Found, Look};
+use crate::index::node::Look;
+use crate::index::summary::Found;
 
 impl<G: Geometry> Bitmap<G> {
     /// As [`Bitmap::largest_order_under`], from `order` upwards, for as long as each next order is
     /// shown: one read on a device with little free space.
     #[inline]
     pub(crate) fn largest_order_from(&self, level: usize, index: usize, order: u32) -> Option<u32> {
+        if level == 1 {
+            let number = self.summary.over_leaves(NodeIndex::new(index)).largest();
+            return (number > order).then(|| number - 1);
+        }
         let node = self.summary.node(level, index);
         let shown = |order: &u32| node.has(*order).load(Site::HasLook) != G::Word::ZERO;
         (order..=G::MAX_ORDER).take_while(shown).last()
@@ -22,6 +27,10 @@ impl<G: Geometry> Bitmap<G> {
 
     /// The largest order of which an aligned run may be under node `index` of `level`.
     pub(crate) fn largest_order_under(&self, level: usize, index: usize) -> Option<u32> {
+        if level == 1 {
+            let live = self.summary.over_leaves(NodeIndex::new(index)).largest_live();
+            return live.min(G::MAX_ORDER + 1).checked_sub(1);
+        }
         let node = self.summary.node(level, index);
         (0..=G::MAX_ORDER).rev().find(|&order| node.may_have(order) != G::Word::ZERO)
     }
@@ -132,21 +141,19 @@ impl<G: Geometry> Bitmap<G> {
         let end = self.leaf_end();
         let node_end = NodeIndex::end_of_leaves::<G>(end);
         while from < end {
-            match self.summary.find(order, from.node::<G>(), node_end, Look::Thorough) {
+            let node = from.node::<G>();
+            let word = self.summary.over_leaves(node).children(order, Look::Thorough);
+            let right = word & (G::Word::MAX << from.place_in_node::<G>());
+            if right != G::Word::ZERO {
+                return Some(node.leaf::<G>(right.trailing_zeros()));
+            }
+            from = match self.summary.find_behind(order, node, node_end, Look::Thorough) {
                 Found::Nothing => return None,
                 Found::Stale { level, child } => {
-                    from = self.summary.after_subtree(level, child).first_leaf::<G>();
+                    self.summary.after_subtree(level, child).first_leaf::<G>()
                 }
-                Found::Node(node) => {
-                    from = from.max(node.first_leaf::<G>());
-                    let word = self.summary.over_leaves(node).may_have(order);
-                    let right = word & (G::Word::MAX << from.place_in_node::<G>());
-                    if right != G::Word::ZERO {
-                        return Some(node.leaf::<G>(right.trailing_zeros()));
-                    }
-                    from = node.next().first_leaf::<G>();
-                }
-            }
+                Found::Node(node) => node.first_leaf::<G>(),
+            };
         }
         None
     }
@@ -154,8 +161,8 @@ impl<G: Geometry> Bitmap<G> {
     /// Whether `leaf` may have a free block. A block that was free all the time is not missed.
     #[inline]
     pub(crate) fn may_have_free(&self, leaf: LeafIndex) -> bool {
-        let (node, bit) = self.summary.over_leaf(leaf);
-        node.may_have(0) & bit != G::Word::ZERO
+        let shown = self.summary.shown(leaf, Site::HasLook);
+        shown.number() > 0 || shown.is_guarded()
     }
 
     /// The words of `leaf` in ascending order, 1 = free, each read when the caller asks for it.

@@ -63,7 +63,7 @@ impl<G: Geometry> Bitmap<G> {
     pub(crate) fn release(&self, start: u64, len: u64) -> Result<(), ReleaseError> {
         debug_assert!(len > 0);
         fault!(SetBeforeLeaf: {
-            self.summary.ensure_leaf(LeafIndex::of_block::<G>(start), G::ORDERS);
+            self.show(LeafIndex::of_block::<G>(start), G::MAX_ORDER + 1);
         });
         fault!(WatchReadBeforeLeaf | EventBeforeEnsure: self.tell_watchers(start, len));
         let place = place_in_word::<G>(start);

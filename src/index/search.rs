@@ -13,7 +13,7 @@ use crate::base::place::{LeafIndex, WordIndex, place_in_word};
 use crate::base::sync::Site;
 use crate::index::Pack;
 use crate::index::events::Event;
-use crate::index::summary::Look;
+use crate::index::node::Look;
 use crate::index::visit::{Next, Visit};
 use crate::index::watch::Ticket;
 
@@ -99,9 +99,10 @@ impl<G: Geometry> Bitmap<G> {
         pack: Pack,
     ) -> Option<Claimed> {
         let node = leaf.node::<G>();
-        let todo = self.candidates(order, node, leaf.next(), &self.all_leaves(), Look::Quick);
+        let behind = leaf.next()..self.leaf_end();
+        let todo = self.candidates(order, node, behind, Look::Quick, pack);
         let visit = |leaf: LeafIndex| self.visit_leaf(order, len, leaf.first_block::<G>());
-        self.visit_children(order, node, todo, pack, visit).taken
+        self.visit_children(node, todo, visit).taken
     }
 
     /// Claims the part that `search` wants of the run around block `inside`: see `claim_of_run`.

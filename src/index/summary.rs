@@ -1,102 +1,17 @@
-//! The tree over the leaves. A node has one word for each order, whose bit i says "child i may have
-//! a free run of this order", and one guard word for all orders, whose bit i says "a repair is
-//! clearing a bit of child i".
+//! The tree over the leaves. A node of level 1 shows a number for each leaf (`numbers.rs`), a node
+//! above it a word for each order (`node.rs`).
 
-use crate::base::geometry::Geometry;
+use crate::base::geometry::{Geometry, MOST_ORDERS};
 use crate::base::heap::{OutOfMemory, reserved};
-use crate::base::lines::Lines;
 use crate::base::mutant::fault;
 use crate::base::place::{LeafIndex, NodeIndex, child_of, parent_of, place_in_parent};
-use crate::base::segmented::{Elements, Segmented};
-use crate::base::sync::{AtomicWord, Site};
-use crate::base::word::{OrderSet, Word, each};
+use crate::base::segmented::Segmented;
+use crate::base::sync::Site;
+use crate::base::word::{OrderSet, Word, each, orders_below};
+use crate::index::node::{Look, Node, Nodes};
+use crate::index::number::Shown;
+use crate::index::numbers::{BytePlace, ManyNumbers, Numbers};
 use crate::index::tops::Tops;
-
-/// Nodes that show nothing, in memory that stays untouched until one does.
-pub(crate) type Nodes<G> = Lines<<G as Geometry>::Word, <G as Geometry>::NodeWords>;
-
-/// One node: 11 words in two cache lines (in the geometries that ship).
-#[derive(Debug)]
-pub(crate) struct Node<'a, G: Geometry>(&'a [AtomicWord<G::Word>]);
-
-impl<G: Geometry> Clone for Node<'_, G> {
-    #[inline(always)]
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<G: Geometry> Copy for Node<'_, G> {}
-
-/// Index of the guard word in a node; the words of the orders follow it.
-const GUARD: usize = 0;
-
-impl<'a, G: Geometry> Node<'a, G> {
-    /// Sets the order words of `words`, a node not shared yet, to `has(order)`.
-    pub(crate) fn show(words: &mut [AtomicWord<G::Word>], has: impl Fn(u32) -> G::Word) {
-        for (word, order) in words[GUARD + 1..].iter_mut().zip(0..=G::MAX_ORDER) {
-            *word = AtomicWord::new(has(order));
-        }
-    }
-
-    /// The children that may have a run of `order`.
-    #[inline(always)]
-    pub(crate) fn has(self, order: u32) -> &'a AtomicWord<G::Word> {
-        &self.0[GUARD + 1 + order as usize]
-    }
-
-    /// The children of which a repair is clearing a bit.
-    #[inline(always)]
-    pub(crate) fn guard(self) -> &'a AtomicWord<G::Word> {
-        &self.0[GUARD]
-    }
-
-    /// The orders among `orders` that the node does not show for the child of `bit`.
-    ///
-    /// The reads pair with the clear in `Summary::clear`: they must not happen before the release
-    /// in the leaf is visible [mutant: WeakSetterAfterLeaf], nor before those one level below
-    /// [mutant: WeakSetterBetweenLevels].
-    #[inline(always)]
-    fn lacks(self, bit: G::Word, orders: OrderSet) -> OrderSet {
-        let lacks = |order| u32::from(self.has(order).load(Site::HasEnsure) & bit == G::Word::ZERO);
-        let low = (0..G::LOW_ORDERS).fold(0, |set, order| set | lacks(order) << order);
-        let high = orders >> G::LOW_ORDERS << G::LOW_ORDERS;
-        each(high).fold(low & orders, |set, order| set | lacks(order) << order)
-    }
-
-    /// The children that a search for `order` must not skip. Reads the word of the order first and
-    /// the guard second; the other way round it would miss a restore in between
-    /// [mutant: ReadGuardThenHas].
-    #[inline(always)]
-    pub(crate) fn may_have(self, order: u32) -> G::Word {
-        fault!(ReadGuardThenHas: {
-            let guard = self.guard().load(Site::GuardLook);
-            return self.has(order).load(Site::HasLook) | guard;
-        });
-        let has = self.has(order).load(Site::HasLook);
-        has | self.guard().load(Site::GuardLook)
-    }
-}
-
-/// How a search reads the summary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
-    /// Reads only the order words: quick, and good enough to find something.
-    Quick,
-    /// Reads order and guard words: what the answer "nothing there" needs.
-    Thorough,
-}
-
-impl Look {
-    #[inline(always)]
-    pub(crate) fn read<G: Geometry>(self, node: Node<'_, G>, order: u32) -> G::Word {
-        fault!(SearchIgnoresGuard: return node.has(order).load(Site::HasLook));
-        match self {
-            Look::Thorough => node.may_have(order),
-            _ => node.has(order).load(Site::HasLook),
-        }
-    }
-}
 
 /// The levels of nodes. Level 1 is over the leaves; the top level is searched linearly.
 ///
@@ -105,15 +20,17 @@ impl Look {
 /// level 1 have a [`LeafIndex`] or a [`NodeIndex`].
 #[derive(Debug)]
 pub(crate) struct Summary<G: Geometry> {
-    /// Level 1, then level 2, and so on.
-    levels: Vec<Segmented<Nodes<G>>>,
+    level_one: Segmented<ManyNumbers<G>>,
+    /// Level 2, then level 3, and so on.
+    upper: Vec<Segmented<Nodes<G>>>,
     tops: Tops,
 }
 
 /// The result of a search of the summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// A level-1 node that may have children of the order.
+    /// A level-1 node that may have children of the order. If it does not, the levels above show a
+    /// stale positive.
     Node(NodeIndex),
     /// A stale positive: a node of this level shows what its child does not have.
     Stale {
@@ -131,39 +48,36 @@ impl<G: Geometry> Summary<G> {
     /// Builds the upper levels over `level_one` by plain writes, `height` levels in all. Nodes
     /// under which no block is `free` show nothing: they are neither written nor read.
     pub(crate) fn new(
-        level_one: Nodes<G>,
+        level_one: ManyNumbers<G>,
         free: &[u32],
         height: usize,
     ) -> Result<Self, OutOfMemory> {
         let mut live = reserved(free.len())?;
         live.extend(free.iter().map(|&free| free > 0));
-        let mut levels = vec![level_one];
-        while levels.len() < height {
-            let below = &levels[levels.len() - 1];
+        let mut new = Self::of(level_one, Vec::new(), height == 1);
+        while new.height() < height {
             let mut level = Nodes::<G>::zeroed(live.len().div_ceil(G::FANOUT))?;
             let nodes = level.words_mut().chunks_mut(G::NODE_WORDS).enumerate();
             for (index, node) in
                 nodes.filter(|&(index, _)| live[children_of::<G>(index, &live)].contains(&true))
             {
-                Node::<G>::show(node, |order| {
-                    let shows = |&child: &usize| {
-                        let has = |child| Node::<G>(child).has(order).load(Site::HasLook);
-                        live[child]
-                            && below.element(child).is_some_and(|child| has(child) != G::Word::ZERO)
-                    };
-                    let children = children_of::<G>(index, &live).filter(shows);
-                    children.fold(G::Word::ZERO, |word, child| {
-                        word | G::Word::bit(place_in_parent::<G>(child))
-                    })
-                });
+                let mut has = [G::Word::ZERO; MOST_ORDERS];
+                for child in children_of::<G>(index, &live).filter(|&child| live[child]) {
+                    for order in each(new.orders_of_node(new.height(), child)) {
+                        has[order as usize] |= G::Word::bit(place_in_parent::<G>(child));
+                    }
+                }
+                Node::<G>::show(node, |order| has[order as usize]);
             }
             live = live.chunks(G::FANOUT).map(|children| children.contains(&true)).collect();
-            levels.push(level);
+            new.upper.push(Segmented::new(level));
         }
-        let new = Self::of(levels);
-        if live.contains(&true) {
-            for order in 0..=G::MAX_ORDER {
-                new.tops_with(order).for_each(|top| new.tops.add(top, order));
+        for top in (0..live.len()).filter(|&top| live[top]) {
+            let mut larger = 0;
+            for order in (0..=G::MAX_ORDER).rev() {
+                let shown = new.shown_in_top(top, order);
+                new.tops.add(top, order, shown - larger);
+                larger = if height == 1 { shown } else { 0 };
             }
         }
         Ok(new)
@@ -171,23 +85,24 @@ impl<G: Geometry> Summary<G> {
 
     /// `height` levels over `leaf_count` leaves without free blocks. Touches no node.
     pub(crate) fn without_runs(leaf_count: usize, height: usize) -> Result<Self, OutOfMemory> {
-        let mut count = leaf_count;
-        let levels = (0..height).map(|_| {
+        let mut count = leaf_count.div_ceil(G::FANOUT);
+        let level_one = ManyNumbers::<G>::zeroed(count)?;
+        let upper = (1..height).map(|_| {
             count = count.div_ceil(G::FANOUT);
-            Nodes::<G>::zeroed(count)
+            Nodes::<G>::zeroed(count).map(Segmented::new)
         });
-        Ok(Self::of(levels.collect::<Result<_, _>>()?))
+        Ok(Self::of(level_one, upper.collect::<Result<_, _>>()?, height == 1))
     }
 
-    fn of(levels: Vec<Nodes<G>>) -> Self {
-        let levels = levels.into_iter().map(Segmented::new).collect();
-        Self { levels, tops: Tops::default() }
+    fn of(level_one: ManyNumbers<G>, upper: Vec<Segmented<Nodes<G>>>, is_all: bool) -> Self {
+        Self { level_one: Segmented::new(level_one), upper, tops: Tops::new(is_all) }
     }
 
     /// Makes room for the nodes over `leaf_count` leaves. Added nodes show nothing.
     pub(crate) fn grow(&self, leaf_count: usize) -> Result<(), OutOfMemory> {
-        let mut count = leaf_count;
-        for level in &self.levels {
+        let mut count = leaf_count.div_ceil(G::FANOUT);
+        self.level_one.grow(count, |range| ManyNumbers::<G>::zeroed(range.len()))?;
+        for level in &self.upper {
             count = count.div_ceil(G::FANOUT);
             level.grow(count, |range| Nodes::<G>::zeroed(range.len()))?;
         }
@@ -197,40 +112,71 @@ impl<G: Geometry> Summary<G> {
     /// Number of levels.
     #[inline(always)]
     pub(crate) fn height(&self) -> usize {
-        self.levels.len()
+        1 + self.upper.len()
     }
 
     /// Node `node` of level 1.
     #[inline(always)]
-    pub(crate) fn over_leaves(&self, node: NodeIndex) -> Node<'_, G> {
-        self.node(1, node.get())
+    pub(crate) fn over_leaves(&self, node: NodeIndex) -> Numbers<'_, G> {
+        Numbers::new(&self.level_one[node.get()])
     }
 
-    /// The node over `leaf`, and the bit of `leaf` in it.
-    #[inline(always)]
-    pub(crate) fn over_leaf(&self, leaf: LeafIndex) -> (Node<'_, G>, G::Word) {
-        self.parent(1, leaf.get())
-    }
-
-    /// Node `index` of `level`, counted from 1.
+    /// Node `index` of `level`, above level 1.
     #[inline(always)]
     pub(crate) fn node(&self, level: usize, index: usize) -> Node<'_, G> {
-        Node(&self.levels[level - 1][index])
+        Node::new(&self.upper[level - 2][index])
     }
 
-    /// The node of `level` above `child`, and the bit of `child` in it.
+    /// The node of `level`, above level 1, over `child`, and the bit of `child` in it.
     #[inline(always)]
     pub(crate) fn parent(&self, level: usize, child: usize) -> (Node<'_, G>, G::Word) {
         (self.node(level, parent_of::<G>(child)), G::Word::bit(place_in_parent::<G>(child)))
     }
 
-    /// Makes sure that every level from `level` to the top shows that `child` may have `orders`.
-    /// Works bottom-up and never stops at a bit that is set: the thread that set it may not have
-    /// reached the levels above yet [mutant: StopAtFirstSetBit; scenarios S6, S15, S15b].
-    /// O(orders x levels) reads; writes only on 0 -> 1.
+    /// The orders that node `index` of `level` shows of any child.
+    pub(crate) fn orders_of_node(&self, level: usize, index: usize) -> OrderSet {
+        if level == 1 {
+            return orders_below(self.over_leaves(NodeIndex::new(index)).largest());
+        }
+        let node = self.node(level, index);
+        let shown = |&order: &u32| node.has(order).load(Site::HasLook) != G::Word::ZERO;
+        (0..=G::MAX_ORDER).filter(shown).fold(0, |set, order| set | 1 << order)
+    }
+
+    /// What level 1 shows of `leaf`: one load, at a place that follows from the leaf alone.
     #[inline(always)]
+    pub(crate) fn shown(&self, leaf: LeafIndex, site: Site) -> Shown {
+        let place = BytePlace::of::<G>(leaf);
+        place.read(self.level_one.word(place.word).load(site))
+    }
+
+    /// Changes what level 1 shows of `leaf` to what `next` makes of it, unless that is `None`;
+    /// returns what it showed. Repeats only when another thread changed the word (invariant 5).
+    pub(crate) fn change(
+        &self,
+        leaf: LeafIndex,
+        site: Site,
+        next: impl Fn(Shown) -> Option<Shown>,
+    ) -> Result<Shown, Shown> {
+        let place = BytePlace::of::<G>(leaf);
+        let changed = self.level_one.word(place.word).update(site, |word| {
+            let next = next(place.read(word))?;
+            Some(place.write(word, next))
+        });
+        let before = changed.map_err(|word| place.read(word)).map(|word| place.read(word))?;
+        if self.height() == 1 {
+            let (top, now) = (leaf.node::<G>().get(), next(before).unwrap_or(before));
+            self.tops.renumber(top, before.number(), now.number());
+        }
+        Ok(before)
+    }
+
+    /// Makes sure that every level from `level`, above level 1, to the top shows that `child` may
+    /// have `orders`. Works bottom-up and never stops at a bit that is set: the thread that set it
+    /// may not have reached the levels above yet [mutant: StopAtFirstSetBit; scenario H9].
+    /// O(orders x levels) reads; writes only on 0 -> 1.
     pub(crate) fn ensure(&self, level: usize, child: usize, orders: OrderSet) {
-        debug_assert!(orders & !G::ORDERS == 0 && level > 0);
+        debug_assert!(orders & !G::ORDERS == 0 && level > 1);
         let (mut child, mut orders) = (child, orders);
         for level in level..=self.height() {
             let (node, bit) = self.parent(level, child);
@@ -244,19 +190,14 @@ impl<G: Geometry> Summary<G> {
         }
     }
 
-    /// The same for a leaf, from level 1 on.
-    #[inline(always)]
-    pub(crate) fn ensure_leaf(&self, leaf: LeafIndex, orders: OrderSet) {
-        self.ensure(1, leaf.get(), orders);
-    }
-
-    /// Makes the node over `child`, and no other, show that it may have `orders`.
+    /// Makes the node of `level`, above level 1, over `child`, and no other, show that it may have
+    /// `orders`.
     pub(crate) fn set(&self, level: usize, child: usize, orders: OrderSet) {
         let (node, bit) = self.parent(level, child);
         self.set_in(level, parent_of::<G>(child), node, bit, orders);
     }
 
-    /// The same for a caller that has the node: finding it again costs each such free a tenth.
+    /// The same for a caller that has the node.
     #[inline]
     fn set_in(
         &self,
@@ -271,13 +212,13 @@ impl<G: Geometry> Summary<G> {
             let mut first = before == G::Word::ZERO;
             fault!(CountTopWithEveryChild: first = true);
             if first && level == self.height() {
-                self.tops.add(index, order);
+                self.tops.add(index, order, 1);
             }
         }
     }
 
-    /// Makes node `index` of `level` show that `children` have no run of `order`; returns the word
-    /// before.
+    /// Makes node `index` of `level`, above level 1, show that `children` have no run of `order`;
+    /// returns the word before.
     #[inline]
     pub(crate) fn clear(
         &self,
@@ -300,44 +241,50 @@ impl<G: Geometry> Summary<G> {
         &self.tops
     }
 
-    /// The top nodes that show a run of `order`.
-    pub(crate) fn tops_with(&self, order: u32) -> impl Iterator<Item = usize> {
-        let level = self.height();
-        let shows = move |&top: &usize| {
-            self.node(level, top).has(order).load(Site::HasLook) != G::Word::ZERO
-        };
-        (0..self.levels[level - 1].room()).filter(shows)
+    /// How often the top nodes show a run of `order`: what the counts say while nothing else runs.
+    pub(crate) fn counted_in_tops(&self, order: u32) -> u64 {
+        let tops = self.upper.last().map_or(self.level_one.room(), Segmented::room);
+        (0..tops).map(|top| self.shown_in_top(top, order)).sum()
     }
 
-    /// The first level-1 node in `from..to` that may have a child of `order`. Stops at the first
-    /// stale positive, which the caller repairs. O(levels), and at most O(nodes of the top level).
-    #[inline]
-    pub(crate) fn find(&self, order: u32, from: NodeIndex, to: NodeIndex, look: Look) -> Found {
-        if from >= to {
-            return Found::Nothing;
+    /// How often top node `top` shows a run of `order`: once, or once for each leaf at level 1.
+    fn shown_in_top(&self, top: usize, order: u32) -> u64 {
+        if self.height() == 1 {
+            let leaves = self.over_leaves(NodeIndex::new(top)).children(order, Look::Quick);
+            return leaves.count_ones().into();
         }
-        if look.read(self.over_leaves(from), order) != G::Word::ZERO {
-            return Found::Node(from);
-        }
-        self.find_after(order, from.get(), to.get(), look)
+        let shown = self.node(self.height(), top).has(order).load(Site::HasLook);
+        (shown != G::Word::ZERO).into()
     }
 
-    fn find_after(&self, order: u32, from: usize, to: usize, look: Look) -> Found {
+    /// The first level-1 node behind `from` and before `to` that may have a child of `order`. Stops
+    /// at the first stale positive, which the caller repairs. O(levels), and at most O(nodes of the
+    /// top level).
+    pub(crate) fn find_behind(
+        &self,
+        order: u32,
+        from: NodeIndex,
+        to: NodeIndex,
+        look: Look,
+    ) -> Found {
+        let (from, to) = (from.get(), to.get());
         // Climb from `from` until a node has a candidate to the right of the path.
         let mut level = 1;
         let mut index = from;
         let (mut level_at, mut child) = loop {
             if level == self.height() {
                 let top = (1..level).fold(to, |nodes, _| nodes.div_ceil(G::FANOUT));
-                let hit = (index + 1..top)
-                    .find(|&i| look.read(self.node(level, i), order) != G::Word::ZERO);
-                match hit {
+                let hit = |&index: &usize| match level {
+                    1 => self.over_leaves(NodeIndex::new(index)).any(order, look),
+                    _ => self.node(level, index).children(order, look) != G::Word::ZERO,
+                };
+                match (index + 1..top).find(hit) {
                     Some(hit) => break (level, hit),
                     None => return Found::Nothing,
                 }
             }
             let (place, parent) = (place_in_parent::<G>(index), parent_of::<G>(index));
-            let word = look.read(self.node(level + 1, parent), order);
+            let word = self.node(level + 1, parent).children(order, look);
             let right = if (place as usize) + 1 < G::FANOUT {
                 word & (G::Word::MAX << (place + 1))
             } else {
@@ -351,20 +298,14 @@ impl<G: Geometry> Summary<G> {
         };
         // Descend along the lowest candidates.
         while level_at > 1 {
-            let word = look.read(self.node(level_at, child), order);
+            let word = self.node(level_at, child).children(order, look);
             if word == G::Word::ZERO {
                 return Found::Stale { level: level_at + 1, child };
             }
             child = child_of::<G>(child, word.trailing_zeros());
             level_at -= 1;
         }
-        if child >= to {
-            Found::Nothing
-        } else if look.read(self.node(1, child), order) != G::Word::ZERO {
-            Found::Node(NodeIndex::new(child))
-        } else {
-            Found::Stale { level: 2, child }
-        }
+        if child < to { Found::Node(NodeIndex::new(child)) } else { Found::Nothing }
     }
 
     /// The first level-1 node behind the subtree of `child`, a node one level below `level`.
@@ -374,8 +315,9 @@ impl<G: Geometry> Summary<G> {
 
     /// Bytes of the nodes and their counts.
     pub(crate) fn bytes(&self) -> usize {
-        let nodes: usize = self.levels.iter().map(Segmented::bytes).sum();
-        nodes + self.levels.capacity() * size_of::<Segmented<Nodes<G>>>() + self.tops.bytes()
+        let nodes = self.upper.iter().map(Segmented::bytes).sum::<usize>();
+        let table = self.upper.capacity() * size_of::<Segmented<Nodes<G>>>();
+        self.level_one.bytes() + nodes + table + self.tops.bytes()
     }
 }
 

@@ -5,12 +5,13 @@ mod races;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use super::{Bitmap, ReleaseError, Search};
+use super::{Bitmap, Difference, ReleaseError, Search};
 use crate::base::geometry::{Geometry, Narrow, Wide};
-use crate::base::place::{LeafIndex, WordIndex};
+use crate::base::place::{LeafIndex, NodeIndex, WordIndex};
 use crate::base::sync::Site;
 use crate::base::word::{Word, order_above};
 use crate::index::Pack;
+use crate::index::number::Shown;
 
 fn agrees_with_a_vector<G: Geometry>(blocks: u64, height: usize, seed: u64) {
     let mut rng = Pcg64Mcg::seed_from_u64(seed);
@@ -90,8 +91,8 @@ fn both_widths_agree_with_a_vector() {
 fn a_guard_alone_does_not_lift_the_watch() {
     let index = Bitmap::<Wide>::from_words(40_000, 2, |_| 0).unwrap();
     let leaf = LeafIndex::new(70);
-    let (lower, held) = index.summary.over_leaf(leaf);
-    lower.guard().fetch_or(held, Site::GuardChange);
+    let take = |shown: Shown| Some(shown.raised(0));
+    index.summary.change(leaf, Site::GuardChange, take).expect("it has a value");
     index.summary.set(2, leaf.node::<Wide>().get(), 1);
     let ticket = index.expect_runs_of(1);
     for _ in 0..3 {
@@ -100,22 +101,48 @@ fn a_guard_alone_does_not_lift_the_watch() {
         assert!(index.still_none(ticket), "the watch was lifted although nothing was freed");
     }
     // Stale positives are for whoever comes by once nobody is in the way.
-    lower.guard().fetch_and(!held, Site::GuardChange);
+    index.release_guard(leaf);
     assert_eq!(index.claim_aligned(0, 1, 0, index.all_leaves(), Pack::First), None);
     assert!(index.still_none(ticket));
     assert_eq!(index.verify().differences, []);
 }
 
-/// A leaf of which the summary shows some orders and none between them, as races can leave it, beside one that
-/// is as it seems: the search that meets them repairs both.
+/// Two leaves, of which the second has less than is shown and the first nothing: the search that meets
+/// them repairs both, and the levels above.
 #[test]
-fn orders_not_shown_do_not_keep_those_above_from_being_repaired() {
+fn a_search_repairs_all_that_it_meets() {
     let mut words = [0u64; 16];
     words[8] = 0xffff;
-    let index = Bitmap::<Wide>::from_words(1024, 1, |word| words[word.get()]).unwrap();
-    index.summary.set(1, 0, 1 << 3 | 1 << 5);
-    index.summary.set(1, 1, 1 << 5);
-    assert_eq!(index.claim_aligned(5, 32, 0, index.all_leaves(), Pack::First), None);
+    for height in 1..4 {
+        let index = Bitmap::<Wide>::from_words(1024, height, |word| words[word.get()]).unwrap();
+        for leaf in [0, 1].map(LeafIndex::new) {
+            index.show(leaf, 6);
+            index.show(leaf, 3);
+            assert_eq!(index.summary.shown(leaf, Site::HasLook), Shown::unmarked(6));
+        }
+        assert_eq!(index.verify().differences.len(), 7);
+        assert_eq!(index.claim_aligned(5, 32, 0, index.all_leaves(), Pack::First), None);
+        assert_eq!(index.verify().differences, []);
+    }
+}
+
+/// What is shown of a leaf while one thread has its guard and another raises its number: the holder
+/// goes through the levels above once more before it lets go.
+#[test]
+fn a_want_is_served_before_the_guard_is_released() {
+    let index = Bitmap::<Wide>::from_words(1024, 3, |_| 0).unwrap();
+    let leaf = LeafIndex::new(1);
+    for number in [1, 4] {
+        let raise = |shown: Shown| Some(shown.raised(number));
+        index.summary.change(leaf, Site::HasSet, raise).expect("it has a value");
+    }
+    let differences = index.verify().differences;
+    assert!(differences.contains(&Difference::Guarded { level: 1, child: 1 }), "{differences:?}");
+    assert!(differences.contains(&Difference::Hidden { level: 2, child: 0, order: 3 }));
+    index.release_guard(leaf);
+    assert_eq!(index.summary.shown(leaf, Site::HasLook), Shown::unmarked(4));
+    assert!(index.verify().is_clean(), "{:?}", index.verify());
+    index.refresh(leaf);
     assert_eq!(index.verify().differences, []);
 }
 
@@ -125,19 +152,19 @@ fn of_what_was_cut_off_nothing_is_shown() {
     for block in ((1 << 16)..1 << 17).step_by(64) {
         assert!(index.claim(block, 64).is_ok());
     }
-    assert_eq!(index.summary.tops().count(0), 4);
+    assert_eq!(index.summary.tops().count(0), 256);
     index.shorten(1 << 16);
     assert_eq!(index.verify().differences, []);
-    assert!((0..=Wide::MAX_ORDER).all(|order| index.summary.tops().count(order) == 2));
+    assert!((0..=Wide::MAX_ORDER).all(|order| index.summary.tops().count(order) == 128));
 }
 
 /// To restore what was cleared by mistake is no news for those who wait for longer runs.
 #[test]
 fn a_restored_order_lifts_the_watch_for_those_alone_who_search_by_it() {
     for (awaited, lifted) in [(1, true), (6, true), (14, true), (15, false), (512, false)] {
-        let index = Bitmap::<Wide>::from_words(1024, 1, |_| 0).unwrap();
+        let index = Bitmap::<Wide>::from_words(1024, 2, |_| 0).unwrap();
         let ticket = index.expect_runs_of(awaited);
-        index.restore_for_test(LeafIndex::FIRST, 1 << 2);
+        index.restore_for_test(NodeIndex::FIRST, 1 << 2);
         assert_eq!(!index.still_none(ticket), lifted, "{awaited}");
     }
 }

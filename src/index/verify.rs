@@ -4,7 +4,7 @@ use super::Bitmap;
 use crate::base::geometry::Geometry;
 use crate::base::place::{LeafIndex, WordIndex};
 use crate::base::sync::Site;
-use crate::base::word::Word;
+use crate::base::word::{Word, each, orders_below};
 
 /// A difference between two things that the allocator knows. Those that name a level or an order
 /// are of a summary: that of the free blocks, or of the blocks kept in one of the other places.
@@ -38,14 +38,15 @@ pub enum Difference {
         /// Index of the child among all nodes (for level 1: leaves) of the level below.
         child: usize,
     },
-    /// The count of top nodes that show a run of this order is wrong: quick searches would look for
-    /// it and find nothing, or not look at all.
+    /// The count of top nodes that show a run of this order (of leaves, if the nodes over the leaves
+    /// are the top nodes) is wrong: quick searches would look for it and find nothing, or not look
+    /// at all.
     Miscounted {
         /// The order.
         order: u32,
         /// The count.
         counted: u64,
-        /// How many top nodes show one.
+        /// How many show one.
         showing: u64,
     },
     /// A block beyond the end of the device is marked free.
@@ -112,25 +113,25 @@ impl<G: Geometry> Bitmap<G> {
     }
 
     fn verify_child(&self, level: usize, child: usize, differences: &mut Vec<Difference>) {
-        let (node, bit) = self.summary.parent(level, child);
-        let orders =
-            if level == 1 { self.leaf(LeafIndex::new(child)).orders(Site::LeafLook) } else { 0 };
-        for order in 0..=G::MAX_ORDER {
-            let below = match level {
-                1 => orders >> order & 1 == 1,
-                _ => {
-                    let child = self.summary.node(level - 1, child);
-                    child.has(order).load(Site::HasLook) != G::Word::ZERO
-                }
-            };
-            let shown = node.has(order).load(Site::HasLook) & bit != G::Word::ZERO;
-            match (below, shown) {
-                (true, false) => differences.push(Difference::Hidden { level, child, order }),
-                (false, true) => differences.push(Difference::Stale { level, child, order }),
-                _ => {}
+        let (below, shown, guarded) = match level {
+            1 => {
+                let leaf = LeafIndex::new(child);
+                let shown = self.summary.shown(leaf, Site::HasLook);
+                let orders = self.leaf(leaf).orders(Site::LeafLook);
+                (orders, orders_below(shown.number()), shown.is_marked())
             }
-        }
-        if node.guard().load(Site::GuardLook) & bit != G::Word::ZERO {
+            _ => {
+                let (node, bit) = self.summary.parent(level, child);
+                let orders = self.summary.orders_of_node(level - 1, child);
+                let guard = node.guard().load(Site::GuardLook);
+                (orders, node.shown(bit), guard & bit != G::Word::ZERO)
+            }
+        };
+        let hidden = |order| Difference::Hidden { level, child, order };
+        let stale = |order| Difference::Stale { level, child, order };
+        differences.extend(each(below & !shown).map(hidden));
+        differences.extend(each(shown & !below).map(stale));
+        if guarded {
             differences.push(Difference::Guarded { level, child });
         }
     }
@@ -138,7 +139,7 @@ impl<G: Geometry> Bitmap<G> {
     fn miscounted(&self) -> impl Iterator<Item = Difference> {
         (0..=G::MAX_ORDER).filter_map(|order| {
             let counted = self.summary.tops().count(order);
-            let showing = self.summary.tops_with(order).count() as u64;
+            let showing = self.summary.counted_in_tops(order);
             (counted != showing).then_some(Difference::Miscounted { order, counted, showing })
         })
     }

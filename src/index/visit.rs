@@ -5,7 +5,8 @@ use crate::base::place::{LeafIndex, NodeIndex};
 use crate::base::sync::Site;
 use crate::base::word::{Word, order_within};
 use crate::index::Bitmap;
-use crate::index::summary::{Found, Look};
+use crate::index::node::Look;
+use crate::index::summary::Found;
 use std::ops::Range;
 
 /// Which leaves of a level-1 node a search prefers.
@@ -33,6 +34,21 @@ pub(super) enum Next<T> {
     From(u64),
 }
 
+/// The leaves under one node that a search may go to.
+#[derive(Clone, Copy)]
+pub(super) struct Candidates<W> {
+    all: W,
+    /// Of these, those to go to first.
+    preferred: W,
+}
+
+impl<W: Word> Candidates<W> {
+    #[inline(always)]
+    fn is_empty(&self) -> bool {
+        self.all == W::ZERO
+    }
+}
+
 /// The result of a visit to the leaves under one node.
 pub(super) struct Visited<T, W> {
     pub(super) taken: Option<T>,
@@ -56,36 +72,44 @@ impl<G: Geometry> Bitmap<G> {
         let mut next = leaves.start;
         let node_end = NodeIndex::end_of_leaves::<G>(leaves.end);
         while next < leaves.end {
-            match self.summary.find(order, next.node::<G>(), node_end, look) {
-                Found::Nothing => return None,
-                Found::Stale { level, child } => {
-                    self.repair_up(level, child, 1 << order);
-                    next = self.summary.after_subtree(level, child).first_leaf::<G>();
+            let mut node = next.node::<G>();
+            let mut todo = self.candidates(order, node, next..leaves.end, look, pack);
+            if todo.is_empty() {
+                match self.summary.find_behind(order, node, node_end, look) {
+                    Found::Nothing => return None,
+                    Found::Stale { level, child } => {
+                        self.repair_up(level, child, 1 << order);
+                        next = self.summary.after_subtree(level, child).first_leaf::<G>();
+                        continue;
+                    }
+                    Found::Node(found) => node = found,
                 }
-                Found::Node(node) => {
-                    let from = next.max(node.first_leaf::<G>());
-                    let todo = self.candidates(order, node, from, &leaves, look);
-                    let found = self.visit_children(order, node, todo, pack, |leaf| {
-                        let visited = visit(leaf);
-                        // A search that may have to answer "no" repairs at once. A later repair
-                        // could meet a release, undo itself, lift the watch, and make us search
-                        // again.
-                        if look == Look::Thorough && matches!(visited, Visit::Stale) {
-                            let place = G::Word::bit(leaf.place_in_node::<G>());
-                            self.repair_leaves(node, place, order);
-                        }
-                        visited
-                    });
-                    // Repair all of them at once, with all orders that those leaves lack.
-                    if look == Look::Quick && found.stale != G::Word::ZERO {
-                        self.repair_leaves(node, found.stale, order);
-                    }
-                    if found.taken.is_some() {
-                        return found.taken;
-                    }
-                    next = found.next;
+                next = node.first_leaf::<G>();
+                todo = self.candidates(order, node, next..leaves.end, look, pack);
+                if todo.is_empty() {
+                    // Stale, unless its leaves lie behind the range: a repair sees which.
+                    self.repair_up(2, node.get(), 1 << order);
+                    next = node.next().first_leaf::<G>();
+                    continue;
                 }
             }
+            let found = self.visit_children(node, todo, |leaf| {
+                let visited = visit(leaf);
+                // A search that may have to answer "no" repairs at once. A later repair could meet a
+                // release, undo itself above level 1, lift the watch, and make us search again.
+                if look == Look::Thorough && matches!(visited, Visit::Stale) {
+                    self.repair(node, G::Word::bit(leaf.place_in_node::<G>()), order);
+                }
+                visited
+            });
+            // Repair all of them together, so that the levels above are repaired once.
+            if look == Look::Quick && found.stale != G::Word::ZERO {
+                self.repair(node, found.stale, order);
+            }
+            if found.taken.is_some() {
+                return found.taken;
+            }
+            next = found.next;
         }
         None
     }
@@ -143,16 +167,14 @@ impl<G: Geometry> Bitmap<G> {
     #[inline(always)]
     pub(super) fn visit_children<T>(
         &self,
-        order: u32,
         node: NodeIndex,
-        mut todo: G::Word,
-        pack: Pack,
+        todo: Candidates<G::Word>,
         mut visit: impl FnMut(LeafIndex) -> Visit<T>,
     ) -> Visited<T, G::Word> {
         let first = node.first_leaf::<G>();
         let end = first.plus(G::FANOUT);
         let mut next = end;
-        let tight = self.tight(order, node, todo, pack);
+        let Candidates { all: mut todo, preferred: tight } = todo;
         let mut stale = G::Word::ZERO;
         while todo != G::Word::ZERO {
             let preferred = todo & tight;
@@ -173,37 +195,30 @@ impl<G: Geometry> Bitmap<G> {
         Visited { taken: None, stale, next }
     }
 
-    /// The children of `node` at or after leaf `from` and below the end of `leaves`.
+    /// The children of `node` in `leaves`, which do not begin before the node.
     #[inline(always)]
     pub(super) fn candidates(
         &self,
         order: u32,
         node: NodeIndex,
-        from: LeafIndex,
-        leaves: &Range<LeafIndex>,
+        leaves: Range<LeafIndex>,
         look: Look,
-    ) -> G::Word {
+        pack: Pack,
+    ) -> Candidates<G::Word> {
         let first = node.first_leaf::<G>();
         let until = leaves.end.get().saturating_sub(first.get()).min(G::FANOUT);
-        let from = from.since(first);
+        let from = leaves.start.since(first);
         if from >= until {
-            return G::Word::ZERO;
+            return Candidates { all: G::Word::ZERO, preferred: G::Word::ZERO };
         }
         let wanted = G::Word::span(from as u32, (until - from) as u32);
-        look.read(self.summary.over_leaves(node), order) & wanted
-    }
-
-    #[inline(always)]
-    pub(super) fn tight(
-        &self,
-        order: u32,
-        node: NodeIndex,
-        candidates: G::Word,
-        pack: Pack,
-    ) -> G::Word {
-        if pack == Pack::First || order == G::MAX_ORDER {
-            return candidates;
+        let numbers = self.summary.over_leaves(node);
+        let all = numbers.children(order, look) & wanted;
+        // A second pass over the node is for those that have a choice.
+        if pack == Pack::Tight && order < G::MAX_ORDER && all.without_lowest() != G::Word::ZERO {
+            let roomy = numbers.children(order + 1, Look::Quick);
+            return Candidates { all, preferred: all & !roomy };
         }
-        candidates & !self.summary.over_leaves(node).has(order + 1).load(Site::HasLook)
+        Candidates { all, preferred: all }
     }
 }

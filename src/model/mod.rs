@@ -10,6 +10,7 @@ mod geometries;
 mod killers;
 mod ledger;
 mod lifecycle;
+mod numbers;
 mod pieces;
 mod quarantine;
 mod runs;
@@ -23,14 +24,16 @@ pub use killers::{is_control, mutants, order_for, select};
 use self::closed::*;
 use self::discards::*;
 use self::escrow::*;
-use self::geometries::{Bit, Four, Pair, Split, Whole};
+use self::geometries::{Apart, Bit, Eight, Four, Pair, Split, Whole};
 use self::ledger::*;
 use self::lifecycle::*;
+use self::numbers::*;
 use self::pieces::*;
 use self::quarantine::*;
 use self::runs::*;
 use crate::base::geometry::Geometry;
 use crate::base::place::{LeafIndex, NodeIndex, WordIndex, parent_of, place_in_parent};
+use crate::base::sync::turns_in_the_summary;
 use crate::base::word::{Word, order_above};
 use crate::index::{Bitmap, Pack, ReleaseError, Search};
 
@@ -83,10 +86,36 @@ scenarios! {
     s9 (Some(4)) "two claimers of one leaf, free, claim";
     s9b (Some(4)) "two repairs of one leaf, free, claim";
     s9c (Some(4)) "the same for an unaligned run of three blocks";
-    b1 (None) "a repair of two leaves at once, free, claim";
+    h1 (Some(5)) "a leaf is freed, claimed and freed again";
+    h1u (Some(4)) "the same over two levels";
+    h1t (Some(5)) "h1, with turns in the summary";
+    h1ut (Some(4)) "h1u, with turns in the summary";
+    s1t (None) "s1, with turns in the summary";
+    h2 (Some(4)) "h1 with a repair beside it";
+    h3 (Some(3)) "two frees into one leaf over two levels, with a repair";
+    h4 (Some(3)) "two frees into one leaf while a third thread repairs it, own claims";
+    h5 (Some(3)) "repairs at two levels, two frees, two claims";
+    h6t (Some(2)) "h6, with turns in the summary";
+    h8t (Some(2)) "h8, with turns in the summary";
+    h6 (Some(3)) "a free of a larger order beside two frees in flight, over two levels";
+    h7 (None) "the same beside one";
+    h8 (Some(3)) "the same beside a repair and a free as large";
+    h9 (None) "a free beside one in flight in the neighbouring leaf, over three levels";
+    h9a (None) "the same, the two numbers in different words";
+    h9r (Some(3)) "h9 with a repair at level 3";
+    h9s (None) "the same, one between levels and one between its looks";
+    h10 (Some(3)) "repairs at levels 2 and 3 of stale positives, free, claim";
+    h10d (Some(3)) "the same of a stale positive at level 3";
+    h10l (None) "the same, both having looked before the free";
+    h11 (Some(4)) "two repairs at level 2 of one node, free, exact search";
+    h11c (Some(3)) "the same for an unaligned run of three blocks";
+    h11o (None) "one repair at level 2, free, exact search";
+    h11a (Some(3)) "the same with two frees, whose numbers are in different words";
+    h12 (None) "frees under two nodes of one top node, claim";
+    b1 (None) "a repair of two leaves, free, claim";
     b1w (None) "the same with a free in each leaf";
     b2 (Some(4)) "two repairs that share one of two leaves, free, claim";
-    b3 (Some(4)) "a repair of two leaves at once under two levels, two frees";
+    b3 (Some(4)) "a repair of two leaves under two levels, two frees";
     b4 (Some(4)) "two repairs from different orders on, sharing one leaf, free, claim";
     b5 (None) "a search repairs two leaves that lost different orders, free";
     m1 (None) "a free of two blocks that are no neighbours lifts the watch";
@@ -243,7 +272,7 @@ fn repair<G: Geometry>(index: &Bitmap<G>, level: usize, child: usize, order: u32
         index.repair_up(level, child, 1 << order);
     } else {
         let place = G::Word::bit(place_in_parent::<G>(child));
-        index.repair(NodeIndex::new(parent_of::<G>(child)), place, 1 << order);
+        index.repair(NodeIndex::new(parent_of::<G>(child)), place, order);
     }
 }
 

@@ -302,7 +302,7 @@ fn both_promised(index: Arc<Bitmap<Bit>>, first: usize) -> Arc<Bitmap<Bit>> {
 
 pub fn b1() {
     let index = both_promised(index::<Bit>(2, 1, &[]), 0);
-    let repairer = spawn(&index, |index| index.repair(NodeIndex::FIRST, 0b11, 1));
+    let repairer = spawn(&index, |index| index.repair(NodeIndex::FIRST, 0b11, 0));
     free(&index, 1, 1);
     let mine = some(allocate(&index, 1));
     join(repairer);
@@ -311,7 +311,7 @@ pub fn b1() {
 
 pub fn b1w() {
     let index = both_promised(index::<Bit>(2, 1, &[]), 0);
-    let repairer = spawn(&index, |index| index.repair(NodeIndex::FIRST, 0b11, 1));
+    let repairer = spawn(&index, |index| index.repair(NodeIndex::FIRST, 0b11, 0));
     free(&index, 0, 1);
     free(&index, 1, 1);
     join(repairer);
@@ -320,8 +320,8 @@ pub fn b1w() {
 
 pub fn b2() {
     let index = both_promised(index::<Bit>(2, 1, &[]), 0);
-    let both = spawn(&index, |index| index.repair(NodeIndex::FIRST, 0b11, 1));
-    let one = spawn(&index, |index| index.repair(NodeIndex::FIRST, 0b10, 1));
+    let both = spawn(&index, |index| index.repair(NodeIndex::FIRST, 0b11, 0));
+    let one = spawn(&index, |index| index.repair(NodeIndex::FIRST, 0b10, 0));
     free(&index, 1, 1);
     let mine = some(allocate(&index, 1));
     join(both);
@@ -333,7 +333,7 @@ pub fn b3() {
     let (index, base) = far::<Bit>(2, &[]);
     let index = both_promised(index, base as usize);
     index.promise(2, 1, 0);
-    let repairer = spawn(&index, |index| index.repair(NodeIndex::new(1), 0b11, 1));
+    let repairer = spawn(&index, |index| index.repair(NodeIndex::new(1), 0b11, 0));
     let freer = spawn(&index, move |index| free(index, base, 1));
     free(&index, base + 1, 1);
     let mine = some(allocate(&index, 1));
@@ -351,8 +351,8 @@ pub fn b4() {
             index.promise(1, leaf, order);
         }
     }
-    let low = spawn(&index, |index| index.repair(NodeIndex::FIRST, 0b11, 0b11));
-    let high = spawn(&index, |index| index.repair(NodeIndex::FIRST, 0b10, 0b10));
+    let low = spawn(&index, |index| index.repair(NodeIndex::FIRST, 0b11, 0));
+    let high = spawn(&index, |index| index.repair(NodeIndex::FIRST, 0b10, 1));
     assert_eq!(index.release_in_word(WordIndex::new(1), 0b11), Ok(()));
     let mine = some(exact(&index, 2).ok());
     join(low);
@@ -360,7 +360,7 @@ pub fn b4() {
     settle(&index, &[(0, 2), (mine, 2)]);
 }
 
-/// A search repairs two leaves at once, of which one has lost order 1 and the other both; the first gets it
+/// A search repairs two leaves together, of which one has lost order 1 and the other both; the first gets it
 /// back.
 pub fn b5() {
     let index = index::<Pair>(4, 1, &[0]);
@@ -556,8 +556,8 @@ pub fn s15() {
     settle(&index, &[(0, base), (mine, 1), (theirs, 1)]);
 }
 
-/// The two freed blocks are no neighbours, so that nothing but reads happens between the second
-/// freer's looks at level 1 and level 2.
+/// The two freed blocks are no neighbours: the second freer finds the number of the first, with a
+/// guard or without.
 pub fn s15b() {
     let (index, base) = far::<Whole>(3, &[]);
     index.promise(2, 1, 0);

@@ -32,7 +32,7 @@ pub fn after(site: Site) {
             Site::HasEnsure => {
                 mutated(Mutant::WeakSetterBetweenLevels) || mutated(Mutant::WeakWatch)
             }
-            Site::HasSet => mutated(Mutant::WeakWatch),
+            Site::HasSet => mutated(Mutant::WeakRaise) || mutated(Mutant::WeakWatch),
             Site::HasClear => mutated(Mutant::WeakClearer),
             Site::Closed => mutated(Mutant::WeakClosed),
             Site::PinCount => mutated(Mutant::WeakPin),

@@ -44,10 +44,20 @@ pub(crate) struct AtomicWord<W: Atom> {
 /// first: in a load and a CAS, the thread's own load hides an earlier one by another thread, and
 /// some interleavings are never tried (tokio-rs/loom, issues 166 and 392). So an access changes
 /// this atomic first. That multiplies the executions; only epochs, pins and the links of the queue
-/// do it.
+/// do it, and the summary in small scenarios.
 #[cfg(loom)]
 #[derive(Debug, Default)]
 struct Turn(loom::sync::atomic::AtomicU8);
+
+/// Gives accesses to the summary a turn, too, for the rest of the process.
+#[cfg(loom)]
+pub(crate) fn turns_in_the_summary() {
+    TURNS_IN_THE_SUMMARY.store(true, std::sync::atomic::Ordering::Relaxed);
+}
+
+#[cfg(loom)]
+static TURNS_IN_THE_SUMMARY: std::sync::atomic::AtomicBool =
+    std::sync::atomic::AtomicBool::new(false);
 
 #[cfg(loom)]
 impl Turn {
@@ -65,7 +75,9 @@ impl Turn {
             BeganChange,
             Link,
         ];
-        if with_turn.contains(&site) {
+        let in_the_summary = [HasEnsure, HasSet, HasClear, GuardChange].contains(&site)
+            && TURNS_IN_THE_SUMMARY.load(std::sync::atomic::Ordering::Relaxed);
+        if with_turn.contains(&site) || in_the_summary {
             self.0.fetch_add(1, loom::sync::atomic::Ordering::Relaxed);
         }
     }

@@ -13,17 +13,17 @@ pub(crate) enum Site {
     LeafReleaseFull,
     /// Reading the sibling words after a release.
     Sibling,
-    /// Reading a summary bit in order to set it if it is clear.
+    /// Reading a number or a summary bit in order to raise or set it if need be.
     HasEnsure,
-    /// Setting a summary bit.
+    /// Raising a number or setting a summary bit.
     HasSet,
-    /// Reading a summary word to search.
+    /// Reading numbers or a summary word to search.
     HasLook,
-    /// Clearing a summary bit.
+    /// Lowering a number or clearing a summary bit.
     HasClear,
     /// Reading a guard word.
     GuardLook,
-    /// Taking or releasing a guard bit.
+    /// Restoring a number, releasing its guard or serving a want; taking or releasing a guard bit.
     GuardChange,
     /// Reading the watch.
     WatchLook,

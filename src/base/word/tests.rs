@@ -36,6 +36,12 @@ fn agrees_with_counting_bits<W: Word>() {
                 })
                 .fold(0, |orders, order| orders | 1 << order);
             assert_eq!(word.orders_around(index), naive, "{word:b} at {index}");
+            for order in 0..16 {
+                let start = index >> order << order;
+                let naive = (start..64.min(start + (1 << order)))
+                    .any(|place| word.to_u64() >> place & 1 == 0);
+                assert_eq!(word.lacks_around(index, order), naive, "{word:b} at {index}");
+            }
             let run = word.run_around(index);
             let unset = |&place: &u32| !bit_at(word, place);
             let start = (0..index).rfind(unset).map_or(0, |place| place + 1);
