@@ -211,8 +211,12 @@ impl Space {
     /// The first block of `start..end` without an owner, or `end`: free, set aside, in escrow, or
     /// waiting to be discarded.
     pub(crate) fn first_unowned(&self, start: u64, end: u64) -> u64 {
+        let free = self.bitmap.free_in(start, end);
+        if !self.has_unowned() {
+            return free;
+        }
         let kept = self.closed.held_in(start, end).min(self.escrow.first_in(start, end));
-        self.bitmap.free_in(start, end).min(self.discards.first_in(start, end)).min(kept)
+        free.min(self.discards.first_in(start, end)).min(kept)
     }
 
     /// The first block of `start..end` with an owner, or `end`: neither free nor kept anywhere, nor

@@ -222,6 +222,10 @@ impl<'h> Transaction<'h> {
         if let Some(block) = twice.into_iter().chain(free).min() {
             return Err(FreeError::DoubleFree { block });
         }
+        if allocated.overlap(extent).is_none() {
+            freed.insert(extent);
+            return Ok(());
+        }
         let mut own_parts = Extents::new();
         for (part, own) in allocated.split(extent) {
             if own {

@@ -87,6 +87,11 @@ impl ExtentSet {
     /// Adds `extent`; none of its blocks may be in the set.
     pub(crate) fn insert(&mut self, extent: Extent) {
         debug_assert!(extent.len > 0 && self.overlap(extent).is_none());
+        if let Self::Few(list) = self
+            && list.len() < FEW
+        {
+            return insert_in_list(list, extent);
+        }
         let Extent { mut start, mut len } = extent;
         if let Some(before) = self.below(start).filter(|before| before.start + before.len == start)
         {
@@ -142,10 +147,7 @@ impl ExtentSet {
 
     fn put(&mut self, extent: Extent) {
         match self {
-            Self::Few(list) if list.len() < FEW => {
-                let index = list.partition_point(|other| other.start < extent.start);
-                list.insert(index, extent);
-            }
+            Self::Few(list) if list.len() < FEW => insert_in_list(list, extent),
             Self::Few(list) => {
                 let mut map: BTreeMap<u64, u64> =
                     list.iter().map(|extent| (extent.start, extent.len)).collect();
@@ -167,6 +169,23 @@ impl ExtentSet {
             Self::Many(map) => {
                 map.remove(&start);
             }
+        }
+    }
+}
+
+/// Adds `extent` to a sorted list, joined with its neighbours: most sets are as small as that.
+fn insert_in_list(list: &mut SmallVec<[Extent; INLINE_EXTENTS]>, extent: Extent) {
+    let Extent { start, len } = extent;
+    let at = list.partition_point(|other| other.start < start);
+    let after = list.get(at).filter(|after| after.start == start + len).copied();
+    let before = at.checked_sub(1).and_then(|before| list.get_mut(before));
+    match (before.filter(|before| before.start + before.len == start), after) {
+        (None, None) => list.insert(at, extent),
+        (Some(before), None) => before.len += len,
+        (None, Some(after)) => list[at] = Extent { start, len: len + after.len },
+        (Some(before), Some(after)) => {
+            before.len += len + after.len;
+            list.remove(at);
         }
     }
 }
