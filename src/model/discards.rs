@@ -159,3 +159,43 @@ pub fn d7() {
     assert!(look(&mut walk), "a run is never found");
     assert_eq!(exact(&device.index, 2), Ok(0));
 }
+
+/// A device of 24 leaves under two levels of nodes; block 92 is free and block 95 waits.
+fn leaf_with_a_waiting_block() -> Arc<Device<Whole>> {
+    let free = |word| u64::from(word == WordIndex::new(23));
+    let index = Bitmap::from_words(96, 1, free).expect("memory");
+    let discards = Discards::new(96).expect("memory");
+    discards.set_limit(96, &mut |_, _| {});
+    let device = Arc::new(Device { index, discards });
+    assert_eq!(device.put(95, 1), Ok(()));
+    device
+}
+
+/// A caller takes a waiting block by name and repairs the summary, while another block of that leaf
+/// begins to wait and completes a run. Who goes through what waits reads the summary once, without
+/// a watch: a repair must not hide that block.
+pub fn d8() {
+    let device = leaf_with_a_waiting_block();
+    let naming = spawn(&device, |device| device.discards.take_from(95, 96));
+    let mut walk = None;
+    let look = |walk: &mut Option<Walk>| {
+        let free = &mut |word, bits| device.let_out(word, bits);
+        device.discards.let_out_runs(&device.index, walk, (2, 1), 2, free) > 0
+    };
+    let put = device.discards.noting_runs(&device.index, (93, 1), || device.put(93, 1));
+    assert_eq!(put, Ok(()));
+    let found = look(&mut walk);
+    assert_eq!(join(naming), Some((95, 1)));
+    assert!(found || look(&mut walk), "a run is never found");
+}
+
+/// The same, and the discarder leaves.
+pub fn d9() {
+    let device = leaf_with_a_waiting_block();
+    let naming = spawn(&device, |device| device.discards.take_from(95, 96));
+    assert_eq!(device.put(93, 1), Ok(()));
+    device.stop();
+    assert_eq!(join(naming).map_or(95, |(start, _)| start), 95);
+    let first = device.discards.first_in(0, 96);
+    assert_eq!(first, 96, "a block waits for a discarder that has left");
+}

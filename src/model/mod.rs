@@ -197,6 +197,8 @@ scenarios! {
     d5 (None) "the device is done with a block, which is allocated and freed again";
     d6 (None) "a run of a free and a waiting block is completed beside a request for it";
     d7 (None) "two frees complete a run of a free and a waiting block";
+    d8 (None) "a walk through what waits, beside a repair there";
+    d9 (None) "the end of a discarder, beside a repair of what waits";
     e1 (Some(5)) "two are promised the one free block: one of them is";
     e2 (Some(4)) "two use their promises";
     e3 (Some(5)) "one uses a promise, another takes what there is";

@@ -18,6 +18,10 @@ use crate::index::Bitmap;
 use crate::space::discards::Discards;
 use crate::space::joined::LONGEST;
 
+/// Notes of one free, at most, beside those of its ends. For a free so much longer than what
+/// requests missed, they go through all that waits again.
+const MOST_INSIDE: u64 = 30;
+
 /// A way through what waits, in search of runs of `least` blocks at multiples of `align`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Walk {
@@ -47,6 +51,7 @@ impl<G: Geometry> Discards<G> {
                 if len > 1 {
                     self.note_run(index, start + len - 1, least, reach);
                 }
+                self.note_inside(index, (start, len), least, reach);
             }
         };
         fault!(NoteBeforeBlocks: note());
@@ -54,6 +59,21 @@ impl<G: Geometry> Discards<G> {
         // Pairs with `let_out_runs` [mutants: NoteBeforeBlocks, WalkUnregistered, NotesAfterWalk].
         step!(NoteBeforeBlocks: note());
         released
+    }
+
+    /// Notes of the blocks `start..start + len` that began to wait one at least every `least`: if
+    /// others take some of them, a run that is left lies away from both ends. What became free is in
+    /// the index.
+    #[cold]
+    fn note_inside(&self, index: &Bitmap<G>, (start, len): (u64, u64), least: u64, reach: u64) {
+        let waits = |from: u64, to: u64| self.next(from).is_some_and(|waiting| waiting < to);
+        if len / least <= MOST_INSIDE {
+            let inside = (start..start + len - 1).step_by(least as usize).skip(1);
+            let waiting = inside.filter(|&block| waits(block, block + 1));
+            waiting.for_each(|block| self.note_run(index, block, least, reach));
+        } else if waits(start, start + len) {
+            self.joined.forget();
+        }
     }
 
     #[cold]
@@ -109,8 +129,12 @@ impl<G: Geometry> Discards<G> {
             }
             at
         };
-        let known = walk.filter(|walk| {
-            walk.roll_backs == roll_backs
+        let before = *walk;
+        let known = before.filter(|walk| {
+            // Going through all that waits is no more than this.
+            let noted = self.joined.notes().wrapping_sub(walk.notes);
+            noted.saturating_mul(walk.reach) <= blocks.max(LONGEST)
+                && walk.roll_backs == roll_backs
                 && least >= walk.least
                 && align.is_multiple_of(walk.align)
                 && least.saturating_add(align) <= walk.reach
@@ -133,8 +157,12 @@ impl<G: Geometry> Discards<G> {
         });
         now.at = go_through(now.at, blocks);
         fault!(NotesAfterWalk: now.notes = self.joined.notes());
-        // What was passed by for a longer run is not known for a shorter one.
-        (now.least, now.align) = (least, align);
+        // What was passed by for a longer run is not known for a shorter one. If nothing was, the
+        // walk is still that of the shorter one.
+        let went = |walk: &Walk| (walk.at, walk.notes) != (now.at, now.notes);
+        if known.is_none() || before.as_ref().is_none_or(went) {
+            (now.least, now.align) = (least, align);
+        }
         *walk = Some(now);
         found
     }

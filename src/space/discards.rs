@@ -43,6 +43,9 @@ pub(crate) struct Discards<G: Geometry> {
 impl<G: Geometry> Discards<G> {
     /// For a device of `blocks` blocks, without a discarder. Takes no memory until a block waits.
     pub(crate) fn new(blocks: u64) -> Result<Self, OutOfMemory> {
+        // One level of nodes: `let_out` and `let_out_runs` go through what waits without a watch.
+        // There a number and its guard are one read, so no repair hides a block from them; above,
+        // it would be two [scenarios: d8, d9].
         Ok(Self {
             blocks: Bitmap::none_free(blocks, 1)?,
             with_device: Bitmap::none_free(blocks, 1)?,

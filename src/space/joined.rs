@@ -35,8 +35,8 @@ impl Default for Joined {
             shortest: AtomicWord::new(0),
             longest: AtomicWord::new(0),
             notes: AtomicWord::new(0),
-            // No note has such a number at this place.
-            places: std::array::from_fn(|_| AtomicWord::new(u64::MAX)),
+            // No note at this place has the number of the next.
+            places: std::array::from_fn(|place| AtomicWord::new((place as u64 + 1) << BLOCK_BITS)),
         }
     }
 }

@@ -49,7 +49,13 @@ impl Space {
 
     #[cold]
     fn may_keep(&self, lane: LaneId, extent: Extent) -> bool {
-        self.closed.keeps(&self.bitmap, extent.start, extent.len, &mut self.moved(lane))
+        let Extent { start, len } = extent;
+        let kept = self.closed.keeps(&self.bitmap, start, len, &mut self.moved(lane));
+        // Whoever saw the blocks taken that are given back looks again.
+        if !kept {
+            self.discards.forget_runs();
+        }
+        kept
     }
 }
 
@@ -101,5 +107,22 @@ mod tests {
             let counted = (allocator.free_blocks(), allocator.verify().free_blocks);
             assert_eq!(counted, (1024 - used, 1024 - used));
         }
+    }
+
+    /// A run is completed by what a claim that may not be kept gives back, while another request
+    /// looks for that run among what waits to be discarded.
+    #[test]
+    fn what_a_claim_that_is_not_kept_gives_back_is_found() {
+        let allocator = Allocator::builder(1024).build_allocated().expect("memory");
+        let mut handle = allocator.handle();
+        allocator.free(Extent::new(508, 8)).expect("in use");
+        let _discarder = allocator.discarder(crate::DiscardLimits::new()).expect("the first");
+        allocator.free(Extent::new(500, 8)).expect("in use");
+        let space = &allocator.core().space;
+        let claimed = space.bitmap.claim(508, 8).expect("free");
+        let _region = allocator.close(Extent::new(512, 1)).expect("nothing is closed");
+        assert!(handle.allocate(12).is_err(), "it is claimed");
+        assert_eq!(space.keep(space.lanes.shared(0), claimed), None);
+        assert_eq!(handle.allocate(12), Ok(Extent::new(500, 12)));
     }
 }

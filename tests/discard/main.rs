@@ -2,6 +2,7 @@
 //! is discarded that a caller owns. No test reads a clock: a discarder is told the time.
 
 mod batches;
+mod beside;
 mod limits;
 mod properties;
 mod refusals;

@@ -189,3 +189,18 @@ proptest! {
         prop_assert!(verification.is_clean(), "{:?}", verification.differences);
     }
 }
+
+/// Both ends of a long free are taken by name: the rest lies away from them.
+#[test]
+fn the_middle_of_a_long_free_is_found_by_who_missed_it() {
+    let allocator = Allocator::builder(2048).build_allocated().expect("memory");
+    let mut handle = allocator.handle();
+    let _discarder = allocator.discarder(DiscardLimits::new()).expect("the first");
+    allocator.free(Extent::new(10, 1)).expect("in use");
+    handle.allocate(4).expect_err("one block waits");
+    allocator.free(Extent::new(100, 200)).expect("in use");
+    for end in [100, 280] {
+        allocator.mark_allocated(Extent::new(end, 20)).expect("it waits");
+    }
+    handle.allocate(4).expect("160 blocks in one run wait");
+}
