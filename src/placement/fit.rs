@@ -235,26 +235,4 @@ impl Placer {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-    use crate::placement::zone::Zones;
-    use crate::values::class::{CLASSES, Placement};
-
-    #[test]
-    fn only_requests_that_say_nothing_about_where_go_by_known_runs() {
-        let placer = |placements| Placer::new(Zones::new(&placements, 1 << 20).expect("zones"));
-        let mut placements = [None; CLASSES];
-        let plain = placer(placements);
-        placements[Class::METADATA.index()] = Some(Placement::new());
-        let zoned = placer(placements);
-        for class in [Class::BULK, Class::METADATA] {
-            let request = Request::new(8).class(class);
-            assert!(plain.goes_by_seen(&request));
-            assert_eq!(zoned.goes_by_seen(&request), class == Class::BULK);
-            for placer in [&plain, &zoned] {
-                assert!(!placer.goes_by_seen(&request.align(2)));
-                assert!(!placer.goes_by_seen(&request.near(0)));
-            }
-        }
-    }
-}
+mod tests;
