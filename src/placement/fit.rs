@@ -28,6 +28,10 @@ const TRIED: usize = 32;
 /// Blocks asked for between two looks, at most: see [`LOOK_EVERY`].
 const LOOK_AT_LEAST_EVERY: u64 = 4 * LOOK_EVERY;
 
+/// Blocks that one request counts for, at most: a look takes the same time whatever the length of
+/// the request, so two long ones share it at least.
+const MOST_COUNTED: u64 = 128;
+
 /// Nodes that one look skips, at most, because they are entirely free.
 const PASSED: usize = 16;
 
@@ -204,7 +208,7 @@ impl Placer {
     /// Looks at the next node of the summary for a request of `len` blocks, if enough was asked for
     /// since the last look. Returns whether it looked.
     fn look_now_and_then(&self, space: &Space, seen: &mut Seen, len: u64) -> bool {
-        seen.look.count(len);
+        seen.look.count(len.min(MOST_COUNTED));
         if !seen.look.is_over() {
             return false;
         }

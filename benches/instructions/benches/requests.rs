@@ -160,7 +160,7 @@ fn batch(mut batches: Batches) -> Batches {
 }
 
 #[library_benchmark]
-#[bench::of_256(args = (), setup = fragmented, config = limit(4436))]
+#[bench::of_256(args = (), setup = fragmented, config = limit(3318))]
 fn run(mut handle: Handle) -> Handle {
     runs_of(&mut handle, ROUND);
     handle
@@ -174,7 +174,7 @@ fn scattered(mut pieces: Pieces) -> Pieces {
 }
 
 #[library_benchmark]
-#[bench::four_and_four(args = (), setup = commits, config = limit(11256))]
+#[bench::four_and_four(args = (), setup = commits, config = limit(9639))]
 fn transaction(mut commits: Commits) -> Commits {
     commits.run(ROUND);
     commits

@@ -541,3 +541,13 @@ fn looks_that_teach_nothing_become_rarer() {
     world.forget();
     assert_eq!(waits(&mut world, 8), LOOK_EVERY, "new, and long enough");
 }
+
+#[test]
+fn a_long_request_counts_for_some_of_its_blocks() {
+    let mut world = World::new(LEAF_BLOCKS, &[]);
+    for (len, counted) in [(1, 1), (127, 127), (128, 128), (129, 128), (LEAF_BLOCKS, 128)] {
+        world.wait_for(LOOK_EVERY);
+        assert!(!world.look(len));
+        assert_eq!(world.wait(), LOOK_EVERY - counted);
+    }
+}
